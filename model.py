@@ -1,0 +1,159 @@
+"""The transformer: a decoder-only language model in the Llama layout, on one screen per idea.
+
+    ids -> embedding -> n_layer x [ x + attention(norm(x)); x + mlp(norm(x)) ] -> norm -> logits
+
+RMSNorm (arXiv:1910.07467), rotary positions (2104.09864), grouped-query attention (2305.13245) and
+SwiGLU (2002.05202). The parameter names are those of Hugging Face's Llama, Qwen2 (qkv_bias) and
+Qwen3 (qk_norm), so that moving weights there and back is a renaming.
+"""
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+IGNORE = -100  # a target with this value is not counted in the loss
+
+
+@dataclass
+class ModelConfig:
+    vocab_size: int = 0  # rows of the embedding; 0 = the tokenizer's size rounded up to a multiple of 64
+    block_size: int = 256  # context length in tokens
+    n_layer: int = 6  # blocks
+    n_head: int = 4  # query heads; n_embd / n_head is the size of a head
+    n_kv_head: int = 4  # key and value heads; fewer than n_head shrinks the KV cache (GQA)
+    n_embd: int = 256  # width of the residual stream
+    mlp_dim: int = 0  # width inside the MLP; 0 = 8/3 n_embd rounded up to a multiple of 64
+    rope_base: float = 10000.0  # wavelengths of the rotary positions reach up to 2 pi rope_base tokens
+    norm_eps: float = 1e-6  # keeps RMSNorm finite on a zero vector
+    tie_embeddings: bool = True  # one matrix for input and output: saves much below 0.5 B parameters
+    qkv_bias: bool = False  # bias on q, k and v, as in Qwen2
+    qk_norm: bool = False  # RMSNorm on every query and key head, as in Qwen3: steadier at high lr
+
+    def __post_init__(self):
+        for name in ("block_size", "n_layer", "n_head", "n_kv_head", "n_embd"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.n_embd % self.n_head or (self.n_embd // self.n_head) % 2:
+            raise ValueError(f"n_embd={self.n_embd} must give n_head={self.n_head} heads of an even size")
+        if self.n_head % self.n_kv_head:
+            raise ValueError(f"n_head={self.n_head} must be a multiple of n_kv_head={self.n_kv_head}")
+        self.mlp_dim = self.mlp_dim or math.ceil(8 * self.n_embd / 3 / 64) * 64
+
+    @property
+    def head_dim(self):
+        return self.n_embd // self.n_head
+
+
+def rope_tables(positions: Tensor, head_dim: int, base: float):
+    """cos and sin, each positions.shape + (head_dim / 2,): the angle of pair i at position p is p / base^(2i/head_dim)."""
+    frequencies = base ** (-torch.arange(0, head_dim, 2, device=positions.device).float() / head_dim)
+    angles = positions.float()[..., None] * frequencies
+    return angles.cos(), angles.sin()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn pair (i, i + head_dim/2) of x (B, n_head, T, head_dim) by its angle: q.k then depends on distance alone."""
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).to(x.dtype)
+
+
+class Attention(nn.Module):
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.head_dim = config.head_dim
+        width, kv_width, bias = config.n_embd, config.n_kv_head * config.head_dim, config.qkv_bias
+        self.q_proj = nn.Linear(width, width, bias=bias)
+        self.k_proj = nn.Linear(width, kv_width, bias=bias)
+        self.v_proj = nn.Linear(width, kv_width, bias=bias)
+        self.o_proj = nn.Linear(width, width, bias=False)
+        if config.qk_norm:
+            self.q_norm = nn.RMSNorm(config.head_dim, config.norm_eps)
+            self.k_norm = nn.RMSNorm(config.head_dim, config.norm_eps)
+        else:
+            self.q_norm = self.k_norm = nn.Identity()
+
+    def forward(self, x, rope, mask, cache):
+        B, T, _ = x.shape
+        q, k, v = (proj(x).view(B, T, -1, self.head_dim).transpose(1, 2)  # (B, heads, T, head_dim)
+                   for proj in (self.q_proj, self.k_proj, self.v_proj))
+        q, k = rotate(self.q_norm(q), *rope), rotate(self.k_norm(k), *rope)
+        if cache is not None:
+            k, v = cache.append(self, k, v)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None,
+                                           enable_gqa=q.shape[1] != k.shape[1])
+        return self.o_proj(y.transpose(1, 2).reshape(B, T, -1))
+
+
+class MLP(nn.Module):
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.gate_proj = nn.Linear(config.n_embd, config.mlp_dim, bias=False)
+        self.up_proj = nn.Linear(config.n_embd, config.mlp_dim, bias=False)
+        self.down_proj = nn.Linear(config.mlp_dim, config.n_embd, bias=False)
+
+    def forward(self, x):
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class Block(nn.Module):
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.input_layernorm = nn.RMSNorm(config.n_embd, config.norm_eps)
+        self.self_attn = Attention(config)
+        self.post_attention_layernorm = nn.RMSNorm(config.n_embd, config.norm_eps)
+        self.mlp = MLP(config)
+
+    def forward(self, x, rope, mask, cache=None):
+        x = x + self.self_attn(self.input_layernorm(x), rope, mask, cache)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class Transformer(nn.Module):
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.n_embd)
+        self.layers = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.norm = nn.RMSNorm(config.n_embd, config.norm_eps)
+        self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        if config.tie_embeddings:
+            self.lm_head.weight = self.embed_tokens.weight
+        self.init_weights()
+
+    def init_weights(self):
+        """Normal with deviation 0.02; the two matrices that write into the residual stream smaller by
+        sqrt(2 n_layer), so that its variance at the top does not grow with depth (GPT-2, section 2.3)."""
+        for name, p in self.named_parameters():
+            if p.dim() == 2:
+                residual = name.endswith(("o_proj.weight", "down_proj.weight"))
+                nn.init.normal_(p, std=0.02 / math.sqrt(2 * self.config.n_layer) if residual else 0.02)
+            elif name.endswith("bias"):
+                nn.init.zeros_(p)
+
+    def forward(self, ids: Tensor, targets: Tensor | None = None, doc_ids: Tensor | None = None,
+                reduction: str = "sum", cache=None) -> Tensor:
+        """ids (B, T) -> logits (B, T, vocab_size); with targets (B, T), the cross-entropy in nats instead,
+        summed over the targets that are not IGNORE, or per token with reduction="none".
+        doc_ids (B, T), where given, number the documents in a row: attention stays inside each.
+        cache, a KVCache, holds what came before ids."""
+        B, T = ids.shape
+        if cache is not None:
+            positions, mask = cache.positions_and_mask(T)
+        else:
+            positions = torch.arange(T, device=ids.device)
+            mask = None if doc_ids is None else document_mask(doc_ids)
+        cos, sin = rope_tables(positions, self.config.head_dim, self.config.rope_base)
+        if positions.dim() == 2:  # one row of positions per sequence: make room for the heads
+            cos, sin = cos[:, None], sin[:, None]
+        x = self.embed_tokens(ids)
+        for layer in self.layers:
+            x = layer(x, (cos, sin), mask, cache)
+        if cache is not None:
+            cache.length += T
+        logits = self.lm_head(self.norm(x))
+        if targets is None:
+            return logits
+        return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORE,
+                               reduction=reduction)

@@ -1,0 +1,177 @@
+"""Text <-> token ids: byte-level BPE, the special tokens, and the chat template.
+
+A token is a string of bytes and its id is its rank: the lower, the earlier it was learnt. Text is cut into
+pre-tokens by PATTERN, and inside each one the neighbouring pair of lowest rank is merged until none is left
+(Sennrich et al., arXiv:1508.07909; on bytes as in GPT-2). tiktoken runs that; tokenizer_train.py learns it.
+"""
+import base64
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import sentencepiece
+import tiktoken
+
+from configurator import UserError, write_json
+
+# A word with the one character before it, a digit, a run of punctuation, or a run of white space.
+# No look-ahead as in GPT-4's: tiktoken then runs 2.4 times as fast, and a line break with the indentation
+# after it is one pre-token of its own, so that a prompt cut before or after it is cut between tokens.
+PATTERN = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+"
+
+SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|fim_prefix|>", "<|fim_middle|>",
+                  "<|fim_suffix|>", "<|repo_name|>", "<|file_sep|>")  # their ids follow the ranks, in this order
+
+RAW_BYTES = re.compile("([\udc80-\udcff]+)")  # bytes that are not UTF-8, as Python's surrogateescape reads them
+MAX_VOCAB = 65_536  # a token is stored as a uint16
+ROLES = ("system", "user", "assistant")
+
+
+class Tokenizer:
+    """encode, decode and render. Made by load(), from_bpe() or from_sentencepiece()."""
+
+    def __init__(self, kind, content, text_to_ids, ids_to_bytes, token_bytes):
+        self.content = {"kind": kind, **content, "special_tokens": list(SPECIAL_TOKENS)}
+        self.text_to_ids, self.ids_to_bytes = text_to_ids, ids_to_bytes
+        self.special = {name: len(token_bytes) + i for i, name in enumerate(SPECIAL_TOKENS)}
+        self.special_names = {i: name for name, i in self.special.items()}
+        self.token_bytes = token_bytes + [b""] * len(SPECIAL_TOKENS)
+        self.eot = self.special["<|endoftext|>"]
+        self.vocab_size = len(self.token_bytes)
+        self.fingerprint = hashlib.sha256(json.dumps(self.content, sort_keys=True).encode()).hexdigest()[:16]
+        if self.vocab_size > MAX_VOCAB:
+            raise UserError(f"a vocabulary of {self.vocab_size:,} tokens does not fit 16 bits (at most {MAX_VOCAB:,})")
+
+    # -- where tokenizers come from
+
+    @classmethod
+    def load(cls, source):
+        """source: a tokenizer.json written by save(), a SentencePiece .model, or the name of a tiktoken encoding."""
+        path = Path(source)
+        if path.suffix == ".model" and path.exists():
+            return cls.from_sentencepiece(path.read_bytes(), str(path))
+        if path.exists():
+            try:
+                content = json.loads(path.read_text(encoding="utf-8"))
+                if content["special_tokens"] != list(SPECIAL_TOKENS):
+                    raise ValueError("its special tokens are not this project's")
+                if content["kind"] == "bpe":
+                    tokenizer = cls.from_bpe(content["pattern"], [base64.b64decode(t) for t in content["ranks"]])
+                else:
+                    tokenizer = cls.from_sentencepiece(base64.b64decode(content["model"]), str(path))
+            except (ValueError, KeyError, TypeError) as error:
+                raise UserError(f"{path} is not a tokenizer of this project: {error}") from None
+            if content.get("fingerprint") != tokenizer.fingerprint:
+                raise UserError(f"{path} is damaged: its fingerprint is not that of its content")
+            return tokenizer
+        if str(source) in tiktoken.list_encoding_names():
+            return cls.from_tiktoken(str(source))
+        raise UserError(f"no tokenizer {source}: run tokenizer_train.py first, or name a .model file or one of "
+                        + ", ".join(tiktoken.list_encoding_names()))
+
+    @classmethod
+    def from_bpe(cls, pattern, ranks):
+        """ranks: the tokens (bytes) in rank order; a hole in the ranks is an empty string."""
+        encoding = tiktoken.Encoding("bpe", pat_str=pattern, special_tokens={},
+                                     mergeable_ranks={token: rank for rank, token in enumerate(ranks) if token})
+        content = {"pattern": pattern, "ranks": [base64.b64encode(token).decode() for token in ranks]}
+        byte_id = [encoding.encode_single_token(bytes([b])) for b in range(256)]
+
+        def text_to_ids(text):
+            if text.isascii() or not RAW_BYTES.search(text):
+                return encoding.encode_ordinary(text)
+            return [i for n, part in enumerate(RAW_BYTES.split(text)) for i in (encoding.encode_ordinary(part)
+                    if n % 2 == 0 else [byte_id[b] for b in part.encode("utf-8", "surrogateescape")])]
+        return cls("bpe", content, text_to_ids, encoding.decode_bytes, list(ranks))
+
+    @classmethod
+    def from_tiktoken(cls, name):
+        """One of tiktoken's stock encodings; gpt2's <|endoftext|> keeps its id, 50256."""
+        try:
+            stock = tiktoken.get_encoding(name)
+        except Exception as error:  # requests' errors: the ranks are downloaded on first use
+            raise UserError(f"cannot load tiktoken's {name!r}: {error}") from None
+        ranks = [b""] * (max(stock._mergeable_ranks.values()) + 1)
+        for token, rank in stock._mergeable_ranks.items():
+            ranks[rank] = token
+        if len(ranks) + len(SPECIAL_TOKENS) > MAX_VOCAB:
+            raise UserError(f"{name} has {len(ranks):,} tokens: too many for 16 bits (at most {MAX_VOCAB:,})")
+        return cls.from_bpe(stock._pat_str, ranks)
+
+    @classmethod
+    def from_sentencepiece(cls, model, where="model"):
+        """model: the bytes of a SentencePiece .model file. Its own normalisation applies, so that only text that
+        it leaves alone comes back exactly."""
+        processor = sentencepiece.SentencePieceProcessor()
+        try:
+            processor.LoadFromSerializedProto(model)
+        except Exception:
+            raise UserError(f"{where} is not a SentencePiece model") from None
+
+        def piece_bytes(i):
+            if processor.is_control(i) or processor.is_unknown(i):
+                return b""
+            if processor.is_byte(i):
+                return bytes([int(processor.id_to_piece(i)[3:5], 16)])
+            return processor.id_to_piece(i).replace("\u2581", " ").encode()
+        return cls("sentencepiece", {"model": base64.b64encode(model).decode()}, processor.encode,
+                   lambda ids: processor.decode(ids).encode(), [piece_bytes(i) for i in range(len(processor))])
+
+    def save(self, path):
+        write_json(path, {**self.content, "fingerprint": self.fingerprint})
+
+    # -- text <-> ids
+
+    def encode(self, text: str | bytes) -> list[int]:
+        """Ids of a text. Never a special token, whatever the text says; bytes need not be UTF-8."""
+        return self.text_to_ids(text.decode("utf-8", "surrogateescape") if isinstance(text, bytes) else text)
+
+    def decode_bytes(self, ids) -> bytes:
+        """The bytes that ids stand for; special tokens come out as their names."""
+        out, run = [], []
+        for i in map(int, ids):
+            if i in self.special_names:
+                out += [self.ids_to_bytes(run), self.special_names[i].encode()]
+                run = []
+            else:
+                run.append(i)
+        return b"".join([*out, self.ids_to_bytes(run)])
+
+    def decode(self, ids) -> str:
+        return self.decode_bytes(ids).decode("utf-8", "replace")
+
+    def byte_lengths(self) -> np.ndarray:
+        """(vocab_size,) int64: how many bytes of text each id stands for; 0 for special tokens."""
+        return np.array([len(token) for token in self.token_bytes], dtype=np.int64)
+
+    # -- the templates: the only place that knows how a chat or a gap is written down
+
+    def render(self, messages, generation_prompt=False) -> tuple[list[int], list[int]]:
+        """ChatML ids and loss mask of a conversation [{"role": ..., "content": ...}, ...].
+
+            <|im_start|>role \\n content <|im_end|> \\n
+
+        The mask is 1 on what the assistant must learn to write: its content and the <|im_end|> after it.
+        generation_prompt opens the assistant's next turn. Raises UserError on an unknown role.
+        """
+        ids, mask = [], []
+        start, end = self.special["<|im_start|>"], self.special["<|im_end|>"]
+        for message in messages:
+            if message["role"] not in ROLES:
+                raise UserError(f"unknown role {message['role']!r} in a chat: use one of {', '.join(ROLES)}")
+            header = [start, *self.encode(message["role"] + "\n")]
+            content = [*self.encode(message["content"]), end]
+            line_end = self.encode("\n")
+            ids += header + content + line_end
+            mask += [0] * len(header) + [int(message["role"] == "assistant")] * len(content) + [0] * len(line_end)
+        if generation_prompt:
+            header = [start, *self.encode("assistant\n")]
+            ids, mask = ids + header, mask + [0] * len(header)
+        return ids, mask
+
+    def render_gap(self, prefix, suffix) -> list[int]:
+        """Fill-in-the-middle prompt, prefix-suffix-middle order (arXiv:2207.14255): the model writes the middle."""
+        s = self.special
+        return [s["<|fim_prefix|>"], *self.encode(prefix), s["<|fim_suffix|>"], *self.encode(suffix), s["<|fim_middle|>"]]
