@@ -39,11 +39,14 @@ class ModelConfig:
             raise ValueError(f"n_embd={self.n_embd} must give n_head={self.n_head} heads of an even size")
         if self.n_head % self.n_kv_head:
             raise ValueError(f"n_head={self.n_head} must be a multiple of n_kv_head={self.n_kv_head}")
-        self.mlp_dim = self.mlp_dim or math.ceil(8 * self.n_embd / 3 / 64) * 64
 
     @property
     def head_dim(self):
         return self.n_embd // self.n_head
+
+    @property
+    def mlp_width(self):
+        return self.mlp_dim or math.ceil(8 * self.n_embd / 3 / 64) * 64
 
 
 def rope_tables(positions: Tensor, head_dim: int, base: float):
@@ -74,13 +77,13 @@ class Attention(nn.Module):
         else:
             self.q_norm = self.k_norm = nn.Identity()
 
-    def forward(self, x, rope, mask, cache):
+    def forward(self, x, rope, mask, cache=None):
         B, T, _ = x.shape
         q, k, v = (proj(x).view(B, T, -1, self.head_dim).transpose(1, 2)  # (B, heads, T, head_dim)
                    for proj in (self.q_proj, self.k_proj, self.v_proj))
         q, k = rotate(self.q_norm(q), *rope), rotate(self.k_norm(k), *rope)
         if cache is not None:
-            k, v = cache.append(self, k, v)
+            k, v = cache.append(k, v)
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None,
                                            enable_gqa=q.shape[1] != k.shape[1])
         return self.o_proj(y.transpose(1, 2).reshape(B, T, -1))
@@ -89,9 +92,9 @@ class Attention(nn.Module):
 class MLP(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
-        self.gate_proj = nn.Linear(config.n_embd, config.mlp_dim, bias=False)
-        self.up_proj = nn.Linear(config.n_embd, config.mlp_dim, bias=False)
-        self.down_proj = nn.Linear(config.mlp_dim, config.n_embd, bias=False)
+        self.gate_proj = nn.Linear(config.n_embd, config.mlp_width, bias=False)
+        self.up_proj = nn.Linear(config.n_embd, config.mlp_width, bias=False)
+        self.down_proj = nn.Linear(config.mlp_width, config.n_embd, bias=False)
 
     def forward(self, x):
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
@@ -133,27 +136,74 @@ class Transformer(nn.Module):
                 nn.init.zeros_(p)
 
     def forward(self, ids: Tensor, targets: Tensor | None = None, doc_ids: Tensor | None = None,
-                reduction: str = "sum", cache=None) -> Tensor:
-        """ids (B, T) -> logits (B, T, vocab_size); with targets (B, T), the cross-entropy in nats instead,
-        summed over the targets that are not IGNORE, or per token with reduction="none".
-        doc_ids (B, T), where given, number the documents in a row: attention stays inside each.
-        cache, a KVCache, holds what came before ids."""
-        B, T = ids.shape
+                reduction: str = "sum", cache: "KVCache | None" = None) -> Tensor:
+        """ids (B, T) -> logits (B, T, vocab_size); with targets (B, T), the cross-entropy in nats instead:
+        summed over the targets that are not IGNORE, or with reduction="none" one per token, (B * T,).
+        doc_ids (B, T) number the documents in a row: attention then stays inside each.
+        cache holds what came before ids."""
         if cache is not None:
-            positions, mask = cache.positions_and_mask(T)
+            positions, mask = cache.positions_and_mask(ids.shape[1])
         else:
-            positions = torch.arange(T, device=ids.device)
+            positions = torch.arange(ids.shape[1], device=ids.device)
             mask = None if doc_ids is None else document_mask(doc_ids)
-        cos, sin = rope_tables(positions, self.config.head_dim, self.config.rope_base)
-        if positions.dim() == 2:  # one row of positions per sequence: make room for the heads
-            cos, sin = cos[:, None], sin[:, None]
+        rope = rope_tables(positions, self.config.head_dim, self.config.rope_base)
         x = self.embed_tokens(ids)
-        for layer in self.layers:
-            x = layer(x, (cos, sin), mask, cache)
-        if cache is not None:
-            cache.length += T
+        for i, layer in enumerate(self.layers):
+            x = layer(x, rope, mask, cache and cache.layers[i])
         logits = self.lm_head(self.norm(x))
         if targets is None:
             return logits
-        return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORE,
-                               reduction=reduction)
+        return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORE, reduction=reduction)
+
+    def n_params(self) -> int:
+        """Number of parameters, tied ones once."""
+        return sum(p.numel() for p in self.parameters())
+
+    def flops_per_token(self) -> int:
+        """Floating-point operations of forward and backward per token of a full context: 6 for every weight that is
+        multiplied with, 12 n_layer n_embd block_size for attention (PaLM, arXiv:2204.02311, appendix B)."""
+        c = self.config
+        lookup_only = 0 if c.tie_embeddings else self.embed_tokens.weight.numel()
+        return 6 * (self.n_params() - lookup_only) + 12 * c.n_layer * c.n_embd * c.block_size
+
+
+def document_mask(doc_ids: Tensor) -> Tensor:
+    """(B, T) document numbers -> (B, 1, T, T) bool, true where query i may look at key j: same document, j <= i."""
+    T = doc_ids.shape[1]
+    causal = torch.ones(T, T, dtype=torch.bool, device=doc_ids.device).tril()
+    return ((doc_ids[:, :, None] == doc_ids[:, None, :]) & causal)[:, None]
+
+
+class KVCache:
+    """Keys and values of the tokens so far, so that a new token costs one position instead of all of them.
+
+    start (B,): where each row's text begins; positions before it are padding, so that prompts of different
+    length end at the same column. After model(ids, cache=cache), call cache.advance(ids.shape[1]).
+    """
+
+    def __init__(self, config: ModelConfig, start: Tensor, max_length: int, dtype: torch.dtype):
+        self.start, self.length = start, 0
+        shape = (config.n_layer, 2, len(start), config.n_kv_head, max_length, config.head_dim)
+        self.layers = [CacheLayer(self, kv) for kv in torch.zeros(shape, dtype=dtype, device=start.device)]
+
+    def positions_and_mask(self, T: int):
+        """For the next T columns: positions (B, 1, T) counted from each row's start, and mask (B, 1, T, length + T)."""
+        columns = torch.arange(self.length + T, device=self.start.device)
+        new = columns[self.length:, None]
+        visible = (columns <= new) & (columns >= self.start[:, None, None])
+        visible |= columns == new  # a padding column sees itself: a row of the mask with nothing in it gives NaN
+        return (new.T - self.start[:, None]).clamp(min=0)[:, None], visible[:, None]
+
+    def advance(self, T: int):
+        self.length += T
+
+
+class CacheLayer:
+    def __init__(self, cache: KVCache, kv: Tensor):
+        self.cache, self.kv = cache, kv
+
+    def append(self, k: Tensor, v: Tensor):
+        """Store k and v (B, n_kv_head, T, head_dim); return all keys and values up to them."""
+        end = self.cache.length + k.shape[2]
+        self.kv[0, :, :, self.cache.length:end], self.kv[1, :, :, self.cache.length:end] = k, v
+        return self.kv[0, :, :, :end], self.kv[1, :, :, :end]

@@ -1,0 +1,109 @@
+"""Checkpoints: folders that are either whole or not there.
+
+    <out_dir>/step_00000600/   model.pt  optimizer.pt  tokenizer.json  meta.json
+
+meta.json holds the step, tokens seen, settings, model configuration, metrics, the tokenizer's fingerprint and the
+sha256 of the other files. A folder is written beside its name, synced, then renamed. Reading never runs code from
+a file (weights_only). A damaged checkpoint is named and the one before it is used.
+"""
+import json
+import os
+import pickle
+import shutil
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from configurator import UserError, made_by, write_json
+from model import ModelConfig, Transformer
+from shards import sha256_file
+from tokenizer import Tokenizer
+
+
+def save(out_dir, step, model, optimizers, tokenizer, meta, keep=2):
+    """Write out_dir/step_<step> and delete all but the newest `keep`. meta: whatever else a reader should know."""
+    folder = Path(out_dir) / f"step_{step:08d}"
+    beside = folder.with_suffix(".tmp")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    try:
+        tokenizer.save(beside / "tokenizer.json")
+        write_tensors(beside / "model.pt", model.state_dict())
+        write_tensors(beside / "optimizer.pt", [optimizer.state_dict() for optimizer in optimizers])
+        write_json(beside / "meta.json", {
+            "step": step, **meta, "model": asdict(model.config), "tokenizer": tokenizer.fingerprint,
+            "sha256": {path.name: sha256_file(path) for path in sorted(beside.iterdir())}, "made_by": made_by()})
+        sync_folder(beside)
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(beside, folder)
+        sync_folder(folder.parent)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+    for old in sorted(Path(out_dir).glob("step_????????"))[:-keep]:
+        shutil.rmtree(old)
+    return folder
+
+
+def write_tensors(path, value):
+    """torch.save through a plain file: a full disk then is an OSError, as everywhere else."""
+    with open(path, "wb") as f:
+        torch.save(value, f)
+        f.flush()
+        os.fsync(f.fileno())
+
+
+def sync_folder(folder):
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def newest(path):
+    """(folder, meta) of the newest whole checkpoint: path is one, or a folder of them. Damaged ones are named on
+    standard error. Raises UserError when there is none."""
+    path = Path(path)
+    folders = [path] if (path / "meta.json").exists() else sorted(path.glob("step_????????"), reverse=True)
+    for folder in folders:
+        try:
+            return folder, checked_meta(folder)
+        except UserError as error:
+            print(f"warning: {error}", file=sys.stderr)
+    raise UserError(f"no {'whole ' if folders else ''}checkpoint in {path}")
+
+
+def checked_meta(folder):
+    """meta.json of a checkpoint whose files all have the sha256 that it names. Raises UserError otherwise."""
+    try:
+        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        for name, digest in meta["sha256"].items():
+            if sha256_file(folder / name) != digest:
+                raise UserError(f"checkpoint {folder} is damaged: {name} does not have its sha256")
+        return meta
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"checkpoint {folder} is damaged: {error}") from None
+
+
+def load_tensors(path, device="cpu"):
+    return torch.load(path, map_location=device, weights_only=True)
+
+
+def load_model(path, device="cpu"):
+    """(model, tokenizer, meta) of the newest whole checkpoint at path."""
+    folder, meta = newest(path)
+    try:
+        model = Transformer(ModelConfig(**meta["model"])).to(device)
+        model.load_state_dict(load_tensors(folder / "model.pt", device))
+    except (TypeError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
+        raise UserError(f"checkpoint {folder} does not hold this model: {error}") from None
+    return model, Tokenizer.load(folder / "tokenizer.json"), meta
+
+
+def load_optimizers(folder, optimizers, device):
+    for optimizer, state in zip(optimizers, load_tensors(folder / "optimizer.pt", device), strict=True):
+        optimizer.load_state_dict(state)
