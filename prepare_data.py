@@ -29,7 +29,7 @@ from tokenizer import Tokenizer
 
 @dataclass
 class Settings:
-    sources: list[str] = field(default_factory=lambda: ["stdlib"])  # presets, files, folders, hf:owner/name[:config]
+    sources: list[str] = field(default_factory=lambda: ["stdlib"])  # presets, files, folders, hf:owner/name[:data_dir]
     out_dir: str = "data/stdlib"  # the shard folder
     tokenizer: str = "data/tokenizer.json"  # a tokenizer.json, a SentencePiece .model, or a name such as gpt2
     val_fraction: float = 0.05  # share of the documents for validation, by hash; .001 is enough for billions of tokens

@@ -44,8 +44,9 @@ def main(s):
     config = model_config(s, tokenizer)
     torch.manual_seed(s.seed)
     model = Transformer(config).to(machine.device)
+    peak, origin = hardware.peak_flops(machine.device, machine.dtype)
     if machine.is_main:
-        print_plan(s, machine, model, data, micro_batch)
+        print_plan(s, machine, model, data, micro_batch, peak, origin)
 
     def evaluate_all(model):
         """val_loss and val_bpb per source, and their means weighted like the mixture."""
@@ -55,7 +56,7 @@ def main(s):
         return {**means, "sources": each}
 
     metrics = train(s, machine, model, tokenizer, lambda step: data.batch(step, machine.rank, machine.world_size),
-                    lambda step: lr_at(step, s), evaluate_all)
+                    lambda step: lr_at(step, s), evaluate_all, peak)
     if metrics and machine.is_main:
         for folder, m in metrics["sources"].items():
             print(f"{folder:<28} val loss {m['val_loss']:.4f}  val bpb {m['val_bpb']:.4f}")
@@ -79,11 +80,10 @@ def list_checkpoints(out_dir):
         return None
 
 
-def print_plan(s, machine, model, data, micro_batch):
+def print_plan(s, machine, model, data, micro_batch, peak, origin):
     """What is about to happen, and how long it should take."""
     n_params, tokens = model.n_params(), s.max_steps * s.batch_tokens
     flops = tokens * model.flops_per_token()
-    peak, origin = hardware.peak_flops(machine.device, machine.dtype)
     memory = hardware.memory_estimate(model.config, n_params, micro_batch, s.optimizer, 4 if machine.dtype == torch.float32 else 2)
     epochs = ", ".join(f"{source.folder} {n:.2f}" for source, n in zip(data.sources, data.epochs(s.max_steps)))
     print(f"""

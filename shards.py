@@ -127,10 +127,11 @@ def read_manifest(folder):
 
 def load_tokenizer(folders):
     """The tokenizer of shard folders. Raises UserError where they were made by different ones."""
-    tokenizers = {str(folder): Tokenizer.load(Path(folder) / "tokenizer.json") for folder in folders}
-    for folder, tokenizer in tokenizers.items():
+    tokenizers = {}
+    for folder in folders:
         made_with = read_manifest(folder)["tokenizer"]
-        if made_with != tokenizer.fingerprint:
+        tokenizers[folder] = Tokenizer.load(Path(folder) / "tokenizer.json")
+        if made_with != tokenizers[folder].fingerprint:
             raise UserError(f"the shards in {folder} were made by tokenizer {made_with}, not by its tokenizer.json")
     (first, one), *others = tokenizers.items()
     for folder, other in others:

@@ -1,6 +1,6 @@
 """Readers: a source's name -> a stream of documents, in an order that depends on nothing but the source.
 
-A source is a preset ("stdlib"), a file, a folder, or "hf:owner/name[:config]" for a data set on the Hugging
+A source is a preset ("stdlib"), a file, a folder, or "hf:owner/name[:data_dir]" for a data set on the Hugging
 Face hub. Memory stays constant: a file of JSON lines or a parquet file is read record by record. What cannot
 be used comes out in the same stream as a Problem that says where and why, so that nothing is lost silently.
 """
@@ -231,10 +231,11 @@ def read_parquet(path, where):
 
 
 def read_hub(name):
+    """Stream the train split of a hub data set; data_dir picks a part, such as a language of bigcode/starcoderdata."""
     datasets = optional("datasets", "hub data sets")
-    name, _, config = name.partition(":")
+    name, _, data_dir = name.partition(":")
     try:
-        stream = datasets.load_dataset(name, config or None, split="train", streaming=True)
+        stream = datasets.load_dataset(name, data_dir=data_dir or None, split="train", streaming=True)
         for row, record in enumerate(stream, 1):
             yield from_record(record, f"{name}:{row}")
     except (OSError, ValueError) as error:

@@ -51,7 +51,10 @@ def save(out_dir, step, model, optimizers, tokenizer, meta, keep=2):
 def write_tensors(path, value):
     """torch.save through a plain file: a full disk then is an OSError, as everywhere else."""
     with open(path, "wb") as f:
-        torch.save(value, f)
+        try:
+            torch.save(value, f)
+        except RuntimeError as error:  # torch's zip writer hides a full disk behind an error of its own
+            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
         f.flush()
         os.fsync(f.fileno())
 

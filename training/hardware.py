@@ -60,8 +60,6 @@ def start(device=None, dtype=None):
     device = torch.device(device)
     if world_size > 1:
         torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
-        if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
-            torch.set_num_threads(max(1, os.cpu_count() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
     torch.set_float32_matmul_precision("high")  # TF32 for what stays in fp32 on a GPU; no change on a CPU
     names = {None: torch.bfloat16 if fast_bf16(device) else torch.float32, "bf16": torch.bfloat16, "fp32": torch.float32}
     if dtype not in names:

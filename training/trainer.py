@@ -86,11 +86,12 @@ def batch_shape(s, block_size, world_size):
     return batch_size, max(n for n in range(1, min(share, s.micro_batch) + 1) if share % n == 0)
 
 
-def train(s, machine, model, tokenizer, batch, lr_at, evaluate):
+def train(s, machine, model, tokenizer, batch, lr_at, evaluate, peak):
     """Run the loop from s.resume's checkpoint, or from step 0, to s.max_steps; return the last evaluation.
 
     s: TrainSettings with out_dir. model: a Transformer on machine.device. batch(step): this process's (ids, targets),
     int64 arrays (rows, block_size). lr_at(step): the learning rate. evaluate(model): a dict with val_loss and val_bpb.
+    peak: the FLOP/s of one device that MFU is measured against.
     Leaves metrics.jsonl, settings.json and checkpoints in s.out_dir. Returns None if it was stopped by a signal.
     """
     raw_model, config = model, model.config
@@ -100,9 +101,8 @@ def train(s, machine, model, tokenizer, batch, lr_at, evaluate):
     if s.compile or (s.compile is None and hardware.can_compile(machine.device)):
         model = torch.compile(model)
     if machine.world_size > 1:
-        model = DistributedDataParallel(model)
-    log = Log(s, machine, raw_model, first_step)
-    save_meta = {"settings": asdict(s)}
+        model = DistributedDataParallel(model, gradient_as_bucket_view=True)
+    log = Log(s, machine, raw_model, first_step, peak)
     metrics = {}
     with StopRequested() as stop:
         for step in range(first_step, s.max_steps):
@@ -122,7 +122,7 @@ def train(s, machine, model, tokenizer, batch, lr_at, evaluate):
                 log.evaluation(done, metrics)
             if machine.is_main and (last or stopping or (s.save_every and done % s.save_every == 0)):
                 checkpoint.save(s.out_dir, done, raw_model, optimizers, tokenizer,
-                                {**save_meta, "tokens": done * s.batch_tokens, "metrics": metrics}, s.keep)
+                                {"settings": asdict(s), "tokens": done * s.batch_tokens, "metrics": metrics}, s.keep)
             if stopping and not last:
                 machine.is_main and print(f"stopped after step {done}, checkpoint saved; go on with --resume", flush=True)
                 return None
@@ -196,10 +196,9 @@ def evaluate(model, machine, rows, byte_lengths, micro_batch, eot, doc_mask):
 class Log:
     """metrics.jsonl, the progress line, TensorBoard. A resumed run continues the file from the step it starts at."""
 
-    def __init__(self, s, machine, model, first_step):
+    def __init__(self, s, machine, model, first_step, peak):
         self.s, self.machine, self.last = s, machine, (first_step, time.perf_counter())
-        self.flops_per_token, self.seconds_per_step = model.flops_per_token(), None
-        self.peak, _ = hardware.peak_flops(machine.device, machine.dtype)
+        self.flops_per_token, self.peak = model.flops_per_token(), peak
         self.writer = None
         if not machine.is_main:
             return

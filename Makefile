@@ -1,0 +1,22 @@
+# make demo   trains a small code model from nothing, about ten minutes on two cores
+# make test   proves the parts
+PYTHON ?= python3
+START := $(shell date +%s)
+
+demo: .venv/installed
+	.venv/bin/python demo.py --started=$(START)
+
+test: .venv/installed
+	.venv/bin/python -m pytest
+
+.venv/installed: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=/path/to/python3")'
+	@echo "installing PyTorch and the few other packages into .venv (a minute or two)"
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install -q --disable-pip-version-check -r requirements.txt
+	touch $@
+
+clean:
+	rm -rf .venv data out
+
+.PHONY: demo test clean

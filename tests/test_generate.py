@@ -1,0 +1,85 @@
+"""Decoding against step-by-step full forward passes; batched equals single; stopping and sampling."""
+import numpy as np
+import pytest
+import torch
+
+from configurator import UserError
+from evaluation.generate import generate, pick
+from model import ModelConfig, Transformer
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    model = Transformer(ModelConfig(vocab_size=320, block_size=48, n_layer=2, n_head=4, n_kv_head=2, n_embd=32))
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.3) if p.dim() == 2 else None
+    return model.eval()
+
+
+PROMPTS = [[312, 5, 6, 7], [312], [312, *range(20, 40)], [312, 100]]
+NO_STOP = dict(stop_ids=())
+
+
+def test_greedy_equals_the_full_forward_pass(model, tokenizer):
+    for prompt, completion in zip(PROMPTS, generate(model, tokenizer, PROMPTS, 12, **NO_STOP)):
+        ids = list(prompt)
+        for _ in range(12):
+            with torch.no_grad():
+                ids.append(model(torch.tensor([ids]))[0, -1].argmax().item())
+        assert completion.ids == ids[len(prompt):] and completion.reason == "length"
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 1.0, "seed": 5}, {"temperature": 0.7, "top_k": 9, "top_p": 0.8, "seed": 2}])
+def test_batched_equals_single(model, tokenizer, options):
+    together = generate(model, tokenizer, PROMPTS, 15, **options, **NO_STOP)
+    for i, prompt in enumerate(PROMPTS):
+        alone = generate(model, tokenizer, [prompt], 15, **{**options, "seed": options.get("seed", 0) + i}, **NO_STOP)[0]
+        assert alone == together[i]
+
+
+def test_seeds_repeat_and_differ(model, tokenizer):
+    a, b, c = (generate(model, tokenizer, [PROMPTS[0]], 20, temperature=1.0, seed=seed, **NO_STOP)[0].ids for seed in (1, 1, 2))
+    assert a == b != c
+
+
+def test_stop_tokens_and_stop_strings(model, tokenizer):
+    free = generate(model, tokenizer, [PROMPTS[0]], 20, temperature=1.0, **NO_STOP)[0]
+    stopped = generate(model, tokenizer, [PROMPTS[0]], 20, temperature=1.0, stop_ids=[free.ids[7]])[0]
+    cut = free.ids.index(free.ids[7])
+    assert stopped.ids == free.ids[:cut] and stopped.reason == "stop"
+    text = tokenizer.decode_bytes(i for i in free.ids if i < 312)
+    word = text[6:9].decode("utf-8", "replace")
+    if "\ufffd" not in word:
+        got = generate(model, tokenizer, [PROMPTS[0]], 20, temperature=1.0, stop=[word, "never"], **NO_STOP)[0]
+        assert got.reason == "stop" and got.text == text[:text.index(word.encode())].decode("utf-8", "replace")
+
+
+def test_streaming_shows_the_text_and_never_a_part_of_the_stop_string(model, tokenizer):
+    for stop in ([], ["e"], ["lu"], ["ret", "\n"]):
+        shown = []
+        completion = generate(model, tokenizer, [PROMPTS[2]], 20, temperature=1.0, stop=stop, on_bytes=shown.append, **NO_STOP)[0]
+        assert b"".join(shown).decode("utf-8", "replace") == completion.text
+
+
+def test_a_row_ends_where_the_context_ends(model, tokenizer):
+    rows = generate(model, tokenizer, PROMPTS, 100, **NO_STOP)
+    assert [len(p) + len(row.ids) for p, row in zip(PROMPTS, rows)] == [48] * 4
+    with pytest.raises(UserError, match="1 to 47 tokens"):
+        generate(model, tokenizer, [[5] * 48], 1)
+
+
+def test_pick_draws_from_the_distribution():
+    """Frequencies over a grid of draws against softmax, top_k and top_p worked out by hand."""
+    logits = torch.log(torch.tensor([0.1, 0.4, 0.2, 0.3]))
+    draws = (np.arange(1000) + 0.5) / 1000
+
+    def shares(**options):
+        picked = pick(logits.expand(1000, 4), **{**dict(temperature=1.0, top_k=0, top_p=1.0), **options}, draws=draws)
+        return (torch.bincount(picked, minlength=4) / 1000).tolist()
+    assert shares() == pytest.approx([0.1, 0.4, 0.2, 0.3], abs=2e-3)
+    assert shares(top_k=2) == pytest.approx([0, 4 / 7, 0, 3 / 7], abs=2e-3)
+    assert shares(top_p=0.75) == pytest.approx([0, 4 / 9, 2 / 9, 3 / 9], abs=2e-3)
+    assert shares(top_p=0.7) == pytest.approx([0, 4 / 7, 0, 3 / 7], abs=2e-3), "the fewest that hold .7"
+    assert shares(temperature=0.5) == pytest.approx([x / 0.3 for x in (0.01, 0.16, 0.04, 0.09)], abs=2e-3)
+    assert shares(temperature=0) == [0, 1, 0, 0]

@@ -1,0 +1,187 @@
+"""The loop: what the loss is, what a checkpoint holds, what damage does, and the guards on a batch's shape."""
+import json
+import math
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from configurator import UserError
+from model import IGNORE, ModelConfig, Transformer
+from training import checkpoint, hardware
+from training.hardware import Machine
+from training.optim import make_optimizers
+from training.trainer import TrainSettings, batch_shape, evaluate, train_step
+
+MACHINE = Machine(0, 1, torch.device("cpu"), torch.float32)
+CONFIG = dict(vocab_size=320, block_size=32, n_layer=2, n_head=2, n_kv_head=1, n_embd=32)
+
+
+def new_model():
+    torch.manual_seed(0)
+    return Transformer(ModelConfig(**CONFIG))
+
+
+def random_batch(rows=8):
+    tokens = np.random.default_rng(0).integers(0, 312, (rows, 33))
+    targets = tokens[:, 1:].copy()
+    targets[0, :20] = IGNORE  # rows that count differently: a mean of means would show
+    return tokens[:, :-1], targets
+
+
+def test_one_batch_can_be_learnt_by_heart():
+    model, s = new_model(), TrainSettings(lr=0.02, weight_decay=0.0)
+    optimizers = make_optimizers(model, s, False)
+    losses = [train_step(s, MACHINE, model, optimizers, random_batch(4), 4, eot=312)[0] for _ in range(150)]
+    assert abs(losses[0] / math.log(320) - 1) < 0.02 and losses[-1] < 0.05
+
+
+@pytest.mark.parametrize("micro_batch", [1, 2, 4])
+def test_loss_and_gradient_do_not_depend_on_the_micro_batch(micro_batch):
+    results = []
+    for size in (8, micro_batch):
+        model, s = new_model(), TrainSettings(optimizer="adamw", grad_clip=0.0)
+        loss, grad_norm = train_step(s, MACHINE, model, make_optimizers(model, s, False), random_batch(), size, eot=312)
+        results.append((loss, grad_norm))
+    assert results[0] == pytest.approx(results[1], rel=1e-5)
+    ids, targets = map(torch.from_numpy, random_batch())
+    each = torch.nn.functional.cross_entropy(new_model()(ids).flatten(0, 1), targets.flatten(), ignore_index=IGNORE)
+    assert results[0][0] == pytest.approx(each.item(), rel=1e-5), "the mean over all counted tokens"
+
+
+def test_clipping_scales_the_gradient_down():
+    """AdamW ignores a gradient's scale, so look at Muon's momentum: (1 - momentum) x the clipped gradient."""
+    model, s = new_model(), TrainSettings(grad_clip=0.01, lr=0.0)
+    muon, adamw = make_optimizers(model, s, False)
+    _, norm = train_step(s, MACHINE, model, [muon, adamw], random_batch(), 8, eot=312)
+    squares = sum((muon.state[p]["momentum_buffer"] / 0.05).square().sum() for p in muon.param_groups[0]["params"])
+    squares += sum((adamw.state[p]["exp_avg"] / 0.1).square().sum() for p in adamw.param_groups[0]["params"])
+    assert norm > 0.1 and math.sqrt(squares) == pytest.approx(0.01, rel=1e-3)
+
+
+def test_a_loss_that_is_not_finite_changes_no_weight():
+    model, s = new_model(), TrainSettings()
+    model.norm.weight.data[0] = math.nan
+    before = model.embed_tokens.weight.clone()
+    loss, _ = train_step(s, MACHINE, model, make_optimizers(model, s, False), random_batch(), 8, eot=312)
+    assert math.isnan(loss) and torch.equal(model.embed_tokens.weight, before)
+
+
+def test_bits_per_byte():
+    """A model that knows nothing needs log2(vocabulary) bits a token; special tokens count neither in bits nor bytes."""
+    model = new_model()
+    for p in model.parameters():
+        p.data.zero_()
+    byte_lengths = np.array([3] * 312 + [0] * 8)
+    ids, targets = random_batch(5)
+    targets[1, :5] = 312
+    got = evaluate(model, MACHINE, (ids, targets), byte_lengths, 2, 312, True)
+    assert got["val_loss"] == pytest.approx(math.log(320)) and got["val_bpb"] == pytest.approx(math.log2(320) / 3)
+
+
+def test_evaluation_does_not_depend_on_its_batches():
+    model, rows, lengths = new_model(), random_batch(7), np.arange(320)
+    one, all_ = (evaluate(model, MACHINE, rows, lengths, size, 312, True) for size in (1, 7))
+    assert one == pytest.approx(all_)
+
+
+@pytest.mark.parametrize("settings, world_size, expected", [(dict(batch_tokens=8192, micro_batch=16), 1, (32, 16)), (dict(batch_tokens=8192, micro_batch=5), 2, (32, 4)),
+                                                            (dict(batch_tokens=6 * 256 * 7, micro_batch=6), 6, (42, 1)), (dict(batch_tokens=256, micro_batch=64), 1, (1, 1))])
+def test_micro_batches_are_derived(settings, world_size, expected):
+    assert batch_shape(TrainSettings(**settings), 256, world_size) == expected
+
+
+@pytest.mark.parametrize("settings, world_size, words", [(dict(batch_tokens=1000), 1, "multiple of block_size"), (dict(batch_tokens=0), 1, "multiple"),
+                                                         (dict(batch_tokens=8192), 6, "try --batch_tokens=7680"), (dict(micro_batch=0), 1, "micro_batch")])
+def test_batches_that_nothing_divides_are_refused(settings, world_size, words):
+    with pytest.raises(UserError, match=words):
+        batch_shape(TrainSettings(**settings), 256, world_size)
+
+
+# -- checkpoints
+
+
+@pytest.fixture
+def saved(tmp_path, tokenizer):
+    """A folder with checkpoints of steps 1 to 3, of which two are kept."""
+    model, s = new_model(), TrainSettings()
+    optimizers = make_optimizers(model, s, False)
+    for step in (1, 2, 3):
+        train_step(s, MACHINE, model, optimizers, random_batch(), 8, eot=312)
+        checkpoint.save(tmp_path / "run", step, model, optimizers, tokenizer, {"settings": {}, "tokens": step, "metrics": {}}, keep=2)
+    return tmp_path / "run", model, optimizers
+
+
+def test_a_checkpoint_gives_back_the_model_the_optimizer_and_the_tokenizer(saved, tokenizer):
+    run, model, optimizers = saved
+    assert sorted(f.name for f in run.iterdir()) == ["step_00000002", "step_00000003"]
+    again, its_tokenizer, meta = checkpoint.load_model(run)
+    assert meta["step"] == 3 and meta["tokens"] == 3 and its_tokenizer.fingerprint == tokenizer.fingerprint == meta["tokenizer"]
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values()))
+    fresh = make_optimizers(again, TrainSettings(), False)
+    checkpoint.load_optimizers(run / "step_00000003", fresh, "cpu")
+    for o, again_o in zip(optimizers, fresh):
+        for a, b in zip(o.state.values(), again_o.state.values()):
+            assert a.keys() == b.keys() and all(torch.equal(torch.as_tensor(a[k]), torch.as_tensor(b[k])) for k in a)
+
+
+@pytest.mark.parametrize("damage", [lambda f: (f / "model.pt").write_bytes((f / "model.pt").read_bytes()[:-1]), lambda f: (f / "optimizer.pt").unlink(),
+                                    lambda f: (f / "meta.json").write_text("{"), lambda f: (f / "tokenizer.json").write_text("{}")])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_used(saved, damage, capsys):
+    run = saved[0]
+    damage(run / "step_00000003")
+    assert checkpoint.newest(run)[1]["step"] == 2
+    assert "step_00000003" in capsys.readouterr().err
+    shutil.rmtree(run / "step_00000002")
+    with pytest.raises(UserError, match="no whole checkpoint"):
+        checkpoint.newest(run)
+
+
+def test_a_half_written_checkpoint_does_not_exist(saved, tokenizer, monkeypatch):
+    run, model, optimizers = saved
+    monkeypatch.setattr(checkpoint, "write_json", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError):
+        checkpoint.save(run, 4, model, optimizers, tokenizer, {}, keep=2)
+    assert sorted(f.name for f in run.iterdir()) == ["step_00000002", "step_00000003"]
+
+
+def test_loading_runs_no_code(saved):
+    """A pickle that would call a function is refused even when its sha256 is right."""
+    folder = saved[0] / "step_00000003"
+
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(folder / "was_run"), "w"))
+    torch.save({"x": Evil()}, folder / "model.pt")
+    meta = json.loads((folder / "meta.json").read_text())
+    meta["sha256"]["model.pt"] = checkpoint.sha256_file(folder / "model.pt")
+    (folder / "meta.json").write_text(json.dumps(meta))
+    with pytest.raises(UserError, match="does not hold this model"):
+        checkpoint.load_model(folder)
+    assert not (folder / "was_run").exists()
+
+
+# -- hardware
+
+
+def test_memory_estimate_is_near_what_autograd_keeps():
+    """The tensors that a forward pass saves for the backward pass, counted by autograd's own hook."""
+    config = ModelConfig(vocab_size=4096, n_layer=4, n_embd=256, n_head=4, n_kv_head=4)
+    model, kept = Transformer(config), {}
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+
+    def pack(t):
+        if t.untyped_storage().data_ptr() not in weights:
+            kept[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
+        return t
+    ids = torch.randint(0, 4096, (4, 256))
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        model(ids, ids)
+    activations = hardware.memory_estimate(config, 0, 4, "muon", 4)
+    assert 0.5 < activations / sum(kept.values()) < 1.5
+
+
+def test_peak_flops_is_measured_where_the_table_has_nothing():
+    flops, origin = hardware.peak_flops(torch.device("cpu"), torch.float32)
+    assert flops > 1e9 and "measured" in origin
