@@ -57,10 +57,10 @@ def start(device=None, dtype=None):
             raise UserError(f"process {local_rank} has no GPU of its own: this machine has {torch.cuda.device_count()}")
         device = f"cuda:{local_rank}"
         torch.cuda.set_device(device)
+        torch.set_float32_matmul_precision("high")  # TF32 for what stays in fp32
     device = torch.device(device)
     if world_size > 1:
         torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    torch.set_float32_matmul_precision("high")  # TF32 for what stays in fp32 on a GPU; no change on a CPU
     names = {None: torch.bfloat16 if fast_bf16(device) else torch.float32, "bf16": torch.bfloat16, "fp32": torch.float32}
     if dtype not in names:
         raise UserError(f"dtype must be bf16, fp32 or auto, not {dtype!r}")
