@@ -7,6 +7,7 @@ A stage declares one dataclass. A field's annotation is its type and the comment
 like the script, so that one file is a whole recipe. Whatever a person got wrong ends in one line and
 exit code 2.
 """
+
 import ast
 import difflib
 import inspect
@@ -68,8 +69,11 @@ def convert(known, key, text, where):
     """The text of a setting as its annotated type; text None is a bare --key, which means true."""
     if key not in known:
         near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-        raise UserError(f"unknown setting {key!r} ({where})" + (f"; did you mean {near[0]!r}?" if near else "")
-                        + "; --help lists them all")
+        raise UserError(
+            f"unknown setting {key!r} ({where})"
+            + (f"; did you mean {near[0]!r}?" if near else "")
+            + "; --help lists them all"
+        )
     kind = known[key].type
     if isinstance(kind, types.UnionType):  # X | None: the word "auto" is None
         if text is not None and text.lower() == "auto":
@@ -77,7 +81,9 @@ def convert(known, key, text, where):
         kind = get_args(kind)[0]
     try:
         if kind is bool:
-            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[(text or "true").lower()]
+            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[
+                (text or "true").lower()
+            ]
         if text is None:
             raise ValueError
         if kind is int:
@@ -145,11 +151,17 @@ def type_name(kind):
 def help_text(settings_class):
     """The module's first paragraph and a table of every setting: name, type, default, comment."""
     module = sys.modules[settings_class.__module__]
-    lines = [(module.__doc__ or "").split("\n\n")[0].strip(), "", f"usage: python {stage_name(settings_class)}.py "
-             "[recipe.toml ...] [--key=value ...]", ""]
+    lines = [
+        (module.__doc__ or "").split("\n\n")[0].strip(),
+        "",
+        f"usage: python {stage_name(settings_class)}.py [recipe.toml ...] [--key=value ...]",
+        "",
+    ]
     comments = field_comments(settings_class)
-    rows = [(f"--{f.name}", type_name(f.type), value_text(default(settings_class, f.name)), comments.get(f.name, ""))
-            for f in fields(settings_class)]
+    rows = [
+        (f"--{f.name}", type_name(f.type), value_text(default(settings_class, f.name)), comments.get(f.name, ""))
+        for f in fields(settings_class)
+    ]
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
     lines += ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)) + "  " + row[3] for row in rows]
     return "\n".join(lines)
@@ -160,9 +172,11 @@ def field_comments(settings_class):
     comments = {}
     for cls in filter(is_dataclass, reversed(settings_class.__mro__)):
         source = inspect.getsource(cls)
-        on_line = {token.start[0]: token.string.lstrip("# ").strip()
-                   for token in tokenize.generate_tokens(iter(source.splitlines(True)).__next__)
-                   if token.type == tokenize.COMMENT}
+        on_line = {
+            token.start[0]: token.string.lstrip("# ").strip()
+            for token in tokenize.generate_tokens(iter(source.splitlines(True)).__next__)
+            if token.type == tokenize.COMMENT
+        }
         for node in ast.parse(source).body[0].body:
             if isinstance(node, ast.AnnAssign):
                 comments[node.target.id] = on_line.get(node.end_lineno, "")
@@ -171,10 +185,18 @@ def field_comments(settings_class):
 
 def made_by():
     """What made a result: command line, interpreter, library versions and processor, to save beside it."""
-    versions = {name: getattr(sys.modules[name], "__version__", "?")
-                for name in ("torch", "numpy", "tiktoken", "sentencepiece") if name in sys.modules}
-    return {"command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]), "python": platform.python_version(),
-            **versions, "cores": os.cpu_count(), "platform": platform.platform()}
+    versions = {
+        name: getattr(sys.modules[name], "__version__", "?")
+        for name in ("torch", "numpy", "tiktoken", "sentencepiece")
+        if name in sys.modules
+    }
+    return {
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "python": platform.python_version(),
+        **versions,
+        "cores": os.cpu_count(),
+        "platform": platform.platform(),
+    }
 
 
 def write_json(path, value):

@@ -2,6 +2,7 @@
 
 It runs the same commands that you would type; each is printed before it starts.
 """
+
 import importlib.metadata
 import json
 import os
@@ -38,19 +39,28 @@ def main(s):
 
     def stage(name, *arguments):
         stages[name] = {"seconds": run(f"{name}.py", s.recipe, *arguments)}
+
     stage("tokenizer_train", f"--out={tokenizer}")
     stage("prepare_data", f"--tokenizer={tokenizer}", f"--out_dir={shards}")
-    stages["prepare_data"]["tokens"] = sum(split["tokens"] for split in read_json(shards / "manifest.json")["splits"].values())
+    stages["prepare_data"]["tokens"] = sum(
+        split["tokens"] for split in read_json(shards / "manifest.json")["splits"].values()
+    )
     stage("pretrain", f"--data={shards}", f"--out_dir={trunk}")
     metrics = [json.loads(line) for line in (trunk / "metrics.jsonl").read_text().splitlines()]
     stages["pretrain"] |= {"tokens": metrics[-1]["tokens"], "val_bpb": metrics[-1]["val_bpb"]}
     run("experiments/plot.py", f"--runs={trunk}", f"--out={out / 'loss.png'}")
     stages["sample"] = {"seconds": write_samples(trunk, out / "samples.txt")}
 
-    summary = {"stages": {name: {"seconds": round(v["seconds"], 1), "tokens": v.get("tokens"), "val_bpb": v.get("val_bpb")}
-                          for name, v in stages.items()},
-               "total_seconds": round(time.time() - start, 1), "torch": importlib.metadata.version("torch"),
-               "cores": os.cpu_count(), "made_by": configurator.made_by()}
+    summary = {
+        "stages": {
+            name: {"seconds": round(v["seconds"], 1), "tokens": v.get("tokens"), "val_bpb": v.get("val_bpb")}
+            for name, v in stages.items()
+        },
+        "total_seconds": round(time.time() - start, 1),
+        "torch": importlib.metadata.version("torch"),
+        "cores": os.cpu_count(),
+        "made_by": configurator.made_by(),
+    }
     configurator.write_json(out / "summary.json", summary)
     print_summary(summary, out, trunk)
 
@@ -70,8 +80,15 @@ def write_samples(checkpoint, path):
     start = time.time()
     with open(path, "w", encoding="utf-8") as f:
         for prompt in PROMPTS:
-            run("sample.py", f"--checkpoint={checkpoint}", f"--prompt={prompt}", "--max_new_tokens=120", "--temperature=0.6",
-                stdout=f, stderr=subprocess.DEVNULL)
+            run(
+                "sample.py",
+                f"--checkpoint={checkpoint}",
+                f"--prompt={prompt}",
+                "--max_new_tokens=120",
+                "--temperature=0.6",
+                stdout=f,
+                stderr=subprocess.DEVNULL,
+            )
             f.flush()
             f.write("\n" + "-" * 80 + "\n")
     print(path.read_text(encoding="utf-8"))
@@ -86,7 +103,9 @@ def print_summary(summary, out, trunk):
     print(f"\n{'stage':<18}{'time':>8}{'tokens':>14}{'val bpb':>10}")
     for name, row in summary["stages"].items():
         tokens = f"{row['tokens']:,}" if row["tokens"] else ""
-        print(f"{name:<18}{clock(row['seconds']):>8}{tokens:>14}{row['val_bpb'] and format(row['val_bpb'], '.3f') or '':>10}")
+        print(
+            f"{name:<18}{clock(row['seconds']):>8}{tokens:>14}{row['val_bpb'] and format(row['val_bpb'], '.3f') or '':>10}"
+        )
     print(f"{'total':<18}{clock(summary['total_seconds']):>8}\n")
     print(f"""results      {out}/summary.json  {out}/loss.png  {out}/samples.txt
 checkpoint   {trunk}

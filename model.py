@@ -6,6 +6,7 @@ RMSNorm (arXiv:1910.07467), rotary positions (2104.09864), grouped-query attenti
 SwiGLU (2002.05202). The parameter names are those of Hugging Face's Llama, Qwen2 (qkv_bias) and
 Qwen3 (qk_norm), so that moving weights there and back is a renaming.
 """
+
 import math
 from dataclasses import dataclass
 
@@ -79,13 +80,16 @@ class Attention(nn.Module):
 
     def forward(self, x, rope, mask, cache=None):
         B, T, _ = x.shape
-        q, k, v = (proj(x).view(B, T, -1, self.head_dim).transpose(1, 2)  # (B, heads, T, head_dim)
-                   for proj in (self.q_proj, self.k_proj, self.v_proj))
+        q, k, v = (
+            proj(x).view(B, T, -1, self.head_dim).transpose(1, 2)  # (B, heads, T, head_dim)
+            for proj in (self.q_proj, self.k_proj, self.v_proj)
+        )
         q, k = rotate(self.q_norm(q), *rope), rotate(self.k_norm(k), *rope)
         if cache is not None:
             k, v = cache.append(k, v)
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None,
-                                           enable_gqa=q.shape[1] != k.shape[1])
+        if k.shape[1] < q.shape[1]:  # enable_gqa=True would shut out the GPU kernel that takes a mask
+            k, v = (t.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for t in (k, v))
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
         return self.o_proj(y.transpose(1, 2).reshape(B, T, -1))
 
 
@@ -135,8 +139,14 @@ class Transformer(nn.Module):
             elif name.endswith("bias"):
                 nn.init.zeros_(p)
 
-    def forward(self, ids: Tensor, targets: Tensor | None = None, doc_ids: Tensor | None = None,
-                reduction: str = "sum", cache: "KVCache | None" = None) -> Tensor:
+    def forward(
+        self,
+        ids: Tensor,
+        targets: Tensor | None = None,
+        doc_ids: Tensor | None = None,
+        reduction: str = "sum",
+        cache: "KVCache | None" = None,
+    ) -> Tensor:
         """ids (B, T) -> logits (B, T, vocab_size); with targets (B, T), the cross-entropy in nats instead:
         summed over the targets that are not IGNORE, or with reduction="none" one per token, (B * T,).
         doc_ids (B, T) number the documents in a row: attention then stays inside each.
@@ -153,7 +163,9 @@ class Transformer(nn.Module):
         logits = self.lm_head(self.norm(x))
         if targets is None:
             return logits
-        return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORE, reduction=reduction)
+        return F.cross_entropy(
+            logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORE, reduction=reduction
+        )
 
     def n_params(self) -> int:
         """Number of parameters, tied ones once."""
@@ -189,7 +201,7 @@ class KVCache:
     def positions_and_mask(self, T: int):
         """For the next T columns: positions (B, 1, T) counted from each row's start, and mask (B, 1, T, length + T)."""
         columns = torch.arange(self.length + T, device=self.start.device)
-        new = columns[self.length:, None]
+        new = columns[self.length :, None]
         visible = (columns <= new) & (columns >= self.start[:, None, None])
         visible |= columns == new  # a padding column sees itself: a row of the mask with nothing in it gives NaN
         return (new.T - self.start[:, None]).clamp(min=0)[:, None], visible[:, None]
@@ -205,5 +217,5 @@ class CacheLayer:
     def append(self, k: Tensor, v: Tensor):
         """Store k and v (B, n_kv_head, T, head_dim); return all keys and values up to them."""
         end = self.cache.length + k.shape[2]
-        self.kv[0, :, :, self.cache.length:end], self.kv[1, :, :, self.cache.length:end] = k, v
+        self.kv[0, :, :, self.cache.length : end], self.kv[1, :, :, self.cache.length : end] = k, v
         return self.kv[0, :, :, :end], self.kv[1, :, :, :end]

@@ -4,6 +4,7 @@ Exact duplicates are dropped, documents go to train or val by the hash of their 
 moves none, and worker processes tokenize. Shard n holds the n-th `shard_bytes` of text; what the folder holds
 depends on the documents and the settings alone, not on the number of workers or on interruptions.
 """
+
 import collections
 import hashlib
 import json
@@ -71,7 +72,9 @@ class Dropped:
 
     def add(self, source, where, rule, detail):
         self.counts[source][rule] += 1
-        self.file.write(json.dumps({"id": where, "source": source, "rule": rule, "detail": detail}, ensure_ascii=False) + "\n")
+        self.file.write(
+            json.dumps({"id": where, "source": source, "rule": rule, "detail": detail}, ensure_ascii=False) + "\n"
+        )
 
 
 def unique_documents(sources, dropped, bar):
@@ -107,6 +110,7 @@ def batches(documents, settings, done):
         if done[shard]["documents_sha256"] != shard_hash.hexdigest():
             raise InputChanged
         return []
+
     for source, data, digest in documents:
         split = "val" if int.from_bytes(digest[:8]) < settings.val_fraction * 2**64 else "train"
         shard_hash.update(digest)
@@ -204,8 +208,10 @@ def write_shards(settings, tokenizer, out, done):
     """Shard entries and drop counts. Every finished shard is noted in progress.json at once."""
     finished, shard = list(done), None
     tokenizer.save(out / "tokenizer.json")
-    with open(out / "dropped.jsonl.tmp", "w", encoding="utf-8") as file, \
-            tqdm(desc="tokenizing", unit="B", unit_scale=True, smoothing=0.05) as bar:
+    with (
+        open(out / "dropped.jsonl.tmp", "w", encoding="utf-8") as file,
+        tqdm(desc="tokenizing", unit="B", unit_scale=True, smoothing=0.05) as bar,
+    ):
         dropped = Dropped(file)
         work = batches(unique_documents(settings.sources, dropped, bar), settings, done)
         results = mapped(tokenize, work, settings.num_workers or os.cpu_count(), out / "tokenizer.json")
@@ -217,7 +223,9 @@ def write_shards(settings, tokenizer, out, done):
                     (out / "manifest.json").unlink(missing_ok=True)  # the folder is no longer what it says
                     finished.append(shard.close(closing))
                     shard = None
-                    configurator.write_json(out / "progress.json", {"recipe": recipe(settings, tokenizer), "shards": finished})
+                    configurator.write_json(
+                        out / "progress.json", {"recipe": recipe(settings, tokenizer), "shards": finished}
+                    )
         finally:
             results.close()
             if shard:
@@ -228,8 +236,12 @@ def write_shards(settings, tokenizer, out, done):
 
 def recipe(settings, tokenizer):
     """What the shards depend on apart from the documents."""
-    return {"tokenizer": tokenizer.fingerprint, "sources": settings.sources, "val_fraction": settings.val_fraction,
-            "shard_bytes": settings.shard_bytes}
+    return {
+        "tokenizer": tokenizer.fingerprint,
+        "sources": settings.sources,
+        "val_fraction": settings.val_fraction,
+        "shard_bytes": settings.shard_bytes,
+    }
 
 
 def finished_work(out, wanted):
@@ -241,7 +253,7 @@ def finished_work(out, wanted):
                 continue
             shards = state["shards"]
             whole = [all((out / f["name"]).stat().st_size == f["size"] for f in shard["files"]) for shard in shards]
-            return shards[:(whole + [False]).index(False)]
+            return shards[: (whole + [False]).index(False)]
         except (OSError, ValueError, KeyError, TypeError):
             continue
     return []
@@ -270,14 +282,26 @@ def write_manifest(settings, tokenizer, out, start, shards, dropped):
         raise UserError(f"no documents for training in {', '.join(settings.sources)}; see {out / 'dropped.jsonl'}")
     named = ("documents", "bytes", "tokens")
     manifest = {
-        "tokenizer": tokenizer.fingerprint, "vocab_size": tokenizer.vocab_size, "seconds": round(time.time() - start, 3),
-        "sources": {source: {**{split: dict(zip(named, count)) for split, count in splits.items()},
-                             "dropped": dropped.get(source, {})} for source, splits in sources.items()},
-        "splits": {split: {name: sum(counts[split][i] for counts in sources.values()) for i, name in enumerate(named)}
-                   for split in ("train", "val")},
+        "tokenizer": tokenizer.fingerprint,
+        "vocab_size": tokenizer.vocab_size,
+        "seconds": round(time.time() - start, 3),
+        "sources": {
+            source: {
+                **{split: dict(zip(named, count)) for split, count in splits.items()},
+                "dropped": dropped.get(source, {}),
+            }
+            for source, splits in sources.items()
+        },
+        "splits": {
+            split: {name: sum(counts[split][i] for counts in sources.values()) for i, name in enumerate(named)}
+            for split in ("train", "val")
+        },
         "files": [file for shard in shards for file in shard["files"]],
-        "recipe": recipe(settings, tokenizer), "shards": shards,
-        "settings": asdict(settings), "made_by": configurator.made_by()}
+        "recipe": recipe(settings, tokenizer),
+        "shards": shards,
+        "settings": asdict(settings),
+        "made_by": configurator.made_by(),
+    }
     for stale in {*out.glob("train_*.bin"), *out.glob("val_*.bin")} - {out / f["name"] for f in manifest["files"]}:
         stale.unlink()
     configurator.write_json(out / "manifest.json", manifest)
@@ -291,12 +315,16 @@ def print_table(manifest, out):
         dropped = ", ".join(f"{n:,} {rule}" for rule, n in sorted(counts["dropped"].items())) or "none"
         for split in ("train", "val"):
             c = counts[split]
-            print(f"{source[-27:]:<28}{split:<7}{c['documents']:>11,}{c['bytes']:>16,}{c['tokens']:>15,}"
-                  f"{c['bytes'] / max(1, c['tokens']):>13.3f}  {dropped if split == 'train' else ''}")
+            print(
+                f"{source[-27:]:<28}{split:<7}{c['documents']:>11,}{c['bytes']:>16,}{c['tokens']:>15,}"
+                f"{c['bytes'] / max(1, c['tokens']):>13.3f}  {dropped if split == 'train' else ''}"
+            )
     if any(counts["dropped"] for counts in manifest["sources"].values()):
         print(f"each dropped document and why: {out / 'dropped.jsonl'}")
     n_bytes = sum(split["bytes"] for split in manifest["splits"].values())
-    print(f"{n_bytes / 1e6:,.1f} MB in {manifest['seconds']:.1f} s, {n_bytes / 1e6 / max(1e-9, manifest['seconds']):.1f} MB/s -> {out}")
+    print(
+        f"{n_bytes / 1e6:,.1f} MB in {manifest['seconds']:.1f} s, {n_bytes / 1e6 / max(1e-9, manifest['seconds']):.1f} MB/s -> {out}"
+    )
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@
 By default the run ends in the stable phase of warmup-stable-decay: the trunk, which can be trained on or annealed.
 --decay_steps=N decays to the floor instead, --schedule=cosine is a full cosine run.
 """
+
 from dataclasses import dataclass, fields
 
 import torch
@@ -36,7 +37,9 @@ def main(s):
     data = Mixture(mixture, s.block_size, batch_size, s.seed)
     val_sets = {folder: validation_rows(Shards(folder, "val"), s.block_size, s.eval_tokens) for folder, _ in mixture}
     if not s.resume and list_checkpoints(s.out_dir):
-        raise UserError(f"{s.out_dir} already holds checkpoints: --resume goes on from the newest; or choose another --out_dir")
+        raise UserError(
+            f"{s.out_dir} already holds checkpoints: --resume goes on from the newest; or choose another --out_dir"
+        )
     if s.verify and machine.is_main:
         for source in data.sources:
             source.verify()
@@ -50,13 +53,23 @@ def main(s):
 
     def evaluate_all(model):
         """val_loss and val_bpb per source, and their means weighted like the mixture."""
-        each = {folder: evaluate(model, machine, rows, tokenizer.byte_lengths(), s.micro_batch, tokenizer.eot, s.doc_mask)
-                for folder, rows in val_sets.items()}
+        each = {
+            folder: evaluate(model, machine, rows, tokenizer.byte_lengths(), s.micro_batch, tokenizer.eot, s.doc_mask)
+            for folder, rows in val_sets.items()
+        }
         means = {key: sum(share * each[folder][key] for folder, share in mixture) for key in ("val_loss", "val_bpb")}
         return {**means, "sources": each}
 
-    metrics = train(s, machine, model, tokenizer, lambda step: data.batch(step, machine.rank, machine.world_size),
-                    lambda step: lr_at(step, s), evaluate_all, peak)
+    metrics = train(
+        s,
+        machine,
+        model,
+        tokenizer,
+        lambda step: data.batch(step, machine.rank, machine.world_size),
+        lambda step: lr_at(step, s),
+        evaluate_all,
+        peak,
+    )
     if metrics and machine.is_main:
         for folder, m in metrics["sources"].items():
             print(f"{folder:<28} val loss {m['val_loss']:.4f}  val bpb {m['val_bpb']:.4f}")
@@ -84,10 +97,13 @@ def print_plan(s, machine, model, data, micro_batch, peak, origin):
     """What is about to happen, and how long it should take."""
     n_params, tokens = model.n_params(), s.max_steps * s.batch_tokens
     flops = tokens * model.flops_per_token()
-    memory = hardware.memory_estimate(model.config, n_params, micro_batch, s.optimizer, 4 if machine.dtype == torch.float32 else 2)
+    memory = hardware.memory_estimate(
+        model.config, n_params, micro_batch, s.optimizer, 4 if machine.dtype == torch.float32 else 2
+    )
     epochs = ", ".join(f"{source.folder} {n:.2f}" for source, n in zip(data.sources, data.epochs(s.max_steps)))
-    print(f"""
-device       {machine.world_size} x {hardware.device_name(machine.device)}, {str(machine.dtype).removeprefix('torch.')}, \
+    print(
+        f"""
+device       {machine.world_size} x {hardware.device_name(machine.device)}, {str(machine.dtype).removeprefix("torch.")}, \
 {peak / 1e12:.3g} TFLOP/s ({origin})
 parameters   {n_params:,}
 tokens       {tokens:,} = {s.max_steps:,} steps x {s.batch_tokens:,}, {tokens / n_params:.1f} per parameter
@@ -95,7 +111,9 @@ epochs       {epochs}
 planned      {flops:.3g} FLOPs
 memory       about {memory / 2**30:.2f} GiB per device at micro-batch {micro_batch}
 time         about {clock(flops / (0.5 * peak * machine.world_size))} at half of that speed
-""", flush=True)
+""",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """A checkpoint writes: it completes, chats, or fills a gap.
 
-    python sample.py --prompt="def fibonacci(n):"
-    python sample.py --prompt="def area(r):" --suffix="return result"     (a model trained with fill-in-the-middle)
-    python sample.py --prompt="Write a function that adds two numbers." --chat    (a tuned model)
+python sample.py --prompt="def fibonacci(n):"
+python sample.py --prompt="def area(r):" --suffix="return result"     (a model trained with fill-in-the-middle)
+python sample.py --prompt="Write a function that adds two numbers." --chat    (a tuned model)
 """
+
 import codecs
 import sys
 import time
@@ -51,14 +52,25 @@ def main(s):
     stream = codecs.getincrementaldecoder("utf-8")("replace")
     if s.num_samples == 1:
         print(show_prompt, end="", flush=True)
-    completions = generate(model, tokenizer, [prompt] * s.num_samples, s.max_new_tokens, s.temperature, s.top_k, s.top_p,
-                           stop=[s.stop.replace("\\n", "\n").replace("\\t", "\t")] if s.stop else [], seed=s.seed,
-                           on_bytes=(lambda b: print(stream.decode(b), end="", flush=True)) if s.num_samples == 1 else None)
+    completions = generate(
+        model,
+        tokenizer,
+        [prompt] * s.num_samples,
+        s.max_new_tokens,
+        s.temperature,
+        s.top_k,
+        s.top_p,
+        stop=[s.stop.replace("\\n", "\n").replace("\\t", "\t")] if s.stop else [],
+        seed=s.seed,
+        on_bytes=(lambda b: print(stream.decode(b), end="", flush=True)) if s.num_samples == 1 else None,
+    )
     if s.num_samples == 1:
         print(s.suffix)
     else:
         for i, completion in enumerate(completions):
-            print(f"--- sample {i}, seed {s.seed + i}, ended by {completion.reason}\n{show_prompt}{completion.text}{s.suffix}")
+            print(
+                f"--- sample {i}, seed {s.seed + i}, ended by {completion.reason}\n{show_prompt}{completion.text}{s.suffix}"
+            )
     n, seconds = sum(len(c.ids) for c in completions), time.perf_counter() - start
     print(f"{n} tokens in {seconds:.1f} s, {n / seconds:.0f} tok/s", file=sys.stderr)
 

@@ -7,6 +7,7 @@ data/<name>/tokenizer.json     the tokenizer that made them
 
 <|endoftext|> opens every document and closes none.
 """
+
 import hashlib
 import json
 import os
@@ -51,8 +52,12 @@ class ShardWriter:
         os.fsync(self.file.fileno())
         self.file.close()
         os.replace(self.beside, self.path)
-        return {"name": self.path.name, "tokens": self.n_tokens, "size": self.path.stat().st_size,
-                "sha256": sha256_file(self.path)}
+        return {
+            "name": self.path.name,
+            "tokens": self.n_tokens,
+            "size": self.path.stat().st_size,
+            "sha256": sha256_file(self.path),
+        }
 
     def abort(self):
         self.file.close()
@@ -102,15 +107,17 @@ class Shards:
         for part, part_start in zip(self.parts[first:], self.starts[first:]):
             if part_start >= start + count:
                 break
-            pieces.append(part[max(0, start - part_start):start + count - part_start])
+            pieces.append(part[max(0, start - part_start) : start + count - part_start])
         return np.concatenate(pieces).astype(np.int64) if pieces else np.zeros(0, np.int64)
 
     def verify(self):
         """Compare every file with the manifest's sha256. Raises UserError naming the first that differs."""
         for entry in tqdm(self.manifest["files"], desc="verifying shards", unit="file", leave=False, delay=2):
             if sha256_file(self.folder / entry["name"]) != entry["sha256"]:
-                raise UserError(f"{self.folder / entry['name']} is damaged: its sha256 is not the manifest's; "
-                                "run prepare_data.py again")
+                raise UserError(
+                    f"{self.folder / entry['name']} is damaged: its sha256 is not the manifest's; "
+                    "run prepare_data.py again"
+                )
 
 
 def read_manifest(folder):
@@ -136,7 +143,9 @@ def load_tokenizer(folders):
     (first, one), *others = tokenizers.items()
     for folder, other in others:
         if other.fingerprint != one.fingerprint:
-            raise UserError(f"{first} and {folder} were made by different tokenizers ({one.fingerprint}, {other.fingerprint})")
+            raise UserError(
+                f"{first} and {folder} were made by different tokenizers ({one.fingerprint}, {other.fingerprint})"
+            )
     return one
 
 
@@ -148,9 +157,17 @@ def describe_foreign(folder, tokenizer):
         if split is None:
             raise UserError(f"{path} is neither a train nor a val shard by its name")
         n_tokens = read_header(path)
-        counts = np.bincount(np.memmap(path, dtype="<u2", mode="r", offset=HEADER_BYTES), minlength=tokenizer.vocab_size)
+        counts = np.bincount(
+            np.memmap(path, dtype="<u2", mode="r", offset=HEADER_BYTES), minlength=tokenizer.vocab_size
+        )
         if len(counts) > tokenizer.vocab_size:
             raise UserError(f"{path} holds token {len(counts) - 1}, outside the tokenizer's {tokenizer.vocab_size:,}")
-        entry = {"split": split, "name": path.name, "tokens": n_tokens, "size": path.stat().st_size, "sha256": sha256_file(path)}
+        entry = {
+            "split": split,
+            "name": path.name,
+            "tokens": n_tokens,
+            "size": path.stat().st_size,
+            "sha256": sha256_file(path),
+        }
         described.append((entry, [int(counts[tokenizer.eot]), int(counts @ tokenizer.byte_lengths()), n_tokens]))
     return described

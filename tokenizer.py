@@ -4,6 +4,7 @@ A token is a string of bytes and its id is its rank: the lower, the earlier it w
 pre-tokens by PATTERN, and inside each one the neighbouring pair of lowest rank is merged until none is left
 (Sennrich et al., arXiv:1508.07909; on bytes as in GPT-2). tiktoken runs that; tokenizer_train.py learns it.
 """
+
 import base64
 import hashlib
 import json
@@ -21,8 +22,16 @@ from configurator import UserError, write_json
 # after it is one pre-token of its own, so that a prompt cut before or after it is cut between tokens.
 PATTERN = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+"
 
-SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|fim_prefix|>", "<|fim_middle|>",
-                  "<|fim_suffix|>", "<|repo_name|>", "<|file_sep|>")  # their ids follow the ranks, in this order
+SPECIAL_TOKENS = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|fim_prefix|>",
+    "<|fim_middle|>",
+    "<|fim_suffix|>",
+    "<|repo_name|>",
+    "<|file_sep|>",
+)  # their ids follow the ranks, in this order
 
 RAW_BYTES = re.compile("([\udc80-\udcff]+)")  # bytes that are not UTF-8, as Python's surrogateescape reads them
 MAX_VOCAB = 65_536  # a token is stored as a uint16
@@ -68,22 +77,36 @@ class Tokenizer:
             return tokenizer
         if str(source) in tiktoken.list_encoding_names():
             return cls.from_tiktoken(str(source))
-        raise UserError(f"no tokenizer {source}: run tokenizer_train.py first, or name a .model file or one of "
-                        + ", ".join(tiktoken.list_encoding_names()))
+        raise UserError(
+            f"no tokenizer {source}: run tokenizer_train.py first, or name a .model file or one of "
+            + ", ".join(tiktoken.list_encoding_names())
+        )
 
     @classmethod
     def from_bpe(cls, pattern, ranks):
         """ranks: the tokens (bytes) in rank order; a hole in the ranks is an empty string."""
-        encoding = tiktoken.Encoding("bpe", pat_str=pattern, special_tokens={},
-                                     mergeable_ranks={token: rank for rank, token in enumerate(ranks) if token})
+        encoding = tiktoken.Encoding(
+            "bpe",
+            pat_str=pattern,
+            special_tokens={},
+            mergeable_ranks={token: rank for rank, token in enumerate(ranks) if token},
+        )
         content = {"pattern": pattern, "ranks": [base64.b64encode(token).decode() for token in ranks]}
         byte_id = [encoding.encode_single_token(bytes([b])) for b in range(256)]
 
         def text_to_ids(text):
             if text.isascii() or not RAW_BYTES.search(text):
                 return encoding.encode_ordinary(text)
-            return [i for n, part in enumerate(RAW_BYTES.split(text)) for i in (encoding.encode_ordinary(part)
-                    if n % 2 == 0 else [byte_id[b] for b in part.encode("utf-8", "surrogateescape")])]
+            return [
+                i
+                for n, part in enumerate(RAW_BYTES.split(text))
+                for i in (
+                    encoding.encode_ordinary(part)
+                    if n % 2 == 0
+                    else [byte_id[b] for b in part.encode("utf-8", "surrogateescape")]
+                )
+            ]
+
         return cls("bpe", content, text_to_ids, encoding.decode_bytes, list(ranks))
 
     @classmethod
@@ -116,8 +139,14 @@ class Tokenizer:
             if processor.is_byte(i):
                 return bytes([int(processor.id_to_piece(i)[3:5], 16)])
             return processor.id_to_piece(i).replace("\u2581", " ").encode()
-        return cls("sentencepiece", {"model": base64.b64encode(model).decode()}, processor.encode,
-                   lambda ids: processor.decode(ids).encode(), [piece_bytes(i) for i in range(len(processor))])
+
+        return cls(
+            "sentencepiece",
+            {"model": base64.b64encode(model).decode()},
+            processor.encode,
+            lambda ids: processor.decode(ids).encode(),
+            [piece_bytes(i) for i in range(len(processor))],
+        )
 
     def save(self, path):
         write_json(path, {**self.content, "fingerprint": self.fingerprint})
@@ -174,4 +203,10 @@ class Tokenizer:
     def render_gap(self, prefix, suffix) -> list[int]:
         """Fill-in-the-middle prompt, prefix-suffix-middle order (arXiv:2207.14255): the model writes the middle."""
         s = self.special
-        return [s["<|fim_prefix|>"], *self.encode(prefix), s["<|fim_suffix|>"], *self.encode(suffix), s["<|fim_middle|>"]]
+        return [
+            s["<|fim_prefix|>"],
+            *self.encode(prefix),
+            s["<|fim_suffix|>"],
+            *self.encode(suffix),
+            s["<|fim_middle|>"],
+        ]

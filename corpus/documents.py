@@ -4,6 +4,7 @@ A source is a preset ("stdlib"), a file, a folder, or "hf:owner/name[:data_dir]"
 Face hub. Memory stays constant: a file of JSON lines or a parquet file is read record by record. What cannot
 be used comes out in the same stream as a Problem that says where and why, so that nothing is lost silently.
 """
+
 import gzip
 import importlib
 import json
@@ -15,10 +16,12 @@ from pathlib import Path
 
 from configurator import UserError
 
-CODE = set(".py .pyi .c .h .cc .cpp .cxx .hpp .hh .cs .java .kt .scala .go .rs .swift .js .jsx .ts .tsx .rb .php .pl "
-           ".pm .lua .r .jl .m .mm .sh .bash .zsh .ps1 .sql .hs .ml .mli .clj .ex .exs .erl .el .lisp .scm .f .f90 .v "
-           ".vhd .sv .s .asm .d .dart .groovy .cu .cuh .proto .cmake .html .css .scss .vue .yaml .yml .toml "
-           ".ipynb .tex .rst".split())
+CODE = set(
+    ".py .pyi .c .h .cc .cpp .cxx .hpp .hh .cs .java .kt .scala .go .rs .swift .js .jsx .ts .tsx .rb .php .pl "
+    ".pm .lua .r .jl .m .mm .sh .bash .zsh .ps1 .sql .hs .ml .mli .clj .ex .exs .erl .el .lisp .scm .f .f90 .v "
+    ".vhd .sv .s .asm .d .dart .groovy .cu .cuh .proto .cmake .html .css .scss .vue .yaml .yml .toml "
+    ".ipynb .tex .rst".split()
+)
 TEXT = CODE | {".txt", ".md"}
 RECORDS = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".json.gz", ".json", ".parquet")
 MAX_TEXT = 16_000_000  # bytes; a longer text file is read as several documents cut at line ends
@@ -129,8 +132,10 @@ def from_record(record, where):
     """record: a dict with any of the names in FIELDS."""
     if not isinstance(record, dict):
         return Problem(where, "bad_json", "not an object")
-    found = {key: next((record[name] for name in names if record.get(name) is not None), None)
-             for key, names in FIELDS.items()}
+    found = {
+        key: next((record[name] for name in names if record.get(name) is not None), None)
+        for key, names in FIELDS.items()
+    }
     text = found.pop("text")
     if not isinstance(text, str):
         return Problem(where, "no_text", "fields: " + ", ".join(map(str, record))[:200])

@@ -1,4 +1,5 @@
 """Decoding: many prompts of different length in one batch, each token costing one position (KV cache)."""
+
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,12 +38,12 @@ class Row:
             self.data += new
             ends = [i for s in self.stop if (i := self.data.find(s, searched_from)) >= 0]
             if ends:
-                self.data, self.reason = self.data[:min(ends)], "stop"
+                self.data, self.reason = self.data[: min(ends)], "stop"
             elif len(self.ids) >= self.limit:
                 self.reason = "length"
         safe = len(self.data) if self.reason else max(self.shown, len(self.data) - self.held_back)
         if self.on_bytes and safe > self.shown:
-            self.on_bytes(bytes(self.data[self.shown:safe]))
+            self.on_bytes(bytes(self.data[self.shown : safe]))
         self.shown = max(self.shown, safe)
 
     def completion(self):
@@ -50,8 +51,19 @@ class Row:
 
 
 @torch.no_grad()
-def generate(model, tokenizer, prompts, max_new_tokens, temperature=0.0, top_k=0, top_p=1.0, stop=(), stop_ids=None,
-             seed=0, on_bytes=None) -> list[Completion]:
+def generate(
+    model,
+    tokenizer,
+    prompts,
+    max_new_tokens,
+    temperature=0.0,
+    top_k=0,
+    top_p=1.0,
+    stop=(),
+    stop_ids=None,
+    seed=0,
+    on_bytes=None,
+) -> list[Completion]:
     """Complete each of prompts (lists of ids, not empty) by up to max_new_tokens, or to the end of the context.
 
     temperature 0 takes the likeliest token; otherwise tokens are drawn from the top_k likeliest (0 = all), of these from
@@ -63,14 +75,20 @@ def generate(model, tokenizer, prompts, max_new_tokens, temperature=0.0, top_k=0
     stop_ids = {tokenizer.eot, tokenizer.special["<|im_end|>"]} if stop_ids is None else set(stop_ids)
     longest = max(map(len, prompts))
     if longest >= config.block_size or not all(prompts):
-        raise UserError(f"a prompt must have 1 to {config.block_size - 1} tokens, the context that the model was trained with, not {longest}")
-    rows = [Row(tokenizer, p, stop, stop_ids, min(max_new_tokens, config.block_size - len(p)), on_bytes) for p in prompts]
+        raise UserError(
+            f"a prompt must have 1 to {config.block_size - 1} tokens, the context that the model was trained with, not {longest}"
+        )
+    rows = [
+        Row(tokenizer, p, stop, stop_ids, min(max_new_tokens, config.block_size - len(p)), on_bytes) for p in prompts
+    ]
     draws = np.stack([np.random.default_rng(seed + i).random(max_new_tokens + 1) for i in range(len(prompts))])
     start = torch.tensor([longest - len(p) for p in prompts], device=device)
     cache = KVCache(config, start, longest + max_new_tokens, model.embed_tokens.weight.dtype)
-    ids = torch.tensor([[tokenizer.eot] * (longest - len(p)) + list(p) for p in prompts], device=device)  # padded at the left
+    ids = torch.tensor(
+        [[tokenizer.eot] * (longest - len(p)) + list(p) for p in prompts], device=device
+    )  # padded at the left
     for step in range(max_new_tokens):
-        logits = model(ids, cache=cache)[:, -1, :tokenizer.vocab_size].float()
+        logits = model(ids, cache=cache)[:, -1, : tokenizer.vocab_size].float()
         cache.advance(ids.shape[1])
         chosen = pick(logits, temperature, top_k, top_p, draws[:, step]).tolist()
         for row, token in zip(rows, chosen):

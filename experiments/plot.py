@@ -1,12 +1,13 @@
 """Loss curves of one or more runs in one picture: python experiments/plot.py --runs=out/pretrain --out=loss.png"""
+
 import json
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-import configurator  # noqa: E402
-from configurator import UserError  # noqa: E402
+import configurator
+from configurator import UserError
 
 
 @dataclass
@@ -29,6 +30,7 @@ def main(s):
         raise UserError("plots need the package matplotlib: pip install matplotlib") from None
     matplotlib.use("Agg")
     from matplotlib import pyplot
+
     figure, (left, right, below) = pyplot.subplots(1, 3, figsize=(15, 4.2), constrained_layout=True)
     for i, run in enumerate(s.runs):
         lines, color = read_metrics(run), f"C{i}"
@@ -37,13 +39,20 @@ def main(s):
 
         def curve(axis, records, key, **style):
             axis.plot([r["tokens"] / 1e6 for r in records], [r[key] for r in records], color=color, **style)
+
         curve(left, steps, "loss", label=f"{run}: training", alpha=0.5)
         curve(left, evaluations, "val_loss", label=f"{run}: validation", marker="o")
         curve(right, evaluations, "val_bpb", label=run, marker="o")
         curve(below, steps, "lr", label=run)
         if evaluations:
             last = evaluations[-1]
-            right.annotate(f"{last['val_bpb']:.3f}", (last["tokens"] / 1e6, last["val_bpb"]), textcoords="offset points", xytext=(0, 8), ha="right")
+            right.annotate(
+                f"{last['val_bpb']:.3f}",
+                (last["tokens"] / 1e6, last["val_bpb"]),
+                textcoords="offset points",
+                xytext=(0, 8),
+                ha="right",
+            )
     for axis, title in ((left, "loss, nats per token"), (right, "validation, bits per byte"), (below, "learning rate")):
         axis.set(title=title, xlabel="million tokens")
         axis.grid(alpha=0.3)

@@ -2,20 +2,22 @@
 
 Days by the usual formula: FLOPs per token x tokens / (6 cards x 71 TFLOP/s x 40 %), an RTX 3090's dense bf16 rate.
 """
+
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-import torch  # noqa: E402
+import torch
 
-import configurator  # noqa: E402
-from model import Transformer  # noqa: E402
-from pretrain import Settings as Pretrain, model_config  # noqa: E402
-from training.hardware import PEAK_FLOPS, memory_estimate  # noqa: E402
-from training.trainer import batch_shape  # noqa: E402
-from tokenizer_train import Settings as TokenizerTrain  # noqa: E402
+import configurator
+from model import Transformer
+from pretrain import Settings as Pretrain
+from pretrain import model_config
+from tokenizer_train import Settings as TokenizerTrain
+from training.hardware import PEAK_FLOPS, memory_estimate
+from training.trainer import batch_shape
 
 PRESETS = ("demo", "124m", "350m", "0.5b", "1b")
 
@@ -47,12 +49,16 @@ def row(preset, s):
 
 
 def main(s):
-    print(f"| preset | layers x width | context | vocabulary | parameters | tokens | memory per device | FLOPs | days on {s.cards} x {s.card} |")
+    print(
+        f"| preset | layers x width | context | vocabulary | parameters | tokens | memory per device | FLOPs | days on {s.cards} x {s.card} |"
+    )
     print("|---|---|---|---|---|---|---|---|---|")
     for preset in PRESETS:
         config, n_params, tokens, memory, flops, days = row(preset, s)
-        print(f"| {preset} | {config.n_layer} x {config.n_embd} | {config.block_size:,} | {config.vocab_size:,} | {n_params / 1e6:,.1f} M | "
-              f"{tokens / 1e9:.2g} B | {memory / 2**30:.1f} GiB | {flops:.1e} | {'two CPU cores: minutes' if preset == 'demo' else f'{days:.1f}'} |")
+        print(
+            f"| {preset} | {config.n_layer} x {config.n_embd} | {config.block_size:,} | {config.vocab_size:,} | {n_params / 1e6:,.1f} M | "
+            f"{tokens / 1e9:.2g} B | {memory / 2**30:.1f} GiB | {flops:.1e} | {'two CPU cores: minutes' if preset == 'demo' else f'{days:.1f}'} |"
+        )
 
 
 if __name__ == "__main__":

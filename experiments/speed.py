@@ -6,20 +6,21 @@ Every row runs whole training steps of training/trainer.py. The first is the pla
 attention); the last is what pretrain.py does on this machine. A fraction of 100 % would mean that a step costs
 nothing but its matrix products, each at the rate of a 2048 x 2048 x 2048 one.
 """
+
 import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
+import numpy as np
+import torch
 
-import configurator  # noqa: E402
-from model import ModelConfig, Transformer  # noqa: E402
-from training import hardware  # noqa: E402
-from training.optim import make_optimizers  # noqa: E402
-from training.trainer import TrainSettings, train_step  # noqa: E402
+import configurator
+from model import ModelConfig, Transformer
+from training import hardware
+from training.optim import make_optimizers
+from training.trainer import TrainSettings, train_step
 
 
 @dataclass
@@ -38,10 +39,14 @@ class Settings:
 def main(s):
     machine = hardware.start(s.device)
     config = ModelConfig(s.vocab_size, s.block_size, s.n_layer, s.n_head, s.n_head, s.n_embd)
-    rates = {dtype: hardware.matmul_flops(machine.device, dtype, seconds=2) for dtype in (torch.float32, torch.bfloat16)}
+    rates = {
+        dtype: hardware.matmul_flops(machine.device, dtype, seconds=2) for dtype in (torch.float32, torch.bfloat16)
+    }
     best = machine.dtype  # bf16 where there are units for it
-    print(f"{hardware.device_name(machine.device)}, torch {torch.__version__}; matrix product: "
-          + ", ".join(f"{name(dtype)} {rate / 1e9:,.1f} GFLOP/s" for dtype, rate in rates.items()))
+    print(
+        f"{hardware.device_name(machine.device)}, torch {torch.__version__}; matrix product: "
+        + ", ".join(f"{name(dtype)} {rate / 1e9:,.1f} GFLOP/s" for dtype, rate in rates.items())
+    )
     rows = [("plain loop", torch.float32, False, False, "adamw")]
     if best != torch.float32:
         rows.append(("bf16", best, False, False, "adamw"))
@@ -55,17 +60,45 @@ def main(s):
         machine.dtype = dtype
         tokens_per_second, flops_per_token = measure(s, machine, config, compile_it, doc_mask, optimizer)
         flops = tokens_per_second * flops_per_token
-        table.append({"name": title, "dtype": name(dtype), "compiled": compile_it, "document_mask": doc_mask, "optimizer": optimizer,
-                      "tokens_per_second": tokens_per_second, "model_flops_per_second": flops,
-                      "matmul_flops_per_second": rates[best], "fraction_of_matmul": flops / rates[best]})
-        print(f"{title:<20}{name(dtype):>9}{'yes' if compile_it else 'no':>10}{tokens_per_second:>12,.0f}"
-              f"{tokens_per_second / table[0]['tokens_per_second']:>10.2f}{flops / 1e9:>10,.1f}{flops / rates[best]:>11.1%}", flush=True)
+        table.append(
+            {
+                "name": title,
+                "dtype": name(dtype),
+                "compiled": compile_it,
+                "document_mask": doc_mask,
+                "optimizer": optimizer,
+                "tokens_per_second": tokens_per_second,
+                "model_flops_per_second": flops,
+                "matmul_flops_per_second": rates[best],
+                "fraction_of_matmul": flops / rates[best],
+            }
+        )
+        print(
+            f"{title:<20}{name(dtype):>9}{'yes' if compile_it else 'no':>10}{tokens_per_second:>12,.0f}"
+            f"{tokens_per_second / table[0]['tokens_per_second']:>10.2f}{flops / 1e9:>10,.1f}{flops / rates[best]:>11.1%}",
+            flush=True,
+        )
     if s.json:
         fastest = max(table, key=lambda row: row["tokens_per_second"])
-        configurator.write_json(s.json, {
-            **{key: fastest[key] for key in ("tokens_per_second", "model_flops_per_second", "matmul_flops_per_second", "fraction_of_matmul")},
-            "matmul_flops_per_second_by_format": {name(dtype): rate for dtype, rate in rates.items()},
-            "rows": table, "device": hardware.device_name(machine.device), "settings": asdict(s), "made_by": configurator.made_by()})
+        configurator.write_json(
+            s.json,
+            {
+                **{
+                    key: fastest[key]
+                    for key in (
+                        "tokens_per_second",
+                        "model_flops_per_second",
+                        "matmul_flops_per_second",
+                        "fraction_of_matmul",
+                    )
+                },
+                "matmul_flops_per_second_by_format": {name(dtype): rate for dtype, rate in rates.items()},
+                "rows": table,
+                "device": hardware.device_name(machine.device),
+                "settings": asdict(s),
+                "made_by": configurator.made_by(),
+            },
+        )
 
 
 def name(dtype):
@@ -84,6 +117,7 @@ def measure(s, machine, config, compile_it, doc_mask, optimizer):
 
     def step():  # reads the loss back, so that a GPU has finished when it returns
         train_step(settings, machine, run, optimizers, (tokens[:, :-1], tokens[:, 1:]), s.micro_batch, eot=0)
+
     for _ in range(3):
         step()
     steps, start = 0, time.perf_counter()

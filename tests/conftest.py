@@ -1,4 +1,5 @@
 """What several tests need: small sources, a small tokenizer, small shards, and a way to run a stage as a person would."""
+
 import contextlib
 import io
 import os
@@ -17,8 +18,15 @@ TINY_MODEL = ["--n_layer=2", "--n_head=2", "--n_kv_head=1", "--n_embd=32", "--bl
 def stage(script, *arguments, cwd, check=True, torchrun=0, preexec_fn=None):
     """Run a stage on one thread; its CompletedProcess, with output as text."""
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={torchrun}"] if torchrun else []
-    result = subprocess.run([sys.executable, *launcher, str(ROOT / script), *map(str, arguments)], cwd=cwd, text=True, capture_output=True,
-                            env={**os.environ, "OMP_NUM_THREADS": "1"}, preexec_fn=preexec_fn, timeout=240)
+    result = subprocess.run(
+        [sys.executable, *launcher, str(ROOT / script), *map(str, arguments)],
+        cwd=cwd,
+        text=True,
+        capture_output=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        preexec_fn=preexec_fn,
+        timeout=240,
+    )
     if check:
         assert result.returncode == 0, result.stderr + result.stdout
     return result
@@ -51,7 +59,10 @@ def corpus(tmp_path_factory):
     folder = tmp_path_factory.mktemp("corpus")
     for i in range(60):
         body = "\n".join(f"    value_{j} = {i * j} + len(text)  # step {j} of {i}" for j in range(10 + i))
-        (folder / f"file_{i:02}.py").write_text(f'"""Module {i}: déjà vu, 中文."""\n\ndef function_{i}(text):\n{body}\n    return value_{i % 10}\n', encoding="utf-8")
+        (folder / f"file_{i:02}.py").write_text(
+            f'"""Module {i}: déjà vu, 中文."""\n\ndef function_{i}(text):\n{body}\n    return value_{i % 10}\n',
+            encoding="utf-8",
+        )
     return folder
 
 
@@ -60,11 +71,19 @@ def workdir(tmp_path_factory, corpus):
     """A folder in which tokenizer_train.py and prepare_data.py have been run on the corpus."""
     folder = tmp_path_factory.mktemp("work")
     stage("tokenizer_train.py", f"--sources={corpus}", "--vocab_size=320", cwd=folder)
-    stage("prepare_data.py", f"--sources={corpus}", "--out_dir=data/shards", "--val_fraction=0.2", "--num_workers=1", cwd=folder)
+    stage(
+        "prepare_data.py",
+        f"--sources={corpus}",
+        "--out_dir=data/shards",
+        "--val_fraction=0.2",
+        "--num_workers=1",
+        cwd=folder,
+    )
     return folder
 
 
 @pytest.fixture(scope="session")
 def tokenizer(workdir):
     from tokenizer import Tokenizer
+
     return Tokenizer.load(workdir / "data" / "tokenizer.json")

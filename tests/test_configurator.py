@@ -1,12 +1,13 @@
 """Settings: defaults <- TOML <- command line, types from annotations, errors in one line."""
+
 import importlib
 from dataclasses import dataclass, field, fields
 
 import pytest
+from conftest import ROOT, assert_one_line_error, stage
 
 import configurator
 from configurator import UserError
-from conftest import ROOT, assert_one_line_error, stage
 
 
 @dataclass
@@ -23,18 +24,39 @@ class Settings(Base):
     verify: bool = True  # whether to look
 
 
-@pytest.mark.parametrize("argument, key, value", [
-    ("--lr=1", "lr", 1.0), ("--steps=2e3", "steps", 2000), ("--steps=2_000", "steps", 2000), ("--steps=-1", "steps", -1),
-    ("--compile", "compile", True), ("--compile=false", "compile", False), ("--compile=auto", "compile", None),
-    ("--verify=0", "verify", False), ("--name=x=y", "name", "x=y"), ("--sources=a,b", "sources", ["a", "b"]), ("--name=", "name", "")])
+@pytest.mark.parametrize(
+    "argument, key, value",
+    [
+        ("--lr=1", "lr", 1.0),
+        ("--steps=2e3", "steps", 2000),
+        ("--steps=2_000", "steps", 2000),
+        ("--steps=-1", "steps", -1),
+        ("--compile", "compile", True),
+        ("--compile=false", "compile", False),
+        ("--compile=auto", "compile", None),
+        ("--verify=0", "verify", False),
+        ("--name=x=y", "name", "x=y"),
+        ("--sources=a,b", "sources", ["a", "b"]),
+        ("--name=", "name", ""),
+    ],
+)
 def test_types_come_from_annotations(argument, key, value):
     got = getattr(configurator.load(Settings, [argument]), key)
     assert got == value and type(got) is type(value)
 
 
-@pytest.mark.parametrize("argument, words", [
-    ("--stepps=1", "did you mean 'steps'"), ("--steps=many", "whole number"), ("--steps=1.5", "whole number"), ("--lr", "--lr=..."),
-    ("--verify=maybe", "true or false"), ("nothing.toml", "no settings file"), ("--steps=inf", "whole number")])
+@pytest.mark.parametrize(
+    "argument, words",
+    [
+        ("--stepps=1", "did you mean 'steps'"),
+        ("--steps=many", "whole number"),
+        ("--steps=1.5", "whole number"),
+        ("--lr", "--lr=..."),
+        ("--verify=maybe", "true or false"),
+        ("nothing.toml", "no settings file"),
+        ("--steps=inf", "whole number"),
+    ],
+)
 def test_mistakes_are_named(argument, words):
     with pytest.raises(UserError, match=words):
         configurator.load(Settings, [argument])
@@ -42,15 +64,22 @@ def test_mistakes_are_named(argument, words):
 
 def test_toml_then_command_line(tmp_path):
     first, second = tmp_path / "a.toml", tmp_path / "b.toml"
-    first.write_text('steps = 3\nlr = 1\n[pretrain]\nn_layer = 99\n')
+    first.write_text("steps = 3\nlr = 1\n[pretrain]\nn_layer = 99\n")
     second.write_text('steps = 4\nsources = ["p", "q"]\nverify = false\n')
     s = configurator.load(Settings, [str(first), "--lr=0.5", str(second)])
     assert (s.steps, s.lr, s.sources, s.verify) == (4, 0.5, ["p", "q"], False)
 
 
-@pytest.mark.parametrize("text, words", [("steppes = 3", "did you mean 'steps'"), ("steps = 'x'", "whole number"),
-                                         ("[pretrian]\nlr = 1", "did you mean .pretrain."), ("steps = = 3", "not valid TOML"),
-                                         ("steps = true", "whole number")])
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("steppes = 3", "did you mean 'steps'"),
+        ("steps = 'x'", "whole number"),
+        ("[pretrian]\nlr = 1", "did you mean .pretrain."),
+        ("steps = = 3", "not valid TOML"),
+        ("steps = true", "whole number"),
+    ],
+)
 def test_mistakes_in_a_file_are_named(tmp_path, text, words):
     path = tmp_path / "a.toml"
     path.write_text(text)
@@ -64,26 +93,40 @@ def test_help_shows_every_setting_with_its_comment():
         assert part in text
 
 
-DOORS = ["tokenizer_train", "prepare_data", "pretrain", "sample", "demo", "experiments.speed", "experiments.plot", "experiments.presets"]
+DOORS = [
+    "tokenizer_train",
+    "prepare_data",
+    "pretrain",
+    "sample",
+    "demo",
+    "experiments.speed",
+    "experiments.plot",
+    "experiments.presets",
+]
 
 
 @pytest.mark.parametrize("door", DOORS)
 def test_every_door_explains_every_setting(door):
     module = importlib.import_module(door)
     lines = [line for line in configurator.help_text(module.Settings).splitlines() if line.startswith("--")]
-    assert len(lines) == len(fields(module.Settings)) and all(len(line.split(None, 3)) == 4 for line in lines), "a setting without a comment"
+    assert len(lines) == len(fields(module.Settings)) and all(len(line.split(None, 3)) == 4 for line in lines), (
+        "a setting without a comment"
+    )
 
 
 def test_help_and_mistakes_at_the_terminal(tmp_path):
     assert "--vocab_size" in stage("tokenizer_train.py", "--help", cwd=tmp_path).stdout
-    assert_one_line_error(stage("tokenizer_train.py", "--vocab_sise=1", cwd=tmp_path, check=False), "unknown setting 'vocab_sise'", "did you mean 'vocab_size'")
+    assert_one_line_error(
+        stage("tokenizer_train.py", "--vocab_sise=1", cwd=tmp_path, check=False),
+        "unknown setting 'vocab_sise'",
+        "did you mean 'vocab_size'",
+    )
 
 
 def test_recipes_load_in_every_stage():
-    import pretrain, prepare_data, tokenizer_train
     for path in sorted((ROOT / "configs").glob("*.toml")):
-        for module in (tokenizer_train, prepare_data, pretrain):
-            configurator.load(module.Settings, [str(path)])
+        for stage_name in ("tokenizer_train", "prepare_data", "pretrain"):
+            configurator.load(importlib.import_module(stage_name).Settings, [str(path)])
 
 
 def test_json_is_whole_or_absent(tmp_path):

@@ -1,4 +1,5 @@
 """Batches: exact proportions, each window once per epoch, the same for any number of processes and from any step."""
+
 from collections import Counter
 
 import numpy as np
@@ -10,7 +11,16 @@ from shards import Shards
 from training.dataloader import Mixture, Quotas, parse_mixture, validation_rows
 
 
-@pytest.mark.parametrize("shares, batch_size", [((0.7, 0.2, 0.1), 10), ((1 / 3, 1 / 3, 1 / 3), 8), ((0.985, 0.01, 0.005), 16), ((0.5, 0.3, 0.15, 0.05), 7), ((1.0,), 3)])
+@pytest.mark.parametrize(
+    "shares, batch_size",
+    [
+        ((0.7, 0.2, 0.1), 10),
+        ((1 / 3, 1 / 3, 1 / 3), 8),
+        ((0.985, 0.01, 0.005), 16),
+        ((0.5, 0.3, 0.15, 0.05), 7),
+        ((1.0,), 3),
+    ],
+)
 def test_quotas_stay_within_one_sequence_of_the_exact_share(shares, batch_size):
     quotas, total = Quotas(shares, batch_size), np.zeros(len(shares))
     for step in range(400):
@@ -50,7 +60,7 @@ def test_targets_are_the_next_tokens(workdir):
     tokens = Shards(workdir / "data/shards", "train").tokens(0, 1 << 40)
     ids, targets = data.batch(4)
     for (_, start), x, y in zip(data.rows(4), ids, targets):
-        assert np.array_equal(x, tokens[start:start + 32]) and np.array_equal(y, tokens[start + 1:start + 33])
+        assert np.array_equal(x, tokens[start : start + 32]) and np.array_equal(y, tokens[start + 1 : start + 33])
 
 
 def test_processes_share_out_the_global_batch(workdir):
@@ -58,7 +68,9 @@ def test_processes_share_out_the_global_batch(workdir):
     for step in (0, 5):
         whole = data.batch(step)[0]
         for world_size in (2, 3, 6):
-            assert np.array_equal(whole, np.concatenate([mixture(workdir).batch(step, rank, world_size)[0] for rank in range(world_size)]))
+            assert np.array_equal(
+                whole, np.concatenate([mixture(workdir).batch(step, rank, world_size)[0] for rank in range(world_size)])
+            )
 
 
 def test_batches_are_a_function_of_seed_and_step(workdir):
@@ -81,7 +93,9 @@ def test_validation_counts_every_token_once(workdir):
     val = Shards(workdir / "data/shards", "val")
     tokens = val.tokens(0, 1 << 40)
     ids, targets = validation_rows(val, 32, 0)
-    assert np.array_equal(targets[targets != IGNORE], tokens[1:]) and np.array_equal(ids[targets != IGNORE], tokens[:-1])
+    assert np.array_equal(targets[targets != IGNORE], tokens[1:]) and np.array_equal(
+        ids[targets != IGNORE], tokens[:-1]
+    )
     assert (validation_rows(val, 32, 50)[1] != IGNORE).sum() == 50
 
 

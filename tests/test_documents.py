@@ -1,4 +1,5 @@
 """Readers: every format, every kind of damage, nothing lost silently."""
+
 import gzip
 import hashlib
 import json
@@ -29,17 +30,41 @@ def test_stdlib_is_this_interpreters_library_without_its_tests():
 def test_a_folder_is_read_in_sorted_order_and_oddities_are_named(tmp_path):
     (tmp_path / "b").mkdir()
     (tmp_path / ".git").mkdir()
-    files = {"a.py": b"a = 1\n", "b/c.txt": "é\n".encode(), "b/d.md": b"# d\n", "bad.py": b"ok\n\xff\n", "nul.c": b"x\n\n\0", "empty.py": b"", "blank.py": b" \n",
-             "picture.png": b"\x89PNG", ".git/config.py": b"no"}
+    files = {
+        "a.py": b"a = 1\n",
+        "b/c.txt": "é\n".encode(),
+        "b/d.md": b"# d\n",
+        "bad.py": b"ok\n\xff\n",
+        "nul.c": b"x\n\n\0",
+        "empty.py": b"",
+        "blank.py": b" \n",
+        "picture.png": b"\x89PNG",
+        ".git/config.py": b"no",
+    }
     for name, data in files.items():
         (tmp_path / name).write_bytes(data)
     assert texts(tmp_path) == ["a = 1\n", "é\n", "# d\n"]
-    assert sorted(problems(tmp_path)) == [("bad.py", "bad_utf8"), ("blank.py", "empty"), ("empty.py", "empty"), ("nul.c", "nul_byte"), ("picture.png", "unknown_format")]
+    assert sorted(problems(tmp_path)) == [
+        ("bad.py", "bad_utf8"),
+        ("blank.py", "empty"),
+        ("empty.py", "empty"),
+        ("nul.c", "nul_byte"),
+        ("picture.png", "unknown_format"),
+    ]
     assert {p.where: p.detail for p in read(str(tmp_path)) if isinstance(p, Problem)}["nul.c"] == "line 3"
 
 
-RECORDS = [{"content": "stack", "max_stars_repo_path": "a.py", "max_stars_repo_name": "r", "max_stars_count": 7, "max_stars_repo_licenses": ["mit"]},
-           {"text": "dolma", "id": "d1", "source": "x", "metadata": {}}, {"text": "math", "url": "http://x"}]
+RECORDS = [
+    {
+        "content": "stack",
+        "max_stars_repo_path": "a.py",
+        "max_stars_repo_name": "r",
+        "max_stars_count": 7,
+        "max_stars_repo_licenses": ["mit"],
+    },
+    {"text": "dolma", "id": "d1", "source": "x", "metadata": {}},
+    {"text": "math", "url": "http://x"},
+]
 
 
 def write_jsonl(path, opener=open, lines=None):
@@ -50,8 +75,14 @@ def write_jsonl(path, opener=open, lines=None):
 def test_the_shapes_of_published_corpora(tmp_path):
     write_jsonl(tmp_path / "x.jsonl")
     items = list(read(str(tmp_path / "x.jsonl")))
-    assert [d.text for d in items] == ["stack", "dolma", "math"] and [d.where for d in items] == ["x.jsonl:1", "x.jsonl:2", "x.jsonl:3"]
-    assert items[0].meta == {"path": "a.py", "repo": "r", "stars": 7, "license": ["mit"]} and items[2].meta == {"id": "http://x"}
+    assert [d.text for d in items] == ["stack", "dolma", "math"] and [d.where for d in items] == [
+        "x.jsonl:1",
+        "x.jsonl:2",
+        "x.jsonl:3",
+    ]
+    assert items[0].meta == {"path": "a.py", "repo": "r", "stars": 7, "license": ["mit"]} and items[2].meta == {
+        "id": "http://x"
+    }
 
 
 def test_compressed_and_array_files_hold_the_same(tmp_path):
@@ -61,21 +92,44 @@ def test_compressed_and_array_files_hold_the_same(tmp_path):
 
 
 def test_every_broken_line_is_named_and_the_others_are_kept(tmp_path):
-    write_jsonl(tmp_path / "x.jsonl", lines=['{"text": "one"}', "{broken", "", '{"text": ""}', '{"title": "no text"}', '[1]', '{"text": "\\u0000"}',
-                                             '{"text": "\\ud800"}', '{"text": "\udcff"}', '{"text": 5}', "[" * 100_000, '{"text": "last"}'])
+    write_jsonl(
+        tmp_path / "x.jsonl",
+        lines=[
+            '{"text": "one"}',
+            "{broken",
+            "",
+            '{"text": ""}',
+            '{"title": "no text"}',
+            "[1]",
+            '{"text": "\\u0000"}',
+            '{"text": "\\ud800"}',
+            '{"text": "\udcff"}',
+            '{"text": 5}',
+            "[" * 100_000,
+            '{"text": "last"}',
+        ],
+    )
     assert texts(tmp_path / "x.jsonl") == ["one", "last"]
-    assert problems(tmp_path / "x.jsonl") == [("x.jsonl:2", "bad_json"), ("x.jsonl:4", "empty"), ("x.jsonl:5", "no_text"), ("x.jsonl:6", "bad_json"),
-                                              ("x.jsonl:7", "nul_byte"), ("x.jsonl:8", "bad_utf8"), ("x.jsonl:9", "bad_utf8"), ("x.jsonl:10", "no_text"),
-                                              ("x.jsonl:11", "bad_json")]
+    assert problems(tmp_path / "x.jsonl") == [
+        ("x.jsonl:2", "bad_json"),
+        ("x.jsonl:4", "empty"),
+        ("x.jsonl:5", "no_text"),
+        ("x.jsonl:6", "bad_json"),
+        ("x.jsonl:7", "nul_byte"),
+        ("x.jsonl:8", "bad_utf8"),
+        ("x.jsonl:9", "bad_utf8"),
+        ("x.jsonl:10", "no_text"),
+        ("x.jsonl:11", "bad_json"),
+    ]
 
 
 def test_a_truncated_archive_gives_its_whole_lines_and_is_named(tmp_path):
     lines = [json.dumps({"text": f"line {i} " + hashlib.sha256(b"%d" % i).hexdigest()}) for i in range(5000)]
     write_jsonl(tmp_path / "x.jsonl.gz", gzip.open, lines)
     data = (tmp_path / "x.jsonl.gz").read_bytes()
-    (tmp_path / "x.jsonl.gz").write_bytes(data[:len(data) // 2])
+    (tmp_path / "x.jsonl.gz").write_bytes(data[: len(data) // 2])
     found = texts(tmp_path / "x.jsonl.gz")
-    assert 1000 < len(found) < 4000 and found == [json.loads(line)["text"] for line in lines[:len(found)]]
+    assert 1000 < len(found) < 4000 and found == [json.loads(line)["text"] for line in lines[: len(found)]]
     assert problems(tmp_path / "x.jsonl.gz") == [(f"x.jsonl.gz:{len(found) + 1}", "truncated")]
     (tmp_path / "x.jsonl.gz").write_bytes(b"not gzip at all")
     assert problems(tmp_path / "x.jsonl.gz") == [("x.jsonl.gz:1", "truncated")]
@@ -94,10 +148,12 @@ def test_zstandard_files(tmp_path):
 
 
 def test_parquet_files(tmp_path):
-    pyarrow = pytest.importorskip("pyarrow")
-    import pyarrow.parquet
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+
     path = tmp_path / "x.parquet"
-    pyarrow.parquet.write_table(pyarrow.table({"content": ["a", "", None, "b"], "max_stars_count": [1, 2, 3, None], "big": ["x"] * 4}), path)
+    parquet.write_table(
+        pyarrow.table({"content": ["a", "", None, "b"], "max_stars_count": [1, 2, 3, None], "big": ["x"] * 4}), path
+    )
     assert [(d.text, d.meta) for d in read(str(path)) if isinstance(d, Document)] == [("a", {"stars": 1}), ("b", {})]
     assert problems(path) == [("x.parquet:2", "empty"), ("x.parquet:3", "no_text")]
     path.write_bytes(path.read_bytes()[:-20])
@@ -116,6 +172,7 @@ def test_hub_data_sets_stream(monkeypatch):
         def load_dataset(name, data_dir, split, streaming):
             assert (name, data_dir, split, streaming) == ("owner/name", "python", "train", True)
             return iter(RECORDS)
+
     monkeypatch.setitem(sys.modules, "datasets", Hub)
     assert texts("hf:owner/name:python") == ["stack", "dolma", "math"]
 

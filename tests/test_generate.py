@@ -1,4 +1,5 @@
 """Decoding against step-by-step full forward passes; batched equals single; stopping and sampling."""
+
 import numpy as np
 import pytest
 import torch
@@ -27,19 +28,25 @@ def test_greedy_equals_the_full_forward_pass(model, tokenizer):
         for _ in range(12):
             with torch.no_grad():
                 ids.append(model(torch.tensor([ids]))[0, -1].argmax().item())
-        assert completion.ids == ids[len(prompt):] and completion.reason == "length"
+        assert completion.ids == ids[len(prompt) :] and completion.reason == "length"
 
 
-@pytest.mark.parametrize("options", [{}, {"temperature": 1.0, "seed": 5}, {"temperature": 0.7, "top_k": 9, "top_p": 0.8, "seed": 2}])
+@pytest.mark.parametrize(
+    "options", [{}, {"temperature": 1.0, "seed": 5}, {"temperature": 0.7, "top_k": 9, "top_p": 0.8, "seed": 2}]
+)
 def test_batched_equals_single(model, tokenizer, options):
     together = generate(model, tokenizer, PROMPTS, 15, **options, **NO_STOP)
     for i, prompt in enumerate(PROMPTS):
-        alone = generate(model, tokenizer, [prompt], 15, **{**options, "seed": options.get("seed", 0) + i}, **NO_STOP)[0]
+        alone = generate(model, tokenizer, [prompt], 15, **{**options, "seed": options.get("seed", 0) + i}, **NO_STOP)[
+            0
+        ]
         assert alone == together[i]
 
 
 def test_seeds_repeat_and_differ(model, tokenizer):
-    a, b, c = (generate(model, tokenizer, [PROMPTS[0]], 20, temperature=1.0, seed=seed, **NO_STOP)[0].ids for seed in (1, 1, 2))
+    a, b, c = (
+        generate(model, tokenizer, [PROMPTS[0]], 20, temperature=1.0, seed=seed, **NO_STOP)[0].ids for seed in (1, 1, 2)
+    )
     assert a == b != c
 
 
@@ -52,13 +59,15 @@ def test_stop_tokens_and_stop_strings(model, tokenizer):
     word = text[6:9].decode("utf-8", "replace")
     if "\ufffd" not in word:
         got = generate(model, tokenizer, [PROMPTS[0]], 20, temperature=1.0, stop=[word, "never"], **NO_STOP)[0]
-        assert got.reason == "stop" and got.text == text[:text.index(word.encode())].decode("utf-8", "replace")
+        assert got.reason == "stop" and got.text == text[: text.index(word.encode())].decode("utf-8", "replace")
 
 
 def test_streaming_shows_the_text_and_never_a_part_of_the_stop_string(model, tokenizer):
     for stop in ([], ["e"], ["lu"], ["ret", "\n"]):
         shown = []
-        completion = generate(model, tokenizer, [PROMPTS[2]], 20, temperature=1.0, stop=stop, on_bytes=shown.append, **NO_STOP)[0]
+        completion = generate(
+            model, tokenizer, [PROMPTS[2]], 20, temperature=1.0, stop=stop, on_bytes=shown.append, **NO_STOP
+        )[0]
         assert b"".join(shown).decode("utf-8", "replace") == completion.text
 
 
@@ -77,6 +86,7 @@ def test_pick_draws_from_the_distribution():
     def shares(**options):
         picked = pick(logits.expand(1000, 4), **{**dict(temperature=1.0, top_k=0, top_p=1.0), **options}, draws=draws)
         return (torch.bincount(picked, minlength=4) / 1000).tolist()
+
     assert shares() == pytest.approx([0.1, 0.4, 0.2, 0.3], abs=2e-3)
     assert shares(top_k=2) == pytest.approx([0, 4 / 7, 0, 3 / 7], abs=2e-3)
     assert shares(top_p=0.75) == pytest.approx([0, 4 / 9, 2 / 9, 3 / 9], abs=2e-3)

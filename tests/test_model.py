@@ -1,4 +1,5 @@
 """The transformer against one written out in numpy, Hugging Face's Llama and Qwen classes, and hand-worked counts."""
+
 import math
 
 import numpy as np
@@ -10,7 +11,9 @@ from model import IGNORE, KVCache, ModelConfig, Transformer, rope_tables, rotate
 
 def small(**changes):
     torch.manual_seed(0)
-    config = ModelConfig(**{**dict(vocab_size=64, block_size=32, n_layer=2, n_head=4, n_kv_head=2, n_embd=32), **changes})
+    config = ModelConfig(
+        **{**dict(vocab_size=64, block_size=32, n_layer=2, n_head=4, n_kv_head=2, n_embd=32), **changes}
+    )
     model = Transformer(config)
     for p in model.parameters():  # away from the special values of the start
         torch.nn.init.normal_(p, std=0.2) if p.dim() == 2 else torch.nn.init.uniform_(p, 0.5, 1.5)
@@ -28,37 +31,54 @@ def numpy_logits(model, ids):
     half = c.head_dim // 2
 
     def norm(x, name):
-        return x / np.sqrt((x ** 2).mean(-1, keepdims=True) + c.norm_eps) * w[name + ".weight"]
+        return x / np.sqrt((x**2).mean(-1, keepdims=True) + c.norm_eps) * w[name + ".weight"]
 
     def rope(x, position):
         pairs = x[:half] + 1j * x[half:]
         angles = position * c.rope_base ** (-2 * np.arange(half) / c.head_dim)
         pairs = pairs * np.exp(1j * angles)
         return np.concatenate([pairs.real, pairs.imag])
+
     x = w["embed_tokens.weight"][ids]
     for n in range(c.n_layer):
         a = f"layers.{n}.self_attn."
         h = norm(x, f"layers.{n}.input_layernorm")
 
         def project(kind, heads):
-            y = (h @ w[a + kind + "_proj.weight"].T + w.get(a + kind + "_proj.bias", 0)).reshape(len(ids), heads, c.head_dim)
+            y = (h @ w[a + kind + "_proj.weight"].T + w.get(a + kind + "_proj.bias", 0)).reshape(
+                len(ids), heads, c.head_dim
+            )
             return norm(y, a + kind + "_norm") if c.qk_norm and kind != "v" else y
+
         q, k, v = project("q", c.n_head), project("k", c.n_kv_head), project("v", c.n_kv_head)
         out = np.zeros((len(ids), c.n_head, c.head_dim))
         for i in range(len(ids)):
             for head in range(c.n_head):
                 kv = head // (c.n_head // c.n_kv_head)
-                scores = np.array([rope(q[i, head], i) @ rope(k[j, kv], j) for j in range(i + 1)]) / math.sqrt(c.head_dim)
+                scores = np.array([rope(q[i, head], i) @ rope(k[j, kv], j) for j in range(i + 1)]) / math.sqrt(
+                    c.head_dim
+                )
                 p = np.exp(scores - scores.max())
-                out[i, head] = (p / p.sum()) @ v[:i + 1, kv]
+                out[i, head] = (p / p.sum()) @ v[: i + 1, kv]
         x = x + out.reshape(len(ids), -1) @ w[a + "o_proj.weight"].T
         h = norm(x, f"layers.{n}.post_attention_layernorm")
         gate = h @ w[f"layers.{n}.mlp.gate_proj.weight"].T
-        x = x + (gate / (1 + np.exp(-gate)) * (h @ w[f"layers.{n}.mlp.up_proj.weight"].T)) @ w[f"layers.{n}.mlp.down_proj.weight"].T
+        x = (
+            x
+            + (gate / (1 + np.exp(-gate)) * (h @ w[f"layers.{n}.mlp.up_proj.weight"].T))
+            @ w[f"layers.{n}.mlp.down_proj.weight"].T
+        )
     return norm(x, "norm") @ w.get("lm_head.weight", w["embed_tokens.weight"]).T
 
 
-VARIANTS = [{}, {"tie_embeddings": False}, {"qkv_bias": True}, {"qk_norm": True}, {"n_kv_head": 4}, {"n_kv_head": 1, "rope_base": 500.0}]
+VARIANTS = [
+    {},
+    {"tie_embeddings": False},
+    {"qkv_bias": True},
+    {"qk_norm": True},
+    {"n_kv_head": 4},
+    {"n_kv_head": 1, "rope_base": 500.0},
+]
 
 
 @pytest.mark.parametrize("changes", VARIANTS)
@@ -72,11 +92,22 @@ def test_equals_hugging_face(kind, changes):
     transformers = pytest.importorskip("transformers")
     model, c = small(tie_embeddings=False, **changes), small(**changes).config
     config = getattr(transformers, kind + "Config")(
-        vocab_size=c.vocab_size, hidden_size=c.n_embd, intermediate_size=c.mlp_width, num_hidden_layers=c.n_layer, num_attention_heads=c.n_head,
-        num_key_value_heads=c.n_kv_head, head_dim=c.head_dim, rms_norm_eps=c.norm_eps, rope_theta=c.rope_base, max_position_embeddings=c.block_size,
-        tie_word_embeddings=False)
+        vocab_size=c.vocab_size,
+        hidden_size=c.n_embd,
+        intermediate_size=c.mlp_width,
+        num_hidden_layers=c.n_layer,
+        num_attention_heads=c.n_head,
+        num_key_value_heads=c.n_kv_head,
+        head_dim=c.head_dim,
+        rms_norm_eps=c.norm_eps,
+        rope_theta=c.rope_base,
+        max_position_embeddings=c.block_size,
+        tie_word_embeddings=False,
+    )
     theirs = getattr(transformers, kind + "ForCausalLM")(config).eval()
-    theirs.load_state_dict({name if name.startswith("lm_head") else "model." + name: p for name, p in model.state_dict().items()})
+    theirs.load_state_dict(
+        {name if name.startswith("lm_head") else "model." + name: p for name, p in model.state_dict().items()}
+    )
     ids = tokens(2, 20)
     assert torch.allclose(model(ids), theirs(ids).logits, atol=1e-4)
 
@@ -86,7 +117,9 @@ def test_counts_worked_by_hand():
     model = Transformer(ModelConfig(vocab_size=8192, n_layer=6, n_head=6, n_kv_head=6, n_embd=384))
     assert model.n_params() == 8192 * 384 + 6 * (4 * 384**2 + 3 * 384 * 1024 + 2 * 384) + 384 == 13_767_552
     assert model.flops_per_token() == 6 * 13_767_552 + 12 * 6 * 384 * 256 == 89_683_200
-    untied = Transformer(ModelConfig(vocab_size=8192, n_layer=6, n_head=6, n_kv_head=2, n_embd=384, tie_embeddings=False))
+    untied = Transformer(
+        ModelConfig(vocab_size=8192, n_layer=6, n_head=6, n_kv_head=2, n_embd=384, tie_embeddings=False)
+    )
     assert untied.n_params() == 13_767_552 + 8192 * 384 - 6 * 2 * 384 * 256
     assert untied.flops_per_token() == 6 * (untied.n_params() - 8192 * 384) + 12 * 6 * 384 * 256
 
@@ -97,7 +130,9 @@ def test_loss_is_summed_over_counted_targets():
     each = model(ids, targets, reduction="none").view(2, 10)
     p = torch.log_softmax(model(ids).double(), -1)
     by_hand = -p.gather(-1, targets.clamp(min=0)[..., None])[..., 0] * (targets != IGNORE)
-    assert torch.allclose(each.double(), by_hand, atol=1e-4) and torch.allclose(model(ids, targets).double(), by_hand.sum(), atol=1e-3)
+    assert torch.allclose(each.double(), by_hand, atol=1e-4) and torch.allclose(
+        model(ids, targets).double(), by_hand.sum(), atol=1e-3
+    )
 
 
 def test_first_loss_is_that_of_guessing():
@@ -141,8 +176,13 @@ def test_rope_depends_on_distance_alone():
     q, k = torch.randn(1, 1, 1, 16), torch.randn(1, 1, 1, 16)
 
     def score(i, j):
-        return (rotate(q, *rope_tables(torch.tensor([i]), 16, 1e4)) * rotate(k, *rope_tables(torch.tensor([j]), 16, 1e4))).sum()
-    assert torch.allclose(score(3, 1), score(103, 101), atol=1e-4) and not torch.allclose(score(3, 1), score(3, 2), atol=1e-3)
+        return (
+            rotate(q, *rope_tables(torch.tensor([i]), 16, 1e4)) * rotate(k, *rope_tables(torch.tensor([j]), 16, 1e4))
+        ).sum()
+
+    assert torch.allclose(score(3, 1), score(103, 101), atol=1e-4) and not torch.allclose(
+        score(3, 1), score(3, 2), atol=1e-3
+    )
 
 
 @pytest.mark.parametrize("changes", VARIANTS)
@@ -159,7 +199,7 @@ def test_cache_equals_the_full_pass(changes):
             cache.advance(piece.shape[1])
         logits = torch.cat(steps, 1)
         for row, mine in zip(rows, logits):
-            assert torch.allclose(model(row[None])[0], mine[20 - len(row):], atol=1e-4)
+            assert torch.allclose(model(row[None])[0], mine[20 - len(row) :], atol=1e-4)
 
 
 @pytest.mark.parametrize("bad", [{"n_embd": 30}, {"n_kv_head": 3}, {"n_layer": 0}, {"n_embd": 12, "n_head": 4}])

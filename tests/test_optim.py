@@ -1,4 +1,5 @@
 """Schedules at golden values; Muon against PyTorch's and against a singular value decomposition."""
+
 from dataclasses import replace
 
 import pytest
@@ -12,13 +13,20 @@ from training.trainer import TrainSettings
 WSD = TrainSettings(lr=1.0, max_steps=1000, warmup_steps=100, decay_steps=200, decay_shape="linear", schedule="wsd")
 
 
-@pytest.mark.parametrize("settings, golden", [
-    (WSD, {0: 0.01, 99: 1.0, 100: 1.0, 799: 1.0, 800: 1.0, 900: 0.5, 999: 0.005}),
-    (replace(WSD, decay_shape="1-sqrt"), {800: 1.0, 850: 0.5, 900: 1 - 0.5**0.5, 999: 1 - 0.995**0.5}),
-    (replace(WSD, min_lr_fraction=0.1), {0: 0.01, 500: 1.0, 900: 0.55}),
-    (replace(WSD, decay_steps=0), {0: 0.01, 99: 1.0, 999: 1.0}),
-    (replace(WSD, schedule="cosine", decay_steps=0), {0: 0.01, 99: 1.0, 100: 1.0, 325: 0.5 * (1 + 0.5**0.5), 550: 0.5, 1000: 0.0}),
-    (replace(WSD, schedule="cosine", decay_steps=0, min_lr_fraction=0.2), {550: 0.6, 1000: 0.2})])
+@pytest.mark.parametrize(
+    "settings, golden",
+    [
+        (WSD, {0: 0.01, 99: 1.0, 100: 1.0, 799: 1.0, 800: 1.0, 900: 0.5, 999: 0.005}),
+        (replace(WSD, decay_shape="1-sqrt"), {800: 1.0, 850: 0.5, 900: 1 - 0.5**0.5, 999: 1 - 0.995**0.5}),
+        (replace(WSD, min_lr_fraction=0.1), {0: 0.01, 500: 1.0, 900: 0.55}),
+        (replace(WSD, decay_steps=0), {0: 0.01, 99: 1.0, 999: 1.0}),
+        (
+            replace(WSD, schedule="cosine", decay_steps=0),
+            {0: 0.01, 99: 1.0, 100: 1.0, 325: 0.5 * (1 + 0.5**0.5), 550: 0.5, 1000: 0.0},
+        ),
+        (replace(WSD, schedule="cosine", decay_steps=0, min_lr_fraction=0.2), {550: 0.6, 1000: 0.2}),
+    ],
+)
 def test_golden_values(settings, golden):
     for step, value in golden.items():
         assert lr_at(step, settings) == pytest.approx(value, abs=1e-12)
@@ -30,7 +38,10 @@ def test_area_under_the_decay(shape, area):
     assert sum(lr_at(step, s) for step in range(800, 1000)) / 200 == pytest.approx(area, abs=1 / 200)
 
 
-@pytest.mark.parametrize("changes", [{"schedule": "wds"}, {"decay_shape": "x"}, {"warmup_steps": 900}, {"decay_steps": -1, "warmup_steps": 0}])
+@pytest.mark.parametrize(
+    "changes",
+    [{"schedule": "wds"}, {"decay_shape": "x"}, {"warmup_steps": 900}, {"decay_steps": -1, "warmup_steps": 0}],
+)
 def test_bad_schedules_are_refused(changes):
     with pytest.raises(UserError):
         check_schedule(replace(WSD, **changes))
@@ -65,9 +76,15 @@ def test_float32_muon_is_pytorchs_muon():
 
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
 def test_weight_decay_is_on_hidden_matrices_only_and_every_parameter_is_optimized_once(optimizer):
-    model = Transformer(ModelConfig(vocab_size=64, n_layer=2, n_embd=32, n_head=2, n_kv_head=1, qkv_bias=True, tie_embeddings=False))
+    model = Transformer(
+        ModelConfig(vocab_size=64, n_layer=2, n_embd=32, n_head=2, n_kv_head=1, qkv_bias=True, tie_embeddings=False)
+    )
     optimizers = make_optimizers(model, TrainSettings(optimizer=optimizer, weight_decay=0.1), fast_bf16=False)
     decay = {id(p): group["weight_decay"] for o in optimizers for group in o.param_groups for p in group["params"]}
-    assert len(decay) == sum(len(group["params"]) for o in optimizers for group in o.param_groups) == len(list(model.parameters()))
+    assert (
+        len(decay)
+        == sum(len(group["params"]) for o in optimizers for group in o.param_groups)
+        == len(list(model.parameters()))
+    )
     for name, p in model.named_parameters():
         assert decay[id(p)] == (0.1 if "_proj.weight" in name else 0.0), name

@@ -1,4 +1,5 @@
 """The stages as a person runs them: the whole pipeline, processes, kills, and every kind of bad input."""
+
 import json
 import os
 import resource
@@ -10,13 +11,21 @@ import time
 
 import pytest
 import torch
+from conftest import ROOT, TINY_MODEL, assert_one_line_error, door_error, stage
 
 import pretrain as pretrain_module
 import sample
-from conftest import ROOT, TINY_MODEL, assert_one_line_error, door_error, stage
 from training import checkpoint
 
-RUN = [*TINY_MODEL, "--data=data/shards", "--batch_tokens=256", "--micro_batch=4", "--warmup_steps=2", "--compile=false", "--log_every=1"]
+RUN = [
+    *TINY_MODEL,
+    "--data=data/shards",
+    "--batch_tokens=256",
+    "--micro_batch=4",
+    "--warmup_steps=2",
+    "--compile=false",
+    "--log_every=1",
+]
 
 
 def pretrain(cwd, out, *arguments, **options):
@@ -26,7 +35,14 @@ def pretrain(cwd, out, *arguments, **options):
 def metrics(folder, *keys):
     """The metrics.jsonl of a run, of each line only the keys that do not depend on the clock."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{key: line[key] for key in keys or ("step", "tokens", "loss", "lr", "grad_norm", "val_loss", "val_bpb") if key in line} for line in lines]
+    return [
+        {
+            key: line[key]
+            for key in keys or ("step", "tokens", "loss", "lr", "grad_norm", "val_loss", "val_bpb")
+            if key in line
+        }
+        for line in lines
+    ]
 
 
 def weights(folder):
@@ -44,12 +60,25 @@ def test_each_stage_picks_up_where_the_one_before_left_off(tmp_path, corpus):
     """All defaults but for the sizes, on the real default corpus."""
     stage("tokenizer_train.py", "--max_bytes=300_000", "--vocab_size=512", cwd=tmp_path)
     stage("prepare_data.py", cwd=tmp_path)
-    stage("pretrain.py", *TINY_MODEL, "--max_steps=3", "--warmup_steps=1", "--batch_tokens=256", "--eval_tokens=2000", "--compile=false", cwd=tmp_path)
+    stage(
+        "pretrain.py",
+        *TINY_MODEL,
+        "--max_steps=3",
+        "--warmup_steps=1",
+        "--batch_tokens=256",
+        "--eval_tokens=2000",
+        "--compile=false",
+        cwd=tmp_path,
+    )
     result = stage("sample.py", "--max_new_tokens=8", "--temperature=0", cwd=tmp_path)
     assert result.stdout.splitlines()[-1] != "" or "def " in result.stdout
     assert "def " in stage("sample.py", "--max_new_tokens=4", "--num_samples=2", "--prompt=def ", cwd=tmp_path).stdout
     assert stage("sample.py", "--max_new_tokens=4", "--prompt=Hello", "--chat", cwd=tmp_path).returncode == 0
-    assert stage("sample.py", "--max_new_tokens=4", "--prompt=def f(x):", "--suffix=return x", cwd=tmp_path).stdout.rstrip().endswith("return x")
+    assert (
+        stage("sample.py", "--max_new_tokens=4", "--prompt=def f(x):", "--suffix=return x", cwd=tmp_path)
+        .stdout.rstrip()
+        .endswith("return x")
+    )
     assert sorted(os.listdir(tmp_path / "data")) == ["stdlib", "tokenizer.json", "tokenizer.report.json"]
 
 
@@ -58,7 +87,9 @@ def test_a_run_leaves_its_settings_metrics_and_plan(unbroken):
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     steps = [line for line in lines if "loss" in line]
     assert [line["step"] for line in steps] == list(range(1, 13))
-    assert all({"step", "tokens", "loss", "lr", "grad_norm", "tokens_per_second", "mfu"} <= line.keys() for line in steps)
+    assert all(
+        {"step", "tokens", "loss", "lr", "grad_norm", "tokens_per_second", "mfu"} <= line.keys() for line in steps
+    )
     assert [line["step"] for line in lines if "val_bpb" in line and "val_loss" in line] == [4, 8, 12]
     assert steps[-1]["tokens"] == 12 * 256 and steps[-1]["loss"] < steps[0]["loss"]
     settings = json.loads((folder / "settings.json").read_text())
@@ -77,7 +108,12 @@ def test_the_same_seed_gives_the_same_run(workdir, unbroken):
 
 def test_kill_9_and_resume_equal_the_unbroken_run_bit_for_bit(workdir, unbroken):
     arguments = [*RUN, "--out_dir=killed", "--max_steps=12", "--eval_every=4", "--save_every=3", "--decay_steps=4"]
-    process = subprocess.Popen([sys.executable, ROOT / "pretrain.py", *arguments], cwd=workdir, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "pretrain.py", *arguments],
+        cwd=workdir,
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     while not list((workdir / "killed").glob("step_0000000[369]")) and process.poll() is None:
         time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
@@ -90,7 +126,13 @@ def test_kill_9_and_resume_equal_the_unbroken_run_bit_for_bit(workdir, unbroken)
 
 def test_sigterm_stops_cleanly_with_a_checkpoint(workdir, unbroken):
     arguments = [*RUN, "--out_dir=stopped", "--max_steps=12", "--eval_every=4", "--save_every=0", "--decay_steps=4"]
-    process = subprocess.Popen([sys.executable, ROOT / "pretrain.py", *arguments], cwd=workdir, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "pretrain.py", *arguments],
+        cwd=workdir,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     for line in process.stdout:
         if line.startswith("step      2/"):
             process.send_signal(signal.SIGTERM)
@@ -110,6 +152,7 @@ def test_two_processes_equal_one(workdir, unbroken):
 
 def test_compiled_equals_eager(workdir, unbroken):
     from training.hardware import can_compile
+
     if not can_compile(torch.device("cpu")):
         pytest.skip("no C++ compiler or Python headers here")
     pretrain(workdir, "compiled", "--max_steps=2", "--compile=true", "--decay_steps=0")
@@ -125,10 +168,22 @@ def test_a_mixture_reports_each_source(workdir, corpus):
     assert last["val_bpb"] == pytest.approx(0.75 * a["val_bpb"] + 0.25 * b["val_bpb"])
 
 
-@pytest.mark.parametrize("arguments, words", [
-    (["--max_stepz=3"], "did you mean 'max_steps'"), (["--lr=fast"], "needs a number"), (["--data=nowhere"], "no shards in nowhere"),
-    (["--batch_tokens=100"], "multiple of block_size"), (["--n_head=3"], "n_head=3"), (["--schedule=x"], "wsd or cosine"), (["--optimizer=sgd"], "muon or adamw"),
-    (["--resume"], "no checkpoint"), (["--data=data/shards:x"], "is not a number"), (["--vocab_size=64"], "smaller than the tokenizer"), (["--dtype=int8"], "dtype")])
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["--max_stepz=3"], "did you mean 'max_steps'"),
+        (["--lr=fast"], "needs a number"),
+        (["--data=nowhere"], "no shards in nowhere"),
+        (["--batch_tokens=100"], "multiple of block_size"),
+        (["--n_head=3"], "n_head=3"),
+        (["--schedule=x"], "wsd or cosine"),
+        (["--optimizer=sgd"], "muon or adamw"),
+        (["--resume"], "no checkpoint"),
+        (["--data=data/shards:x"], "is not a number"),
+        (["--vocab_size=64"], "smaller than the tokenizer"),
+        (["--dtype=int8"], "dtype"),
+    ],
+)
 def test_bad_input_is_one_line_and_leaves_nothing(workdir, monkeypatch, arguments, words):
     monkeypatch.chdir(workdir)
     assert words in door_error(pretrain_module, *RUN, "--out_dir=bad", "--max_steps=2", "--warmup_steps=0", *arguments)
@@ -147,7 +202,9 @@ def test_bad_shards_and_checkpoints_are_one_line(workdir, unbroken, tmp_path, mo
     data = bytearray((damaged / "train_000000.bin").read_bytes())
     data[-1] ^= 1
     (damaged / "train_000000.bin").write_bytes(data)
-    assert "sha256" in door_error(pretrain_module, *RUN, f"--out_dir={tmp_path / 'x'}", f"--data={damaged}", "--max_steps=2")
+    assert "sha256" in door_error(
+        pretrain_module, *RUN, f"--out_dir={tmp_path / 'x'}", f"--data={damaged}", "--max_steps=2"
+    )
     run = shutil.copytree(workdir / "unbroken", tmp_path / "run")
     for folder in run.glob("step_*"):
         (folder / "model.pt").write_bytes(b"x")
@@ -156,15 +213,22 @@ def test_bad_shards_and_checkpoints_are_one_line(workdir, unbroken, tmp_path, mo
 
 def test_processes_that_cannot_share_the_batch(workdir, tmp_path):
     result = pretrain(workdir, tmp_path / "x", "--batch_tokens=96", "--max_steps=2", torchrun=2, check=False)
-    assert result.returncode != 0 and "error: batch_tokens=96 is 3 sequences of 32, which 2 processes cannot share evenly" in result.stderr
+    assert (
+        result.returncode != 0
+        and "error: batch_tokens=96 is 3 sequences of 32, which 2 processes cannot share evenly" in result.stderr
+    )
 
 
 def test_no_space_left_during_a_checkpoint(workdir, tmp_path):
     """A limit on file size stands for a full disk: one line, no half-written checkpoint, and the metrics stay."""
+
     def limit():
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-    result = pretrain(workdir, tmp_path / "x", "--max_steps=2", "--eval_tokens=500", "--verify=false", check=False, preexec_fn=limit)
+
+    result = pretrain(
+        workdir, tmp_path / "x", "--max_steps=2", "--eval_tokens=500", "--verify=false", check=False, preexec_fn=limit
+    )
     assert_one_line_error(result, "File too large")
     assert not list((tmp_path / "x").glob("step_*")) and len(metrics(tmp_path / "x")) == 3
 

@@ -1,4 +1,5 @@
 """Documents -> shards: nothing lost, the same for any number of workers, safe to interrupt, damage refused."""
+
 import hashlib
 import json
 import os
@@ -12,11 +13,10 @@ import time
 
 import numpy as np
 import pytest
+from conftest import ROOT, assert_one_line_error, stage
 
-import prepare_data
 import shards
 from configurator import UserError
-from conftest import ROOT, assert_one_line_error, stage
 from shards import Shards
 
 
@@ -36,7 +36,9 @@ def documents_of(folder, tokenizer):
 
 
 def test_tokens_in_equal_tokens_out(workdir, corpus, tokenizer):
-    assert documents_of(workdir / "data/shards", tokenizer) == sorted(f.read_text(encoding="utf-8") for f in corpus.iterdir())
+    assert documents_of(workdir / "data/shards", tokenizer) == sorted(
+        f.read_text(encoding="utf-8") for f in corpus.iterdir()
+    )
 
 
 def test_manifest_counts_are_those_of_the_files(workdir, corpus):
@@ -75,14 +77,21 @@ def test_foreign_shards_are_adopted(workdir, tmp_path, tokenizer):
 
 def test_any_number_of_workers_and_shards_gives_the_same_tokens(workdir, corpus):
     prepare(workdir, f"--sources={corpus}", "--out_dir=data/two", "--val_fraction=0.2", "--num_workers=2")
-    prepare(workdir, f"--sources={corpus}", "--out_dir=data/small", "--val_fraction=0.2", "--shard_bytes=20000", "--num_workers=2")
+    prepare(
+        workdir,
+        f"--sources={corpus}",
+        "--out_dir=data/small",
+        "--val_fraction=0.2",
+        "--shard_bytes=20000",
+        "--num_workers=2",
+    )
     one, two, small = (all_tokens(workdir / "data" / name) for name in ("shards", "two", "small"))
     assert len(Shards(workdir / "data/small", "train").parts) > 3
     for split in ("train", "val"):
         assert np.array_equal(one[split], two[split]) and np.array_equal(one[split], small[split])
     many = Shards(workdir / "data/small", "train")
     for start in range(0, len(many), 997):  # reads across the borders of files
-        assert np.array_equal(many.tokens(start, 5000), small["train"][start:start + 5000])
+        assert np.array_equal(many.tokens(start, 5000), small["train"][start : start + 5000])
 
 
 def test_split_is_stable_when_documents_are_added(workdir, corpus, tmp_path, tokenizer):
@@ -95,17 +104,30 @@ def test_split_is_stable_when_documents_are_added(workdir, corpus, tmp_path, tok
     def val_documents(folder):
         text = tokenizer.decode(all_tokens(folder)["val"])
         return set(text.split("<|endoftext|>"))
+
     before, after = val_documents(workdir / "data/shards"), val_documents(tmp_path / "x")
     assert before <= after and all("added" in text for text in after - before)
     dropped = [json.loads(line) for line in (tmp_path / "x/dropped.jsonl").read_text().splitlines()]
     assert len(dropped) == 61 and {d["rule"] for d in dropped} == {"exact_duplicate"}
-    assert {"id": "copy.py", "source": str(bigger), "rule": "exact_duplicate", "detail": f"{corpus}/file_00.py"} in dropped
+    assert {
+        "id": "copy.py",
+        "source": str(bigger),
+        "rule": "exact_duplicate",
+        "detail": f"{corpus}/file_00.py",
+    } in dropped
 
 
 def test_every_document_is_accounted_for(workdir, tmp_path):
     folder = tmp_path / "odd"
     folder.mkdir()
-    for name, data in {"a.py": b"a = 1", "b.py": b"a = 1", "c.py": b"\xff", "d.py": b"", "e.xyz": b"x", "f.jsonl": b'{"text": "y"}\n{'}.items():
+    for name, data in {
+        "a.py": b"a = 1",
+        "b.py": b"a = 1",
+        "c.py": b"\xff",
+        "d.py": b"",
+        "e.xyz": b"x",
+        "f.jsonl": b'{"text": "y"}\n{',
+    }.items():
         (folder / name).write_bytes(data)
     prepare(workdir, f"--sources={folder}", f"--out_dir={tmp_path / 'x'}", "--val_fraction=0")
     source = shards.read_manifest(tmp_path / "x")["sources"][str(folder)]
@@ -115,9 +137,19 @@ def test_every_document_is_accounted_for(workdir, tmp_path):
 
 def test_killed_and_run_again_equals_one_run(workdir, corpus, tmp_path):
     """Kill -9 as soon as a shard is finished; the second run keeps what was finished and the result is the same."""
-    arguments = [f"--sources={corpus}", "--val_fraction=0.2", "--shard_bytes=4000", "--num_workers=1", f"--tokenizer={workdir / 'data/tokenizer.json'}"]
+    arguments = [
+        f"--sources={corpus}",
+        "--val_fraction=0.2",
+        "--shard_bytes=4000",
+        "--num_workers=1",
+        f"--tokenizer={workdir / 'data/tokenizer.json'}",
+    ]
     prepare(workdir, *arguments, f"--out_dir={tmp_path / 'whole'}")
-    process = subprocess.Popen([sys.executable, ROOT / "prepare_data.py", *arguments, f"--out_dir={tmp_path / 'x'}"], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "prepare_data.py", *arguments, f"--out_dir={tmp_path / 'x'}"],
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
     while not (tmp_path / "x/progress.json").exists() and process.poll() is None:
         time.sleep(0.0005)
     process.send_signal(signal.SIGKILL)
@@ -145,9 +177,15 @@ def test_changed_documents_are_noticed(workdir, corpus, tmp_path):
     assert sum(split["documents"] for split in shards.read_manifest(tmp_path / "x")["splits"].values()) == 60
 
 
-@pytest.mark.parametrize("damage, words", [
-    (lambda f: f.write_bytes(f.read_bytes()[:-2]), "damaged"), (lambda f: f.write_bytes(b"x" * 5000), "not a token shard"), (lambda f: f.unlink(), "missing"),
-    (lambda f: f.write_bytes(b""), "not a token shard")])
+@pytest.mark.parametrize(
+    "damage, words",
+    [
+        (lambda f: f.write_bytes(f.read_bytes()[:-2]), "damaged"),
+        (lambda f: f.write_bytes(b"x" * 5000), "not a token shard"),
+        (lambda f: f.unlink(), "missing"),
+        (lambda f: f.write_bytes(b""), "not a token shard"),
+    ],
+)
 def test_a_reader_refuses_damaged_shards(workdir, tmp_path, damage, words):
     folder = shutil.copytree(workdir / "data/shards", tmp_path / "x")
     damage(folder / "train_000000.bin")
@@ -176,18 +214,28 @@ def test_shards_of_different_tokenizers_do_not_mix(workdir, corpus, tmp_path):
 
 def test_bad_input(workdir, tmp_path):
     assert_one_line_error(prepare(workdir, "--sources=nowhere", f"--out_dir={tmp_path / 'x'}", check=False), "nowhere")
-    assert_one_line_error(prepare(workdir, "--val_fraction=2", f"--out_dir={tmp_path / 'x'}", check=False), "val_fraction")
-    assert_one_line_error(prepare(workdir, "--tokenizer=none.json", f"--out_dir={tmp_path / 'x'}", check=False), "none.json")
+    assert_one_line_error(
+        prepare(workdir, "--val_fraction=2", f"--out_dir={tmp_path / 'x'}", check=False), "val_fraction"
+    )
+    assert_one_line_error(
+        prepare(workdir, "--tokenizer=none.json", f"--out_dir={tmp_path / 'x'}", check=False), "none.json"
+    )
     (tmp_path / "empty").mkdir()
-    assert_one_line_error(prepare(workdir, f"--sources={tmp_path / 'empty'}", f"--out_dir={tmp_path / 'x'}", check=False), "no documents")
+    assert_one_line_error(
+        prepare(workdir, f"--sources={tmp_path / 'empty'}", f"--out_dir={tmp_path / 'x'}", check=False), "no documents"
+    )
     assert not list(tmp_path.glob("x/*.bin")) and not (tmp_path / "x/manifest.json").exists()
 
 
 def test_no_space_left(workdir, corpus, tmp_path):
     """A limit on file size stands for a full disk: one line, and no half-written shard."""
+
     def limit():
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-    result = prepare(workdir, f"--sources={corpus}", f"--out_dir={tmp_path / 'x'}", "--num_workers=1", check=False, preexec_fn=limit)
+
+    result = prepare(
+        workdir, f"--sources={corpus}", f"--out_dir={tmp_path / 'x'}", "--num_workers=1", check=False, preexec_fn=limit
+    )
     assert_one_line_error(result, "File too large")
     assert not list(tmp_path.glob("x/*.bin*")) and not (tmp_path / "x/manifest.json").exists()

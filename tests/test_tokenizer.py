@@ -1,4 +1,5 @@
 """The tokenizer against SentencePiece's own segmentation, brute-force BPE, and any bytes."""
+
 import io
 import random
 
@@ -6,14 +7,24 @@ import pytest
 import regex
 import sentencepiece
 import tiktoken
+from conftest import assert_one_line_error, stage
 
 import tokenizer_train
 from configurator import UserError
-from conftest import assert_one_line_error, stage
 from tokenizer import PATTERN, SPECIAL_TOKENS, Tokenizer
 
-TEXTS = ["", " ", "\n\n\t x", "def f(x):\n    return x+1\r\n", "naïve café 中文字符 🙂👩‍👩‍👧", "a" * 3000, "1234567890", "don't it's", "\x7f\u200b\ufeff",
-         "".join(SPECIAL_TOKENS)]
+TEXTS = [
+    "",
+    " ",
+    "\n\n\t x",
+    "def f(x):\n    return x+1\r\n",
+    "naïve café 中文字符 🙂👩‍👩‍👧",
+    "a" * 3000,
+    "1234567890",
+    "don't it's",
+    "\x7f\u200b\ufeff",
+    "".join(SPECIAL_TOKENS),
+]
 
 
 @pytest.mark.parametrize("text", TEXTS)
@@ -36,7 +47,7 @@ def test_text_never_yields_a_special_token(tokenizer):
 
 def test_equals_bpe_by_hand(tokenizer):
     """Merging the neighbours of lowest rank, written out."""
-    ranks = {token: rank for rank, token in enumerate(tokenizer.token_bytes[:tokenizer.eot])}
+    ranks = {token: rank for rank, token in enumerate(tokenizer.token_bytes[: tokenizer.eot])}
 
     def by_hand(word):
         parts = [bytes([b]) for b in word.encode()]
@@ -44,8 +55,9 @@ def test_equals_bpe_by_hand(tokenizer):
             rank, i = min((ranks.get(a + b, 1 << 30), i) for i, (a, b) in enumerate(zip(parts, parts[1:])))
             if rank == 1 << 30:
                 break
-            parts[i:i + 2] = [parts[i] + parts[i + 1]]
+            parts[i : i + 2] = [parts[i] + parts[i + 1]]
         return [ranks[p] for p in parts]
+
     text = 'def function_7(text):\n    value_1 = 23 + len(text)  # step\n"""déjà vu, 中文."""\n\n\nreturn'
     assert tokenizer.encode(text) == [i for word in regex.findall(PATTERN, text) for i in by_hand(word)]
     assert "".join(regex.findall(PATTERN, text)) == text
@@ -58,6 +70,7 @@ def test_ranks_are_sentencepieces_segmentation(monkeypatch, corpus):
     def keep_model(**options):
         train(**options)
         models.append(options["model_writer"].getvalue())
+
     monkeypatch.setattr(sentencepiece.SentencePieceTrainer, "train", keep_model)
     settings = tokenizer_train.Settings(sources=[str(corpus)], vocab_size=330)
     counts, _ = tokenizer_train.count_pretokens(settings)
@@ -66,7 +79,10 @@ def test_ranks_are_sentencepieces_segmentation(monkeypatch, corpus):
     learnt = {token for token in tokenizer.token_bytes}
     compared = 0
     for word in counts:
-        pieces = [bytes(letters.index(c) for c in piece) for piece in model.encode("".join(letters[b] for b in word.encode()), out_type=str)]
+        pieces = [
+            bytes(letters.index(c) for c in piece)
+            for piece in model.encode("".join(letters[b] for b in word.encode()), out_type=str)
+        ]
         if all(piece in learnt for piece in pieces):  # the trainer may learn a few merges past the size asked for
             compared += 1
             assert [tokenizer.token_bytes[i] for i in tokenizer.encode(word)] == pieces
@@ -92,7 +108,9 @@ def test_byte_lengths_sum_to_the_text(tokenizer):
 def stock(n_ranks):
     """An encoding like tiktoken's own, without the download."""
     ranks = {bytes([b]): b for b in range(256)} | {i.to_bytes(3, "big"): i for i in range(256, n_ranks)}
-    return tiktoken.Encoding("stock", pat_str=r"\S+|\s+", mergeable_ranks=ranks, special_tokens={"<|endoftext|>": n_ranks})
+    return tiktoken.Encoding(
+        "stock", pat_str=r"\S+|\s+", mergeable_ranks=ranks, special_tokens={"<|endoftext|>": n_ranks}
+    )
 
 
 def test_stock_encodings_load_if_they_fit_16_bits(monkeypatch):
@@ -107,26 +125,45 @@ def test_stock_encodings_load_if_they_fit_16_bits(monkeypatch):
 def test_sentencepiece_models_load(tmp_path, corpus):
     model = io.BytesIO()
     lines = [line for f in sorted(corpus.iterdir())[:20] for line in f.read_text().splitlines()]
-    sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(lines), model_writer=model, vocab_size=400, hard_vocab_limit=False, byte_fallback=True, minloglevel=2)
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines),
+        model_writer=model,
+        vocab_size=400,
+        hard_vocab_limit=False,
+        byte_fallback=True,
+        minloglevel=2,
+    )
     (tmp_path / "x.model").write_bytes(model.getvalue())
-    tokenizer, own = Tokenizer.load(tmp_path / "x.model"), sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    tokenizer, own = (
+        Tokenizer.load(tmp_path / "x.model"),
+        sentencepiece.SentencePieceProcessor(model_proto=model.getvalue()),
+    )
     text = "value_3 = 12 + len(text)"
     assert tokenizer.encode(text) == own.encode(text) and tokenizer.decode(tokenizer.encode(text)) == text
-    assert tokenizer.byte_lengths()[tokenizer.encode("len ∞")].sum() == len(" len ∞".encode()), "byte pieces count one each"
+    assert tokenizer.byte_lengths()[tokenizer.encode("len ∞")].sum() == len(" len ∞".encode()), (
+        "byte pieces count one each"
+    )
     tokenizer.save(tmp_path / "x.json")
     assert Tokenizer.load(tmp_path / "x.json").encode(text) == own.encode(text)
 
 
 def test_chat_template(tokenizer):
-    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi <|im_end|>"},
-                {"role": "assistant", "content": "Hello"}, {"role": "user", "content": "Bye"}, {"role": "assistant", "content": "Bye!"}]
+    messages = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Hi <|im_end|>"},
+        {"role": "assistant", "content": "Hello"},
+        {"role": "user", "content": "Bye"},
+        {"role": "assistant", "content": "Bye!"},
+    ]
     ids, mask = tokenizer.render(messages)
-    assert tokenizer.decode(ids) == ("<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi <|im_end|><|im_end|>\n<|im_start|>assistant\n"
-                                     "Hello<|im_end|>\n<|im_start|>user\nBye<|im_end|>\n<|im_start|>assistant\nBye!<|im_end|>\n")
+    assert tokenizer.decode(ids) == (
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi <|im_end|><|im_end|>\n<|im_start|>assistant\n"
+        "Hello<|im_end|>\n<|im_start|>user\nBye<|im_end|>\n<|im_start|>assistant\nBye!<|im_end|>\n"
+    )
     assert tokenizer.decode([i for i, m in zip(ids, mask) if m]) == "Hello<|im_end|>Bye!<|im_end|>"
     assert ids.count(tokenizer.special["<|im_end|>"]) == 5, "a user cannot write a special token"
     prompt, prompt_mask = tokenizer.render(messages[:2], generation_prompt=True)
-    assert prompt == ids[:len(prompt)] and sum(prompt_mask) == 0
+    assert prompt == ids[: len(prompt)] and sum(prompt_mask) == 0
     with pytest.raises(UserError, match="robot"):
         tokenizer.render([{"role": "robot", "content": ""}])
 
@@ -137,8 +174,17 @@ def test_training_is_deterministic_and_reports(workdir, corpus, tmp_path, tokeni
     assert "exact" in result.stdout and (tmp_path / "again.report.json").exists()
 
 
-@pytest.mark.parametrize("arguments, words", [(["--vocab_size=70000"], "65,536"), (["--vocab_size=100"], "vocab_size"), (["--sources=nowhere"], "nowhere"),
-                                              (["--vocab_size=60000"], "use more text")])
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["--vocab_size=70000"], "65,536"),
+        (["--vocab_size=100"], "vocab_size"),
+        (["--sources=nowhere"], "nowhere"),
+        (["--vocab_size=60000"], "use more text"),
+    ],
+)
 def test_bad_input(tmp_path, corpus, arguments, words):
-    assert_one_line_error(stage("tokenizer_train.py", f"--sources={corpus}", *arguments, cwd=tmp_path, check=False), words)
+    assert_one_line_error(
+        stage("tokenizer_train.py", f"--sources={corpus}", *arguments, cwd=tmp_path, check=False), words
+    )
     assert not (tmp_path / "data").exists()

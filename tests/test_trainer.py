@@ -1,4 +1,5 @@
 """The loop: what the loss is, what a checkpoint holds, what damage does, and the guards on a batch's shape."""
+
 import json
 import math
 import shutil
@@ -86,14 +87,28 @@ def test_evaluation_does_not_depend_on_its_batches():
     assert one == pytest.approx(all_)
 
 
-@pytest.mark.parametrize("settings, world_size, expected", [(dict(batch_tokens=8192, micro_batch=16), 1, (32, 16)), (dict(batch_tokens=8192, micro_batch=5), 2, (32, 4)),
-                                                            (dict(batch_tokens=6 * 256 * 7, micro_batch=6), 6, (42, 1)), (dict(batch_tokens=256, micro_batch=64), 1, (1, 1))])
+@pytest.mark.parametrize(
+    "settings, world_size, expected",
+    [
+        (dict(batch_tokens=8192, micro_batch=16), 1, (32, 16)),
+        (dict(batch_tokens=8192, micro_batch=5), 2, (32, 4)),
+        (dict(batch_tokens=6 * 256 * 7, micro_batch=6), 6, (42, 1)),
+        (dict(batch_tokens=256, micro_batch=64), 1, (1, 1)),
+    ],
+)
 def test_micro_batches_are_derived(settings, world_size, expected):
     assert batch_shape(TrainSettings(**settings), 256, world_size) == expected
 
 
-@pytest.mark.parametrize("settings, world_size, words", [(dict(batch_tokens=1000), 1, "multiple of block_size"), (dict(batch_tokens=0), 1, "multiple"),
-                                                         (dict(batch_tokens=8192), 6, "try --batch_tokens=7680"), (dict(micro_batch=0), 1, "micro_batch")])
+@pytest.mark.parametrize(
+    "settings, world_size, words",
+    [
+        (dict(batch_tokens=1000), 1, "multiple of block_size"),
+        (dict(batch_tokens=0), 1, "multiple"),
+        (dict(batch_tokens=8192), 6, "try --batch_tokens=7680"),
+        (dict(micro_batch=0), 1, "micro_batch"),
+    ],
+)
 def test_batches_that_nothing_divides_are_refused(settings, world_size, words):
     with pytest.raises(UserError, match=words):
         batch_shape(TrainSettings(**settings), 256, world_size)
@@ -109,7 +124,15 @@ def saved(tmp_path, tokenizer):
     optimizers = make_optimizers(model, s, False)
     for step in (1, 2, 3):
         train_step(s, MACHINE, model, optimizers, random_batch(), 8, eot=312)
-        checkpoint.save(tmp_path / "run", step, model, optimizers, tokenizer, {"settings": {}, "tokens": step, "metrics": {}}, keep=2)
+        checkpoint.save(
+            tmp_path / "run",
+            step,
+            model,
+            optimizers,
+            tokenizer,
+            {"settings": {}, "tokens": step, "metrics": {}},
+            keep=2,
+        )
     return tmp_path / "run", model, optimizers
 
 
@@ -117,7 +140,11 @@ def test_a_checkpoint_gives_back_the_model_the_optimizer_and_the_tokenizer(saved
     run, model, optimizers = saved
     assert sorted(f.name for f in run.iterdir()) == ["step_00000002", "step_00000003"]
     again, its_tokenizer, meta = checkpoint.load_model(run)
-    assert meta["step"] == 3 and meta["tokens"] == 3 and its_tokenizer.fingerprint == tokenizer.fingerprint == meta["tokenizer"]
+    assert (
+        meta["step"] == 3
+        and meta["tokens"] == 3
+        and its_tokenizer.fingerprint == tokenizer.fingerprint == meta["tokenizer"]
+    )
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values()))
     fresh = make_optimizers(again, TrainSettings(), False)
     checkpoint.load_optimizers(run / "step_00000003", fresh, "cpu")
@@ -126,8 +153,15 @@ def test_a_checkpoint_gives_back_the_model_the_optimizer_and_the_tokenizer(saved
             assert a.keys() == b.keys() and all(torch.equal(torch.as_tensor(a[k]), torch.as_tensor(b[k])) for k in a)
 
 
-@pytest.mark.parametrize("damage", [lambda f: (f / "model.pt").write_bytes((f / "model.pt").read_bytes()[:-1]), lambda f: (f / "optimizer.pt").unlink(),
-                                    lambda f: (f / "meta.json").write_text("{"), lambda f: (f / "tokenizer.json").write_text("{}")])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda f: (f / "model.pt").write_bytes((f / "model.pt").read_bytes()[:-1]),
+        lambda f: (f / "optimizer.pt").unlink(),
+        lambda f: (f / "meta.json").write_text("{"),
+        lambda f: (f / "tokenizer.json").write_text("{}"),
+    ],
+)
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_used(saved, damage, capsys):
     run = saved[0]
     damage(run / "step_00000003")
@@ -140,7 +174,9 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_used(saved, dama
 
 def test_a_half_written_checkpoint_does_not_exist(saved, tokenizer, monkeypatch):
     run, model, optimizers = saved
-    monkeypatch.setattr(checkpoint, "write_json", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr(
+        checkpoint, "write_json", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+    )
     with pytest.raises(OSError):
         checkpoint.save(run, 4, model, optimizers, tokenizer, {}, keep=2)
     assert sorted(f.name for f in run.iterdir()) == ["step_00000002", "step_00000003"]
@@ -153,6 +189,7 @@ def test_loading_runs_no_code(saved):
     class Evil:
         def __reduce__(self):
             return (open, (str(folder / "was_run"), "w"))
+
     torch.save({"x": Evil()}, folder / "model.pt")
     meta = json.loads((folder / "meta.json").read_text())
     meta["sha256"]["model.pt"] = checkpoint.sha256_file(folder / "model.pt")
@@ -175,6 +212,7 @@ def test_memory_estimate_is_near_what_autograd_keeps():
         if t.untyped_storage().data_ptr() not in weights:
             kept[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
         return t
+
     ids = torch.randint(0, 4096, (4, 256))
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
         model(ids, ids)

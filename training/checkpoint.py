@@ -6,6 +6,7 @@ meta.json holds the step, tokens seen, settings, model configuration, metrics, t
 sha256 of the other files. A folder is written beside its name, synced, then renamed. Reading never runs code from
 a file (weights_only). A damaged checkpoint is named and the one before it is used.
 """
+
 import json
 import os
 import pickle
@@ -32,9 +33,17 @@ def save(out_dir, step, model, optimizers, tokenizer, meta, keep=2):
         tokenizer.save(beside / "tokenizer.json")
         write_tensors(beside / "model.pt", model.state_dict())
         write_tensors(beside / "optimizer.pt", [optimizer.state_dict() for optimizer in optimizers])
-        write_json(beside / "meta.json", {
-            "step": step, **meta, "model": asdict(model.config), "tokenizer": tokenizer.fingerprint,
-            "sha256": {path.name: sha256_file(path) for path in sorted(beside.iterdir())}, "made_by": made_by()})
+        write_json(
+            beside / "meta.json",
+            {
+                "step": step,
+                **meta,
+                "model": asdict(model.config),
+                "tokenizer": tokenizer.fingerprint,
+                "sha256": {path.name: sha256_file(path) for path in sorted(beside.iterdir())},
+                "made_by": made_by(),
+            },
+        )
         sync_folder(beside)
         if folder.exists():
             shutil.rmtree(folder)

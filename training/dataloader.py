@@ -5,6 +5,7 @@ proportion; fractions of a sequence are carried to the next batch. A source is c
 tokens and read in a shuffled order, each window once per epoch, with a new order and a new cut every epoch.
 Any number of processes thus sees the same global batches, and resuming needs nothing but the step.
 """
+
 from functools import lru_cache
 
 import numpy as np
@@ -22,7 +23,9 @@ def parse_mixture(text):
         try:
             sources.append((folder, float(weight)) if colon else (part, 1.0))
         except ValueError:
-            raise UserError(f"the weight in {part!r} is not a number; a mixture is written folder:weight,folder:weight") from None
+            raise UserError(
+                f"the weight in {part!r} is not a number; a mixture is written folder:weight,folder:weight"
+            ) from None
     if not sources or min(weight for _, weight in sources) <= 0:
         raise UserError(f"the mixture {text!r} needs at least one folder, and weights above 0")
     total = sum(weight for _, weight in sources)
@@ -59,7 +62,9 @@ class Mixture:
         self.quotas = Quotas([share for _, share in mixture], batch_size)
         for source in self.sources:
             if len(source) < 2 * block_size + 1:
-                raise UserError(f"{source.folder} holds {len(source):,} training tokens: too few for block_size={block_size}")
+                raise UserError(
+                    f"{source.folder} holds {len(source):,} training tokens: too few for block_size={block_size}"
+                )
         # a cut of up to one window at the start leaves this many whole windows (and a target for the last) for certain
         self.n_windows = [(len(source) - 1) // block_size - 1 for source in self.sources]
         self.order = lru_cache(maxsize=2 * len(self.sources))(self._order)
@@ -84,8 +89,12 @@ class Mixture:
         """This process's rows of the batch: ids and targets, int64 (batch_size / world_size, block_size)."""
         rows = self.rows(step)
         share = len(rows) // world_size
-        windows = np.stack([self.sources[source].tokens(start, self.block_size + 1)
-                            for source, start in rows[rank * share:(rank + 1) * share]])
+        windows = np.stack(
+            [
+                self.sources[source].tokens(start, self.block_size + 1)
+                for source, start in rows[rank * share : (rank + 1) * share]
+            ]
+        )
         return windows[:, :-1], windows[:, 1:]
 
     def epochs(self, step):
@@ -102,5 +111,5 @@ def validation_rows(shards, block_size, max_tokens):
         raise UserError(f"{shards.folder} holds no validation tokens: prepare it with a larger --val_fraction")
     ids = np.zeros(n_rows * block_size, dtype=np.int64)
     targets = np.full(n_rows * block_size, IGNORE, dtype=np.int64)
-    ids[:len(tokens) - 1], targets[:len(tokens) - 1] = tokens[:-1], tokens[1:]
+    ids[: len(tokens) - 1], targets[: len(tokens) - 1] = tokens[:-1], tokens[1:]
     return ids.reshape(n_rows, -1), targets.reshape(n_rows, -1)

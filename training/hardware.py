@@ -1,4 +1,5 @@
 """What this machine is: processes and devices, the number format that is fast here, peak speed, memory needed."""
+
 import os
 import shutil
 import sys
@@ -14,14 +15,33 @@ import torch.distributed
 from configurator import UserError
 
 # Dense bf16 FLOP/s that the makers state, by a part of the device's name; the first match counts.
-PEAK_FLOPS = {"B200": 2250e12, "H200": 989e12, "H100 PCIe": 756e12, "H100": 989e12, "L40S": 362e12, "L40": 181e12,
-              "L4": 121e12, "A100": 312e12, "A800": 312e12, "A10": 125e12, "A6000": 155e12, "6000 Ada": 364e12, "V100": 125e12,
-              "5090": 209e12, "4090": 165e12, "4080": 97e12, "3090": 71e12, "3080": 59e12, "T4": 65e12}
+PEAK_FLOPS = {
+    "B200": 2250e12,
+    "H200": 989e12,
+    "H100 PCIe": 756e12,
+    "H100": 989e12,
+    "L40S": 362e12,
+    "L40": 181e12,
+    "L4": 121e12,
+    "A100": 312e12,
+    "A800": 312e12,
+    "A10": 125e12,
+    "A6000": 155e12,
+    "6000 Ada": 364e12,
+    "V100": 125e12,
+    "5090": 209e12,
+    "4090": 165e12,
+    "4080": 97e12,
+    "3090": 71e12,
+    "3080": 59e12,
+    "T4": 65e12,
+}
 
 
 @dataclass
 class Machine:
     """This process's place: its rank among world_size processes, and its device."""
+
     rank: int
     world_size: int
     device: torch.device
@@ -61,7 +81,11 @@ def start(device=None, dtype=None):
     device = torch.device(device)
     if world_size > 1:
         torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    names = {None: torch.bfloat16 if fast_bf16(device) else torch.float32, "bf16": torch.bfloat16, "fp32": torch.float32}
+    names = {
+        None: torch.bfloat16 if fast_bf16(device) else torch.float32,
+        "bf16": torch.bfloat16,
+        "fp32": torch.float32,
+    }
     if dtype not in names:
         raise UserError(f"dtype must be bf16, fp32 or auto, not {dtype!r}")
     return Machine(int(os.environ.get("RANK", 0)), world_size, device, names[dtype])
@@ -83,7 +107,12 @@ def can_compile(device):
     """torch.compile writes C++ on a CPU and Triton on a GPU: a compiler must be there, with Python's headers."""
     has_compiler = any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "clang++"))
     has_headers = Path(sysconfig.get_paths()["include"], "Python.h").exists()
-    return sys.platform == "linux" and has_compiler and has_headers and (device.type != "cuda" or torch.cuda.get_device_capability(device) >= (7, 0))
+    return (
+        sys.platform == "linux"
+        and has_compiler
+        and has_headers
+        and (device.type != "cuda" or torch.cuda.get_device_capability(device) >= (7, 0))
+    )
 
 
 def device_name(device):

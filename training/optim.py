@@ -1,4 +1,5 @@
 """Learning-rate schedules as pure functions of the step, and the optimizers."""
+
 import math
 
 import torch
@@ -39,7 +40,9 @@ def check_schedule(s):
     if s.decay_shape not in DECAYS:
         raise UserError(f"decay_shape must be one of {', '.join(DECAYS)}, not {s.decay_shape!r}")
     if not 0 <= s.warmup_steps + s.decay_steps <= s.max_steps:
-        raise UserError(f"warmup_steps={s.warmup_steps} and decay_steps={s.decay_steps} do not fit into max_steps={s.max_steps}")
+        raise UserError(
+            f"warmup_steps={s.warmup_steps} and decay_steps={s.decay_steps} do not fit into max_steps={s.max_steps}"
+        )
 
 
 def make_optimizers(model, s, fast_bf16):
@@ -49,14 +52,19 @@ def make_optimizers(model, s, fast_bf16):
     others = [p for name, p in model.named_parameters() if not (p.dim() == 2 and name.startswith("layers."))]
     adamw = dict(lr=s.lr, betas=(s.beta1, s.beta2), eps=1e-8, fused=True)
     if s.optimizer == "adamw":
-        return [torch.optim.AdamW([{"params": hidden, "weight_decay": s.weight_decay},
-                                   {"params": others, "weight_decay": 0.0}], **adamw)]
+        return [
+            torch.optim.AdamW(
+                [{"params": hidden, "weight_decay": s.weight_decay}, {"params": others, "weight_decay": 0.0}], **adamw
+            )
+        ]
     if s.optimizer != "muon":
         raise UserError(f"optimizer must be muon or adamw, not {s.optimizer!r}")
     # match_rms_adamw scales every update to AdamW's usual size, so that one lr serves both (arXiv:2502.16982)
     muon = torch.optim.Muon if fast_bf16 else Float32Muon
-    return [muon(hidden, lr=s.lr, weight_decay=s.weight_decay, momentum=s.momentum, adjust_lr_fn="match_rms_adamw"),
-            torch.optim.AdamW(others, weight_decay=0.0, **adamw)]
+    return [
+        muon(hidden, lr=s.lr, weight_decay=s.weight_decay, momentum=s.momentum, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, weight_decay=0.0, **adamw),
+    ]
 
 
 class Float32Muon(torch.optim.Muon):
@@ -71,7 +79,9 @@ class Float32Muon(torch.optim.Muon):
                     continue
                 momentum = self.state[p].setdefault("momentum_buffer", torch.zeros_like(p.grad))
                 momentum.lerp_(p.grad, 1 - group["momentum"])
-                update = orthogonalized(p.grad.lerp(momentum, group["momentum"]), group["ns_coefficients"], group["ns_steps"])
+                update = orthogonalized(
+                    p.grad.lerp(momentum, group["momentum"]), group["ns_coefficients"], group["ns_steps"]
+                )
                 p.mul_(1 - group["lr"] * group["weight_decay"])
                 p.add_(update, alpha=-group["lr"] * 0.2 * math.sqrt(max(p.shape)))
 

@@ -4,9 +4,9 @@ Everything random is a function of (seed, step), so a checkpoint needs no random
 resumed equals the unbroken one bit for bit. The loss is the sum over counted tokens divided by their number in the
 global batch, so it does not depend on micro-batches, accumulation or the number of processes.
 """
+
 import json
 import math
-import os
 import signal
 import time
 from contextlib import nullcontext
@@ -78,8 +78,10 @@ def batch_shape(s, block_size, world_size):
         raise UserError(f"batch_tokens={s.batch_tokens} is not a multiple of block_size={block_size}")
     batch_size = s.batch_tokens // block_size
     if batch_size % world_size:
-        raise UserError(f"batch_tokens={s.batch_tokens} is {batch_size} sequences of {block_size}, which {world_size} processes "
-                        f"cannot share evenly: try --batch_tokens={max(1, round(batch_size / world_size)) * world_size * block_size}")
+        raise UserError(
+            f"batch_tokens={s.batch_tokens} is {batch_size} sequences of {block_size}, which {world_size} processes "
+            f"cannot share evenly: try --batch_tokens={max(1, round(batch_size / world_size)) * world_size * block_size}"
+        )
     if s.micro_batch < 1:
         raise UserError("micro_batch must be at least 1")
     share = batch_size // world_size
@@ -121,10 +123,19 @@ def train(s, machine, model, tokenizer, batch, lr_at, evaluate, peak):
                 metrics = evaluate(raw_model)
                 log.evaluation(done, metrics)
             if machine.is_main and (last or stopping or (s.save_every and done % s.save_every == 0)):
-                checkpoint.save(s.out_dir, done, raw_model, optimizers, tokenizer,
-                                {"settings": asdict(s), "tokens": done * s.batch_tokens, "metrics": metrics}, s.keep)
+                checkpoint.save(
+                    s.out_dir,
+                    done,
+                    raw_model,
+                    optimizers,
+                    tokenizer,
+                    {"settings": asdict(s), "tokens": done * s.batch_tokens, "metrics": metrics},
+                    s.keep,
+                )
             if stopping and not last:
-                machine.is_main and print(f"stopped after step {done}, checkpoint saved; go on with --resume", flush=True)
+                machine.is_main and print(
+                    f"stopped after step {done}, checkpoint saved; go on with --resume", flush=True
+                )
                 return None
     return metrics
 
@@ -135,7 +146,7 @@ def train_step(s, machine, model, optimizers, arrays, micro_batch, eot):
     counted = machine.sum(int((targets != IGNORE).sum()))[0]
     total = torch.zeros((), device=machine.device)
     for start in range(0, len(ids), micro_batch):
-        x, y = ids[start:start + micro_batch], targets[start:start + micro_batch]
+        x, y = ids[start : start + micro_batch], targets[start : start + micro_batch]
         waits = machine.world_size > 1 and start + micro_batch < len(ids)  # exchange gradients once, after the last one
         with model.no_sync() if waits else nullcontext():
             with machine.autocast():
@@ -157,12 +168,18 @@ def restore(s, machine, model, optimizers, tokenizer):
     """Load the newest whole checkpoint in out_dir; its step. Raises UserError if it is of another run."""
     folder, meta = checkpoint.newest(s.out_dir)
     if meta["tokenizer"] != tokenizer.fingerprint:
-        raise UserError(f"{folder} was trained with tokenizer {meta['tokenizer']}, the shards were made with {tokenizer.fingerprint}")
+        raise UserError(
+            f"{folder} was trained with tokenizer {meta['tokenizer']}, the shards were made with {tokenizer.fingerprint}"
+        )
     if meta["model"] != asdict(model.config):
         changed = [key for key, value in asdict(model.config).items() if meta["model"].get(key) != value]
-        raise UserError(f"{folder} has another shape: {', '.join(changed)} differ; give the settings it was trained with")
+        raise UserError(
+            f"{folder} has another shape: {', '.join(changed)} differ; give the settings it was trained with"
+        )
     if meta["step"] >= s.max_steps:
-        raise UserError(f"{folder} has already reached step {meta['step']}: nothing to do up to max_steps={s.max_steps}")
+        raise UserError(
+            f"{folder} has already reached step {meta['step']}: nothing to do up to max_steps={s.max_steps}"
+        )
     model.load_state_dict(checkpoint.load_tensors(folder / "model.pt", machine.device))
     checkpoint.load_optimizers(folder, optimizers, machine.device)
     machine.is_main and print(f"resuming from {folder}", flush=True)
@@ -181,7 +198,7 @@ def evaluate(model, machine, rows, byte_lengths, micro_batch, eot, doc_mask):
     nats = counted = text_nats = text_bytes = 0.0
     model.eval()
     for start in range(machine.rank * micro_batch, len(ids), machine.world_size * micro_batch):
-        x, y = (torch.from_numpy(a[start:start + micro_batch]).to(machine.device) for a in (ids, targets))
+        x, y = (torch.from_numpy(a[start : start + micro_batch]).to(machine.device) for a in (ids, targets))
         with machine.autocast():
             losses = model(x, y, (x == eot).cumsum(1) if doc_mask else None, reduction="none").double()
         y = y.flatten()
@@ -232,17 +249,32 @@ class Log:
         tokens_per_second = (step - step_before) * self.s.batch_tokens / (now - then)
         mfu = tokens_per_second * self.flops_per_token / (self.peak * self.machine.world_size)
         self.last = step, now
-        self.write({"step": step, "tokens": step * self.s.batch_tokens, "loss": loss, "lr": lr, "grad_norm": grad_norm,
-                    "tokens_per_second": tokens_per_second, "mfu": mfu})
+        self.write(
+            {
+                "step": step,
+                "tokens": step * self.s.batch_tokens,
+                "loss": loss,
+                "lr": lr,
+                "grad_norm": grad_norm,
+                "tokens_per_second": tokens_per_second,
+                "mfu": mfu,
+            }
+        )
         left = (self.s.max_steps - step) * self.s.batch_tokens / tokens_per_second
-        print(f"step {step:>6}/{self.s.max_steps} | loss {loss:6.3f} | lr {lr:.1e} | grad {grad_norm:6.2f} | "
-              f"{tokens_per_second:>9,.0f} tok/s | mfu {mfu:4.0%} | eta {clock(left)}", flush=True)
+        print(
+            f"step {step:>6}/{self.s.max_steps} | loss {loss:6.3f} | lr {lr:.1e} | grad {grad_norm:6.2f} | "
+            f"{tokens_per_second:>9,.0f} tok/s | mfu {mfu:4.0%} | eta {clock(left)}",
+            flush=True,
+        )
 
     def evaluation(self, step, metrics):
         self.last = step, time.perf_counter()
         if self.machine.is_main:
             self.write({"step": step, "tokens": step * self.s.batch_tokens, **metrics})
-            print(f"step {step:>6}/{self.s.max_steps} | val loss {metrics['val_loss']:.4f} | val bpb {metrics['val_bpb']:.4f}", flush=True)
+            print(
+                f"step {step:>6}/{self.s.max_steps} | val loss {metrics['val_loss']:.4f} | val bpb {metrics['val_bpb']:.4f}",
+                flush=True,
+            )
 
 
 def clock(seconds):
