@@ -2,8 +2,8 @@
 
     ids -> embedding -> n_layer x [ x + attention(norm(x)); x + mlp(norm(x)) ] -> norm -> logits
 
-RMSNorm (arXiv:1910.07467), rotary positions (2104.09864), grouped-query attention (2305.13245) and
-SwiGLU (2002.05202). The parameter names are those of Hugging Face's Llama, Qwen2 (qkv_bias) and
+RMSNorm (arXiv:1910.07467), rotary positions (2104.09864), grouped-query attention (2305.13245),
+SwiGLU (2002.05202), normalised queries and keys (2010.04245). The parameter names are those of Hugging Face's Llama, Qwen2 (qkv_bias) and
 Qwen3 (qk_norm), so that moving weights there and back is a renaming.
 """
 
@@ -30,7 +30,7 @@ class ModelConfig:
     norm_eps: float = 1e-6  # keeps RMSNorm finite on a zero vector
     tie_embeddings: bool = True  # one matrix for input and output: saves much below 0.5 B parameters
     qkv_bias: bool = False  # bias on q, k and v, as in Qwen2
-    qk_norm: bool = False  # RMSNorm on every query and key head, as in Qwen3: steadier at high lr
+    qk_norm: bool = True  # RMSNorm on every query and key head, as in Qwen3: learns faster at a high lr
 
     def __post_init__(self):
         for name in ("block_size", "n_layer", "n_head", "n_kv_head", "n_embd"):
