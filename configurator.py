@@ -126,11 +126,11 @@ def stage_name(settings_class):
 
 
 def show(settings):
-    """Print what differs from the defaults, one setting a line."""
+    """Print what differs from the defaults on standard error, one setting a line."""
     changed = {key: value for key, value in asdict(settings).items() if value != default(type(settings), key)}
-    print(f"{stage_name(type(settings))}:" + ("" if changed else " default settings"), flush=True)
+    print(f"{stage_name(type(settings))}:" + ("" if changed else " default settings"), file=sys.stderr, flush=True)
     for key, value in changed.items():
-        print(f"  {key:<18} {value_text(value)}", flush=True)
+        print(f"  {key:<18} {value_text(value)}", file=sys.stderr, flush=True)
 
 
 def default(settings_class, key):

@@ -18,7 +18,12 @@ import configurator
 from configurator import UserError
 from training.trainer import clock
 
-PROMPTS = ("def read_file(path):\n    ", "class Stack:\n    ", "import os\n", "for i in range(")
+PROMPTS = (
+    "def read_file(path):\n    ",
+    "class Stack:\n    ",
+    "import os\nimport sys\n\ndef main(",
+    "    for name in sorted(",
+)
 
 
 @dataclass
@@ -85,7 +90,7 @@ def write_samples(checkpoint, path):
                 f"--checkpoint={checkpoint}",
                 f"--prompt={prompt}",
                 "--max_new_tokens=120",
-                "--temperature=0.6",
+                "--temperature=0.8",
                 stdout=f,
                 stderr=subprocess.DEVNULL,
             )

@@ -23,6 +23,12 @@ def read_metrics(run):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def smoothed(values, window=9):
+    """The mean of each value and its neighbours, fewer at the ends."""
+    half = window // 2
+    return [sum(part) / len(part) for i in range(len(values)) if (part := values[max(0, i - half) : i + half + 1])]
+
+
 def main(s):
     try:
         import matplotlib
@@ -31,29 +37,30 @@ def main(s):
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, (left, right, below) = pyplot.subplots(1, 3, figsize=(15, 4.2), constrained_layout=True)
+    figure, (left, middle, right) = pyplot.subplots(1, 3, figsize=(15, 4.2), constrained_layout=True)
     for i, run in enumerate(s.runs):
         lines, color = read_metrics(run), f"C{i}"
         steps = [line for line in lines if "loss" in line]
         evaluations = [line for line in lines if "val_loss" in line]
-
-        def curve(axis, records, key, **style):
-            axis.plot([r["tokens"] / 1e6 for r in records], [r[key] for r in records], color=color, **style)
-
-        curve(left, steps, "loss", label=f"{run}: training", alpha=0.5)
-        curve(left, evaluations, "val_loss", label=f"{run}: validation", marker="o")
-        curve(right, evaluations, "val_bpb", label=run, marker="o")
-        curve(below, steps, "lr", label=run)
-        if evaluations:
-            last = evaluations[-1]
-            right.annotate(
-                f"{last['val_bpb']:.3f}",
-                (last["tokens"] / 1e6, last["val_bpb"]),
-                textcoords="offset points",
-                xytext=(0, 8),
-                ha="right",
+        tokens, val_tokens = [line["tokens"] / 1e6 for line in steps], [line["tokens"] / 1e6 for line in evaluations]
+        losses = [line["loss"] for line in steps]
+        left.plot(tokens, losses, color=color, alpha=0.25)
+        left.plot(tokens, smoothed(losses), color=color, label=f"{run}: training")
+        left.plot(
+            val_tokens, [line["val_loss"] for line in evaluations], "o--", color=color, label=f"{run}: validation"
+        )
+        middle.plot(val_tokens, [line["val_bpb"] for line in evaluations], "o-", color=color, label=run)
+        right.plot(tokens, [line["lr"] for line in steps], color=color, label=run)
+        for line, x in zip(evaluations, val_tokens):
+            middle.annotate(
+                f"{line['val_bpb']:.3f}", (x, line["val_bpb"]), (0, 7), textcoords="offset points", ha="center"
             )
-    for axis, title in ((left, "loss, nats per token"), (right, "validation, bits per byte"), (below, "learning rate")):
+    middle.margins(0.1, 0.15)
+    for axis, title in (
+        (left, "loss, nats per token"),
+        (middle, "validation, bits per byte"),
+        (right, "learning rate"),
+    ):
         axis.set(title=title, xlabel="million tokens")
         axis.grid(alpha=0.3)
         axis.legend(fontsize="small")

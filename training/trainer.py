@@ -225,7 +225,8 @@ class Log:
         self.path = out / "metrics.jsonl"
         lines = self.path.read_text().splitlines(True) if first_step and self.path.exists() else []
         kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= first_step]
-        self.path.write_text("".join(kept))
+        self.path.with_suffix(".tmp").write_text("".join(kept))
+        self.path.with_suffix(".tmp").replace(self.path)
         if s.tensorboard:
             try:
                 from torch.utils.tensorboard import SummaryWriter
@@ -261,9 +262,10 @@ class Log:
             }
         )
         left = (self.s.max_steps - step) * self.s.batch_tokens / tokens_per_second
+        eta = clock(left) if step_before else "after warming up"  # the first step compiles
         print(
             f"step {step:>6}/{self.s.max_steps} | loss {loss:6.3f} | lr {lr:.1e} | grad {grad_norm:6.2f} | "
-            f"{tokens_per_second:>9,.0f} tok/s | mfu {mfu:4.0%} | eta {clock(left)}",
+            f"{tokens_per_second:>9,.0f} tok/s | mfu {mfu:4.0%} | eta {eta}",
             flush=True,
         )
 
