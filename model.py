@@ -22,9 +22,9 @@ class ModelConfig:
     vocab_size: int = 0  # rows of the embedding; 0 = the tokenizer's size rounded up to a multiple of 64
     block_size: int = 256  # context length in tokens
     n_layer: int = 6  # blocks
-    n_head: int = 4  # query heads; n_embd / n_head is the size of a head
-    n_kv_head: int = 4  # key and value heads; fewer than n_head shrinks the KV cache (GQA)
-    n_embd: int = 256  # width of the residual stream
+    n_head: int = 2  # query heads; n_embd / n_head is the size of a head
+    n_kv_head: int = 2  # key and value heads; fewer than n_head shrinks the KV cache (GQA)
+    n_embd: int = 128  # width of the residual stream
     mlp_dim: int = 0  # width inside the MLP; 0 = 8/3 n_embd rounded up to a multiple of 64
     rope_base: float = 10000.0  # wavelengths of the rotary positions reach up to 2 pi rope_base tokens
     norm_eps: float = 1e-6  # keeps RMSNorm finite on a zero vector

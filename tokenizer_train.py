@@ -25,7 +25,7 @@ from tokenizer import MAX_VOCAB, PATTERN, SPECIAL_TOKENS, Tokenizer
 class Settings:
     sources: list[str] = field(default_factory=lambda: ["stdlib"])  # presets, files or folders to learn from
     out: str = "data/tokenizer.json"  # the tokenizer; the report lies beside it
-    vocab_size: int = 4096  # tokens in all: 256 bytes, the merges and 8 special tokens; at most 65,536
+    vocab_size: int = 2048  # tokens in all: 256 bytes, the merges and 8 special tokens; at most 65,536
     max_bytes: int = 100_000_000  # text to count per source: more changes the merges little
     holdout: float = 0.05  # share of the documents kept back for the report
 

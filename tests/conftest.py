@@ -11,6 +11,8 @@ import pytest
 
 import configurator
 
+os.environ["OMP_NUM_THREADS"] = "1"  # small models: threads cost more than they give, above all on a busy machine
+
 ROOT = Path(__file__).resolve().parent.parent
 TINY_MODEL = ["--n_layer=2", "--n_head=2", "--n_kv_head=1", "--n_embd=32", "--block_size=32"]
 
@@ -23,7 +25,7 @@ def stage(script, *arguments, cwd, check=True, torchrun=0, preexec_fn=None):
         cwd=cwd,
         text=True,
         capture_output=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env=os.environ,
         preexec_fn=preexec_fn,
         timeout=240,
     )

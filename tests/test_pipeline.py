@@ -112,7 +112,7 @@ def test_kill_9_and_resume_equal_the_unbroken_run_bit_for_bit(workdir, unbroken)
         [sys.executable, ROOT / "pretrain.py", *arguments],
         cwd=workdir,
         stdout=subprocess.DEVNULL,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env=os.environ,
     )
     while not list((workdir / "killed").glob("step_0000000[369]")) and process.poll() is None:
         time.sleep(0.001)
@@ -131,7 +131,7 @@ def test_sigterm_stops_cleanly_with_a_checkpoint(workdir, unbroken):
         cwd=workdir,
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env=os.environ,
     )
     for line in process.stdout:
         if line.startswith("step      2/"):
@@ -237,3 +237,15 @@ def test_plot_draws_the_runs(workdir, unbroken, tmp_path):
     pytest.importorskip("matplotlib")
     stage("experiments/plot.py", "--runs=unbroken", f"--out={tmp_path / 'loss.png'}", cwd=workdir)
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize(
+    "options, tolerance", [(["--dtype=fp32", "--compile=false"], 1e-3), (["--compile=true"], 0.05)]
+)
+def test_gpu_equals_cpu(workdir, unbroken, tmp_path, options, tolerance):
+    arguments = [a for a in RUN if a != "--compile=false"]
+    stage("pretrain.py", *arguments, f"--out_dir={tmp_path}", "--max_steps=5", "--device=cuda", *options, cwd=workdir)
+    for cpu, gpu in zip(metrics(unbroken[0]), metrics(tmp_path)):
+        if "loss" in cpu and "loss" in gpu:
+            assert gpu["loss"] == pytest.approx(cpu["loss"], abs=tolerance)

@@ -25,10 +25,10 @@ from training.optim import make_optimizers
 
 @dataclass
 class TrainSettings:
-    batch_tokens: int = 8192  # tokens per optimizer step, over all processes
-    micro_batch: int = 16  # at most this many sequences per forward pass and process: lower it to save memory
-    max_steps: int = 300  # optimizer steps in all
-    lr: float = 0.003  # peak learning rate
+    batch_tokens: int = 2048  # tokens per optimizer step, over all processes
+    micro_batch: int = 8  # at most this many sequences per forward pass and process: lower it to save memory
+    max_steps: int = 1700  # optimizer steps in all
+    lr: float = 0.006  # peak learning rate
     min_lr_fraction: float = 0.0  # the schedule ends at this share of lr
     warmup_steps: int = 20  # steps of linear warmup
     schedule: str = "wsd"  # wsd (constant, then decay over decay_steps) or cosine (down to max_steps)
@@ -41,10 +41,10 @@ class TrainSettings:
     momentum: float = 0.95  # Muon: memory of the gradient
     grad_clip: float = 1.0  # gradients of a larger norm are scaled down to it; 0 = never
     doc_mask: bool = True  # keep attention inside each document
-    eval_every: int = 100  # steps between evaluations; the last step always has one
+    eval_every: int = 425  # steps between evaluations; the last step always has one
     eval_tokens: int = 0  # validation tokens per source and evaluation; 0 = all
-    log_every: int = 10  # steps between progress lines
-    save_every: int = 100  # steps between checkpoints; the last step always has one
+    log_every: int = 20  # steps between progress lines
+    save_every: int = 425  # steps between checkpoints; the last step always has one
     keep: int = 2  # checkpoints to keep
     seed: int = 1337  # initial weights and order of the data
     resume: bool = False  # go on from the newest checkpoint in out_dir
