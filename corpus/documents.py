@@ -162,6 +162,9 @@ def read_json(path, where):
                     except UnicodeDecodeError:
                         yield Problem(f"{where}:{number}", "bad_utf8")
                     except (ValueError, RecursionError) as error:
+                        if number == 1 and path.name.endswith((".json", ".json.gz")):  # one object over many lines
+                            yield Problem(where, "bad_json", "neither an array nor one record per line")
+                            return
                         yield Problem(f"{where}:{number}", "bad_json", str(error))
             if number == 0:
                 yield Problem(where, "empty")

@@ -123,6 +123,11 @@ def test_every_broken_line_is_named_and_the_others_are_kept(tmp_path):
     ]
 
 
+def test_a_json_file_of_another_shape_is_one_problem(tmp_path):
+    (tmp_path / "package.json").write_text(json.dumps({"name": "x", "version": 1}, indent=2))
+    assert problems(tmp_path / "package.json") == [("package.json", "bad_json")]
+
+
 def test_a_truncated_archive_gives_its_whole_lines_and_is_named(tmp_path):
     lines = [json.dumps({"text": f"line {i} " + hashlib.sha256(b"%d" % i).hexdigest()}) for i in range(5000)]
     write_jsonl(tmp_path / "x.jsonl.gz", gzip.open, lines)
