@@ -94,8 +94,8 @@ def write_samples(checkpoint, path):
                 stdout=f,
                 stderr=subprocess.DEVNULL,
             )
-            f.flush()
-            f.write("\n" + "-" * 80 + "\n")
+            f.write("-" * 80 + "\n")
+            f.flush()  # the next process writes to the same file
     print(path.read_text(encoding="utf-8"))
     return time.time() - start
 

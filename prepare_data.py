@@ -183,7 +183,6 @@ class OpenShard:
     """The train and val file of the shard being written."""
 
     def __init__(self, out, number):
-        self.number = number
         self.writers = {split: ShardWriter(out / f"{split}_{number:06d}.bin") for split in ("train", "val")}
         self.counts = {}
 

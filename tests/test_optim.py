@@ -40,7 +40,13 @@ def test_area_under_the_decay(shape, area):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"schedule": "wds"}, {"decay_shape": "x"}, {"warmup_steps": 900}, {"decay_steps": -1, "warmup_steps": 0}],
+    [
+        {"schedule": "wds"},
+        {"decay_shape": "x"},
+        {"warmup_steps": 900},
+        {"decay_steps": -1},
+        {"max_steps": 0, "warmup_steps": 0, "decay_steps": 0},
+    ],
 )
 def test_bad_schedules_are_refused(changes):
     with pytest.raises(UserError):

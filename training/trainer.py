@@ -113,8 +113,11 @@ def train(s, machine, model, tokenizer, batch, lr_at, evaluate, peak):
                 for group in optimizer.param_groups:
                     group["lr"] = lr
             loss, grad_norm = train_step(s, machine, model, optimizers, batch(step), micro_batch, tokenizer.eot)
-            if not math.isfinite(loss):
-                raise UserError(f"the loss is {loss} at step {step}: try a lower --lr than {s.lr:g}")
+            if not math.isfinite(loss) or not math.isfinite(grad_norm):
+                raise UserError(
+                    f"loss {loss} and gradient norm {grad_norm} at step {step}: try a lower --lr than {s.lr:g}; "
+                    "the last checkpoint is untouched"
+                )
             done = step + 1
             log.step(done, loss, lr, grad_norm)
             stopping = machine.sum(stop.requested)[0] > 0
@@ -156,7 +159,7 @@ def train_step(s, machine, model, optimizers, arrays, micro_batch, eot):
     parameters = [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
     grad_norm = torch.nn.utils.clip_grad_norm_(parameters, s.grad_clip or math.inf).item()
     loss = machine.sum(total.item())[0] / counted
-    if math.isfinite(loss):
+    if math.isfinite(loss) and math.isfinite(grad_norm):
         for optimizer in optimizers:
             optimizer.step()
     for p in parameters:
