@@ -102,6 +102,7 @@ DOORS = [
     "experiments.speed",
     "experiments.plot",
     "experiments.presets",
+    "experiments.xz_baseline",
 ]
 
 
