@@ -53,6 +53,10 @@ def test_bad_schedules_are_refused(changes):
         check_schedule(replace(WSD, **changes))
 
 
+def test_a_trial_of_a_few_steps_needs_no_other_setting():
+    check_schedule(TrainSettings(max_steps=3))
+
+
 def test_orthogonalized_is_the_svds_polar_factor_roughly():
     torch.manual_seed(0)
     for shape in ((32, 32), (24, 64), (64, 24)):

@@ -39,7 +39,8 @@ def check_schedule(s):
         raise UserError(f"schedule must be wsd or cosine, not {s.schedule!r}")
     if s.decay_shape not in DECAYS:
         raise UserError(f"decay_shape must be one of {', '.join(DECAYS)}, not {s.decay_shape!r}")
-    if s.max_steps < 1 or min(s.warmup_steps, s.decay_steps) < 0 or s.warmup_steps + s.decay_steps > s.max_steps:
+    too_long = s.decay_steps and s.warmup_steps + s.decay_steps > s.max_steps  # a short trial may end in its warmup
+    if s.max_steps < 1 or min(s.warmup_steps, s.decay_steps) < 0 or too_long:
         raise UserError(
             f"warmup_steps={s.warmup_steps} and decay_steps={s.decay_steps} do not fit into max_steps={s.max_steps}"
         )
