@@ -202,6 +202,23 @@ def test_loading_runs_no_code(saved):
 # -- hardware
 
 
+@pytest.mark.skipif(not hardware.can_compile(torch.device("cpu")), reason="no C++ compiler or Python headers here")
+def test_compiled_gradients_on_two_threads_are_the_same_every_time():
+    """Many equal ids: the rows of the embedding's gradient are sums that threads could add up in any order."""
+    hardware.start("cpu")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    model = Transformer(ModelConfig(vocab_size=64, n_layer=1, n_embd=64, n_head=1, n_kv_head=1))
+    run, ids = torch.compile(model), torch.randint(0, 64, (8, 256), generator=torch.Generator().manual_seed(0))
+    grads = set()
+    for _ in range(10):
+        model.zero_grad()
+        run(ids, ids).backward()
+        grads.add(model.embed_tokens.weight.grad.numpy().tobytes())
+    torch.set_num_threads(threads)
+    assert len(grads) == 1
+
+
 def test_memory_estimate_is_near_what_autograd_keeps():
     """The tensors that a forward pass saves for the backward pass, counted by autograd's own hook."""
     config = ModelConfig(vocab_size=4096, n_layer=4, n_embd=256, n_head=4, n_kv_head=4)

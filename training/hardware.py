@@ -79,6 +79,9 @@ def start(device=None, dtype=None):
         torch.cuda.set_device(device)
         torch.set_float32_matmul_precision("high")  # TF32 for what stays in fp32
     device = torch.device(device)
+    if device.type == "cpu":  # compiled code else adds up the embedding's gradient in whatever order threads arrive
+        torch.use_deterministic_algorithms(True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs time
     if world_size > 1:
         torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     names = {
