@@ -160,6 +160,8 @@ class Transformer(nn.Module):
         x = self.embed_tokens(ids)
         for i, layer in enumerate(self.layers):
             x = layer(x, rope, mask, cache and cache.layers[i])
+        if cache is not None:
+            cache.length += ids.shape[1]
         logits = self.lm_head(self.norm(x))
         if targets is None:
             return logits
@@ -190,7 +192,7 @@ class KVCache:
     """Keys and values of the tokens so far, so that a new token costs one position instead of all of them.
 
     start (B,): where each row's text begins; positions before it are padding, so that prompts of different
-    length end at the same column. After model(ids, cache=cache), call cache.advance(ids.shape[1]).
+    length end at the same column.
     """
 
     def __init__(self, config: ModelConfig, start: Tensor, max_length: int, dtype: torch.dtype):
@@ -205,9 +207,6 @@ class KVCache:
         visible = (columns <= new) & (columns >= self.start[:, None, None])
         visible |= columns == new  # a padding column sees itself: a row of the mask with nothing in it gives NaN
         return (new.T - self.start[:, None]).clamp(min=0)[:, None], visible[:, None]
-
-    def advance(self, T: int):
-        self.length += T
 
 
 class CacheLayer:

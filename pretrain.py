@@ -36,7 +36,7 @@ def main(s):
     batch_size, micro_batch = batch_shape(s, s.block_size, machine.world_size)
     data = Mixture(mixture, s.block_size, batch_size, s.seed)
     val_sets = {folder: validation_rows(Shards(folder, "val"), s.block_size, s.eval_tokens) for folder, _ in mixture}
-    if not s.resume and list_checkpoints(s.out_dir):
+    if not s.resume and checkpoint.saved(s.out_dir):
         raise UserError(
             f"{s.out_dir} already holds checkpoints: --resume goes on from the newest; or choose another --out_dir"
         )
@@ -84,13 +84,6 @@ def model_config(s, tokenizer):
     if config.vocab_size < tokenizer.vocab_size:
         raise UserError(f"vocab_size={config.vocab_size} is smaller than the tokenizer's {tokenizer.vocab_size}")
     return config
-
-
-def list_checkpoints(out_dir):
-    try:
-        return checkpoint.newest(out_dir)
-    except UserError:
-        return None
 
 
 def print_plan(s, machine, model, data, micro_batch, peak, origin):

@@ -89,7 +89,6 @@ def generate(
     )  # padded at the left
     for step in range(max_new_tokens):
         logits = model(ids, cache=cache)[:, -1, : tokenizer.vocab_size].float()
-        cache.advance(ids.shape[1])
         chosen = pick(logits, temperature, top_k, top_p, draws[:, step]).tolist()
         for row, token in zip(rows, chosen):
             if row.reason is None:

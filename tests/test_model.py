@@ -198,7 +198,6 @@ def test_cache_equals_the_full_pass(changes):
         steps = []
         for piece in (columns[:, :15], columns[:, 15:16], columns[:, 16:]):
             steps.append(model(piece, cache=cache))
-            cache.advance(piece.shape[1])
         logits = torch.cat(steps, 1)
         for row, mine in zip(rows, logits):
             assert torch.allclose(model(row[None])[0], mine[20 - len(row) :], atol=1e-4)

@@ -52,7 +52,7 @@ def save(out_dir, step, model, optimizers, tokenizer, meta, keep=2):
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
         raise
-    for old in sorted(Path(out_dir).glob("step_????????"))[:-keep]:
+    for old in saved(out_dir)[:-keep]:
         shutil.rmtree(old)
     return folder
 
@@ -76,11 +76,16 @@ def sync_folder(folder):
         os.close(handle)
 
 
+def saved(out_dir):
+    """The checkpoint folders in out_dir, oldest first, whole or damaged."""
+    return sorted(Path(out_dir).glob("step_????????"))
+
+
 def newest(path):
     """(folder, meta) of the newest whole checkpoint: path is one, or a folder of them. Damaged ones are named on
     standard error. Raises UserError when there is none."""
     path = Path(path)
-    folders = [path] if (path / "meta.json").exists() else sorted(path.glob("step_????????"), reverse=True)
+    folders = [path] if (path / "meta.json").exists() else saved(path)[::-1]
     for folder in folders:
         try:
             return folder, checked_meta(folder)
