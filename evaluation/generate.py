@@ -67,7 +67,8 @@ def generate(
     """Complete each of prompts (lists of ids, not empty) by up to max_new_tokens, or to the end of the context.
 
     temperature 0 takes the likeliest token; otherwise tokens are drawn from the top_k likeliest (0 = all), of these from
-    the fewest that hold the share top_p. Row i draws from seed + i alone, so it comes out the same in any batch.
+    the fewest that hold the share top_p. Row i draws from seed + i alone, or from seed[i] where seed is a list, so it
+    comes out the same in any batch.
     A row ends at one of stop_ids (by default <|endoftext|> and <|im_end|>) or when its text holds a string of stop.
     on_bytes(new bytes) is called as the text of a single prompt grows. Raises UserError for a prompt that fills the context.
     """
@@ -81,7 +82,8 @@ def generate(
     rows = [
         Row(tokenizer, p, stop, stop_ids, min(max_new_tokens, config.block_size - len(p)), on_bytes) for p in prompts
     ]
-    draws = np.stack([np.random.default_rng(seed + i).random(max_new_tokens + 1) for i in range(len(prompts))])
+    seeds = seed if isinstance(seed, list) else range(seed, seed + len(prompts))
+    draws = np.stack([np.random.default_rng(n).random(max_new_tokens + 1) for n in seeds])
     start = torch.tensor([longest - len(p) for p in prompts], device=device)
     cache = KVCache(config, start, longest + max_new_tokens, model.embed_tokens.weight.dtype)
     ids = torch.tensor(

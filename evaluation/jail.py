@@ -220,15 +220,15 @@ def number_of(thing):
 
 
 def judge(test, channel):
-    """Run the test, {"helpers", "code", "entry_point"}: "passed", or why not. Names that the test uses and nobody
-    else defines are the program's."""
+    """Run the test, {"helpers", "code", "entry_points"}: "passed", or why not. The entry points are the
+    program's, and so is any other name that the test uses and that neither it, the helpers nor Python define."""
     namespace = {}
     try:
         channel.answer()  # the program has been run
         exec(test["helpers"], namespace)
         code = compile(test["code"], "<test>", "exec")
         for name in sorted(names_in(code)):
-            if name == test["entry_point"] or not (name in namespace or hasattr(builtins, name)):
+            if name in test["entry_points"] or not (name in namespace or hasattr(builtins, name)):
                 if name in sys.stdlib_module_names:
                     namespace[name] = __import__(name)
                 elif not name.startswith("__"):

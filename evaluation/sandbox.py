@@ -36,8 +36,8 @@ class Verdict:
 
 
 def run(program, test, limits=Limits()) -> Verdict:
-    """program: Python text. test: {"helpers", "code", "entry_point"}; code is run where entry_point, and every other
-    name that it does not define itself, stands for the program's; helpers is run before it, on the test's side."""
+    """program: Python text. test: {"helpers", "code", "entry_points"}: helpers and code are run on the test's side, where
+    the names of the entry points, and any name that nobody else defines, stand for those of the program."""
     start = time.perf_counter()
     folder = tempfile.mkdtemp(prefix="sandbox_")
     settings = {
