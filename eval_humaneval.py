@@ -114,7 +114,11 @@ def generated(s, problems, path, out):
     model.eval()
     chat = meta["settings"].get("chat", False) if s.chat is None else s.chat
     keys = ("n_samples", "temperature", "top_p", "max_new_tokens", "batch_size", "seed", "limit")
-    recipe = {key: getattr(s, key) for key in keys} | {"chat": chat, "problems": sha256_file(path), "model": meta["sha256"]}
+    recipe = {key: getattr(s, key) for key in keys} | {
+        "chat": chat,
+        "problems": sha256_file(path),
+        "model": meta["sha256"],
+    }
     done = continued(out / "samples.jsonl", recipe)
 
     def prompt(problem):
@@ -126,7 +130,10 @@ def generated(s, problems, path, out):
     prompts = {task: prompt(problem) for task, problem in problems.items()}
     wanted = [(task, i) for task in sorted(problems, key=lambda task: len(prompts[task])) for i in range(s.n_samples)]
     places = {key: place for place, key in enumerate((task, i) for task in problems for i in range(s.n_samples))}
-    with open(out / "samples.jsonl", "a", encoding="utf-8") as f, tqdm(total=len(wanted), desc="writing", unit="sample") as bar:
+    with (
+        open(out / "samples.jsonl", "a", encoding="utf-8") as f,
+        tqdm(total=len(wanted), desc="writing", unit="sample") as bar,
+    ):
         for start in range(0, len(wanted), s.batch_size):
             batch = [key for key in wanted[start : start + s.batch_size] if key not in done]
             fitting = [key for key in batch if len(prompts[key[0]]) < model.config.block_size]
@@ -208,13 +215,19 @@ def summarize(s, problems, results):
         families[problems[task].family].append(count)
     missing = {"rlimits", "landlock", "seccomp"} - set().union(*(record["active"] for record in results.values()))
     if missing:
-        print(f"warning: this system does not offer {' and '.join(sorted(missing))}: the sandbox is weaker than it could be")
+        print(
+            f"warning: this system does not offer {' and '.join(sorted(missing))}: the sandbox is weaker than it could be"
+        )
     return {
         **score(list(counts.values())),
         "n_problems": len(counts),
         "n_samples": len(results),
-        "failures": collections.Counter(failure(record["result"]) for record in results.values() if not record["passed"]),
-        "families": {name: {**score(group), "n_problems": len(group)} for name, group in sorted(families.items()) if name},
+        "failures": collections.Counter(
+            failure(record["result"]) for record in results.values() if not record["passed"]
+        ),
+        "families": {
+            name: {**score(group), "n_problems": len(group)} for name, group in sorted(families.items()) if name
+        },
         "sandbox": sorted({"rlimits", "landlock", "seccomp"} - missing),
     }
 
@@ -229,7 +242,10 @@ def print_table(summary, out):
     ks = [key for key in summary if key.startswith("pass@")]
     print(f"\n{'':<16}{'problems':>10}" + "".join(f"{k:>18}" for k in ks))
     for name, group in rows:
-        cells = (f"{group[k]:.1%} +- {group[k.replace('pass@1', 'stderr') if k == 'pass@1' else 'stderr@' + k[5:]]:.1%}" for k in ks)
+        cells = (
+            f"{group[k]:.1%} +- {group[k.replace('pass@1', 'stderr') if k == 'pass@1' else 'stderr@' + k[5:]]:.1%}"
+            for k in ks
+        )
         print(f"{name:<16}{group['n_problems']:>10}" + "".join(f"{cell:>18}" for cell in cells))
     failures = ", ".join(f"{n} {kind}" for kind, n in summary["failures"].most_common(5))
     print(f"failures: {failures or 'none'}\nresults -> {out}")

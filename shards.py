@@ -4,6 +4,7 @@ data/<name>/train_000000.bin   a header of 256 int32 (20240520, 1, number of tok
                                format of llm.c and modded-nanogpt, so files made for those load here and back
 data/<name>/manifest.json      what is in them: counts per source and split, size and sha256 of every file
 data/<name>/tokenizer.json     the tokenizer that made them
+data/<name>/train_000000.mask.bin   beside shards of chats: one byte per token, 1 where it counts in the loss
 
 <|endoftext|> opens every document and closes none.
 """
@@ -29,39 +30,58 @@ def header(n_tokens):
 
 
 class ShardWriter:
-    """Writes one file beside its final name and renames it when it is whole, so no half-written file is ever read."""
+    """Writes one file, and its mask where there is one, beside the final names and renames them when they are whole,
+    so no half-written file is ever read."""
 
-    def __init__(self, path):
+    def __init__(self, path, masked=False):
         self.path, self.beside = Path(path), Path(f"{path}.tmp")
         self.n_tokens = 0
         self.file = open(self.beside, "wb")
         self.file.write(header(0))
+        self.mask_beside = Path(f"{mask_path(self.path)}.tmp")
+        self.mask = open(self.mask_beside, "wb") if masked else None
 
-    def write(self, tokens: np.ndarray):
+    def write(self, tokens: np.ndarray, mask: np.ndarray | None = None):
         self.file.write(tokens.astype("<u2", copy=False).tobytes())
         self.n_tokens += len(tokens)
+        if self.mask:
+            self.mask.write(mask.astype(np.uint8, copy=False).tobytes())
 
     def close(self):
-        """Finish the file; {name, tokens, size, sha256} for the manifest, or None if nothing was written."""
+        """Finish the files; {name, tokens, size, sha256[, mask]} for the manifest, or None if nothing was written."""
         if self.n_tokens == 0:
             self.abort()
             return None
         self.file.seek(0)
         self.file.write(header(self.n_tokens))
-        self.file.flush()
-        os.fsync(self.file.fileno())
-        self.file.close()
-        os.replace(self.beside, self.path)
-        return {
-            "name": self.path.name,
-            "tokens": self.n_tokens,
-            "size": self.path.stat().st_size,
-            "sha256": sha256_file(self.path),
-        }
+        finish(self.file, self.beside, self.path)
+        entry = {"name": self.path.name, "tokens": self.n_tokens, **file_entry(self.path)}
+        if self.mask:
+            finish(self.mask, self.mask_beside, mask_path(self.path))
+            entry["mask"] = {"name": mask_path(self.path).name, **file_entry(mask_path(self.path))}
+        return entry
 
     def abort(self):
-        self.file.close()
-        self.beside.unlink(missing_ok=True)
+        for file, beside in ((self.file, self.beside), (self.mask, self.mask_beside)):
+            if file:
+                file.close()
+                beside.unlink(missing_ok=True)
+
+
+def mask_path(path):
+    return path.with_suffix(".mask.bin")
+
+
+def finish(file, beside, path):
+    """Close a whole file and give it its name."""
+    file.flush()
+    os.fsync(file.fileno())
+    file.close()
+    os.replace(beside, path)
+
+
+def file_entry(path):
+    return {"size": path.stat().st_size, "sha256": sha256_file(path)}
 
 
 def sha256_file(path):
@@ -82,12 +102,13 @@ def read_header(path):
 
 
 class Shards:
-    """One split of a shard folder as one long array of tokens, memory-mapped."""
+    """One split of a shard folder as one long array of tokens, memory-mapped. has_mask: whether it holds chats."""
 
     def __init__(self, folder, split):
         self.folder, self.manifest = Path(folder), read_manifest(folder)
         files = [f for f in self.manifest["files"] if f["split"] == split]
-        self.parts = []
+        self.has_mask = any("mask" in entry for entry in files)
+        self.parts, self.masks = [], []
         for entry in files:
             path = self.folder / entry["name"]
             if not path.exists():
@@ -95,6 +116,10 @@ class Shards:
             if read_header(path) != entry["tokens"]:
                 raise UserError(f"{path} is not the file that the manifest describes: run prepare_data.py again")
             self.parts.append(np.memmap(path, dtype="<u2", mode="r", offset=HEADER_BYTES))
+            if self.has_mask:
+                if not mask_path(path).exists() or mask_path(path).stat().st_size != entry["tokens"]:
+                    raise UserError(f"{mask_path(path)} does not fit its shard: run prepare_data.py again")
+                self.masks.append(np.memmap(mask_path(path), dtype=np.uint8, mode="r"))
         self.starts = np.cumsum([0] + [len(part) for part in self.parts])
 
     def __len__(self):
@@ -102,22 +127,38 @@ class Shards:
 
     def tokens(self, start, count) -> np.ndarray:
         """Tokens [start, start + count) as int64, fewer at the end."""
+        return self.span(self.parts, start, count)
+
+    def mask(self, start, count) -> np.ndarray:
+        """1 for those of the same tokens that count in the loss, int64; all do where there are no chats."""
+        return (
+            self.span(self.masks, start, count) if self.has_mask else np.ones(min(count, len(self) - start), np.int64)
+        )
+
+    def span(self, parts, start, count):
         pieces = []
         first = int(np.searchsorted(self.starts, start, side="right")) - 1
-        for part, part_start in zip(self.parts[first:], self.starts[first:]):
+        for part, part_start in zip(parts[first:], self.starts[first:]):
             if part_start >= start + count:
                 break
             pieces.append(part[max(0, start - part_start) : start + count - part_start])
         return np.concatenate(pieces).astype(np.int64) if pieces else np.zeros(0, np.int64)
 
+    def documents(self, eot):
+        """(start of each document, its length), int64: where <|endoftext|>, token eot, opens them. Reads every token."""
+        found = [np.flatnonzero(part == eot) + start for part, start in zip(self.parts, self.starts)]
+        starts = np.concatenate(found) if found else np.zeros(0, np.int64)
+        return starts, np.diff(np.append(starts, len(self)))
+
     def verify(self):
         """Compare every file with the manifest's sha256. Raises UserError naming the first that differs."""
         for entry in tqdm(self.manifest["files"], desc="verifying shards", unit="file", leave=False, delay=2):
-            if sha256_file(self.folder / entry["name"]) != entry["sha256"]:
-                raise UserError(
-                    f"{self.folder / entry['name']} is damaged: its sha256 is not the manifest's; "
-                    "run prepare_data.py again"
-                )
+            for file in [entry] + [entry["mask"]] * ("mask" in entry):
+                if sha256_file(self.folder / file["name"]) != file["sha256"]:
+                    raise UserError(
+                        f"{self.folder / file['name']} is damaged: its sha256 is not the manifest's; "
+                        "run prepare_data.py again"
+                    )
 
 
 def read_manifest(folder):
@@ -152,7 +193,8 @@ def load_tokenizer(folders):
 def describe_foreign(folder, tokenizer):
     """(manifest entry, [documents, bytes, tokens]) of shards written by llm.c or modded-nanogpt: *train*.bin, *val*.bin."""
     described = []
-    for path in tqdm(sorted(Path(folder).glob("*.bin")), desc="reading shards", unit="file"):
+    paths = [path for path in sorted(Path(folder).glob("*.bin")) if not path.name.endswith(".mask.bin")]
+    for path in tqdm(paths, desc="reading shards", unit="file"):
         split = next((split for split in ("train", "val") if split in path.name), None)
         if split is None:
             raise UserError(f"{path} is neither a train nor a val shard by its name")
@@ -162,12 +204,6 @@ def describe_foreign(folder, tokenizer):
         )
         if len(counts) > tokenizer.vocab_size:
             raise UserError(f"{path} holds token {len(counts) - 1}, outside the tokenizer's {tokenizer.vocab_size:,}")
-        entry = {
-            "split": split,
-            "name": path.name,
-            "tokens": n_tokens,
-            "size": path.stat().st_size,
-            "sha256": sha256_file(path),
-        }
+        entry = {"split": split, "name": path.name, "tokens": n_tokens, **file_entry(path)}
         described.append((entry, [int(counts[tokenizer.eot]), int(counts @ tokenizer.byte_lengths()), n_tokens]))
     return described

@@ -179,7 +179,9 @@ class Channel:
 
     def ended(self):
         _, status = os.waitpid(self.candidate, 0)
-        return Ended("timed out" if os.WIFSIGNALED(status) and os.WTERMSIG(status) in CPU_LIMIT else "the program ended itself")
+        return Ended(
+            "timed out" if os.WIFSIGNALED(status) and os.WTERMSIG(status) in CPU_LIMIT else "the program ended itself"
+        )
 
 
 CPU_LIMIT = (signal.SIGXCPU, signal.SIGKILL)
@@ -282,7 +284,9 @@ def restrict_files(folder):
     rights = (1 << ALL_RIGHTS.get(version, 16)) - 1
     # files, TCP ports, and from version 6 on signals and abstract sockets: a version reads as many as it knows
     attributes = (ctypes.c_uint64 * 3)(rights, 0b11, 0b11)
-    ruleset = libc.syscall(LANDLOCK_CREATE, attributes, ctypes.c_size_t(8 if version < 4 else 16 if version < 6 else 24), 0)
+    ruleset = libc.syscall(
+        LANDLOCK_CREATE, attributes, ctypes.c_size_t(8 if version < 4 else 16 if version < 6 else 24), 0
+    )
     readable = ["/usr", "/lib", "/lib64", sys.base_prefix, "/dev/urandom", *sys.path]
     for path, allowed in [(path, READ_AND_RUN) for path in readable] + [(folder, rights), (os.devnull, 0b110)]:
         if os.path.exists(path):

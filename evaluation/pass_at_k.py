@@ -34,7 +34,9 @@ class Problem:
 def read_lines(path):
     """The records of a file of JSON lines, plain or .gz. Raises UserError naming the line that is none."""
     try:
-        with gzip.open(path, "rt", encoding="utf-8") if str(path).endswith(".gz") else open(path, encoding="utf-8") as f:
+        with (
+            gzip.open(path, "rt", encoding="utf-8") if str(path).endswith(".gz") else open(path, encoding="utf-8") as f
+        ):
             for number, line in enumerate(f, 1):
                 if line.strip():
                     record = json.loads(line)
@@ -87,7 +89,11 @@ def from_mbpp(record):
         prompt=f'"""\n{text}\n{tests[0]}\n"""\n',
         stop=MBPP_STOP,
         request=f"{text}\nYour code should pass this test:\n{tests[0]}",
-        test={"helpers": "", "code": "\n".join([*setup, *tests]), "entry_points": re.findall(r"^(?:def|class)\s+(\w+)", record["code"], re.M)},
+        test={
+            "helpers": "",
+            "code": "\n".join([*setup, *tests]),
+            "entry_points": re.findall(r"^(?:def|class)\s+(\w+)", record["code"], re.M),
+        },
         solution=record["code"],
     )
 

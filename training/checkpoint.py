@@ -122,5 +122,15 @@ def load_model(path, device="cpu"):
 
 
 def load_optimizers(folder, optimizers, device):
-    for optimizer, state in zip(optimizers, load_tensors(folder / "optimizer.pt", device), strict=True):
-        optimizer.load_state_dict(state)
+    """Give optimizers the state in a checkpoint; their hyper-parameters stay. Raises UserError for other optimizers."""
+    states = load_tensors(folder / "optimizer.pt", device)
+    try:
+        for optimizer, state in zip(optimizers, states, strict=True):
+            groups = [
+                {**new, "params": old["params"]} for old, new in zip(state["param_groups"], optimizer.param_groups)
+            ]
+            optimizer.load_state_dict({**state, "param_groups": groups})
+    except (ValueError, KeyError):
+        raise UserError(
+            f"{folder} was trained with another optimizer: give the --optimizer it was trained with"
+        ) from None

@@ -6,10 +6,13 @@ import torch
 
 from configurator import UserError
 
-# The way down: f(t) for t in [0, 1) through the decay, from 1 to 0.
+# The way down, as shares of lr: f(t, floor) for t from 0 to 1 through the decay, from 1 to the floor.
 DECAYS = {
-    "linear": lambda t: 1 - t,
-    "1-sqrt": lambda t: 1 - math.sqrt(t),  # Haegele et al., arXiv:2405.18392
+    "linear": lambda t, floor: 1 - (1 - floor) * t,
+    "cosine": lambda t, floor: floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * t)),  # arXiv:1608.03983
+    "1-sqrt": lambda t, floor: floor + (1 - floor) * (1 - math.sqrt(t)),  # Haegele et al., arXiv:2405.18392
+    "exponential": lambda t, floor: floor**t,  # MiniCPM, arXiv:2404.06395
+    "inverse": lambda t, floor: 1 / (t / floor + 1 - t),  # WSD-S, arXiv:2410.05192
 }
 
 
@@ -19,18 +22,15 @@ def lr_at(step, s):
     Warmup: (step + 1) / warmup_steps, so that step 0 already moves. Then either
     wsd (MiniCPM, arXiv:2404.06395): constant, and over the last decay_steps down s.decay_shape; decay_steps=0 is
         the trunk that anneal.py continues from;
-    cosine (arXiv:1608.03983): half a cosine from the end of the warmup to max_steps.
+    cosine: half a cosine from the end of the warmup to max_steps.
     Both end on the floor s.lr * s.min_lr_fraction, which step max_steps would have.
     """
     if step < s.warmup_steps:
         return s.lr * (step + 1) / s.warmup_steps
-    if s.schedule == "cosine":
-        t = (step - s.warmup_steps) / max(1, s.max_steps - s.warmup_steps)
-        factor = 0.5 * (1 + math.cos(math.pi * min(1.0, t)))
-    else:
-        t = (step - (s.max_steps - s.decay_steps)) / max(1, s.decay_steps)
-        factor = 1.0 if t < 0 or s.decay_steps == 0 else DECAYS[s.decay_shape](min(1.0, t))
-    return s.lr * (s.min_lr_fraction + (1 - s.min_lr_fraction) * factor)
+    start = s.warmup_steps if s.schedule == "cosine" else s.max_steps - s.decay_steps
+    t = min(1.0, (step - start) / max(1, s.max_steps - start))
+    shape = "cosine" if s.schedule == "cosine" else s.decay_shape
+    return s.lr * (1.0 if t <= 0 else DECAYS[shape](t, s.min_lr_fraction))
 
 
 def check_schedule(s):
@@ -39,6 +39,8 @@ def check_schedule(s):
         raise UserError(f"schedule must be wsd or cosine, not {s.schedule!r}")
     if s.decay_shape not in DECAYS:
         raise UserError(f"decay_shape must be one of {', '.join(DECAYS)}, not {s.decay_shape!r}")
+    if s.decay_shape in ("exponential", "inverse") and s.decay_steps and s.min_lr_fraction <= 0:
+        raise UserError(f"decay_shape={s.decay_shape} never reaches 0: give it a floor, --min_lr_fraction=0.1")
     too_long = s.decay_steps and s.warmup_steps + s.decay_steps > s.max_steps  # a short trial may end in its warmup
     if s.max_steps < 1 or min(s.warmup_steps, s.decay_steps) < 0 or too_long:
         raise UserError(

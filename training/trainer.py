@@ -33,7 +33,7 @@ class TrainSettings:
     warmup_steps: int = 20  # steps of linear warmup
     schedule: str = "wsd"  # wsd (constant, then decay over decay_steps) or cosine (down to max_steps)
     decay_steps: int = 0  # length of wsd's decay; 0 stops at the trunk, for anneal.py to continue from
-    decay_shape: str = "1-sqrt"  # linear or 1-sqrt
+    decay_shape: str = "1-sqrt"  # linear, cosine, exponential, 1-sqrt or inverse
     optimizer: str = "muon"  # muon (hidden matrices; AdamW for the rest) or adamw
     weight_decay: float = 0.1  # on the hidden matrices
     beta1: float = 0.9  # AdamW: memory of the gradient
@@ -41,6 +41,7 @@ class TrainSettings:
     momentum: float = 0.95  # Muon: memory of the gradient
     grad_clip: float = 1.0  # gradients of a larger norm are scaled down to it; 0 = never
     doc_mask: bool = True  # keep attention inside each document
+    best_fit: bool = False  # pack documents whole into rows instead of cutting the stream; chats always are
     eval_every: int = 425  # steps between evaluations; the last step always has one
     eval_tokens: int = 0  # validation tokens per source and evaluation; 0 = all
     log_every: int = 20  # steps between progress lines
@@ -53,6 +54,21 @@ class TrainSettings:
     dtype: str | None = None  # bf16 or fp32 in matrix products; auto = bf16 where the device has units for it
     compile: bool | None = None  # torch.compile; auto = where there is a compiler for it
     tensorboard: bool = False  # write TensorBoard logs into out_dir too
+
+
+@dataclass
+class LaterStageSettings(TrainSettings):
+    """What differs where a stage starts from a checkpoint: how it was trained is how it is trained on."""
+
+    init: str = "out/pretrain"  # the checkpoint to start from, or a folder of them, of which the newest is taken
+    val: str = ""  # shard folders to validate on: a,b; empty = those that are trained on
+    batch_tokens: int | None = None  # tokens per optimizer step, over all processes; auto = as before
+    max_steps: int | None = None  # optimizer steps; auto = what the amount of data says
+    optimizer: str | None = None  # muon or adamw; auto = as before
+    weight_decay: float | None = None  # on the hidden matrices; auto = as before
+    block_size: int | None = None  # context length; auto = as before, longer ones usually with a larger rope_base
+    rope_base: float | None = None  # wavelengths of the rotary positions; auto = as before
+    warmup_steps: int = 0  # steps of linear warmup
 
 
 class StopRequested:
@@ -88,18 +104,21 @@ def batch_shape(s, block_size, world_size):
     return batch_size, max(n for n in range(1, min(share, s.micro_batch) + 1) if share % n == 0)
 
 
-def train(s, machine, model, tokenizer, batch, lr_at, evaluate, peak):
+def train(s, machine, model, tokenizer, batch, lr_at, evaluate, peak, warm_start=None, note=lambda step: {}):
     """Run the loop from s.resume's checkpoint, or from step 0, to s.max_steps; return the last evaluation.
 
     s: TrainSettings with out_dir. model: a Transformer on machine.device. batch(step): this process's (ids, targets),
     int64 arrays (rows, block_size). lr_at(step): the learning rate. evaluate(model): a dict with val_loss and val_bpb.
-    peak: the FLOP/s of one device that MFU is measured against.
+    peak: the FLOP/s of one device that MFU is measured against. warm_start: a checkpoint folder whose optimizer state to
+    begin with. note(step): what else a checkpoint's meta.json should hold.
     Leaves metrics.jsonl, settings.json and checkpoints in s.out_dir. Returns None if it was stopped by a signal.
     """
     raw_model, config = model, model.config
     _, micro_batch = batch_shape(s, config.block_size, machine.world_size)
     optimizers = make_optimizers(model, s, hardware.fast_bf16(machine.device))
     first_step = restore(s, machine, model, optimizers, tokenizer) if s.resume else 0
+    if warm_start and not first_step:
+        checkpoint.load_optimizers(warm_start, optimizers, machine.device)
     if s.compile or (s.compile is None and hardware.can_compile(machine.device)):
         model = torch.compile(model)
     if machine.world_size > 1:
@@ -112,6 +131,7 @@ def train(s, machine, model, tokenizer, batch, lr_at, evaluate, peak):
             for optimizer in optimizers:
                 for group in optimizer.param_groups:
                     group["lr"] = lr
+            torch.manual_seed(s.seed + step * machine.world_size + machine.rank)  # for noise, should the model draw any
             loss, grad_norm = train_step(s, machine, model, optimizers, batch(step), micro_batch, tokenizer.eot)
             if not math.isfinite(loss) or not math.isfinite(grad_norm):
                 raise UserError(
@@ -132,7 +152,7 @@ def train(s, machine, model, tokenizer, batch, lr_at, evaluate, peak):
                     raw_model,
                     optimizers,
                     tokenizer,
-                    {"settings": asdict(s), "tokens": done * s.batch_tokens, "metrics": metrics},
+                    {"settings": asdict(s), "tokens": done * s.batch_tokens, "metrics": metrics, **note(done)},
                     s.keep,
                 )
             if stopping and not last:
@@ -187,30 +207,6 @@ def restore(s, machine, model, optimizers, tokenizer):
     checkpoint.load_optimizers(folder, optimizers, machine.device)
     machine.is_main and print(f"resuming from {folder}", flush=True)
     return meta["step"]
-
-
-@torch.no_grad()
-def evaluate(model, machine, rows, byte_lengths, micro_batch, eot, doc_mask):
-    """Loss in nats per token, and bits per byte, of validation rows (ids, targets), shared out over the processes.
-
-    Bits per byte = nats / (ln 2 x bytes of the predicted text), special tokens left out of both: unlike the loss, it
-    compares across tokenizers.
-    """
-    ids, targets = rows
-    byte_lengths = torch.from_numpy(byte_lengths).to(machine.device)
-    nats = counted = text_nats = text_bytes = 0.0
-    model.eval()
-    for start in range(machine.rank * micro_batch, len(ids), machine.world_size * micro_batch):
-        x, y = (torch.from_numpy(a[start : start + micro_batch]).to(machine.device) for a in (ids, targets))
-        with machine.autocast():
-            losses = model(x, y, (x == eot).cumsum(1) if doc_mask else None, reduction="none").double()
-        y = y.flatten()
-        n_bytes = byte_lengths[y.clamp(min=0)] * (y != IGNORE)
-        nats, counted = nats + losses.sum().item(), counted + (y != IGNORE).sum().item()
-        text_nats, text_bytes = text_nats + losses[n_bytes > 0].sum().item(), text_bytes + n_bytes.sum().item()
-    model.train()
-    nats, counted, text_nats, text_bytes = machine.sum(nats, counted, text_nats, text_bytes)
-    return {"val_loss": nats / counted, "val_bpb": text_nats / (math.log(2) * max(1.0, text_bytes))}
 
 
 class Log:
