@@ -107,7 +107,8 @@ def read_toml(path, stage):
         raise UserError(f"no settings file {path!r}; settings are written --key=value") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid TOML: {error}") from None
-    stages = [p.stem for p in Path(__file__).parent.glob("*.py")]
+    root = Path(__file__).parent
+    stages = [p.stem for p in (*root.glob("*.py"), *root.glob("*/*.py"))]
     values = {key: value for key, value in table.items() if not isinstance(value, dict)}
     for name in (key for key, value in table.items() if isinstance(value, dict)):
         if name not in stages:

@@ -112,7 +112,7 @@ def generated(s, problems, path, out):
 
     model, tokenizer, meta = checkpoint.load_model(s.checkpoint, s.device)
     model.eval()
-    chat = meta["settings"].get("chat", False) if s.chat is None else s.chat
+    chat = meta.get("chat", False) if s.chat is None else s.chat
     keys = ("n_samples", "temperature", "top_p", "max_new_tokens", "batch_size", "seed", "limit")
     recipe = {key: getattr(s, key) for key in keys} | {
         "chat": chat,

@@ -1,4 +1,4 @@
-"""Stage 2: documents -> token shards.
+"""Stage 2: documents, chats -> token shards.
 
 Exact duplicates are dropped, documents go to train or val by the hash of their text, so that adding documents
 moves none, and worker processes tokenize. Shard n holds the n-th `shard_bytes` of text; what the folder holds
@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 import configurator
 from configurator import UserError
+from corpus import chats
 from corpus.documents import Problem, read
 from shards import ShardWriter, describe_foreign
 from tokenizer import Tokenizer
@@ -36,6 +37,9 @@ class Settings:
     val_fraction: float = 0.05  # share of the documents for validation, by hash; .001 is enough for billions of tokens
     shard_bytes: int = 256_000_000  # text per shard: an interrupted run goes on after the last whole one
     num_workers: int = 0  # processes that tokenize; 0 = one per core
+    chats: bool = False  # the records are conversations: render them by the chat template, with a loss mask
+    prompts: str = ""  # chats: a folder of <type>.pre.prompt and <type>.post.prompt, drawn for records with a type
+    char_noise: float = 0.0  # chats: share of the characters of requests that are deleted or repeated
     adopt: bool = False  # out_dir already holds shards of llm.c or modded-nanogpt: only describe them
 
 
@@ -43,9 +47,12 @@ BATCH_BYTES = 1_000_000  # text handed to a worker at a time
 
 
 def main(settings):
+    if not 0 <= settings.char_noise < 1:
+        raise UserError("char_noise must lie in [0, 1)")
     if not 0 <= settings.val_fraction < 1 or settings.shard_bytes < 1 or settings.num_workers < 0:
         raise UserError("val_fraction must lie in [0, 1), shard_bytes above 0, num_workers at 0 or above")
     tokenizer, out, start = Tokenizer.load(settings.tokenizer), Path(settings.out_dir), time.time()
+    chats.Prompts(settings.prompts)  # a mistake in them is seen here
     if settings.adopt:
         write_manifest(settings, tokenizer, out, start, *adopted(out, tokenizer))
         return
@@ -77,11 +84,11 @@ class Dropped:
         )
 
 
-def unique_documents(sources, dropped, bar):
+def unique_documents(settings, dropped, bar):
     """(source, text as UTF-8, sha256) of every document that is readable and the first of its text."""
     first_copy = {}
-    for source in sources:
-        for item in read(source):
+    for source in settings.sources:
+        for item in read(source, chats.from_record if settings.chats else None):
             if isinstance(item, Problem):
                 dropped.add(source, item.where, item.rule, item.detail)
                 continue
@@ -134,34 +141,53 @@ def batches(documents, settings, done):
 # -- workers: text -> tokens
 
 
-def start_worker(path):
-    global worker_tokenizer
-    worker_tokenizer = Tokenizer.load(path)
+def start_worker(settings, path):
+    global worker
+    worker = Worker(settings, Tokenizer.load(path))
     if parent := multiprocessing.parent_process():  # in a pool: leave Ctrl-C to the parent, and end when it is killed
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
+class Worker:
+    def __init__(self, settings, tokenizer):
+        self.tokenizer, self.chats, self.char_noise = tokenizer, settings.chats, settings.char_noise
+        self.prompts = chats.Prompts(settings.prompts)
+
+    def encode(self, text):
+        """(ids, mask, bytes) of a document or a conversation; the mask of a document is all 1."""
+        if not self.chats:
+            ids = self.tokenizer.encode(text)
+            return ids, [1] * len(ids), len(text.encode())
+        messages = chats.finished(text, self.prompts, self.char_noise)
+        return *self.tokenizer.render(messages), sum(len(message["content"].encode()) for message in messages)
+
+
+COUNTS = ("documents", "bytes", "tokens", "counted")  # counted: the tokens that count in the loss
+
+
 def tokenize(work):
-    """({split: tokens}, {source: {split: [documents, bytes, tokens]}}, closing) of a batch."""
+    """({split: (tokens, mask)}, {source: {split: counts}}, closing) of a batch."""
     batch, closing = work
-    tokens, counts = {"train": [], "val": []}, {}
+    tokens, masks, counts = {"train": [], "val": []}, {"train": [], "val": []}, {}
     for source, split, data in batch:
-        ids = worker_tokenizer.encode(data.decode())
-        tokens[split] += [worker_tokenizer.eot, *ids]
-        count = counts.setdefault(source, {"train": [0, 0, 0], "val": [0, 0, 0]})[split]
-        for i, n in enumerate((1, len(data), len(ids) + 1)):
+        ids, mask, n_bytes = worker.encode(data.decode())
+        tokens[split] += [worker.tokenizer.eot, *ids]
+        masks[split] += [1 - worker.chats, *mask]
+        count = counts.setdefault(source, {"train": [0] * len(COUNTS), "val": [0] * len(COUNTS)})[split]
+        for i, n in enumerate((1, n_bytes, len(ids) + 1, sum(mask) + 1 - worker.chats)):
             count[i] += n
-    return {split: np.array(ids, dtype=np.uint16) for split, ids in tokens.items()}, counts, closing
+    arrays = {s: (np.array(tokens[s], dtype=np.uint16), np.array(masks[s], dtype=np.uint8)) for s in tokens}
+    return arrays, counts, closing
 
 
-def mapped(function, items, num_workers, tokenizer_path):
+def mapped(function, items, num_workers, *worker_arguments):
     """function over items in their order, in num_workers processes, with a bounded number of items under way."""
     if num_workers == 1:
-        start_worker(tokenizer_path)
+        start_worker(*worker_arguments)
         yield from map(function, items)
         return
-    with ProcessPoolExecutor(num_workers, initializer=start_worker, initargs=(tokenizer_path,)) as pool:
+    with ProcessPoolExecutor(num_workers, initializer=start_worker, initargs=worker_arguments) as pool:
         under_way = collections.deque()
         try:
             for item in items:
@@ -182,15 +208,15 @@ def mapped(function, items, num_workers, tokenizer_path):
 class OpenShard:
     """The train and val file of the shard being written."""
 
-    def __init__(self, out, number):
-        self.writers = {split: ShardWriter(out / f"{split}_{number:06d}.bin") for split in ("train", "val")}
+    def __init__(self, out, number, masked):
+        self.writers = {split: ShardWriter(out / f"{split}_{number:06d}.bin", masked) for split in ("train", "val")}
         self.counts = {}
 
     def add(self, tokens, counts):
-        for split, ids in tokens.items():
-            self.writers[split].write(ids)
+        for split, arrays in tokens.items():
+            self.writers[split].write(*arrays)
         for source, splits in counts.items():
-            mine = self.counts.setdefault(source, {split: [0, 0, 0] for split in splits})
+            mine = self.counts.setdefault(source, {split: [0] * len(COUNTS) for split in splits})
             for split, count in splits.items():
                 mine[split] = [a + b for a, b in zip(mine[split], count)]
 
@@ -212,11 +238,12 @@ def write_shards(settings, tokenizer, out, done):
         tqdm(desc="tokenizing", unit="B", unit_scale=True, smoothing=0.05) as bar,
     ):
         dropped = Dropped(file)
-        work = batches(unique_documents(settings.sources, dropped, bar), settings, done)
-        results = mapped(tokenize, work, settings.num_workers or os.cpu_count(), out / "tokenizer.json")
+        work = batches(unique_documents(settings, dropped, bar), settings, done)
+        num_workers = settings.num_workers or os.cpu_count()
+        results = mapped(tokenize, work, num_workers, settings, out / "tokenizer.json")
         try:
             for tokens, counts, closing in results:
-                shard = shard or OpenShard(out, len(finished))
+                shard = shard or OpenShard(out, len(finished), settings.chats)
                 shard.add(tokens, counts)
                 if closing:
                     (out / "manifest.json").unlink(missing_ok=True)  # the folder is no longer what it says
@@ -240,6 +267,7 @@ def recipe(settings, tokenizer):
         "sources": settings.sources,
         "val_fraction": settings.val_fraction,
         "shard_bytes": settings.shard_bytes,
+        "chats": [settings.chats, settings.prompts, settings.char_noise],
     }
 
 
@@ -251,11 +279,17 @@ def finished_work(out, wanted):
             if state["recipe"] != wanted:
                 continue
             shards = state["shards"]
-            whole = [all((out / f["name"]).stat().st_size == f["size"] for f in shard["files"]) for shard in shards]
+            whole = [all(is_whole(out, file) for file in shard["files"]) for shard in shards]
             return shards[: (whole + [False]).index(False)]
         except (OSError, ValueError, KeyError, TypeError):
             continue
     return []
+
+
+def is_whole(out, entry):
+    """Whether a file, and its mask where it has one, are as long as they were."""
+    files = [entry] + [entry["mask"]] * ("mask" in entry)
+    return all((out / file["name"]).stat().st_size == file["size"] for file in files)
 
 
 def adopted(out, tokenizer):
@@ -271,28 +305,31 @@ def adopted(out, tokenizer):
 
 
 def write_manifest(settings, tokenizer, out, start, shards, dropped):
-    sources = {source: {"train": [0, 0, 0], "val": [0, 0, 0]} for source in settings.sources if not settings.adopt}
+    sources = {
+        source: {"train": [0] * len(COUNTS), "val": [0] * len(COUNTS)}
+        for source in settings.sources
+        if not settings.adopt
+    }
     for shard in shards:
         for source, splits in shard["counts"].items():
             for split, count in splits.items():
-                total = sources.setdefault(source, {"train": [0, 0, 0], "val": [0, 0, 0]})
+                total = sources.setdefault(source, {"train": [0] * len(COUNTS), "val": [0] * len(COUNTS)})
                 total[split] = [a + b for a, b in zip(total[split], count)]
     if not any(counts["train"][0] for counts in sources.values()):
         raise UserError(f"no documents for training in {', '.join(settings.sources)}; see {out / 'dropped.jsonl'}")
-    named = ("documents", "bytes", "tokens")
     manifest = {
         "tokenizer": tokenizer.fingerprint,
         "vocab_size": tokenizer.vocab_size,
         "seconds": round(time.time() - start, 3),
         "sources": {
             source: {
-                **{split: dict(zip(named, count)) for split, count in splits.items()},
+                **{split: dict(zip(COUNTS, count)) for split, count in splits.items()},
                 "dropped": dropped.get(source, {}),
             }
             for source, splits in sources.items()
         },
         "splits": {
-            split: {name: sum(counts[split][i] for counts in sources.values()) for i, name in enumerate(named)}
+            split: {name: sum(counts[split][i] for counts in sources.values()) for i, name in enumerate(COUNTS)}
             for split in ("train", "val")
         },
         "files": [file for shard in shards for file in shard["files"]],
@@ -301,21 +338,28 @@ def write_manifest(settings, tokenizer, out, start, shards, dropped):
         "settings": asdict(settings),
         "made_by": configurator.made_by(),
     }
-    for stale in {*out.glob("train_*.bin"), *out.glob("val_*.bin")} - {out / f["name"] for f in manifest["files"]}:
+    for stale in {*out.glob("train_*.bin"), *out.glob("val_*.bin")} - kept_files(out, manifest):
         stale.unlink()
     configurator.write_json(out / "manifest.json", manifest)
     (out / "progress.json").unlink(missing_ok=True)
     print_table(manifest, out)
 
 
+def kept_files(out, manifest):
+    files = [file for entry in manifest["files"] for file in (entry, entry.get("mask"))]
+    return {out / file["name"] for file in files if file}
+
+
 def print_table(manifest, out):
-    print(f"\n{'source':<28}{'split':<7}{'documents':>11}{'bytes':>16}{'tokens':>15}{'bytes/token':>13}  dropped")
+    print(
+        f"\n{'source':<28}{'split':<7}{'documents':>11}{'bytes':>16}{'tokens':>15}{'counted':>15}{'bytes/token':>13}  dropped"
+    )
     for source, counts in manifest["sources"].items():
         dropped = ", ".join(f"{n:,} {rule}" for rule, n in sorted(counts["dropped"].items())) or "none"
         for split in ("train", "val"):
             c = counts[split]
             print(
-                f"{source[-27:]:<28}{split:<7}{c['documents']:>11,}{c['bytes']:>16,}{c['tokens']:>15,}"
+                f"{source[-27:]:<28}{split:<7}{c['documents']:>11,}{c['bytes']:>16,}{c['tokens']:>15,}{c['counted']:>15,}"
                 f"{c['bytes'] / max(1, c['tokens']):>13.3f}  {dropped if split == 'train' else ''}"
             )
     if any(counts["dropped"] for counts in manifest["sources"].values()):

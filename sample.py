@@ -42,7 +42,8 @@ def main(s):
     model, tokenizer, _ = checkpoint.load_model(s.checkpoint, s.device)
     model.eval().to(torch.float32 if s.device == "cpu" else torch.bfloat16)
     if s.chat:
-        prompt = tokenizer.render([{"role": "user", "content": s.prompt}], generation_prompt=True)[0]
+        request = [{"role": "user", "content": s.prompt}]
+        prompt = [tokenizer.eot, *tokenizer.render(request, generation_prompt=True)[0]]
     elif s.suffix:
         prompt = tokenizer.render_gap(s.prompt, s.suffix)
     else:

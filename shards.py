@@ -107,6 +107,7 @@ class Shards:
     def __init__(self, folder, split):
         self.folder, self.manifest = Path(folder), read_manifest(folder)
         files = [f for f in self.manifest["files"] if f["split"] == split]
+        self.key = files[0]["sha256"][:16] if files else ""  # names the content, wherever the folder lies
         self.has_mask = any("mask" in entry for entry in files)
         self.parts, self.masks = [], []
         for entry in files:
@@ -191,7 +192,7 @@ def load_tokenizer(folders):
 
 
 def describe_foreign(folder, tokenizer):
-    """(manifest entry, [documents, bytes, tokens]) of shards written by llm.c or modded-nanogpt: *train*.bin, *val*.bin."""
+    """(manifest entry, [documents, bytes, tokens, counted]) of shards written by llm.c or modded-nanogpt: *train*.bin, *val*.bin."""
     described = []
     paths = [path for path in sorted(Path(folder).glob("*.bin")) if not path.name.endswith(".mask.bin")]
     for path in tqdm(paths, desc="reading shards", unit="file"):
@@ -205,5 +206,7 @@ def describe_foreign(folder, tokenizer):
         if len(counts) > tokenizer.vocab_size:
             raise UserError(f"{path} holds token {len(counts) - 1}, outside the tokenizer's {tokenizer.vocab_size:,}")
         entry = {"split": split, "name": path.name, "tokens": n_tokens, **file_entry(path)}
-        described.append((entry, [int(counts[tokenizer.eot]), int(counts @ tokenizer.byte_lengths()), n_tokens]))
+        described.append(
+            (entry, [int(counts[tokenizer.eot]), int(counts @ tokenizer.byte_lengths()), n_tokens, n_tokens])
+        )
     return described

@@ -38,6 +38,16 @@ MAX_VOCAB = 65_536  # a token is stored as a uint16
 ROLES = ("system", "user", "assistant")
 
 
+def complete_request(prompt):
+    """How a chat model is asked to complete a function: in instruction data and in the evaluation alike."""
+    return f"Complete this function:\n{fenced(prompt, 'python')}"
+
+
+def fenced(code, language):
+    """Code as it stands in a chat."""
+    return f"```{language}\n{code.rstrip()}\n```"
+
+
 class Tokenizer:
     """encode, decode and render. Made by load(), from_bpe() or from_sentencepiece()."""
 

@@ -52,10 +52,11 @@ class Problem:
     detail: str = ""
 
 
-def read(source):
-    """Yield the Documents and Problems of a source. Raises UserError where the source itself is not there."""
+def read(source, parse=None):
+    """Yield the Documents and Problems of a source. Raises UserError where the source itself is not there.
+    parse(record, where) makes a Document of a record; given, other files than those of records are not read."""
     if source.startswith("hf:"):
-        yield from read_hub(source[3:])
+        yield from read_hub(source[3:], parse or from_record)
         return
     root = stdlib_folder() if source == "stdlib" else Path(source)
     if not root.exists():
@@ -63,7 +64,7 @@ def read(source):
     for path in walk(root, skip=STDLIB_SKIP if source == "stdlib" else ()):
         where = path.relative_to(root).as_posix() if root.is_dir() else path.name
         if source != "stdlib" or path.suffix == ".py":
-            yield from read_file(path, where)
+            yield from read_file(path, where, parse)
 
 
 # The library proper: its test suites are not shipped everywhere, and site-packages is other people's.
@@ -84,13 +85,13 @@ def walk(root, skip=()):
         yield from (Path(folder, name) for name in sorted(names) if not name.startswith("."))
 
 
-def read_file(path, where):
+def read_file(path, where, parse=None):
     name = path.name.lower()
     if name.endswith(RECORDS):
-        lines = read_parquet(path, where) if name.endswith(".parquet") else read_json(path, where)
+        lines = read_parquet(path, where, parse is None) if name.endswith(".parquet") else read_json(path, where)
         for item in lines:
-            yield item if isinstance(item, Problem) else from_record(*item)
-    elif path.suffix.lower() in TEXT:
+            yield item if isinstance(item, Problem) else (parse or from_record)(*item)
+    elif path.suffix.lower() in TEXT and parse is None:
         yield from read_text(path, where)
     else:
         yield Problem(where, "unknown_format", path.suffix)
@@ -223,13 +224,14 @@ class ZstdLines:
         raise zlib.error("a JSON array in a .zst file is not supported: use one record per line")
 
 
-def read_parquet(path, where):
+def read_parquet(path, where, known_columns):
+    """(record, where:row) of a parquet file; known_columns reads no others than those in FIELDS."""
     parquet = optional("pyarrow.parquet", ".parquet files")
     row = 0
     try:
         with parquet.ParquetFile(path) as table:
             wanted = {name for names in FIELDS.values() for name in names}
-            columns = [name for name in table.schema_arrow.names if name in wanted]
+            columns = [name for name in table.schema_arrow.names if name in wanted] if known_columns else None
             for batch in table.iter_batches(batch_size=256, columns=columns):
                 for record in batch.to_pylist():
                     row += 1
@@ -238,14 +240,14 @@ def read_parquet(path, where):
         yield Problem(f"{where}:{row + 1}", "truncated", str(error))
 
 
-def read_hub(name):
+def read_hub(name, parse):
     """Stream the train split of a hub data set; data_dir picks a part, such as a language of bigcode/starcoderdata."""
     datasets = optional("datasets", "hub data sets")
     name, _, data_dir = name.partition(":")
     try:
         stream = datasets.load_dataset(name, data_dir=data_dir or None, split="train", streaming=True)
         for row, record in enumerate(stream, 1):
-            yield from_record(record, f"{name}:{row}")
+            yield parse(record, f"{name}:{row}")
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {name!r} from the hub: {error}") from None
 

@@ -1,6 +1,6 @@
 """Python exercises without end: functions composed from small typed operations, each with docstring, solution, tests.
 
-    python -m corpus.exercises --out_dir=data/exercises          documents.jsonl, chats.jsonl, problems.jsonl
+    python corpus/exercises.py --out_dir=data/exercises          documents.jsonl, chats.jsonl, problems.jsonl
 
 The idea is phi-1's (arXiv:2306.11644), the generator is ours and needs no other model: a program is a chain of
 operations, each of which knows several ways to be said and to be written (corpus/operations.py). What
@@ -15,15 +15,20 @@ import json
 import os
 import random
 import re
+import sys
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import configurator
 from configurator import UserError
 from corpus.operations import VERBS
 from corpus.programs import FAMILIES, random_input
+from tokenizer import complete_request, fenced
 
 
 @dataclass
@@ -32,6 +37,7 @@ class Settings:
     documents: int = 50_000  # exercises as textbook pages
     chats: int = 15_000  # exercises as conversations
     problems: int = 300  # exercises as test problems, the same number from every family
+    num_workers: int = 0  # processes; 0 = one per core; the files do not depend on it
     seed: int = 1337  # another seed, other exercises; the split by composition stays
 
 
@@ -92,28 +98,40 @@ def load(body, name, argument):
 
 
 def worked_examples(draft, name, rng, count):
-    """[(argument, result)], or None where the bodies disagree, a result is large, or most results are alike."""
+    """[(argument, result)], or None where the bodies disagree, most results are alike, or too few are fit to be shown."""
     functions = [load(body, name, draft.argument) for body in dict.fromkeys(draft.styles)]
     examples = {}
-    for _ in range(4 * count):
+    for _ in range(5 * count):
         argument = random_input(rng, draft.kind, draft.constants, short=len(examples) < 2)
-        results = [repr(function(argument)) for function in functions]
-        if len(set(results)) > 1 or too_large(functions[0](argument)):
+        results = [function(argument) for function in functions]
+        if len({repr(result) for result in results}) > 1:
             return None
-        examples[repr(argument)] = (argument, functions[0](argument))
+        if not unsuitable(argument) and not unsuitable(results[0]):
+            examples[repr(argument)] = (argument, results[0])
         if len(examples) == count:
             break
-    commonest = collections.Counter(repr(result) for _, result in examples.values()).most_common(1)[0][1]
-    if len(examples) < count or commonest > (count + 1) // 2:
+    commonest = collections.Counter(repr(result) for _, result in examples.values()).most_common(1)
+    if len(examples) < count or commonest[0][1] > (count + 1) // 2:
         return None
     return sorted(examples.values(), key=lambda example: not example[1])  # one that shows something comes first
 
 
-def too_large(value):
+def unsuitable(value):
+    """Whether a value is too large for an example, or holds a list as benchmarks are full of them: evenly spaced numbers,
+    four digits in a row, three at the end, or only two."""
     if isinstance(value, dict):
-        return any(map(too_large, value.values()))
+        return any(map(unsuitable, value.values()))
     if isinstance(value, list):
-        return len(value) > 12 or any(map(too_large, value))
+        numbers = value if all(type(x) is int for x in value) else []
+        even = [b - a == c - b for a, b, c in zip(numbers, numbers[1:], numbers[2:])]
+        digits = "".join("d" if -10 < x < 10 else "-" for x in numbers)
+        common = (
+            any(a == b == c for a, b, c in zip(numbers, numbers[1:], numbers[2:]))
+            or even in ([True], [True, True])
+            or (True, True) in zip(even, even[1:])
+        )
+        common = common or "dddd" in digits or digits.endswith("ddd") or digits == "dd"
+        return common or len(value) > 12 or any(map(unsuitable, value))
     return len(value) > 60 if isinstance(value, str) else abs(value) > LARGEST
 
 
@@ -154,7 +172,8 @@ def document(e, rng):
     if rng.random() < 0.5:
         return function
     argument, result = e.examples[0]
-    steps = " -> ".join(literal(value) for value in [argument, *(e.trace or [result])])
+    shown = [argument, *e.trace] if e.trace and not any(map(unsuitable, e.trace)) else [argument, result]
+    steps = " -> ".join(map(literal, shown))
     explanation = f"# {EXPLANATIONS[e.family]}\n\n"
     return f"{explanation}{function}\n# {e.entry_point}({literal(argument)}): {steps}\n"
 
@@ -182,10 +201,13 @@ def chat(e, rng):
         ]
     )
     plain, *others = dict.fromkeys(e.bodies)
-    messages = [("user", request), ("assistant", fenced(f"{e.signature}\n{plain}"))]
+    messages = [("user", request), ("assistant", fenced(f"{e.signature}\n{plain}", "python"))]
     turn = rng.random()
     if turn < 0.1 and others:
-        messages += [("user", "Write it with plain loops."), ("assistant", fenced(f"{e.signature}\n{others[0]}"))]
+        messages += [
+            ("user", "Write it with plain loops."),
+            ("assistant", fenced(f"{e.signature}\n{others[0]}", "python")),
+        ]
     elif turn < 0.2:
         value, result = e.examples[1]
         messages += [
@@ -193,15 +215,6 @@ def chat(e, rng):
             ("assistant", f"`{e.entry_point}({literal(value)})` returns `{literal(result)}`."),
         ]
     return [{"role": role, "content": content} for role, content in messages]
-
-
-def complete_request(prompt):
-    """How a chat model is asked to complete a function; evaluation/pass_at_k.py asks in the same words."""
-    return f"Complete this function:\n{fenced(prompt)}"
-
-
-def fenced(code):
-    return f"```python\n{code.rstrip()}\n```"
 
 
 def problem(e, number):
@@ -221,31 +234,33 @@ def problem(e, number):
     }
 
 
+def record(view, seed, i):
+    """The i-th line of a view: exercises of all families in turn."""
+    family = list(FAMILIES)[i % len(FAMILIES)]
+    e = exercise(family, f"{view}{i // len(FAMILIES)}", seed, test=view == "problems")
+    rng = random.Random(f"{view}|{i}|{seed}")
+    if view == "documents":
+        return {"id": f"documents/{i}", "text": document(e, rng)}
+    if view == "chats":
+        return {"id": f"chats/{i}", "messages": chat(e, rng)}
+    return problem(e, i // len(FAMILIES))
+
+
 def main(s):
-    families = list(FAMILIES)
+    if min(s.documents, s.chats, s.problems, s.num_workers) < 0:
+        raise UserError("documents, chats, problems and num_workers must not be negative")
     out = Path(s.out_dir)
     out.mkdir(parents=True, exist_ok=True)
-
-    def view(name, count, test, make):
-        """Write one file: exercises of all families in turn."""
-        with open(out / f"{name}.tmp", "w", encoding="utf-8") as f:
-            for i in tqdm(range(count), desc=name, unit="exercise"):
-                e = exercise(families[i % len(families)], f"{name}{i // len(families)}", s.seed, test)
-                f.write(json.dumps(make(e, i), ensure_ascii=False) + "\n")
-        os.replace(out / f"{name}.tmp", out / f"{name}.jsonl")
-
-    def choices(name, i):
-        return random.Random(f"{name}|{i}|{s.seed}")
-
-    view(
-        "documents",
-        s.documents,
-        False,
-        lambda e, i: {"id": f"documents/{i}", "text": document(e, choices("documents", i))},
-    )
-    view("chats", s.chats, False, lambda e, i: {"id": f"chats/{i}", "messages": chat(e, choices("chats", i))})
-    view("problems", s.problems, True, lambda e, i: problem(e, i // len(families)))
+    with ProcessPoolExecutor(s.num_workers or os.cpu_count()) as pool:
+        for view in ("documents", "chats", "problems"):
+            count, path = getattr(s, view), out / f"{view}.jsonl"
+            records = pool.map(partial(record, view, s.seed), range(count), chunksize=200)
+            with open(path.with_suffix(".tmp"), "w", encoding="utf-8") as f:
+                for line in tqdm(records, total=count, desc=view, unit="exercise"):
+                    f.write(json.dumps(line, ensure_ascii=False) + "\n")
+            os.replace(path.with_suffix(".tmp"), path)
     configurator.write_json(out / "made_by.json", {"settings": asdict(s), "made_by": configurator.made_by()})
+    print(f"{s.documents:,} documents, {s.chats:,} chats, {s.problems:,} problems -> {out}")
 
 
 if __name__ == "__main__":

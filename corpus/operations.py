@@ -42,7 +42,7 @@ LIST_STEPS = [
     ("alternate", ("keep every second {x}", "take every other {x}"), "{v}[::2]"),
     ("append", ("append {k} at the end", "put {k} at the end"), "{v} + [{k}]"),
     ("prepend", ("put {k} in front", "insert {k} at the start"), "[{k}] + {v}"),
-    ("gaps", ("take the differences between neighbours", "replace the {vs} by the differences of neighbours"), "[b - a for a, b in zip({v}, {v}[1:])]"),
+    ("gaps", ("take the differences between neighbours", "replace the {vs} by the differences of neighbours"), "[after - before for before, after in zip({v}, {v}[1:])]"),
 ]  # fmt: skip
 LIST_ENDS = [
     ("list", ("return the {vs}", "return what is left", "return the resulting list"), "{v}"),
@@ -111,9 +111,9 @@ TABLE_ENDS = [
     ("swap", ("return a dict from {x} to name", "swap names and {vs} and return the dict"), "{{x}: name for name, {x} in {v}.items()}"),
 ]  # fmt: skip
 DIGIT_STEPS = [
-    ("digit_sum", ("add up its digits", "replace it by the sum of its digits"), "sum(int(digit) for digit in str(abs({v})))"),
+    ("digit_sum", ("add up its digits", "replace it by the sum of its digits"), "sum(int(figure) for figure in str(abs({v})))"),
     ("digit_reverse", ("reverse its digits", "read its digits backwards"), "int(str(abs({v}))[::-1])"),
-    ("digit_largest", ("take its largest digit", "replace it by its largest digit"), "max(int(digit) for digit in str(abs({v})))"),
+    ("digit_largest", ("take its largest digit", "replace it by its largest digit"), "max(int(figure) for figure in str(abs({v})))"),
     ("digit_count", ("count its digits", "replace it by the number of its digits"), "len(str(abs({v})))"),
 ]  # fmt: skip
 # combination: name, ways to say it, empty result, code of (here, rest)
@@ -144,9 +144,9 @@ COPIES = [
 
 PLURALS = "prices scores sizes marks ages costs points levels weights speeds heights grades".split()
 VERBS = "select compute make build find get process update check measure prepare collect adjust derive handle".split()
-TEXTS = "text line title message label phrase".split()
+TEXTS = "heading line title message label phrase".split()
 TABLES = "stock ledger budget roster basket register".split()
 NUMBERS = "number amount code width total count".split()
 STATES = "level balance energy fuel health stack".split()
-WORDS = "red apple green tree Blue river Stone cat Moon seven house Light bird old King snow 4 12 sun Gold".split()
+WORDS = "maple apple harbor tree Velvet river Stone tiger Comet seven Window Lantern Bridge ocean King snow route66 7b sun Gold".split()
 NAMES = "Ann Bob Cleo Dan Eva Finn Gina Hugo Ida Jonas Karla Leo Maria Nils Olga".split()

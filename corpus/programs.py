@@ -116,7 +116,7 @@ def pipeline(rng, draw, argument, kind, steps, end, opening=""):
             v = n
         return "".join(f"    {line}\n" for line in [*lines, "return " + fill(end, v=v)])
 
-    names = rng.sample(["kept", "result", "changed", "found", "output"], 4)
+    names = rng.sample(["kept", "chosen", "changed", "found", "output"], 4)
     phrases = [step.phrase for step in steps] + [end[1]]
     return Draft(
         [step.name for step in steps] + [end[0]],
@@ -219,7 +219,15 @@ def dicts(rng):
 def numbers(rng):
     n, draw, used, steps = rng.choice(NUMBERS), Drawer(rng), set(), []
     if rng.random() < 0.3:  # a range and then a list
-        opening = Step("range", f"take the whole numbers from 1 to {n}", "{n} = list(range(1, {v} + 1))")
+        first, step = rng.randint(1, 9), rng.randint(2, 6)
+        draw.constants += [first, step]
+        said = rng.choice(
+            (
+                f"count from {first} to {n} in steps of {step}",
+                f"take every whole number from {first} to {n} in steps of {step}",
+            )
+        )
+        opening = Step("range", said, f"{{n}} = list(range({first}, {{v}} + 1, {step}))")
         steps = list_steps(rng, draw, "value", "values", rng.choice((1, 2)))
         return pipeline(rng, draw, n, "small", [opening, *steps], draw(LIST_ENDS, x="value", vs="values"))
     for _ in range(rng.choice((1, 2, 2, 3))):
@@ -355,7 +363,7 @@ def random_input(rng, kind, constants, short):
     if kind == "number":
         return max(0, rng.randint(0, 400) if rng.random() < 0.6 else number(rng, constants))
     if kind == "small":
-        return rng.randint(4, 9) if short else rng.randint(0, 20)
+        return rng.randint(10, 25) if short else rng.randint(0, 40)
     if kind == "ints":
         return [number(rng, constants) for _ in range(n)]
     if kind == "nested":

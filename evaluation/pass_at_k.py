@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 
 from configurator import UserError
+from tokenizer import complete_request
 
 # How base models are cut off after the function: the lists of bigcode-evaluation-harness (its tasks humaneval and mbpp).
 HUMANEVAL_STOP = ("\nclass", "\ndef", "\n#", "\n@", "\nprint", "\nif", "\n```", "<file_sep>")
@@ -96,11 +97,6 @@ def from_mbpp(record):
         },
         solution=record["code"],
     )
-
-
-def complete_request(prompt):
-    """How a chat model is asked to complete a function."""
-    return f"Complete this function:\n```python\n{prompt.rstrip()}\n```"
 
 
 def code_in(reply):

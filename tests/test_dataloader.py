@@ -1,4 +1,4 @@
-"""Batches: exact proportions, each window once per epoch, the same for any number of processes and from any step."""
+"""Batches: exact proportions, each row once per epoch, the same for any number of processes and from any step."""
 
 from collections import Counter
 
@@ -8,7 +8,8 @@ import pytest
 from configurator import UserError
 from model import IGNORE
 from shards import Shards
-from training.dataloader import Mixture, Quotas, parse_mixture, validation_rows
+from tokenizer import SPECIAL_TOKENS
+from training.dataloader import Mixture, Quotas, best_fit, parse_mixture, validation_rows
 
 
 @pytest.mark.parametrize(
@@ -41,26 +42,80 @@ def test_quotas_need_no_history():
 
 def mixture(workdir, **changes):
     folder = str(workdir / "data/shards")
-    options = dict(mixture=[(folder, 1.0)], block_size=32, batch_size=6, seed=3)
+    options = dict(mixture=[(folder, 1.0)], block_size=32, batch_size=6, seed=3, eot=EOT)
     return Mixture(**{**options, **changes})
 
 
+EOT = 320 - len(SPECIAL_TOKENS)  # of the fixture's vocabulary
+
+
+def stream(workdir, split="train"):
+    return Shards(workdir / "data/shards", split).tokens(0, 1 << 40)
+
+
 def test_each_window_is_read_once_per_epoch_and_epochs_differ(workdir):
-    data = mixture(workdir, batch_size=1)
-    n = data.n_windows[0]
-    epochs = [[data.rows(step)[0][1] for step in range(epoch * n, (epoch + 1) * n)] for epoch in range(3)]
-    for starts in epochs:
-        assert len(set(starts)) == n and all(b - a == 32 for a, b in zip(sorted(starts), sorted(starts)[1:]))
-        assert 0 <= min(starts) < 32 and max(starts) + 33 <= len(data.sources[0])
-    assert epochs[0] != epochs[1] and len({min(starts) for starts in epochs}) > 1, "another order, another cut"
+    data, tokens = mixture(workdir, batch_size=1), stream(workdir).tolist()
+    text = "".join(map(chr, tokens))
+    n = data.sources[0].n_rows
+    epochs = []
+    for epoch in range(3):
+        rows = [data.batch(step) for step in range(epoch * n, (epoch + 1) * n)]
+        places = []
+        for ids, targets in rows:
+            assert np.array_equal(ids[0, 1:], targets[0, :-1]), "the target is the next token"
+            places.append(text.index("".join(map(chr, [*ids[0], targets[0, -1]]))))
+        assert all(b - a == 32 for a, b in zip(sorted(places), sorted(places)[1:])), "windows that follow each other"
+        epochs.append(places)
+    assert epochs[0] != epochs[1] and len({min(places) for places in epochs}) > 1, "another order, another cut"
 
 
-def test_targets_are_the_next_tokens(workdir):
-    data = mixture(workdir)
-    tokens = Shards(workdir / "data/shards", "train").tokens(0, 1 << 40)
-    ids, targets = data.batch(4)
-    for (_, start), x, y in zip(data.rows(4), ids, targets):
-        assert np.array_equal(x, tokens[start : start + 32]) and np.array_equal(y, tokens[start + 1 : start + 33])
+@pytest.mark.parametrize("block_size", [32, 4096])
+def test_packed_rows_hold_every_token_once_and_whole_documents(workdir, block_size):
+    data, tokens = mixture(workdir, batch_size=1, best_fit=True, block_size=block_size), stream(workdir)
+    packed = data.sources[0]
+    rows = [packed.row(n) for n in range(packed.n_rows)]
+    pairs = Counter((int(x), int(y)) for ids, targets in rows for x, y in zip(ids, targets) if y != IGNORE)
+    assert pairs == Counter(zip(tokens.tolist(), [*tokens[1:].tolist(), EOT])), "each token and the one after it, once"
+    if block_size == 4096:  # longer than every document: none is cut
+        documents = Counter(tuple(d) for d in np.split(tokens, np.flatnonzero(tokens == EOT))[1:])
+        packed_documents = Counter()
+        for ids, targets in rows:
+            counted = ids[: np.flatnonzero(targets != IGNORE)[-1] + 1]
+            packed_documents.update(tuple(d) for d in np.split(counted, np.flatnonzero(counted == EOT))[1:])
+        assert packed_documents == documents
+        assert len(rows) <= 1.05 * len(tokens) / block_size + 1
+    second = [packed.row(packed.n_rows + n)[0] for n in range(packed.n_rows)]
+    assert not all(np.array_equal(a, b) for (a, _), b in zip(rows, second)), "another arrangement"
+
+
+def test_only_the_beginning_of_a_row_may_continue_a_document(workdir):
+    packed = mixture(workdir, best_fit=True).sources[0]
+    for row in packed.arrange(0):
+        for piece in row[1:]:
+            assert packed.shards.tokens(int(packed.starts[piece]), 1)[0] == EOT
+
+
+def test_best_fit_against_brute_force():
+    random = np.random.default_rng(0)
+    for _ in range(50):
+        lengths = random.integers(1, 40, 60).tolist()
+        rows = best_fit(lengths, [False] * 60, 40)
+        brute = []
+        for length in lengths:
+            free = [(40 - sum(row), i) for i, row in enumerate(brute) if 40 - sum(row) >= length]
+            if free:
+                brute[min(free)[1]].append(length)
+            else:
+                brute.append([length])
+        assert sorted(i for row in rows for i in row) == list(range(60))
+        assert sorted(sum(lengths[i] for i in row) for row in rows) == sorted(map(sum, brute))
+
+
+def test_a_later_stage_reads_on_where_the_one_before_stopped(workdir):
+    first, whole = mixture(workdir), mixture(workdir)
+    later = mixture(workdir, read_before=first.rows_read(5))
+    for step in range(4):
+        assert np.array_equal(later.batch(step)[0], whole.batch(5 + step)[0])
 
 
 def test_processes_share_out_the_global_batch(workdir):
@@ -81,7 +136,7 @@ def test_batches_are_a_function_of_seed_and_step(workdir):
 def test_every_source_of_a_mixture_has_its_own_epochs(workdir):
     folder = str(workdir / "data/shards")
     data = mixture(workdir, mixture=[(folder, 2 / 3), (folder, 1 / 3)])
-    n = data.n_windows[0]
+    n = data.sources[0].n_rows
     rows = [row for step in range(3 * n // 6) for row in data.rows(step)]
     counts = Counter(source for source, _ in rows)
     assert counts[0] == 2 * counts[1]
@@ -92,11 +147,11 @@ def test_every_source_of_a_mixture_has_its_own_epochs(workdir):
 def test_validation_counts_every_token_once(workdir):
     val = Shards(workdir / "data/shards", "val")
     tokens = val.tokens(0, 1 << 40)
-    ids, targets = validation_rows(val, 32, 0)
+    ids, targets = validation_rows(val, 32, 0, EOT)
     assert np.array_equal(targets[targets != IGNORE], tokens[1:]) and np.array_equal(
         ids[targets != IGNORE], tokens[:-1]
     )
-    assert (validation_rows(val, 32, 50)[1] != IGNORE).sum() == 50
+    assert (validation_rows(val, 32, 50, EOT)[1] != IGNORE).sum() == 50
 
 
 def test_mixtures_are_parsed_and_mistakes_named(workdir):

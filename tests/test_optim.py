@@ -19,6 +19,9 @@ WSD = TrainSettings(lr=1.0, max_steps=1000, warmup_steps=100, decay_steps=200, d
         (WSD, {0: 0.01, 99: 1.0, 100: 1.0, 799: 1.0, 800: 1.0, 900: 0.5, 999: 0.005}),
         (replace(WSD, decay_shape="1-sqrt"), {800: 1.0, 850: 0.5, 900: 1 - 0.5**0.5, 999: 1 - 0.995**0.5}),
         (replace(WSD, min_lr_fraction=0.1), {0: 0.01, 500: 1.0, 900: 0.55}),
+        (replace(WSD, decay_shape="cosine"), {800: 1.0, 850: 0.5 * (1 + 0.5**0.5), 900: 0.5}),
+        (replace(WSD, decay_shape="exponential", min_lr_fraction=0.1), {800: 1.0, 900: 0.1**0.5, 1000: 0.1}),
+        (replace(WSD, decay_shape="inverse", min_lr_fraction=0.1), {800: 1.0, 900: 1 / 5.5, 1000: 0.1}),
         (replace(WSD, decay_steps=0), {0: 0.01, 99: 1.0, 999: 1.0}),
         (
             replace(WSD, schedule="cosine", decay_steps=0),
@@ -32,9 +35,19 @@ def test_golden_values(settings, golden):
         assert lr_at(step, settings) == pytest.approx(value, abs=1e-12)
 
 
-@pytest.mark.parametrize("shape, area", [("linear", 1 / 2), ("1-sqrt", 1 / 3)])
-def test_area_under_the_decay(shape, area):
-    s = replace(WSD, decay_shape=shape)
+@pytest.mark.parametrize(
+    "shape, floor, area",
+    [
+        ("linear", 0, 1 / 2),
+        ("cosine", 0, 1 / 2),
+        ("1-sqrt", 0, 1 / 3),
+        ("exponential", 0.1, 0.391),
+        ("exponential", 0.01, 0.215),
+        ("inverse", 0.1, 0.256),
+    ],
+)
+def test_area_under_the_decay(shape, floor, area):
+    s = replace(WSD, decay_shape=shape, min_lr_fraction=floor)
     assert sum(lr_at(step, s) for step in range(800, 1000)) / 200 == pytest.approx(area, abs=1 / 200)
 
 
@@ -45,6 +58,8 @@ def test_area_under_the_decay(shape, area):
         {"decay_shape": "x"},
         {"warmup_steps": 900},
         {"decay_steps": -1},
+        {"decay_shape": "exponential"},
+        {"decay_shape": "inverse", "min_lr_fraction": 0.0},
         {"max_steps": 0, "warmup_steps": 0, "decay_steps": 0},
     ],
 )

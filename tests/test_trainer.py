@@ -13,7 +13,8 @@ from model import IGNORE, ModelConfig, Transformer
 from training import checkpoint, hardware
 from training.hardware import Machine
 from training.optim import make_optimizers
-from training.trainer import TrainSettings, batch_shape, evaluate, train_step
+from training.stage import evaluate
+from training.trainer import TrainSettings, batch_shape, train_step
 
 MACHINE = Machine(0, 1, torch.device("cpu"), torch.float32)
 CONFIG = dict(vocab_size=320, block_size=32, n_layer=2, n_head=2, n_kv_head=1, n_embd=32)

@@ -155,20 +155,26 @@ def best_fit(lengths, openers, capacity):
 
 
 class Mixture:
-    """batch(step) over training shards. mixture: [(folder, share)]; batch_size is in rows, over all processes;
-    best_fit packs texts too. read_before: how many rows of each folder an earlier stage has read."""
+    """batch(step) over training shards. mixture: [(folder, share)]; a share of None is the folder's share of all rows.
+    batch_size is in rows, over all processes; best_fit packs texts too. read_before, from an earlier stage's rows_read:
+    where in each folder to go on."""
 
     def __init__(self, mixture, block_size, batch_size, seed, eot, best_fit=False, read_before={}):
         self.shards = [Shards(folder, "train") for folder, _ in mixture]
-        self.quotas = Quotas([share for _, share in mixture], batch_size)
-        self.first = np.array([read_before.get(folder, 0) for folder, _ in mixture], dtype=np.int64)
+        self.first = np.array([read_before.get(shards.key, 0) for shards in self.shards], dtype=np.int64)
         self.sources = []
-        for i, shards in enumerate(self.shards):
+        for shards in self.shards:
+            own_seed = (seed, int(shards.key or "0", 16))  # the order of a folder does not depend on the others
             packed = best_fit or shards.has_mask
-            source = Packed(shards, block_size, (seed, i), eot) if packed else Windows(shards, block_size, (seed, i))
+            source = Packed(shards, block_size, own_seed, eot) if packed else Windows(shards, block_size, own_seed)
             if source.n_rows < 1:
                 raise UserError(f"{shards.folder} holds {len(shards):,} training tokens: too few for {block_size=}")
             self.sources.append(source)
+        self.n_rows = np.array([source.n_rows for source in self.sources])
+        shares = [
+            self.n_rows[i] / self.n_rows.sum() if share is None else share for i, (_, share) in enumerate(mixture)
+        ]
+        self.quotas = Quotas(shares, batch_size)
 
     def rows(self, step):
         """[(source, number of the row since the start of training)] in the global batch of a step."""
@@ -187,12 +193,12 @@ class Mixture:
         return np.stack([ids for ids, _ in pairs]), np.stack([targets for _, targets in pairs])
 
     def rows_read(self, step):
-        """{folder: how many of its rows have been read before a step}, to be continued from by a later stage."""
-        return {str(s.folder): int(n) for s, n in zip(self.shards, self.quotas(step)[0] + self.first)}
+        """{Shards.key: how many of its rows have been read before a step}, for a later stage to go on from."""
+        return {shards.key: int(n) for shards, n in zip(self.shards, self.quotas(step)[0] + self.first)}
 
     def epochs(self, step):
         """How often each source has been read before a step, counted from this stage's start."""
-        return self.quotas(step)[0] / np.array([source.n_rows for source in self.sources])
+        return self.quotas(step)[0] / self.n_rows
 
 
 def validation_rows(shards, block_size, max_tokens, eot):

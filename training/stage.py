@@ -48,7 +48,13 @@ def load_weights(config, folder, machine, tokenizer, meta):
     return model
 
 
-def run(s, machine, model, tokenizer, data, val_shares, warm_start=None):
+def val_shares(val, mixture):
+    """[(folder, weight)] to validate on: the folders of val, "a,b", alike, or else those of the mixture."""
+    folders = [folder for folder in val.split(",") if folder]
+    return [(folder, 1 / len(folders)) for folder in folders] or mixture
+
+
+def run(s, machine, model, tokenizer, data, val_shares, warm_start=None, note={}):
     """Train model on data, a Mixture, and say what was reached. val_shares: [(folder, weight in the mean)]."""
     check_schedule(s)
     if s.verify and machine.is_main:
@@ -68,7 +74,7 @@ def run(s, machine, model, tokenizer, data, val_shares, warm_start=None):
         validation(s, machine, tokenizer, val_shares),
         peak,
         warm_start,
-        lambda step: {"rows_read": data.rows_read(step)},
+        lambda step: {"rows_read": data.rows_read(step), **note},
     )
     if metrics and machine.is_main:
         for folder, m in metrics["sources"].items():
@@ -126,6 +132,9 @@ def print_plan(s, machine, model, data, micro_batch, peak, origin):
     memory = hardware.memory_estimate(
         model.config, n_params, micro_batch, s.optimizer, 4 if machine.dtype == torch.float32 else 2
     )
+    left_out = sum(getattr(source, "n_left_out", 0) for source in data.sources)
+    if left_out:
+        print(f"{left_out} conversations are left out: not one answer ends within block_size={s.block_size}")
     epochs = ", ".join(f"{source.folder} {n:.2f}" for source, n in zip(data.shards, data.epochs(s.max_steps)))
     print(
         f"""

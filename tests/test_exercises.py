@@ -1,0 +1,180 @@
+"""The exercises: every solution passes, nearly every mutant fails, no composition is on both sides of the split."""
+
+import ast
+import collections
+import gzip
+import io
+import json
+import os
+import random
+import re
+import signal
+import tokenize
+from pathlib import Path
+
+import pytest
+from conftest import stage
+
+from corpus.exercises import exercise, is_test
+from corpus.programs import FAMILIES
+
+DATA = Path(__file__).resolve().parent.parent.parent / "shared/data"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exercises")
+    arguments = ("--documents=1200", "--chats=600", "--problems=120", "--num_workers=1")
+    stage("corpus/exercises.py", f"--out_dir={folder}", *arguments, cwd=folder)
+    return folder
+
+
+def records(folder, view):
+    return [json.loads(line) for line in (folder / f"{view}.jsonl").read_text().splitlines()]
+
+
+def passes(program, test, entry_point, seconds=0.5):
+    """Whether a program passes its test, run right here: it is our own or a mutant of it."""
+
+    def alarm(*_):
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, alarm)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        scope = {}
+        exec(program + "\n" + test, scope)
+        scope["check"](scope[entry_point])
+        return True
+    except Exception:
+        return False
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_every_solution_passes_and_every_docstring_example_is_true(made):
+    for p in records(made, "problems"):
+        program = p["prompt"] + p["canonical_solution"]
+        assert passes(program, p["test"], p["entry_point"]), program
+        example = re.search(r">>> (.+)\n    (.+)\n", p["prompt"])
+        scope = {}
+        exec(program, scope)
+        assert eval(example[1], scope) == ast.literal_eval(example[2]), program
+
+
+OTHER = {
+    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Add, ast.FloorDiv: ast.Mult, ast.Mod: ast.Mult, ast.Gt: ast.LtE, ast.Lt: ast.GtE,
+    ast.GtE: ast.Lt, ast.LtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.In: ast.NotIn, ast.NotIn: ast.In,
+}  # fmt: skip
+
+
+def mutants(solution, signature):
+    """Programs that differ in one operator, comparison, constant (off by one), or lack one statement."""
+    source = f"{signature}\n{solution}"
+    n_nodes = len(list(ast.walk(ast.parse(source))))
+    for i in range(n_nodes):
+        tree = ast.parse(source)
+        node = list(ast.walk(tree))[i]
+        if isinstance(node, (ast.BinOp, ast.AugAssign)):
+            node.op = OTHER[type(node.op)]()
+        elif isinstance(node, ast.Compare):
+            node.ops = [OTHER[type(node.ops[0])]()]
+        elif isinstance(node, ast.Constant) and type(node.value) is int:
+            node.value += 1
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and len(node.value) == 1:
+            node.value = "q"
+        elif isinstance(node, ast.FunctionDef) and len(node.body) > 1:
+            for k in range(len(node.body) - 1):
+                dropped = ast.parse(source)
+                del dropped.body[0].body[k]
+                yield ast.unparse(dropped)
+            continue
+        else:
+            continue
+        yield ast.unparse(tree)
+
+
+def test_nearly_every_mutant_fails(made):
+    killed, survivors = 0, []
+    for p in records(made, "problems"):
+        signature = p["prompt"].split("\n")[0]
+        for mutant in mutants(p["canonical_solution"], signature):
+            if passes(mutant, p["test"], p["entry_point"], seconds=0.1):
+                survivors.append(mutant)
+            else:
+                killed += 1
+    assert killed > 500 and killed / (killed + len(survivors)) >= 0.95, "\n\n".join(survivors[:20])
+
+
+def test_no_composition_is_on_both_sides_of_the_split():
+    sides = {False: set(), True: set()}
+    for family in FAMILIES:
+        for test, count in ((False, 400), (True, 40)):
+            for i in range(count):
+                sides[test].add(exercise(family, i, seed=5, test=test).composition)
+    assert not sides[False] & sides[True] and all(is_test(c) for c in sides[True])
+
+
+def test_there_are_thousands_of_compositions_in_six_families(made):
+    compositions = collections.defaultdict(set)
+    for family, draw in FAMILIES.items():
+        for i in range(4000):
+            compositions[family].add(">".join(draw(random.Random(i)).operations))
+    assert len(compositions) == 6 and sum(map(len, compositions.values())) >= 5000
+    levels = {p["level"] for p in records(made, "problems")}
+    assert len(levels) >= 4 and {p["family"] for p in records(made, "problems")} == set(FAMILIES)
+
+
+def test_the_same_seed_gives_the_same_bytes_with_any_number_of_workers(made, tmp_path):
+    for name, extra in (("again", ["--num_workers=2"]), ("other", ["--seed=7", "--num_workers=2"])):
+        arguments = ["--documents=1200", "--chats=600", "--problems=120", *extra]
+        stage("corpus/exercises.py", f"--out_dir={tmp_path / name}", *arguments, cwd=tmp_path)
+    for view in ("documents", "chats", "problems"):
+        first = (made / f"{view}.jsonl").read_bytes()
+        assert (tmp_path / "again" / f"{view}.jsonl").read_bytes() == first
+        assert (tmp_path / "other" / f"{view}.jsonl").read_bytes() != first
+
+
+def test_the_three_views_are_what_they_say(made):
+    documents, chats = records(made, "documents"), records(made, "chats")
+    for record in documents:
+        compile(record["text"], "<document>", "exec")
+    assert 0.3 < sum(d["text"].startswith("# ") for d in documents) / len(documents) < 0.7, "explained ones"
+    assert {len(c["messages"]) for c in chats} == {2, 4}
+    for chat in chats:
+        assert [m["role"] for m in chat["messages"]] == ["user", "assistant"] * (len(chat["messages"]) // 2)
+    openings = {re.split(r"[:` ]", c["messages"][0]["content"])[0] for c in chats}
+    assert {"Complete", "Write", "Implement"} <= openings
+
+
+def code_tokens(text):
+    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    try:
+        return [t.string for t in tokens if t.type not in (tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.COMMENT)]  # fmt: skip
+    except (tokenize.TokenError, IndentationError):
+        return re.findall(r"\w+|[^\w\s]", text)
+
+
+def grams(text, n=10):
+    words = [word for token in code_tokens(text) for word in re.findall(r"\w+|[^\w\s]", token)]
+    return {tuple(words[i : i + n]) for i in range(len(words) - n + 1)}
+
+
+@pytest.mark.skipif(not (DATA / "humaneval").exists(), reason="needs the benchmarks' files")
+def test_no_ten_tokens_of_what_is_trained_on_are_shared_with_the_benchmarks(tmp_path):
+    benchmark = set()
+    for path, fields in (("humaneval/HumanEval.jsonl.gz", "prompt canonical_solution test"), ("mbpp/mbpp.jsonl.gz", "text code test_list")):  # fmt: skip
+        with gzip.open(DATA / path, "rt") as f:
+            for line in f:
+                record = json.loads(line)
+                parts = [record[field] for field in fields.split()]
+                for text in [parts[0] + parts[1], *parts[2:]] if "prompt" in record else [*parts[:2], *parts[2]]:
+                    benchmark |= grams(text)
+    count = int(os.environ.get("EXERCISES", 3000))  # 50000 are the demo's: minutes
+    stage("corpus/exercises.py", f"--out_dir={tmp_path}", f"--documents={count}", f"--chats={count // 3}", cwd=tmp_path)
+    texts = [d["text"] for d in records(tmp_path, "documents")]
+    texts += [p[key] for p in records(tmp_path, "problems") for key in ("prompt", "canonical_solution")]
+    texts += [m["content"] for c in records(tmp_path, "chats") for m in c["messages"]]
+    shared = {gram for text in texts for gram in grams(text) & benchmark}
+    assert not shared, [" ".join(gram) for gram in list(shared)[:20]]
