@@ -25,7 +25,7 @@ import configurator
 from configurator import UserError
 from corpus import chats
 from corpus.documents import Problem, read
-from shards import ShardWriter, describe_foreign
+from shards import ShardWriter, describe_foreign, files_of
 from tokenizer import Tokenizer
 
 
@@ -279,17 +279,12 @@ def finished_work(out, wanted):
             if state["recipe"] != wanted:
                 continue
             shards = state["shards"]
-            whole = [all(is_whole(out, file) for file in shard["files"]) for shard in shards]
+            files = [[file for entry in shard["files"] for file in files_of(entry)] for shard in shards]
+            whole = [all((out / file["name"]).stat().st_size == file["size"] for file in part) for part in files]
             return shards[: (whole + [False]).index(False)]
         except (OSError, ValueError, KeyError, TypeError):
             continue
     return []
-
-
-def is_whole(out, entry):
-    """Whether a file, and its mask where it has one, are as long as they were."""
-    files = [entry] + [entry["mask"]] * ("mask" in entry)
-    return all((out / file["name"]).stat().st_size == file["size"] for file in files)
 
 
 def adopted(out, tokenizer):
@@ -338,16 +333,12 @@ def write_manifest(settings, tokenizer, out, start, shards, dropped):
         "settings": asdict(settings),
         "made_by": configurator.made_by(),
     }
-    for stale in {*out.glob("train_*.bin"), *out.glob("val_*.bin")} - kept_files(out, manifest):
+    kept = {out / file["name"] for entry in manifest["files"] for file in files_of(entry)}
+    for stale in {*out.glob("train_*.bin"), *out.glob("val_*.bin")} - kept:
         stale.unlink()
     configurator.write_json(out / "manifest.json", manifest)
     (out / "progress.json").unlink(missing_ok=True)
     print_table(manifest, out)
-
-
-def kept_files(out, manifest):
-    files = [file for entry in manifest["files"] for file in (entry, entry.get("mask"))]
-    return {out / file["name"] for file in files if file}
 
 
 def print_table(manifest, out):

@@ -72,6 +72,11 @@ def mask_path(path):
     return path.with_suffix(".mask.bin")
 
 
+def files_of(entry):
+    """The files that an entry of the manifest describes: the shard, and its mask where it has one."""
+    return [entry, entry["mask"]] if "mask" in entry else [entry]
+
+
 def finish(file, beside, path):
     """Close a whole file and give it its name."""
     file.flush()
@@ -154,7 +159,7 @@ class Shards:
     def verify(self):
         """Compare every file with the manifest's sha256. Raises UserError naming the first that differs."""
         for entry in tqdm(self.manifest["files"], desc="verifying shards", unit="file", leave=False, delay=2):
-            for file in [entry] + [entry["mask"]] * ("mask" in entry):
+            for file in files_of(entry):
                 if sha256_file(self.folder / file["name"]) != file["sha256"]:
                     raise UserError(
                         f"{self.folder / file['name']} is damaged: its sha256 is not the manifest's; "

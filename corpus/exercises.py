@@ -118,7 +118,7 @@ def worked_examples(draft, name, rng, count):
 
 def unsuitable(value):
     """Whether a value is too large for an example, or holds a list as benchmarks are full of them: evenly spaced numbers,
-    four digits in a row, three at the end, or only two."""
+    four digits in a row, three at the end, or only two; single letters."""
     if isinstance(value, dict):
         return any(map(unsuitable, value.values()))
     if isinstance(value, list):
@@ -131,6 +131,7 @@ def unsuitable(value):
             or (True, True) in zip(even, even[1:])
         )
         common = common or "dddd" in digits or digits.endswith("ddd") or digits == "dd"
+        common = common or (len(value) > 2 and all(isinstance(x, str) and len(x) == 1 for x in value))
         return common or len(value) > 12 or any(map(unsuitable, value))
     return len(value) > 60 if isinstance(value, str) else abs(value) > LARGEST
 
@@ -167,9 +168,9 @@ def literal(value):
 
 
 def document(e, rng):
-    """A textbook page: the function, and in half of the cases what it does before and a worked example behind it."""
+    """A textbook page: the function, and in a quarter of the cases an explanation before and a worked example behind it."""
     function = f"{e.signature}\n{docstring(e)}{rng.choice(e.bodies)}"
-    if rng.random() < 0.5:
+    if rng.random() < 0.75:
         return function
     argument, result = e.examples[0]
     shown = [argument, *e.trace] if e.trace and not any(map(unsuitable, e.trace)) else [argument, result]

@@ -60,12 +60,20 @@ class Drawer:
     def __call__(self, table, besides=(), **words):
         """(name, phrase, code, ...) of a random row whose name is not in besides."""
         name, phrases, *codes = self.rng.choice([row for row in table if row[0] not in besides])
-        k = self.rng.randint(2, 9) if self.rng.random() < 0.8 else self.rng.randint(10, 30)
+        k = self.rng.randint(2, 9) if self.rng.random() < 0.6 else self.rng.randint(10, 40)
         c, d = self.rng.sample("aeorstlnid", 2)
         values = dict(k=k, m=self.rng.randint(2, 5), c=c, d=d, s=self.rng.choice("-_+/")) | self.words | words
         parts = [self.rng.choice(phrases), *codes]
         self.constants += [values[key] for key in "km" if "{" + key + "}" in "".join(parts)]
         return name, *(fill(part, **values) for part in parts)
+
+    def condition(self, x, besides=()):
+        """A row of CONDITIONS, or, in a quarter of the cases, two of them joined by and, or."""
+        first = self(CONDITIONS, besides, x=x)
+        if self.rng.random() < 0.75:
+            return first
+        second, joint = self(CONDITIONS, [*besides, first[0]], x=x), self.rng.choice(("and", "or"))
+        return tuple(f"{a} {joint} {b}" for a, b in zip(first, second))
 
 
 # -- pipelines: lists, strings, dicts and numbers are chains of steps and an end
@@ -116,7 +124,7 @@ def pipeline(rng, draw, argument, kind, steps, end, opening=""):
             v = n
         return "".join(f"    {line}\n" for line in [*lines, "return " + fill(end, v=v)])
 
-    names = rng.sample(["kept", "chosen", "changed", "found", "output"], 4)
+    names = rng.sample(["kept", "chosen", "changed", "found", "output", "rows"], 6)
     phrases = [step.phrase for step in steps] + [end[1]]
     return Draft(
         [step.name for step in steps] + [end[0]],
@@ -148,7 +156,7 @@ def say(rng, phrases, opening=""):
 
 
 def n_steps(rng):
-    return rng.choice((1, 1, 2, 2, 2, 3, 3))
+    return rng.choice((1, 2, 2, 3, 3, 4, 5))
 
 
 def list_steps(rng, draw, x, vs, count):
@@ -162,15 +170,18 @@ def list_steps(rng, draw, x, vs, count):
             steps.append(expression(row))
         elif kind == "change":
             name, phrase, code = draw(CHANGES, used, x=x, o=rng.choice((f"each {x}", f"every {x}")))
-            used.add(name)
+            used |= set(name.split())
             steps.append(shaped(CHANGE, name, phrase, x, to=code))
         else:
-            name, phrase, code = draw(CONDITIONS, used, x=x)
-            used.add(name)
+            name, phrase, code = draw.condition(x, used)
+            used |= set(name.split())
             if kind == "keep":
                 said = rng.choice(("keep the {vs} that are {p}", "keep only {vs} that are {p}"))
             else:
-                said, code = rng.choice(("remove the {vs} that are {p}", "drop all {vs} that are {p}")), f"not {code}"
+                said, code = (
+                    rng.choice(("remove the {vs} that are {p}", "drop all {vs} that are {p}")),
+                    f"not ({code})" if " and " in code or " or " in code else f"not {code}",
+                )
             steps.append(shaped(KEEP, kind + "_" + name, fill(said, vs=vs, p=phrase), x, **{"if": code}))
     return steps
 
@@ -184,7 +195,7 @@ def lists(rng):
 
 def strings(rng):
     draw, text = Drawer(rng), rng.choice(TEXTS)
-    n_text, n_word = rng.choice(((1, 0), (2, 0), (2, 0), (3, 0), (0, 1), (1, 1), (1, 1), (0, 2), (0, 2), (1, 2)))
+    n_text, n_word = rng.choice(((1, 0), (2, 0), (3, 0), (4, 0), (0, 1), (1, 1), (0, 2), (1, 2), (0, 3), (2, 2)))
     steps, used = [], set()
     for table, count in ((TEXT_STEPS, n_text), (WORD_STEPS, n_word)):
         if table is WORD_STEPS and n_word:
@@ -199,10 +210,9 @@ def strings(rng):
 def dicts(rng):
     vs, table = rng.choice(PLURALS), rng.choice(TABLES)
     x, draw, used, steps = vs[:-1], Drawer(rng), set(), []
-    for _ in range(n_steps(rng)):
-        kind = rng.choice(("keep", "change", "names"))
+    for kind in rng.sample(("keep", "change") * 3 + ("names",) * 2, n_steps(rng)):
         if kind == "keep":
-            name, phrase, code = draw(CONDITIONS, used, x=x)
+            name, phrase, code = draw.condition(x, used)
             said = rng.choice(("keep the entries whose {x} is {p}", "keep only entries with a {x} that is {p}"))
             steps.append(shaped(KEEP_ENTRY, name, fill(said, x=x, p=phrase), x, **{"if": code}))
         elif kind == "change":
@@ -211,7 +221,7 @@ def dicts(rng):
         else:
             name, phrase, code = draw(TABLE_STEPS, used)
             steps.append(shaped(KEEP_ENTRY, name, phrase, x, **{"if": code}))
-        used.add(name)
+        used |= set(name.split())
     opening = rng.choice((f"The {table} maps names to {vs}.\n", f"{capital(table)}: a dict from name to {x}.\n"))
     return pipeline(rng, draw, table, "table", steps, draw(TABLE_ENDS, x=x, vs=vs), opening)
 
@@ -228,14 +238,14 @@ def numbers(rng):
             )
         )
         opening = Step("range", said, f"{{n}} = list(range({first}, {{v}} + 1, {step}))")
-        steps = list_steps(rng, draw, "value", "values", rng.choice((1, 2)))
+        steps = list_steps(rng, draw, "value", "values", rng.choice((1, 2, 3)))
         return pipeline(rng, draw, n, "small", [opening, *steps], draw(LIST_ENDS, x="value", vs="values"))
-    for _ in range(rng.choice((1, 2, 2, 3))):
+    for _ in range(rng.choice((1, 2, 3, 3, 4))):
         kind = rng.choice(("change", "change", "digits", "if"))
         name, phrase, code = draw(DIGIT_STEPS if kind == "digits" else CHANGES, used, x="{v}", o="it")
-        used.add(name)
+        used |= set(name.split())
         if kind == "if":
-            test, tested, condition = draw(CONDITIONS, x="{v}")
+            test, tested, condition = draw.condition("{v}")
             other, otherwise, alternative = draw(CHANGES, used, x="{v}", o="it")
             used.add(other)
             phrase = f"if it is {tested}, {phrase}, otherwise {otherwise}"
@@ -245,7 +255,7 @@ def numbers(rng):
         else:
             steps.append(Step(name, phrase, "{n} = " + code))
     if rng.random() < 0.3:
-        name, phrase, code = draw(CONDITIONS, x="{v}")
+        name, phrase, code = draw.condition("{v}")
         end = name, f"return whether it is {phrase}", code
     else:
         end = "it", rng.choice(("return it", "return the result")), "{v}"
@@ -265,7 +275,7 @@ def recursion(rng):
         "digits": f"the digits of the {argument}",
         "nested": f"the {vs}, which may be nested lists,",
     }
-    test, tested, condition = draw(CONDITIONS, x=x)
+    test, tested, condition = draw.condition(x)
     change, changed, here = ("same", "", x) if rng.random() < 0.3 else draw(CHANGES, x=x, o="each")
     folds = [row for row in FOLDS if carrier != "nested" or row[0] in ("sum", "collect", "product")]
     fold, said, empty, combined = draw(folds, here=here)
@@ -297,8 +307,8 @@ def counter(rng):
     state, vs = rng.choice(STATES), rng.choice(PLURALS)
     x, draw = vs[:-1], Drawer(rng)
     start = rng.randint(0, 9)
-    stop, stopped, ends = draw(CONDITIONS, x=x) if rng.random() < 0.4 else ("", "", "")
-    test, tested, condition = draw(CONDITIONS, [stop], x=x)
+    stop, stopped, ends = draw.condition(x) if rng.random() < 0.4 else ("", "", "")
+    test, tested, condition = draw.condition(x, [stop])
     first, then, yes = draw(UPDATES, x=x, s=state)
     second, otherwise, no = draw(UPDATES, [first], x=x, s=state)
     result = rng.choice(("last", "highest", "lowest", "history"))

@@ -13,6 +13,7 @@ from configurator import UserError
 @dataclass
 class Settings:
     runs: list[str] = field(default_factory=lambda: ["out/pretrain"])  # folders that hold a metrics.jsonl
+    follow: bool = False  # the runs are stages of one model: draw each behind the one before
     out: str = "out/loss.png"  # the picture
 
 
@@ -38,8 +39,12 @@ def main(s):
     from matplotlib import pyplot
 
     figure, (left, middle, right) = pyplot.subplots(1, 3, figsize=(15, 4.2), constrained_layout=True)
+    offset = 0
     for i, run in enumerate(s.runs):
         lines, color = read_metrics(run), f"C{i}"
+        for line in lines:
+            line["tokens"] += offset
+        offset = lines[-1]["tokens"] if s.follow else 0
         steps = [line for line in lines if "loss" in line]
         evaluations = [line for line in lines if "val_loss" in line]
         tokens, val_tokens = [line["tokens"] / 1e6 for line in steps], [line["tokens"] / 1e6 for line in evaluations]

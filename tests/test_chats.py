@@ -102,7 +102,10 @@ def prepared(workdir, name, source, *arguments):
 
 
 def test_the_counted_labels_are_exactly_the_assistants_texts(workdir, tmp_path):
-    records = [{"messages": [USER, {"role": "assistant", "content": f"x = {i}\n\n  é <|im_end|> 中"}] * (1 + i % 3)} for i in range(50)]
+    records = [
+        {"messages": [USER, {"role": "assistant", "content": f"x = {i}\n\n  é <|im_end|> 中"}] * (1 + i % 3)}
+        for i in range(50)
+    ]
     source = tmp_path / "chats.jsonl"
     source.write_text("\n".join(map(json.dumps, [*records, {"messages": [USER]}])))
     one = prepared(workdir, "chats1", source, "--num_workers=1", "--val_fraction=0.2")

@@ -104,6 +104,7 @@ DOORS = [
     "sample",
     "demo",
     "experiments.speed",
+    "experiments.report",
     "experiments.plot",
     "experiments.presets",
     "experiments.xz_baseline",

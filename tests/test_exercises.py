@@ -78,6 +78,8 @@ def mutants(solution, signature):
         node = list(ast.walk(tree))[i]
         if isinstance(node, (ast.BinOp, ast.AugAssign)):
             node.op = OTHER[type(node.op)]()
+        elif isinstance(node, ast.BoolOp):
+            node.op = ast.Or() if isinstance(node.op, ast.And) else ast.And()
         elif isinstance(node, ast.Compare):
             node.ops = [OTHER[type(node.ops[0])]()]
         elif isinstance(node, ast.Constant) and type(node.value) is int:
@@ -140,7 +142,7 @@ def test_the_three_views_are_what_they_say(made):
     documents, chats = records(made, "documents"), records(made, "chats")
     for record in documents:
         compile(record["text"], "<document>", "exec")
-    assert 0.3 < sum(d["text"].startswith("# ") for d in documents) / len(documents) < 0.7, "explained ones"
+    assert 0.2 < sum(d["text"].startswith("# ") for d in documents) / len(documents) < 0.3, "explained ones"
     assert {len(c["messages"]) for c in chats} == {2, 4}
     for chat in chats:
         assert [m["role"] for m in chat["messages"]] == ["user", "assistant"] * (len(chat["messages"]) // 2)

@@ -1,0 +1,245 @@
+"""anneal.py and sft.py: what is carried over from the checkpoint, what is counted in the loss, and the whole demo."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, TINY_MODEL, assert_one_line_error, door_error, stage
+
+import anneal
+import sft
+from model import IGNORE
+from shards import Shards
+from training import checkpoint
+from training.dataloader import Mixture, Packed
+
+QUIET = ["--compile=false", "--log_every=1", "--save_every=0", "--eval_every=0", "--micro_batch=4"]
+TRUNK = [*TINY_MODEL, *QUIET, "--data=data/shards", "--batch_tokens=256", "--warmup_steps=2", "--lr=0.01"]
+
+
+def lines(folder, key):
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [record[key] for record in records if key in record]
+
+
+def equal_weights(a, b):
+    a, b = (checkpoint.load_model(folder)[0].state_dict() for folder in (a, b))
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture(scope="module")
+def trunk(workdir):
+    stage("pretrain.py", *TRUNK, "--out_dir=trunk", "--max_steps=6", cwd=workdir)
+    return workdir / "trunk"
+
+
+@pytest.fixture(scope="module")
+def chats(workdir):
+    """Shards of 80 short conversations of one or two turns."""
+    records = []
+    for i in range(80):
+        turn = [{"role": "user", "content": f"say {i}"}, {"role": "assistant", "content": f"{i} {i}"}]
+        records.append({"messages": turn * (1 + i % 2)})
+    (workdir / "chats.jsonl").write_text("\n".join(map(json.dumps, records)))
+    stage(
+        "prepare_data.py", "--sources=chats.jsonl", "--chats", "--out_dir=data/chats", "--val_fraction=0.2", cwd=workdir
+    )
+    return workdir / "data/chats"
+
+
+@pytest.mark.parametrize("shape, floor", [("linear", 0.0), ("inverse", 0.1)])
+def test_annealing_equals_a_run_that_was_never_split(workdir, trunk, shape, floor):
+    """Weights, optimizer state, data order and schedule all go on: bit for bit the same as pretrain.py with a decay."""
+    decay = [f"--decay_shape={shape}", f"--min_lr_fraction={floor}"]
+    stage("pretrain.py", *TRUNK, *decay, f"--out_dir=whole-{shape}", "--max_steps=10", "--decay_steps=4", cwd=workdir)
+    arguments = [
+        "--init=trunk",
+        "--data=data/shards",
+        *QUIET,
+        *decay,
+        "--decay_tokens=1024",
+        f"--out_dir=annealed-{shape}",
+    ]
+    stage("anneal.py", *arguments, cwd=workdir)
+    whole, annealed = workdir / f"whole-{shape}", workdir / f"annealed-{shape}"
+    for key in ("loss", "lr", "grad_norm"):
+        assert lines(whole, key)[6:] == lines(annealed, key)
+    assert equal_weights(whole, annealed)
+
+
+def test_annealing_mixes_documents_and_chats_and_resumes(workdir, trunk, chats):
+    arguments = [
+        "--init=trunk",
+        "--data=data/shards:1,data/chats:1",
+        "--val=data/shards,data/chats",
+        *QUIET,
+        "--best_fit",
+    ]
+    stage("anneal.py", *arguments, "--max_steps=6", "--out_dir=mixed", cwd=workdir)
+    stage("anneal.py", *arguments, "--max_steps=6", "--save_every=3", "--keep=9", "--out_dir=mixed-broken", cwd=workdir)
+    newest = checkpoint.saved(workdir / "mixed-broken")[-1]
+    (newest / "model.pt").write_bytes(b"damaged")
+    stage("anneal.py", *arguments, "--max_steps=6", "--out_dir=mixed-broken", "--resume", cwd=workdir)
+    assert equal_weights(workdir / "mixed", workdir / "mixed-broken")
+    last = json.loads((workdir / "mixed/metrics.jsonl").read_text().splitlines()[-1])
+    assert set(last["sources"]) == {"data/shards", "data/chats"}
+
+
+def test_the_context_can_be_lengthened_on_the_way(workdir, trunk):
+    arguments = ["--init=trunk", "--data=data/shards", *QUIET, "--max_steps=2", "--out_dir=long"]
+    stage("anneal.py", *arguments, "--block_size=64", "--rope_base=40000", cwd=workdir)
+    model, _, meta = checkpoint.load_model(workdir / "long")
+    assert (model.config.block_size, model.config.rope_base) == (64, 40000.0) and meta["settings"][
+        "optimizer"
+    ] == "muon"
+
+
+def test_tuning_learns_the_answers_and_says_so(workdir, trunk, chats):
+    arguments = ["--init=trunk", "--data=data/chats", *QUIET, "--epochs=30", "--lr=0.02", "--micro_batch=8"]
+    stage("sft.py", *arguments, "--out_dir=tuned", cwd=workdir)
+    stage("sft.py", *arguments, "--neftune=5", "--out_dir=tuned-noisy", cwd=workdir)
+    losses, noisy = lines(workdir / "tuned", "loss"), lines(workdir / "tuned-noisy", "loss")
+    assert losses[-1] < 0.3 * losses[0] and noisy != losses
+    model, tokenizer, meta = checkpoint.load_model(workdir / "tuned")
+    assert meta["chat"] is True
+    evaluated = stage(
+        "sample.py",
+        "--checkpoint=tuned",
+        "--chat",
+        "--prompt=say 7",
+        "--temperature=0",
+        "--max_new_tokens=9",
+        cwd=workdir,
+    )
+    assert evaluated.stdout.strip() and "tokens in" in evaluated.stderr
+
+
+def test_two_processes_tune_like_one(workdir, trunk, chats):
+    arguments = ["--init=trunk", "--data=data/chats", *QUIET, "--epochs=1"]
+    stage("sft.py", *arguments, "--out_dir=one", cwd=workdir)
+    stage("sft.py", *arguments, "--out_dir=two", cwd=workdir, torchrun=2)
+    assert lines(workdir / "one", "loss") == pytest.approx(lines(workdir / "two", "loss"), abs=1e-4)
+
+
+def test_packed_conversations_have_the_loss_that_each_has_alone(workdir, trunk, chats):
+    model, tokenizer, _ = checkpoint.load_model(trunk)
+    model.eval()
+    shards = Shards(chats, "train")
+    packed = Packed(shards, 128, (1, 2), tokenizer.eot)
+    assert packed.n_left_out == 0
+    ids, targets = (torch.from_numpy(np.stack(a)) for a in zip(*(packed.row(n) for n in range(packed.n_rows))))
+    together = model(ids, targets, (ids == tokenizer.eot).cumsum(1)).item()
+    alone = counted = 0
+    for start, length in zip(*shards.documents(tokenizer.eot)):
+        tokens = torch.from_numpy(shards.tokens(int(start), int(length)))[None]
+        mask = torch.from_numpy(shards.mask(int(start), int(length)))[None]
+        alone += model(tokens[:, :-1], tokens[:, 1:].masked_fill(mask[:, 1:] == 0, IGNORE)).item()
+        counted += int(mask[:, 1:].sum())
+    assert together == pytest.approx(alone, rel=1e-5) and int((targets != IGNORE).sum()) == counted
+
+
+def test_a_conversation_too_long_for_a_row_keeps_its_whole_turns(workdir):
+    long = " ".join(map(str, range(40)))
+    records = [
+        {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": long}, {"role": "assistant", "content": "c"}]},
+        {"messages": [{"role": "user", "content": long}, {"role": "assistant", "content": "d"}]},
+    ]  # fmt: skip
+    (workdir / "long.jsonl").write_text("\n".join(map(json.dumps, records)))
+    stage("prepare_data.py", "--sources=long.jsonl", "--chats", "--out_dir=data/long", "--val_fraction=0", cwd=workdir)
+    shards = Shards(workdir / "data/long", "train")
+    eot = int(shards.tokens(0, 1)[0])
+    packed = Packed(shards, 32, (0,), eot)
+    ids, targets = packed.row(0)
+    from tokenizer import Tokenizer
+
+    tokenizer = Tokenizer.load(workdir / "data/long/tokenizer.json")
+    assert (packed.n_rows, packed.n_left_out) == (1, 1)
+    assert tokenizer.decode(targets[targets != IGNORE]) == "b<|im_end|>"
+
+
+def test_noise_is_for_training_alone_and_as_large_as_it_says(trunk):
+    model, tokenizer, _ = checkpoint.load_model(trunk)
+    sft.add_noise(model, 5.0, tokenizer.eot)
+    ids = torch.tensor([[tokenizer.eot] + [5] * 15 + [tokenizer.eot] + [5] * 3])
+    clean = model.embed_tokens.weight[ids]
+    model.eval()
+    assert torch.equal(model.embed_tokens(ids), clean)
+    model.train()
+    torch.manual_seed(0)
+    noise = (model.embed_tokens(ids) - clean).abs()
+    for part, length in ((noise[:, :16], 16), (noise[:, 16:], 4)):
+        bound = 5 / (length * 32) ** 0.5
+        assert 0.9 * bound < part.max() <= bound
+
+
+def test_shares_follow_the_rows_where_none_are_given(workdir, chats):
+    folders = [(str(workdir / "data/shards"), None), (str(chats), None)]
+    data = Mixture(folders, 32, 8, 1, 312)
+    steps = -(-data.n_rows.sum() // 8)
+    assert np.allclose(data.epochs(steps), 1, atol=0.05) and data.epochs(steps).min() >= 1 - 1e-9
+
+
+@pytest.mark.parametrize(
+    "door, arguments, words",
+    [
+        (anneal, ["--init=nowhere"], "no checkpoint"),
+        (anneal, ["--data=data/nothing"], "no shards"),
+        (anneal, ["--decay_shape=exponential"], "min_lr_fraction"),
+        (anneal, ["--schedule=cosine"], "decay_shape"),
+        (anneal, ["--optimizer=adamw"], "another optimizer"),
+        (anneal, ["--val=data/nothing"], "no shards"),
+        (sft, ["--data=data/shards"], "not chats"),
+        (sft, ["--init=trunk", "--out_dir=trunk"], "already holds"),
+    ],
+)
+def test_mistakes_end_in_one_line(workdir, trunk, chats, monkeypatch, door, arguments, words):
+    monkeypatch.chdir(workdir)
+    data = "data/chats" if door is sft else "data/shards"
+    assert words in door_error(
+        door, "--init=trunk", f"--data={data}", "--out_dir=mistake", *QUIET, "--max_steps=1", *arguments
+    )
+
+
+def test_another_tokenizers_checkpoint_is_refused(workdir, trunk, tmp_path, corpus):
+    stage("tokenizer_train.py", f"--sources={corpus}", "--vocab_size=310", cwd=tmp_path)
+    stage("prepare_data.py", f"--sources={corpus}", "--out_dir=data/other", cwd=tmp_path)
+    arguments = [f"--init={trunk}", "--data=data/other", *QUIET]
+    assert_one_line_error(stage("anneal.py", *arguments, cwd=tmp_path, check=False), "tokenizer")
+
+
+def test_the_demo_runs_from_end_to_end(tmp_path):
+    """The real script on a tiny recipe: all stages, the summary that other scripts read, and the report."""
+    tiny = ["n_layer = 1", "n_embd = 32", "block_size = 256", "max_steps = 3", "warmup_steps = 1", "best_fit = true"]
+    quiet = ["compile = false", "eval_tokens = 1000", "batch_tokens = 1024"]
+    recipe = {
+        "exercises": ["documents = 300", "chats = 120", "problems = 12"],
+        "tokenizer_train": ["max_bytes = 300_000", "vocab_size = 512"],
+        "prepare_data": ["val_fraction = 0.1"],
+        "pretrain": [*tiny, *quiet],
+        "anneal": ["decay_tokens = 2048", *quiet],
+        "sft": ["max_steps = 2", *quiet],
+        "eval_humaneval": ["max_new_tokens = 8"],
+    }
+    text = "".join(f"[{name}]\n" + "\n".join(values) + "\n" for name, values in recipe.items())
+    (tmp_path / "tiny.toml").write_text(text)
+    out = tmp_path / "out"
+    arguments = [
+        f"--recipe={tmp_path / 'tiny.toml'}",
+        f"--out_dir={out}",
+        f"--data_dir={tmp_path / 'data'}",
+        "--processes=1",
+    ]
+    result = stage("demo.py", *arguments, cwd=ROOT)
+    summary = json.loads((out / "summary.json").read_text())
+    assert set(summary["exercises"]) == {"base", "annealed", "tuned"}
+    for score in summary["exercises"].values():
+        assert score["n"] == 12 and 0 <= score["pass@1"] <= 1 and score["stderr"] >= 0 and len(score["families"]) == 6
+    assert {"pretrain", "anneal", "sft", "evaluation"} <= set(summary["stages"]) and "held-out" in (
+        out / "report.md"
+    ).read_text()
+    page = (out / "report.html").read_text()
+    assert "data:image/png;base64," in page and "http" not in page.replace("http-equiv", ""), (
+        "one file that needs no other"
+    )
+    assert "pass@1" in result.stdout
