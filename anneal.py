@@ -1,6 +1,6 @@
 """Stage 4: trunk checkpoint + a mixture of better data -> annealed checkpoint.
 
-    python anneal.py --data=data/stdlib:1,data/exercises:2,data/exercise-chats:1
+    python anneal.py --data=data/stdlib:1,data/exercise-pages:2,data/exercise-chats:1
     python anneal.py --decay_shape=cosine --out_dir=out/anneal-cosine       the same data down another curve
 
 Goes on from the trunk's weights and optimizer state, at its learning rate, down to the floor: what was learnt at a high
@@ -20,7 +20,7 @@ from training.trainer import LaterStageSettings, batch_shape
 
 @dataclass
 class Settings(LaterStageSettings):
-    data: str = "data/stdlib:1,data/exercises:2,data/exercise-chats:1"  # shard folders with weights
+    data: str = "data/stdlib:1,data/exercise-pages:2,data/exercise-chats:1"  # shard folders with weights
     decay_tokens: int = 2_500_000  # length of the stage; about a tenth of pretraining suffices
     lr: float | None = None  # learning rate to come down from; auto = the trunk's
     out_dir: str = "out/anneal"  # checkpoints, metrics.jsonl, settings.json

@@ -117,21 +117,16 @@ def worked_examples(draft, name, rng, count):
 
 
 def unsuitable(value):
-    """Whether a value is too large for an example, or holds a list as benchmarks are full of them: evenly spaced numbers,
+    """Whether a value is too large for an example, or holds a list as benchmarks are full of them: three evenly spaced numbers,
     four digits in a row, three at the end, or only two; single letters."""
     if isinstance(value, dict):
         return any(map(unsuitable, value.values()))
     if isinstance(value, list):
         numbers = value if all(type(x) is int for x in value) else []
-        even = [b - a == c - b for a, b, c in zip(numbers, numbers[1:], numbers[2:])]
+        even = any(b - a == c - b for a, b, c in zip(numbers, numbers[1:], numbers[2:]))
         digits = "".join("d" if -10 < x < 10 else "-" for x in numbers)
-        common = (
-            any(a == b == c for a, b, c in zip(numbers, numbers[1:], numbers[2:]))
-            or even in ([True], [True, True])
-            or (True, True) in zip(even, even[1:])
-        )
-        common = common or "dddd" in digits or digits.endswith("ddd") or digits == "dd"
-        common = common or (len(value) > 2 and all(isinstance(x, str) and len(x) == 1 for x in value))
+        letters = len(value) > 2 and all(isinstance(x, str) and len(x) == 1 for x in value)
+        common = even or "dddd" in digits or digits.endswith("ddd") or digits == "dd" or letters
         return common or len(value) > 12 or any(map(unsuitable, value))
     return len(value) > 60 if isinstance(value, str) else abs(value) > LARGEST
 

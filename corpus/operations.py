@@ -1,7 +1,7 @@
 """What the exercises are made of: operations that each know how they are said and how they are written.
 
 In the tables, {x} is one value, {v} the variable that holds what there is so far, {n} the variable that takes the
-result, {o} the thing in words. {k} is a constant, {m} a small divisor or factor, {c} and {d} are letters.
+result, {o} the thing in words. {k} is a constant, {m} a small divisor or factor, {c} and {d} are letters, {s} is a separator.
 corpus/programs.py draws operations from these tables and joins them.
 """
 
@@ -90,7 +90,7 @@ TEXT_ENDS = [
 ]
 WORD_ENDS = [
     ("words", ("return the words", "return the list of words"), "{v}"),
-    ("join", ('join them with "{s}"', 'return them joined by "{s}"'), '"{s}".join({v})'),
+    ("join", ("join them with {separator}", "return them joined by {separator}"), '"{s}".join({v})'),
     ("count", ("return how many words there are", "return the number of words"), "len({v})"),
     ("lengths", ("return their lengths", "return the length of each word"), "[len(word) for word in {v}]"),
     ("longest", ("return the longest word (empty if there is none)",), 'max({v}, key=len, default="")'),
@@ -143,6 +143,8 @@ COPIES = [
 ]
 
 PLURALS = "prices scores sizes marks ages costs points levels weights speeds heights grades".split()
+# said in words: how punctuation is cut into tokens depends on what follows it, so that it cannot simply be copied
+SEPARATORS = [("-", "a dash"), ("_", "an underscore"), ("/", "a slash"), ("+", "a plus sign")]
 VERBS = "select compute make build find get process update check measure prepare collect adjust derive handle".split()
 TEXTS = "heading line title message label phrase".split()
 TABLES = "stock ledger budget roster basket register".split()

@@ -17,6 +17,7 @@ from corpus.operations import (
     NAMES,
     NUMBERS,
     PLURALS,
+    SEPARATORS,
     STATES,
     TABLE_ENDS,
     TABLE_STEPS,
@@ -54,15 +55,16 @@ def fill(template, **values):
 class Drawer:
     """Draws operations and fills the same constants into their words and their code."""
 
-    def __init__(self, rng, **words):
-        self.rng, self.words, self.constants = rng, words, []
+    def __init__(self, rng):
+        self.rng, self.constants = rng, []
 
     def __call__(self, table, besides=(), **words):
         """(name, phrase, code, ...) of a random row whose name is not in besides."""
         name, phrases, *codes = self.rng.choice([row for row in table if row[0] not in besides])
         k = self.rng.randint(2, 9) if self.rng.random() < 0.6 else self.rng.randint(10, 40)
         c, d = self.rng.sample("aeorstlnid", 2)
-        values = dict(k=k, m=self.rng.randint(2, 5), c=c, d=d, s=self.rng.choice("-_+/")) | self.words | words
+        s, separator = self.rng.choice(SEPARATORS)
+        values = dict(k=k, m=self.rng.randint(2, 5), c=c, d=d, s=s, separator=separator) | words
         parts = [self.rng.choice(phrases), *codes]
         self.constants += [values[key] for key in "km" if "{" + key + "}" in "".join(parts)]
         return name, *(fill(part, **values) for part in parts)
@@ -281,7 +283,7 @@ def recursion(rng):
     fold, said, empty, combined = draw(folds, here=here)
     steps = [f"take those of {things[carrier]} that are {tested}", *([changed] if changed else []), f"return {said}"]
     heads = {
-        "list": f"if not {vs}:\n    return {empty}\nrest = FUNCTION({vs}[1:])\n{x} = {vs}[0]",
+        "list": f"if {vs} == []:\n    return {empty}\nrest = FUNCTION({vs}[1:])\n{x} = {vs}[0]",
         "digits": f"if {argument} == 0:\n    return {empty}\nrest = FUNCTION({argument} // 10)\ndigit = {argument} % 10",
     }
     if carrier == "nested":

@@ -264,6 +264,7 @@ def limit_resources(settings):
     limit(resource.RLIMIT_AS, settings["memory"])
     limit(resource.RLIMIT_CPU, settings["cpu_seconds"])
     limit(resource.RLIMIT_FSIZE, settings["file_size"])
+    limit(resource.RLIMIT_NPROC, 512)  # counts all of the user's; where seccomp holds, there are no new ones anyway
     limit(resource.RLIMIT_NOFILE, 64)
     limit(resource.RLIMIT_CORE, 0)
 

@@ -72,7 +72,12 @@ def test_foreign_shards_are_adopted(workdir, tmp_path, tokenizer):
     shutil.copytree(workdir / "data", tmp_path / "data")
     prepare(tmp_path, "--adopt", "--out_dir=x")
     assert Shards(tmp_path / "x", "val").tokens(1, 2).tolist() == [5, 6]
-    assert shards.read_manifest(tmp_path / "x")["splits"]["train"] == {"documents": 2, "bytes": 3, "tokens": 5}
+    assert shards.read_manifest(tmp_path / "x")["splits"]["train"] == {
+        "documents": 2,
+        "bytes": 3,
+        "tokens": 5,
+        "counted": 5,
+    }
 
 
 def test_any_number_of_workers_and_shards_gives_the_same_tokens(workdir, corpus):
