@@ -37,8 +37,8 @@ def main(s):
     s.lr = s.lr or meta["settings"]["lr"]
     s.max_steps = s.max_steps or max(1, s.decay_tokens // s.batch_tokens)
     s.decay_steps = s.max_steps - s.warmup_steps
-    same_rows = all(getattr(s, key) == meta["settings"][key] for key in ("block_size", "seed", "best_fit"))
-    read_before = meta["rows_read"] if same_rows else {}
+    same_rows = all(getattr(s, key) == meta["settings"].get(key) for key in ("block_size", "seed", "best_fit"))
+    read_before = meta.get("rows_read", {}) if same_rows else {}
     data = Mixture(mixture, s.block_size, batch_size, s.seed, tokenizer.eot, s.best_fit, read_before)
     model = stage.load_weights(config, folder, machine, tokenizer, meta)
     stage.run(s, machine, model, tokenizer, data, val, warm_start=folder)

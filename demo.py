@@ -66,9 +66,9 @@ def main(s):
         )
     manifests = [json.loads((folder / "manifest.json").read_text()) for folder in (code, pages, chats)]
     stages["prepare_data"]["tokens"] = sum(m["splits"][split]["tokens"] for m in manifests for split in m["splits"])
-    train("pretrain", f"--data={code}:1,{pages}:4")
+    train("pretrain", f"--data={code}:1,{pages}:2")
     train(
-        "anneal", f"--init={out / 'pretrain'}", f"--data={code}:1,{pages}:4,{chats}:3", f"--val={code},{pages},{chats}"
+        "anneal", f"--init={out / 'pretrain'}", f"--data={code}:2,{pages}:3,{chats}:2", f"--val={code},{pages},{chats}"
     )
     train("sft", f"--init={out / 'anneal'}", f"--data={chats}", f"--val={code},{pages},{chats}")
 

@@ -55,6 +55,8 @@ def main(s):
         raise UserError("give either --checkpoint=DIR, a model to test, or --samples=FILE, completions to score")
     if s.n_samples < 1 or s.batch_size < 1 or s.temperature < 0 or s.timeout <= 0 or not 0 < s.top_p <= 1:
         raise UserError("needed: n_samples >= 1, batch_size >= 1, temperature >= 0, timeout > 0, 0 < top_p <= 1")
+    if s.checkpoint and s.n_samples > 1 and s.temperature == 0:
+        raise UserError("n_samples > 1 needs a temperature: at 0 all samples are the same")
     path = Path(s.problems) if s.problems else downloaded(Path("data/HumanEval.jsonl.gz"))
     problems = read_problems(path, s.mbpp_ids)
     problems = dict(list(problems.items())[: s.limit or None])

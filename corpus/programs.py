@@ -215,7 +215,7 @@ def dicts(rng):
     for kind in rng.sample(("keep", "change") * 3 + ("names",) * 2, n_steps(rng)):
         if kind == "keep":
             name, phrase, code = draw.condition(x, used)
-            said = rng.choice(("keep the entries whose {x} is {p}", "keep only entries with a {x} that is {p}"))
+            said = rng.choice(("keep the entries whose {x} is {p}", "keep only entries where the {x} is {p}"))
             steps.append(shaped(KEEP_ENTRY, name, fill(said, x=x, p=phrase), x, **{"if": code}))
         elif kind == "change":
             name, phrase, code = draw(CHANGES, used, x=x, o=rng.choice((f"each {x}", f"every {x}")))

@@ -36,6 +36,7 @@ def main():
     os.dup2(1, 2)
     limit_resources(settings)
     active = ["rlimits"] + ["landlock"] * restrict_files(settings["folder"])
+    ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)  # memory and files of one are closed to the other
     requests, replies = os.pipe(), os.pipe()
     candidate = os.fork()
     if candidate == 0:
@@ -45,7 +46,6 @@ def main():
         restrict_calls()
         serve(program, os.fdopen(requests[0], "rb"), os.fdopen(replies[1], "wb"))
         os._exit(0)
-    ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)  # its memory and files are closed to the candidate
     os.close(requests[0]), os.close(replies[1])
     active += ["seccomp"] * restrict_calls()
     channel = Channel(candidate, os.fdopen(requests[1], "wb"), os.fdopen(replies[0], "rb"))

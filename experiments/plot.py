@@ -39,30 +39,31 @@ def main(s):
     from matplotlib import pyplot
 
     figure, (left, middle, right) = pyplot.subplots(1, 3, figsize=(15, 4.2), constrained_layout=True)
-    offset = 0
+    offset, curves = 0, {}  # curves: {name: ([million tokens], [bits per byte])} of what was validated on
     for i, run in enumerate(s.runs):
-        lines, color = read_metrics(run), f"C{i}"
-        for line in lines:
-            line["tokens"] += offset
-        offset = lines[-1]["tokens"] if s.follow else 0
+        lines, color, name = read_metrics(run), f"C{i}", Path(run).name if s.follow else run
         steps = [line for line in lines if "loss" in line]
-        evaluations = [line for line in lines if "val_loss" in line]
-        tokens, val_tokens = [line["tokens"] / 1e6 for line in steps], [line["tokens"] / 1e6 for line in evaluations]
+        tokens = [(line["tokens"] + offset) / 1e6 for line in steps]
         losses = [line["loss"] for line in steps]
         left.plot(tokens, losses, color=color, alpha=0.25)
-        left.plot(tokens, smoothed(losses), color=color, label=f"{run}: training")
-        left.plot(
-            val_tokens, [line["val_loss"] for line in evaluations], "o--", color=color, label=f"{run}: validation"
-        )
-        middle.plot(val_tokens, [line["val_bpb"] for line in evaluations], "o-", color=color, label=run)
-        right.plot(tokens, [line["lr"] for line in steps], color=color, label=run)
-        for line, x in zip(evaluations, val_tokens):
-            middle.annotate(
-                f"{line['val_bpb']:.3f}", (x, line["val_bpb"]), (0, 7), textcoords="offset points", ha="center"
-            )
+        left.plot(tokens, smoothed(losses), color=color, label=name)
+        right.plot(tokens, [line["lr"] for line in steps], color=color, label=name)
+        for line in (line for line in lines if "val_bpb" in line):
+            # stages validate on different mixtures: their folders compare, their means do not
+            for key, m in line["sources"].items() if s.follow else [(run, line)]:
+                x, y = curves.setdefault(Path(key).name if s.follow else key, ([], []))
+                x.append((line["tokens"] + offset) / 1e6)
+                y.append(m["val_bpb"])
+        offset += lines[-1]["tokens"] if s.follow else 0
+        if s.follow and run != s.runs[-1]:
+            for axis in (left, middle, right):
+                axis.axvline(offset / 1e6, color="gray", linestyle=":")
+    for name, (x, y) in curves.items():
+        middle.plot(x, y, "o-", label=name)
+        middle.annotate(f"{y[-1]:.3f}", (x[-1], y[-1]), (0, 7), textcoords="offset points", ha="center")
     middle.margins(0.1, 0.15)
     for axis, title in (
-        (left, "loss, nats per token"),
+        (left, "training loss, nats per token"),
         (middle, "validation, bits per byte"),
         (right, "learning rate"),
     ):

@@ -22,7 +22,6 @@ TEST = {
     "code": "def check(candidate):\n    assert candidate([1, 2]) == [2, 3]\n    assert candidate([]) == []\ncheck(f)",
     "entry_points": ["f"],
 }
-linux = pytest.mark.skipif(platform.system() != "Linux", reason="needs Linux")
 
 
 def verdict(program, test=TEST, limits=FAST):
@@ -96,9 +95,16 @@ HOSTILE = {
 }  # fmt: skip
 
 
-@linux
+@pytest.fixture(scope="module")
+def confined():
+    """Skips where the kernel offers less than this sandbox can use: Linux from 5.13 on, with Landlock and seccomp."""
+    active = set(verdict("").active) if platform.system() == "Linux" else set()
+    if missing := {"landlock", "seccomp"} - active:
+        pytest.skip(f"this system offers no {' and '.join(missing)}")
+
+
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_programs_score_nothing_and_do_no_harm(name, tmp_path):
+def test_hostile_programs_score_nothing_and_do_no_harm(name, tmp_path, confined):
     outside = tmp_path / "outside"
     outside.write_text("precious")
     program = HOSTILE[name].replace("OUTSIDE", str(outside)).replace("PORT", str(os.getpid() % 1000 + 20_000))
@@ -248,6 +254,7 @@ def test_stubs_pass_no_humaneval_problem(tmp_path):
 def test_mistakes_end_in_one_line(tmp_path):
     path, _ = problem_file(tmp_path)
     assert "either" in door_error(eval_humaneval, f"--problems={path}")
+    assert "temperature" in door_error(eval_humaneval, f"--problems={path}", "--checkpoint=x", "--n_samples=2")
     (tmp_path / "bad.jsonl").write_text("{]")
     assert "line 1" in door_error(eval_humaneval, f"--problems={path}", f"--samples={tmp_path / 'bad.jsonl'}")
     (tmp_path / "bad.jsonl").write_text('{"task_id": "t/0"}')
