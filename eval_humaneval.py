@@ -43,7 +43,7 @@ class Settings:
     mbpp_ids: str = "11-510"  # of a file of MBPP's shape: its test split
     timeout: float = 3.0  # CPU seconds per program
     memory_mb: int = 1024  # memory per program
-    num_workers: int = 0  # programs run at a time; 0 = one per core
+    num_workers: int = 0  # programs run at a time; 0 = two per core: half of the time one waits for its judge
 
 
 HUMANEVAL = "https://github.com/openai/human-eval/raw/master/data/HumanEval.jsonl.gz"
@@ -186,7 +186,7 @@ def judged(s, problems, samples, out):
         jobs[task, i] = key, program, test
     waiting = {key: (key, program, test) for key, program, test in jobs.values() if key not in before}
     with open(path, "a", encoding="utf-8") as f:
-        verdicts = sandbox.run_all(waiting.values(), s.num_workers or os.cpu_count(), limits)
+        verdicts = sandbox.run_all(waiting.values(), s.num_workers or 2 * os.cpu_count(), limits)
         for key, verdict in tqdm(verdicts, total=len(waiting), desc="running", unit="program"):
             before[key] = {"key": key, **asdict(verdict)}
             f.write(json.dumps(before[key]) + "\n")

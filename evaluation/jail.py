@@ -1,7 +1,7 @@
 """The inside of the sandbox: a fresh interpreter that evaluation/sandbox.py starts for one sample.
 
     stdin:  settings, the program, the test, each behind its length
-    stdout: {"passed": ..., "result": ...}
+    stdout: {"passed": ..., "result": ..., "active": ...}, all as Python literals
 
 Two processes, so that a program cannot cheat. The *candidate* is forked off before the test has been read: it runs
 the program and answers calls with plain data. The *judge* then reads the test and runs it with a stand-in for every
@@ -13,22 +13,21 @@ Both are confined by what an unprivileged Linux process can give up for good: rl
 (no new processes, no network, no signals, no changes of ownership or rights).
 """
 
+# Few and small modules: starting takes most of the time of a run. json, platform, signal and types would double it.
 import builtins
 import ctypes
-import json
 import os
-import platform
 import resource
-import signal
 import struct
 import sys
-import types
 
 MAX_REPLY = 16_000_000  # bytes of one answer of the candidate
+CodeType, ModuleType = type((lambda: 0).__code__), type(sys)
 
 
 def main():
-    settings = json.loads(read_block())
+    sys.set_int_max_str_digits(0)
+    settings = decode(read_block())
     program = read_block()
     os.chdir(settings["folder"])
     verdict = os.fdopen(os.dup(1), "w")
@@ -37,20 +36,20 @@ def main():
     limit_resources(settings)
     active = ["rlimits"] + ["landlock"] * restrict_files(settings["folder"])
     ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)  # memory and files of one are closed to the other
-    requests, replies = os.pipe(), os.pipe()
+    requests, replies, calls = os.pipe(), os.pipe(), call_filter()
     candidate = os.fork()
     if candidate == 0:
         os.dup2(1, 0)
         verdict.close()
         os.close(requests[1]), os.close(replies[0])
-        restrict_calls()
+        restrict_calls(calls)
         serve(program, os.fdopen(requests[0], "rb"), os.fdopen(replies[1], "wb"))
         os._exit(0)
     os.close(requests[0]), os.close(replies[1])
-    active += ["seccomp"] * restrict_calls()
+    active += ["seccomp"] * restrict_calls(calls)
     channel = Channel(candidate, os.fdopen(requests[1], "wb"), os.fdopen(replies[0], "rb"))
-    result = judge(json.loads(read_block()), channel)
-    json.dump({"passed": result == "passed", "result": result[:400], "active": active}, verdict)
+    result = judge(decode(read_block()), channel)
+    verdict.write(repr({"passed": result == "passed", "result": result[:400], "active": active}))
 
 
 def read_block():
@@ -65,44 +64,58 @@ def read_exactly(size):
     return data
 
 
-# -- what crosses the border: plain data, tagged JSON
+# -- what crosses the border: Python literals, one a line
 
-TAGS = {"tuple": tuple, "set": set, "frozenset": frozenset}
+PLAIN = (bool, int, float, str, bytes)  # bool before int, which it is a kind of
+CALLS = {"set": set, "frozenset": frozenset, "complex": complex, "bytearray": bytearray, "dict": dict}
 
 
-def encode(value, handle):
-    """Plain data as JSON can hold it; any other object stays where it is, and handle(object) is its number."""
-    for kind in (bool, int, float, str):
+def encode(value, handle=None):
+    """Plain data as a literal; any other object stays where it is, and handle(object) is its number."""
+    for kind in PLAIN:
         if isinstance(value, kind):
-            return kind(value)
-    for tag, kind in TAGS.items():
-        if isinstance(value, kind):
-            return {tag: [encode(item, handle) for item in value]}
-    if value is None or isinstance(value, list):
-        return value if value is None else [encode(item, handle) for item in value]
+            return repr(kind(value))
+    if value is None:
+        return "None"
     if isinstance(value, dict):
-        return {"dict": [[encode(k, handle), encode(v, handle)] for k, v in value.items()]}
+        return "{" + ", ".join(f"{encode(k, handle)}: {encode(v, handle)}" for k, v in value.items()) + "}"
     if isinstance(value, complex):
-        return {"complex": [value.real, value.imag]}
-    if isinstance(value, (bytes, bytearray)):
-        return {"bytes": value.decode("latin-1")}
-    return {"handle": handle(value)}
+        return f"complex({value.real!r}, {value.imag!r})"
+    for kind, shape in (
+        (list, "[%s]"),
+        (tuple, "(%s)"),
+        (set, "set([%s])"),
+        (frozenset, "frozenset([%s])"),
+        (bytearray, "bytearray([%s])"),
+    ):
+        if isinstance(value, kind):
+            return shape % "".join(encode(item, handle) + ", " for item in value)
+    return f"handle({handle(value)})"
 
 
-def decode(data, handle):
-    """The value that encode wrote; handle(number) stands for what did not cross."""
-    if isinstance(data, list):
-        return [decode(item, handle) for item in data]
-    if not isinstance(data, dict):
-        return data
-    ((tag, content),) = data.items()
-    if tag in TAGS:
-        return TAGS[tag](decode(item, handle) for item in content)
-    if tag == "dict":
-        return {decode(k, handle): decode(v, handle) for k, v in content}
-    if tag == "complex":
-        return complex(*content)
-    return content.encode("latin-1") if tag == "bytes" else handle(content)
+def decode(text, handle=None):
+    """The value of a literal that encode wrote; handle(number) stands for what did not cross. Nothing is executed: the
+    text is parsed, and anything but a literal raises ValueError."""
+
+    def value(node):
+        kind = type(node).__name__
+        if kind == "Constant":
+            return node.value
+        if kind in ("List", "Tuple"):
+            return (list if kind == "List" else tuple)(map(value, node.elts))
+        if kind == "Dict":
+            return dict(zip(map(value, node.keys), map(value, node.values)))
+        if kind == "UnaryOp" and type(node.op).__name__ == "USub":
+            return -value(node.operand)
+        if kind == "Name" and node.id in ("inf", "nan"):
+            return float(node.id)
+        if kind == "Call" and not node.keywords:
+            if node.func.id == "handle" and handle:
+                return handle(*map(value, node.args))
+            return CALLS[node.func.id](*map(value, node.args))
+        raise ValueError(f"{kind} in an answer")
+
+    return value(compile(text, "<answer>", "eval", 0x400).body)  # ast.PyCF_ONLY_AST
 
 
 # -- the candidate
@@ -110,17 +123,16 @@ def decode(data, handle):
 
 def serve(program, requests, replies):
     """Run the program, then answer the judge's requests until it has gone."""
-    module, objects = types.ModuleType("candidate"), []
+    module, objects = ModuleType("candidate"), []
     sys.modules["candidate"] = module  # dataclasses look their module up
 
     def keep(thing):
         objects.append(thing)
         return len(objects) - 1
 
-    def answer(op, target, *more):
+    def answer(op, thing, *more):
         if op == "get":
-            return module.__dict__[target]
-        thing, more = objects[target], [decode(item, objects.__getitem__) for item in more]
+            return module.__dict__[thing]
         if op == "call":
             return thing(*more[0], **more[1])
         if op == "list":
@@ -129,15 +141,15 @@ def serve(program, requests, replies):
 
     def reply(function, *arguments):
         try:
-            content = json.dumps({"value": encode(function(*arguments), keep)})
+            content = f"('value', {encode(function(*arguments), keep)})"
         except BaseException as error:  # sys.exit is no way out either
-            content = json.dumps({"error": type(error).__name__, "message": str(error)[:300]})
+            content = encode(("error", type(error).__name__, str(error)[:300]))
         replies.write(content.encode() + b"\n")
         replies.flush()
 
     reply(lambda: exec(compile(program, "<program>", "exec"), module.__dict__))
     for line in requests:
-        reply(answer, *json.loads(line))
+        reply(answer, *decode(line.decode(), objects.__getitem__))
 
 
 # -- the judge
@@ -155,7 +167,7 @@ class Channel:
 
     def ask(self, *request):
         try:
-            self.requests.write(json.dumps(request).encode() + b"\n")
+            self.requests.write(encode(request, number_of).encode() + b"\n")
             self.requests.flush()
         except BrokenPipeError:
             raise self.ended() from None
@@ -166,10 +178,10 @@ class Channel:
         if not line:
             raise self.ended()
         try:
-            reply = json.loads(line)
-            if "error" not in reply:
-                return decode(reply["value"], lambda number: Remote(self, number))
-            name, message = str(reply["error"]), str(reply["message"])
+            kind, *content = decode(line.decode(), lambda number: Remote(self, number))
+            if kind == "value":
+                return content[0]
+            name, message = map(str, content)
         except Exception:
             raise Ended("an answer that is not plain data") from None
         kind = getattr(builtins, name, None)
@@ -179,12 +191,11 @@ class Channel:
 
     def ended(self):
         _, status = os.waitpid(self.candidate, 0)
-        return Ended(
-            "timed out" if os.WIFSIGNALED(status) and os.WTERMSIG(status) in CPU_LIMIT else "the program ended itself"
-        )
+        killed_by = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
+        return Ended("timed out" if killed_by in (SIGKILL, SIGXCPU) else "the program ended itself")
 
 
-CPU_LIMIT = (signal.SIGXCPU, signal.SIGKILL)
+SIGKILL, SIGXCPU = 9, 24
 
 
 class Remote:
@@ -195,7 +206,7 @@ class Remote:
         self.__dict__.update(channel=channel, number=number)
 
     def ask(self, op, *more):
-        return self.channel.ask(op, self.number, *(encode(item, number_of) for item in more))
+        return self.channel.ask(op, self, *more)
 
     def __call__(self, *arguments, **keywords):
         return self.ask("call", list(arguments), keywords)
@@ -227,11 +238,13 @@ def judge(test, channel):
     namespace = {}
     try:
         channel.answer()  # the program has been run
-        exec(test["helpers"], namespace)
-        code = compile(test["code"], "<test>", "exec")
-        for name in sorted(names_in(code)):
+        code, helpers = (compile(test[key], "<test>", "exec") for key in ("code", "helpers"))
+        wanted = names_in(code)
+        if wanted & set(helpers.co_names) - set(test["entry_points"]):
+            exec(helpers, namespace)
+        for name in sorted(wanted):
             if name in test["entry_points"] or not (name in namespace or hasattr(builtins, name)):
-                if name in sys.stdlib_module_names:
+                if name in sys.stdlib_module_names and name not in test["entry_points"]:
                     namespace[name] = __import__(name)
                 elif not name.startswith("__"):
                     try:
@@ -248,7 +261,7 @@ def judge(test, channel):
 
 def names_in(code):
     """The names that a code object and those inside it use."""
-    inner = (names_in(constant) for constant in code.co_consts if isinstance(constant, types.CodeType))
+    inner = (names_in(constant) for constant in code.co_consts if isinstance(constant, CodeType))
     return set(code.co_names).union(*inner)
 
 
@@ -321,11 +334,11 @@ ALLOW, DENY, NO_SUCH_CALL = 0x7FFF0000, 0x00050001, 0x00050026  # SECCOMP_RET_AL
 LOAD, EQUAL, AT_LEAST, ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06  # instructions of classic BPF
 
 
-def restrict_calls():
-    """seccomp: a filter of system calls that this process cannot take back. Threads stay possible. Whether it holds."""
-    machine = platform.machine()
+def call_filter():
+    """The seccomp program as bytes, or None for a processor whose system calls are not known here."""
+    machine = os.uname().machine
     if machine not in FORBIDDEN:
-        return False
+        return None
     architecture, clone, clone3 = ARCHITECTURE[machine]
     program = [(LOAD, 0, 0, 4), (EQUAL, 1, 0, architecture), (RETURN, 0, 0, DENY), (LOAD, 0, 0, 0)]
     program += [(AT_LEAST, 0, 1, 0x40000000), (RETURN, 0, 0, DENY)]  # x32's calls have numbers of their own
@@ -334,9 +347,15 @@ def restrict_calls():
         program += [(EQUAL, 0, 1, number), (RETURN, 0, 0, DENY)]
     program += [(EQUAL, 0, 3, clone), (LOAD, 0, 0, 16), (ANY_BIT, 1, 0, 0x10000), (RETURN, 0, 0, DENY)]  # CLONE_THREAD
     program += [(RETURN, 0, 0, ALLOW)]
-    packed = b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
-    buffer = ctypes.create_string_buffer(packed)
-    filter = struct.pack("@HP", len(program), ctypes.addressof(buffer))
+    return b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
+
+
+def restrict_calls(program):
+    """seccomp: a filter of system calls that this process cannot take back. Threads stay possible. Whether it holds."""
+    if program is None:
+        return False
+    buffer = ctypes.create_string_buffer(program)
+    filter = struct.pack("@HP", len(program) // 8, ctypes.addressof(buffer))
     return ctypes.CDLL(None).prctl(PR_SET_SECCOMP, 2, filter, 0, 0) == 0
 
 
