@@ -84,7 +84,7 @@ def main(s):
             f"--out_dir={folder}",
         )
         result = json.loads((folder / "summary.json").read_text())
-        scores[name] = {"pass@1": result["pass@1"], "stderr": result["stderr"], "n": result["n_problems"], "families": result["families"]}  # fmt: skip
+        scores[name] = {key: result[key] for key in ("pass@1", "stderr", "families")} | {"n": result["n_problems"]}
 
     summary = {
         "stages": {

@@ -3,9 +3,9 @@
     python corpus/exercises.py --out_dir=data/exercises          documents.jsonl, chats.jsonl, problems.jsonl
 
 The idea is phi-1's (arXiv:2306.11644), the generator is ours and needs no other model: a program is a chain of
-operations, each of which knows several ways to be said and to be written (corpus/operations.py). What
-the docstring promises is what the code does, because the examples and tests come from running the code. A
-*composition* is the sequence of operations without names, constants and wording; every composition belongs to
+operations, each of which knows several ways to be said and to be written (corpus/operations.py, joined by
+corpus/programs.py). What the docstring promises is what the code does, for the examples and tests come from running the
+code. A *composition* is the sequence of operations without names, constants and wording; every composition belongs to
 training or to the test problems by its hash, so a test problem can be solved by composing, never by remembering.
 """
 
@@ -117,8 +117,8 @@ def worked_examples(draft, name, rng, count):
 
 
 def unsuitable(value):
-    """Whether a value is too large for an example, or holds a list as benchmarks are full of them: three evenly spaced numbers,
-    four digits in a row, three at the end, or only two; single letters."""
+    """Whether a value is too large for an example, or holds a list as benchmarks are full of them: three evenly spaced
+    numbers, four digits in a row, three at the end, or only two; single letters."""
     if isinstance(value, dict):
         return any(map(unsuitable, value.values()))
     if isinstance(value, list):
@@ -145,21 +145,16 @@ def every_step_matters(draft, name, examples):
 # -- the three views
 
 
-def docstring(e, n_examples=1):
-    """The lines of a docstring, indented as the body of a function."""
-    lines = e.summary.split("\n")
-    for argument, result in e.examples[:n_examples]:
-        lines += [f">>> {e.entry_point}({literal(argument)})", literal(result)]
+def docstring(e):
+    """The lines of a docstring, with one example, indented as the body of a function."""
+    argument, result = e.examples[0]
+    lines = [*e.summary.split("\n"), f">>> {e.entry_point}({literal(argument)})", literal(result)]
     return "".join(f"    {line}\n" for line in ['"""' + lines[0], *lines[1:], '"""'])
 
 
 def literal(value):
     """repr with double quotes, as the programs are written."""
-    return (
-        json.dumps(value, ensure_ascii=False)
-        if isinstance(value, str)
-        else re.sub(r"'([^'\"]*)'", r'"\1"', repr(value))
-    )
+    return re.sub(r"'([^'\"]*)'", r'"\1"', repr(value))  # no string here holds a quote
 
 
 def document(e, rng):

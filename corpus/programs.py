@@ -38,7 +38,7 @@ class Draft:
 
     operations: list[str]
     argument: str
-    kind: str  # of the argument: a key of INPUTS
+    kind: str  # of the argument, for random_input
     summary: str
     styles: list[str]  # bodies
     constants: list[int]
@@ -47,6 +47,7 @@ class Draft:
 
 
 def fill(template, **values):
+    """template with {key} replaced for the keys given; other braces stay, for a later filling or for Python."""
     for key, value in values.items():
         template = template.replace("{" + key + "}", str(value))
     return template
@@ -90,29 +91,33 @@ class Step:
 
 
 def expression(row):
+    """The step of a table's row: its code is one expression."""
     return Step(row[0], row[1], "{n} = " + row[2])
 
 
-KEEP = Step(
-    "", "", "{n} = [{x} for {x} in {v} if {if}]", "{n} = []\nfor {x} in {v}:\n    if {if}:\n        {n}.append({x})"
+# how a list or a dict is filtered and changed: in one line, and as a loop
+KEEP = (
+    "{n} = [{x} for {x} in {v} if {if}]",
+    "{n} = []\nfor {x} in {v}:\n    if {if}:\n        {n}.append({x})",
 )
-CHANGE = Step("", "", "{n} = [{to} for {x} in {v}]", "{n} = []\nfor {x} in {v}:\n    {n}.append({to})")
-KEEP_ENTRY = Step(
-    "",
-    "",
+CHANGE = (
+    "{n} = [{to} for {x} in {v}]",
+    "{n} = []\nfor {x} in {v}:\n    {n}.append({to})",
+)
+KEEP_ENTRY = (
     "{n} = {name: {x} for name, {x} in {v}.items() if {if}}",
     "{n} = {}\nfor name, {x} in {v}.items():\n    if {if}:\n        {n}[name] = {x}",
 )
-CHANGE_ENTRY = Step(
-    "",
-    "",
+CHANGE_ENTRY = (
     "{n} = {name: {to} for name, {x} in {v}.items()}",
     "{n} = {}\nfor name, {x} in {v}.items():\n    {n}[name] = {to}",
 )
 
 
 def shaped(shape, name, phrase, x, **code):
-    return Step(name, phrase, fill(shape.plain, x=x, **code), fill(shape.loop, x=x, **code))
+    """The step of one of these shapes, for values called x."""
+    plain, loop = (fill(template, x=x, **code) for template in shape)
+    return Step(name, phrase, plain, loop)
 
 
 def pipeline(rng, draw, argument, kind, steps, end, opening=""):
