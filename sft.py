@@ -24,7 +24,7 @@ from training.trainer import LaterStageSettings, batch_shape
 class Settings(LaterStageSettings):
     data: str = "data/exercise-chats"  # folders of chat shards, a,b: each conversation is read once per epoch
     init: str = "out/anneal"  # the checkpoint to start from, or a folder of them, of which the newest is taken
-    epochs: float = 2.0  # how often to read all conversations
+    epochs: float = 1.0  # how often to read all conversations
     lr: float | None = None  # peak learning rate; auto = a third of that of the checkpoint's run
     decay_shape: str = "linear"  # linear, cosine, exponential, 1-sqrt or inverse, over all steps after the warmup
     warmup_steps: int = 20  # steps of linear warmup
