@@ -21,7 +21,7 @@ from training.trainer import LaterStageSettings, batch_shape
 @dataclass
 class Settings(LaterStageSettings):
     data: str = "data/stdlib:1,data/exercise-pages:2,data/exercise-chats:1"  # shard folders with weights
-    decay_tokens: int = 2_500_000  # length of the stage; about a tenth of pretraining suffices
+    decay_tokens: int = 1_600_000  # length of the stage; a tenth of pretraining suffices, a fifth is better
     lr: float | None = None  # learning rate to come down from; auto = the trunk's
     out_dir: str = "out/anneal"  # checkpoints, metrics.jsonl, settings.json
 

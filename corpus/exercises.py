@@ -34,8 +34,8 @@ from tokenizer import complete_request, fenced
 @dataclass
 class Settings:
     out_dir: str = "data/exercises"  # documents.jsonl, chats.jsonl, problems.jsonl
-    documents: int = 50_000  # exercises as textbook pages
-    chats: int = 15_000  # exercises as conversations
+    documents: int = 40_000  # exercises as textbook pages
+    chats: int = 6_000  # exercises as conversations
     problems: int = 300  # exercises as test problems, the same number from every family
     num_workers: int = 0  # processes; 0 = one per core; the files do not depend on it
     seed: int = 1337  # another seed, other exercises; the split by composition stays
