@@ -76,20 +76,22 @@ def test_annealing_mixes_documents_and_chats_and_resumes(workdir, trunk, chats):
         *QUIET,
         "--best_fit",
     ]
-    stage("anneal.py", *arguments, "--max_steps=6", "--out_dir=mixed", cwd=workdir)
-    stage("anneal.py", *arguments, "--max_steps=6", "--save_every=3", "--keep=9", "--out_dir=mixed-broken", cwd=workdir)
-    newest = checkpoint.saved(workdir / "mixed-broken")[-1]
+    stage("anneal.py", *arguments, "--max_steps=6", "--out_dir=annealed-mixed", cwd=workdir)
+    stage(
+        "anneal.py", *arguments, "--max_steps=6", "--save_every=3", "--keep=9", "--out_dir=annealed-broken", cwd=workdir
+    )
+    newest = checkpoint.saved(workdir / "annealed-broken")[-1]
     (newest / "model.pt").write_bytes(b"damaged")
-    stage("anneal.py", *arguments, "--max_steps=6", "--out_dir=mixed-broken", "--resume", cwd=workdir)
-    assert equal_weights(workdir / "mixed", workdir / "mixed-broken")
-    last = json.loads((workdir / "mixed/metrics.jsonl").read_text().splitlines()[-1])
+    stage("anneal.py", *arguments, "--max_steps=6", "--out_dir=annealed-broken", "--resume", cwd=workdir)
+    assert equal_weights(workdir / "annealed-mixed", workdir / "annealed-broken")
+    last = json.loads((workdir / "annealed-mixed/metrics.jsonl").read_text().splitlines()[-1])
     assert set(last["sources"]) == {"data/shards", "data/chats"}
 
 
 def test_the_context_can_be_lengthened_on_the_way(workdir, trunk):
-    arguments = ["--init=trunk", "--data=data/shards", *QUIET, "--max_steps=2", "--out_dir=long"]
+    arguments = ["--init=trunk", "--data=data/shards", *QUIET, "--max_steps=2", "--out_dir=annealed-long"]
     stage("anneal.py", *arguments, "--block_size=64", "--rope_base=40000", cwd=workdir)
-    model, _, meta = checkpoint.load_model(workdir / "long")
+    model, _, meta = checkpoint.load_model(workdir / "annealed-long")
     assert (model.config.block_size, model.config.rope_base) == (64, 40000.0) and meta["settings"][
         "optimizer"
     ] == "muon"
@@ -117,9 +119,9 @@ def test_tuning_learns_the_answers_and_says_so(workdir, trunk, chats):
 
 def test_two_processes_tune_like_one(workdir, trunk, chats):
     arguments = ["--init=trunk", "--data=data/chats", *QUIET, "--epochs=1"]
-    stage("sft.py", *arguments, "--out_dir=one", cwd=workdir)
-    stage("sft.py", *arguments, "--out_dir=two", cwd=workdir, torchrun=2)
-    assert lines(workdir / "one", "loss") == pytest.approx(lines(workdir / "two", "loss"), abs=1e-4)
+    stage("sft.py", *arguments, "--out_dir=sft-one", cwd=workdir)
+    stage("sft.py", *arguments, "--out_dir=sft-two", cwd=workdir, torchrun=2)
+    assert lines(workdir / "sft-one", "loss") == pytest.approx(lines(workdir / "sft-two", "loss"), abs=1e-4)
 
 
 def test_packed_conversations_have_the_loss_that_each_has_alone(workdir, trunk, chats):
