@@ -14,6 +14,7 @@ import configurator
 os.environ["OMP_NUM_THREADS"] = "1"  # small models: threads cost more than they give, above all on a busy machine
 
 ROOT = Path(__file__).resolve().parent.parent
+DATA = ROOT.parent / "shared/data"  # real benchmarks and instruction sets, where they lie beside the checkout
 TINY_MODEL = ["--n_layer=2", "--n_head=2", "--n_kv_head=1", "--n_embd=32", "--block_size=32"]
 
 

@@ -3,11 +3,10 @@
 import gzip
 import json
 import random
-from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import door_error, stage
+from conftest import DATA, door_error, stage
 
 import prepare_data
 from corpus.chats import Prompts, finished, from_record, noisy
@@ -15,7 +14,6 @@ from corpus.documents import Document, Problem
 from shards import Shards, read_manifest
 from tokenizer import Tokenizer
 
-DATA = Path(__file__).resolve().parent.parent.parent / "shared/data"
 USER, BOT = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
 
 

@@ -10,15 +10,12 @@ import random
 import re
 import signal
 import tokenize
-from pathlib import Path
 
 import pytest
-from conftest import stage
+from conftest import DATA, stage
 
 from corpus.exercises import exercise, is_test
 from corpus.programs import FAMILIES
-
-DATA = Path(__file__).resolve().parent.parent.parent / "shared/data"
 
 
 @pytest.fixture(scope="module")

@@ -9,13 +9,12 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import assert_one_line_error, door_error, stage
+from conftest import DATA, assert_one_line_error, door_error, stage
 
 import eval_humaneval
 from evaluation.pass_at_k import code_in, pass_at_k, read_problems, score
 from evaluation.sandbox import Limits, run, run_all
 
-DATA = Path(__file__).resolve().parent.parent.parent / "shared/data"
 FAST = Limits(timeout=1, memory_mb=512)
 TEST = {
     "helpers": "SECRET = 41",
