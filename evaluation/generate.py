@@ -72,6 +72,8 @@ def generate(
     A row ends at one of stop_ids (by default <|endoftext|> and <|im_end|>) or when its text holds a string of stop.
     on_bytes(new bytes) is called as the text of a single prompt grows. Raises UserError for a prompt that fills the context.
     """
+    if not prompts:
+        return []
     config, device = model.config, model.embed_tokens.weight.device
     stop_ids = {tokenizer.eot, tokenizer.special["<|im_end|>"]} if stop_ids is None else set(stop_ids)
     longest = max(map(len, prompts))

@@ -117,6 +117,28 @@ def test_tuning_learns_the_answers_and_says_so(workdir, trunk, chats):
     assert evaluated.stdout.strip() and "tokens in" in evaluated.stderr
 
 
+def test_prompts_that_do_not_fit_fail_and_what_was_written_is_not_written_again(workdir, trunk):
+    text = '    """' + "word " * 100 + '"""\n'
+    lines = [
+        {"task_id": str(i), "prompt": f"def f(x):\n{text if i > 1 else ''}", "entry_point": "f", "canonical_solution": "",
+         "test": "def check(candidate):\n    assert candidate(1) == 'no'"}
+        for i in range(4)
+    ]  # fmt: skip
+    (workdir / "problems.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    arguments = [
+        "--problems=problems.jsonl",
+        "--checkpoint=trunk",
+        "--batch_size=2",
+        "--max_new_tokens=4",
+        "--out_dir=scored",
+    ]
+    stage("eval_humaneval.py", *arguments, cwd=workdir)
+    samples = (workdir / "scored/samples.jsonl").read_text()
+    stage("eval_humaneval.py", *arguments, cwd=workdir)
+    assert (workdir / "scored/samples.jsonl").read_text() == samples and samples.count("\n") == 4
+    assert json.loads((workdir / "scored/summary.json").read_text())["n_samples"] == 4
+
+
 def test_two_processes_tune_like_one(workdir, trunk, chats):
     arguments = ["--init=trunk", "--data=data/chats", *QUIET, "--epochs=1"]
     stage("sft.py", *arguments, "--out_dir=sft-one", cwd=workdir)
