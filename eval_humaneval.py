@@ -21,7 +21,7 @@ from tqdm import tqdm
 import configurator
 from configurator import UserError
 from evaluation import sandbox
-from evaluation.pass_at_k import code_in, read_lines, read_problems, score
+from evaluation.pass_at_k import code_in, read_lines, read_problems, score, stderr_key
 from shards import sha256_file
 
 
@@ -215,11 +215,9 @@ def summarize(s, problems, results):
     families = collections.defaultdict(list)
     for task, count in counts.items():
         families[problems[task].family].append(count)
-    missing = {"rlimits", "landlock", "seccomp"} - set().union(*(record["active"] for record in results.values()))
+    missing = sandbox.PROTECTIONS - set().union(*(record["active"] for record in results.values()))
     if missing:
-        print(
-            f"warning: this system does not offer {' and '.join(sorted(missing))}: the sandbox is weaker than it could be"
-        )
+        print(f"warning: no program was confined by {' and '.join(sorted(missing))}: this system may not offer it")
     return {
         **score(list(counts.values())),
         "n_problems": len(counts),
@@ -230,7 +228,7 @@ def summarize(s, problems, results):
         "families": {
             name: {**score(group), "n_problems": len(group)} for name, group in sorted(families.items()) if name
         },
-        "sandbox": sorted({"rlimits", "landlock", "seccomp"} - missing),
+        "sandbox": sorted(sandbox.PROTECTIONS - missing),
     }
 
 
@@ -241,13 +239,10 @@ def failure(result):
 
 def print_table(summary, out):
     rows = [(name or "all", group) for name, group in [*summary["families"].items(), ("", summary)]]
-    ks = [key for key in summary if key.startswith("pass@")]
-    print(f"\n{'':<16}{'problems':>10}" + "".join(f"{k:>18}" for k in ks))
+    ks = [int(key[5:]) for key in summary if key.startswith("pass@")]
+    print(f"\n{'':<16}{'problems':>10}" + "".join(f"{f'pass@{k}':>18}" for k in ks))
     for name, group in rows:
-        cells = (
-            f"{group[k]:.1%} +- {group[k.replace('pass@1', 'stderr') if k == 'pass@1' else 'stderr@' + k[5:]]:.1%}"
-            for k in ks
-        )
+        cells = (f"{group[f'pass@{k}']:.1%} +- {group[stderr_key(k)]:.1%}" for k in ks)
         print(f"{name:<16}{group['n_problems']:>10}" + "".join(f"{cell:>18}" for cell in cells))
     failures = ", ".join(f"{n} {kind}" for kind, n in summary["failures"].most_common(5))
     print(f"failures: {failures or 'none'}\nresults -> {out}")

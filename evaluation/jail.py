@@ -67,7 +67,7 @@ def read_exactly(size):
 # -- what crosses the border: Python literals, one a line
 
 PLAIN = (bool, int, float, str, bytes)  # bool before int, which it is a kind of
-CALLS = {"set": set, "frozenset": frozenset, "complex": complex, "bytearray": bytearray, "dict": dict}
+CALLS = {"set": set, "frozenset": frozenset, "complex": complex, "bytearray": bytearray}
 
 
 def encode(value, handle=None):

@@ -111,6 +111,11 @@ def pass_at_k(n, c, k):
     return 1 - math.comb(n - c, k) / math.comb(n, k)
 
 
+def stderr_key(k):
+    """Where score keeps the standard error of pass@k."""
+    return "stderr" if k == 1 else f"stderr@{k}"
+
+
 def score(counts, ks=(1, 10, 100)):
     """counts: (n, c) per problem. {"pass@k", "stderr" of pass@1, "stderr@k" of the others} for every k with k samples
     of every problem. The standard error is that of a mean over problems drawn at random."""
@@ -120,5 +125,5 @@ def score(counts, ks=(1, 10, 100)):
         mean = sum(values) / len(values)
         variance = sum((value - mean) ** 2 for value in values) / max(1, len(values) - 1)
         scores[f"pass@{k}"] = mean
-        scores["stderr" if k == 1 else f"stderr@{k}"] = math.sqrt(variance / len(values))
+        scores[stderr_key(k)] = math.sqrt(variance / len(values))
     return scores

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+PROTECTIONS = {"rlimits", "landlock", "seccomp"}
 JAIL = Path(__file__).with_name("jail.py")
 
 
@@ -43,7 +44,7 @@ class Verdict:
     passed: bool
     result: str  # passed, timed out, or failed: and why
     seconds: float  # on the clock
-    active: list  # which confinements held: rlimits, landlock, seccomp
+    active: list  # which of PROTECTIONS held
 
 
 def run(program, test, limits=Limits()) -> Verdict:

@@ -2,11 +2,11 @@
 
 import gzip
 import json
-import os
 import platform
+import socket
+import tempfile
 import threading
 import time
-from pathlib import Path
 
 import pytest
 from conftest import DATA, assert_one_line_error, door_error, stage
@@ -50,6 +50,7 @@ def test_wrong_programs_fail_with_their_reason():
     assert not verdict("").passed
 
 
+# Those that return the right answer behind a forbidden act would pass if it were allowed; signal 0 asks and harms nobody.
 HOSTILE = {
     "infinite loop": "def f(x):\n    while True: pass",
     "infinite loop at the top": "while True: pass",
@@ -78,8 +79,8 @@ HOSTILE = {
     "    m = open(f'/proc/{os.getppid()}/mem', 'rb')\n    return [i + 1 for i in x]",
     "a forged verdict": "import os\nfor fd in range(0, 60):\n    try: os.write(fd, b'{\"passed\": true, \"result\": \"passed\", \"active\": []}')\n"
     "    except OSError: pass\nos._exit(0)",
-    "killing": "import os, signal\ndef f(x):\n    os.kill(os.getppid(), signal.SIGKILL)\n    return [i + 1 for i in x]",
-    "killing all": "import os\ndef f(x):\n    os.kill(-1, 9)\n    return [i + 1 for i in x]",
+    "killing": "import os\ndef f(x):\n    os.kill(os.getppid(), 0)\n    return [i + 1 for i in x]",
+    "killing all": "import os\ndef f(x):\n    os.kill(-1, 0)\n    return [i + 1 for i in x]",
     "network": "import socket\ndef f(x):\n    socket.create_connection(('127.0.0.1', PORT), 1)\n    return [i + 1 for i in x]",
     "writing elsewhere": "def f(x):\n    open('OUTSIDE', 'w').write('x')\n    return [i + 1 for i in x]",
     "reading elsewhere": "def f(x):\n    open('OUTSIDE').read()\n    return [i + 1 for i in x]",
@@ -103,14 +104,18 @@ def confined():
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_programs_score_nothing_and_do_no_harm(name, tmp_path, confined):
+def test_hostile_programs_score_nothing_and_do_no_harm(name, tmp_path, confined, monkeypatch):
     outside = tmp_path / "outside"
     outside.write_text("precious")
-    program = HOSTILE[name].replace("OUTSIDE", str(outside)).replace("PORT", str(os.getpid() % 1000 + 20_000))
-    start = time.time()
-    assert not verdict(program).passed
+    folders = tmp_path / "folders"
+    folders.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folders))
+    with socket.create_server(("127.0.0.1", 0)) as server:  # somebody listens: only the sandbox forbids to connect
+        program = HOSTILE[name].replace("OUTSIDE", str(outside)).replace("PORT", str(server.getsockname()[1]))
+        start = time.time()
+        assert not verdict(program).passed
     assert time.time() - start < 8 and outside.read_text() == "precious" and outside.stat().st_mode & 0o200
-    assert not list(Path("/tmp").glob("sandbox_*/scratch"))
+    assert not list(folders.iterdir()), "a sandbox leaves no folder behind"
 
 
 def test_nothing_of_the_environment_is_inherited(monkeypatch):
@@ -259,7 +264,7 @@ def test_mistakes_end_in_one_line(tmp_path):
     (tmp_path / "bad.jsonl").write_text('{"task_id": "t/0"}')
     assert "no completion" in door_error(eval_humaneval, f"--problems={path}", f"--samples={tmp_path / 'bad.jsonl'}")
     (tmp_path / "bad.jsonl").write_text('{"task_id": "other", "completion": ""}')
-    assert "none" not in door_error(eval_humaneval, f"--problems={path}", f"--samples={tmp_path / 'bad.jsonl'}")
+    assert "no samples" in door_error(eval_humaneval, f"--problems={path}", f"--samples={tmp_path / 'bad.jsonl'}")
     assert "no usable" in door_error(eval_humaneval, f"--problems={tmp_path / 'bad.jsonl'}", "--samples=x")
     assert_one_line_error(
         stage("eval_humaneval.py", f"--problems={path}", "--checkpoint=nowhere", cwd=tmp_path, check=False), "nowhere"

@@ -57,6 +57,8 @@ class Quotas:
 class Windows:
     """A split as a stream, cut into rows of block_size tokens wherever that falls."""
 
+    n_left_out = 0
+
     def __init__(self, shards, block_size, seed):
         self.shards, self.block_size, self.seed = shards, block_size, seed
         # a cut of up to one row at the start leaves this many whole rows (and a target for the last) for certain

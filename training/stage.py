@@ -132,7 +132,7 @@ def print_plan(s, machine, model, data, micro_batch, peak, origin):
     memory = hardware.memory_estimate(
         model.config, n_params, micro_batch, s.optimizer, 4 if machine.dtype == torch.float32 else 2
     )
-    left_out = sum(getattr(source, "n_left_out", 0) for source in data.sources)
+    left_out = sum(source.n_left_out for source in data.sources)
     if left_out:
         print(f"{left_out} conversations are left out: not one answer ends within block_size={s.block_size}")
     epochs = ", ".join(f"{source.folder} {n:.2f}" for source, n in zip(data.shards, data.epochs(s.max_steps)))
