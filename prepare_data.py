@@ -1,21 +1,19 @@
-"""Stage 2: documents, chats -> token shards.
+"""Stage 2: documents, chats -> token shards, cleaned.
 
-Exact duplicates are dropped, documents go to train or val by the hash of their text, so that adding documents
-moves none, and worker processes tokenize. Shard n holds the n-th `shard_bytes` of text; what the folder holds
-depends on the documents and the settings alone, not on the number of workers or on interruptions.
+A first pass reads the documents once: worker processes replace personal data, filter, decontaminate, tokenize and sign
+them, a chunk of `shard_bytes` at a time. Then near-duplicates are sought across all chunks, and the tokens of what is
+kept become shards, shard n from chunk n. Documents go to train or val by the hash of their text, so that adding
+documents moves none. What the folder holds depends on the documents and the settings alone, not on the number of
+workers or on interruptions; report.html says what was dropped and why.
 """
 
-import collections
 import hashlib
 import json
-import multiprocessing
 import os
-import signal
-import threading
+import shutil
 import time
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,27 +21,36 @@ from tqdm import tqdm
 
 import configurator
 from configurator import UserError
-from corpus import chats
-from corpus.documents import Problem, read
-from shards import ShardWriter, describe_foreign, files_of
+from corpus import chats, chunks, clean, dedup, report
+from corpus.documents import Document, Problem, read
+from corpus.filters import Thresholds
+from corpus.parallel import mapped
+from shards import Shards, describe_foreign, files_of
 from tokenizer import Tokenizer
 
 
 @dataclass
-class Settings:
+class Reading:
     sources: list[str] = field(default_factory=lambda: ["stdlib"])  # presets, files, folders, hf:owner/name[:data_dir]
     out_dir: str = "data/stdlib"  # the shard folder
     tokenizer: str = "data/tokenizer.json"  # a tokenizer.json, a SentencePiece .model, or a name such as gpt2
     val_fraction: float = 0.05  # share of the documents for validation, by hash; .001 is enough for billions of tokens
     shard_bytes: int = 256_000_000  # text per shard: an interrupted run goes on after the last whole one
-    num_workers: int = 0  # processes that tokenize; 0 = one per core
+    num_workers: int = 0  # processes; 0 = one per core
     chats: bool = False  # the records are conversations: render them by the chat template, with a loss mask
     prompts: str = ""  # chats: a folder of <type>.pre.prompt and <type>.post.prompt, drawn for records with a type
     char_noise: float = 0.0  # chats: share of the characters of requests that are deleted or repeated
     adopt: bool = False  # out_dir already holds shards of llm.c or modded-nanogpt: only describe them
+    against: list[str] = field(default_factory=list)  # shard folders: near copies of their val documents are dropped
+
+
+@dataclass
+class Settings(Thresholds, clean.CleanSettings, Reading):
+    pass
 
 
 BATCH_BYTES = 1_000_000  # text handed to a worker at a time
+COUNTS = ("documents", "bytes", "tokens", "counted")  # counted: the tokens that count in the loss
 
 
 def main(settings):
@@ -51,240 +58,223 @@ def main(settings):
         raise UserError("char_noise must lie in [0, 1)")
     if not 0 <= settings.val_fraction < 1 or settings.shard_bytes < 1 or settings.num_workers < 0:
         raise UserError("val_fraction must lie in [0, 1), shard_bytes above 0, num_workers at 0 or above")
+    settings.check()
     tokenizer, out, start = Tokenizer.load(settings.tokenizer), Path(settings.out_dir), time.time()
-    chats.Prompts(settings.prompts)  # a mistake in them is seen here
     if settings.adopt:
         write_manifest(settings, tokenizer, out, start, *adopted(out, tokenizer))
         return
-    out.mkdir(parents=True, exist_ok=True)
-    for leftover in out.glob("*.tmp"):
+    cleaner = clean.Cleaner(settings, tokenizer)  # a mistake in what it reads is seen here
+    if up_to_date(settings, out, recipe(settings, tokenizer)):
+        print(f"{out} holds just that already")
+        return
+    (out / "work").mkdir(parents=True, exist_ok=True)
+    for leftover in (*out.glob("*.tmp"), *out.glob("work/*.tmp")):
         leftover.unlink()
     done = finished_work(out, recipe(settings, tokenizer))
     try:
-        result = write_shards(settings, tokenizer, out, done)
+        entries, counts = survey_all(settings, tokenizer, cleaner, out, done)
     except InputChanged:
         print("the documents are not those of the last run: starting over")
-        result = write_shards(settings, tokenizer, out, done=[])
-    write_manifest(settings, tokenizer, out, start, *result)
+        entries, counts = survey_all(settings, tokenizer, cleaner, out, [])
+    if not any(entry["documents"] for entry in entries):
+        keep_drops(out, entries)
+        raise UserError(f"no documents for training in {', '.join(settings.sources)}; see {out / 'dropped.jsonl'}")
+    shards, summary = write_shards(settings, tokenizer, out, entries, counts)
+    report.write(out, summary)
+    write_manifest(settings, tokenizer, out, start, shards, summary["sources"])
+    shutil.rmtree(out / "work")
 
 
-# -- documents: read, drop the duplicates, cut into batches
+# -- the first pass: documents -> chunks
 
 
-class Dropped:
-    """What was not taken and why: counts per source and rule, and one line each in dropped.jsonl."""
-
-    def __init__(self, file):
-        self.file, self.counts = file, collections.defaultdict(collections.Counter)
-
-    def add(self, source, where, rule, detail):
-        self.counts[source][rule] += 1
-        self.file.write(
-            json.dumps({"id": where, "source": source, "rule": rule, "detail": detail}, ensure_ascii=False) + "\n"
-        )
-
-
-def unique_documents(settings, dropped, bar):
-    """(source, text as UTF-8, sha256) of every document that is readable and the first of its text."""
-    first_copy = {}
-    for source in settings.sources:
+def documents(settings):
+    """(number of the source, Document or Problem); the documents of --against come under the numbers after them."""
+    for number, source in enumerate(settings.sources):
         for item in read(source, chats.from_record if settings.chats else None):
-            if isinstance(item, Problem):
-                dropped.add(source, item.where, item.rule, item.detail)
-                continue
-            data = item.text.encode()
-            bar.update(len(data))
-            digest = hashlib.sha256(data).digest()
-            if digest in first_copy:
-                dropped.add(source, item.where, "exact_duplicate", first_copy[digest])
-            else:
-                first_copy[digest] = f"{source}/{item.where}"
-                yield source, data, digest
+            yield number, item
+    for number, folder in enumerate(settings.against, len(settings.sources)):
+        shards, tokenizer = Shards(folder, "val"), Tokenizer.load(Path(folder) / "tokenizer.json")
+        for start, length in zip(*shards.documents(tokenizer.eot)):
+            text = tokenizer.decode(shards.tokens(start + 1, length - 1).tolist())
+            yield number, Document(text, f"val token {start}")
 
 
 class InputChanged(Exception):
-    """The documents differ from those that the finished shards were made of."""
+    """The documents differ from those that the finished chunks were made of."""
 
 
-def batches(documents, settings, done):
-    """(batch, closing) for the workers: batch is a list of (source, split, text); closing is None, or, with the
-    last batch of a shard, the sha256 over its documents. The shards in done are compared instead of yielded."""
-    shard, shard_size, shard_hash, batch, batch_size = 0, 0, hashlib.sha256(), [], 0
+def batches(stream, settings, done, bar):
+    """(batch, closing) for the workers: batch is a list of (source number, item); closing is None, or, with the last batch
+    of a chunk, the sha256 over its documents. The chunks in done are compared instead of yielded."""
+    chunk, chunk_size, chunk_hash, batch, batch_size = 0, 0, hashlib.sha256(), [], 0
 
     def close():
-        if shard >= len(done):
-            return [(batch, shard_hash.hexdigest())]
-        if done[shard]["documents_sha256"] != shard_hash.hexdigest():
+        if chunk >= len(done):
+            return [(batch, chunk_hash.hexdigest())]
+        if done[chunk]["documents_sha256"] != chunk_hash.hexdigest():
             raise InputChanged
         return []
 
-    for source, data, digest in documents:
-        split = "val" if int.from_bytes(digest[:8]) < settings.val_fraction * 2**64 else "train"
-        shard_hash.update(digest)
-        shard_size += len(data)
-        if shard >= len(done):
-            batch.append((source, split, data))
+    for number, item in stream:
+        data = (item.where if isinstance(item, Problem) else item.text).encode("utf-8", "surrogateescape")
+        bar.update(0 if isinstance(item, Problem) else len(data))
+        chunk_hash.update(hashlib.sha256(data).digest())
+        chunk_size += len(data)
+        if chunk >= len(done):
+            batch.append((number, item))
             batch_size += len(data)
-        if shard_size >= settings.shard_bytes:
+        if chunk_size >= settings.shard_bytes:
             yield from close()
-            shard, shard_size, shard_hash, batch, batch_size = shard + 1, 0, hashlib.sha256(), [], 0
+            chunk, chunk_size, chunk_hash, batch, batch_size = chunk + 1, 0, hashlib.sha256(), [], 0
         elif batch_size >= BATCH_BYTES:
             yield batch, None
             batch, batch_size = [], 0
-    if shard_size:
+    if chunk_size:
         yield from close()
-        shard += 1
-    if shard < len(done):
+        chunk += 1
+    if chunk < len(done):
         raise InputChanged
 
 
-# -- workers: text -> tokens
+def new_cleaner(settings, tokenizer):
+    return clean.Cleaner(settings, Tokenizer.load(tokenizer))
 
 
-def start_worker(settings, path):
-    global worker
-    worker = Worker(settings, Tokenizer.load(path))
-    if parent := multiprocessing.parent_process():  # in a pool: leave Ctrl-C to the parent, and end when it is killed
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
-
-
-class Worker:
-    def __init__(self, settings, tokenizer):
-        self.tokenizer, self.chats, self.char_noise = tokenizer, settings.chats, settings.char_noise
-        self.prompts = chats.Prompts(settings.prompts)
-
-    def encode(self, text):
-        """(ids, mask, bytes) of a document or a conversation; the mask of a document is all 1."""
-        if not self.chats:
-            ids = self.tokenizer.encode(text)
-            return ids, [1] * len(ids), len(text.encode())
-        messages = chats.finished(text, self.prompts, self.char_noise)
-        return *self.tokenizer.render(messages), sum(len(message["content"].encode()) for message in messages)
-
-
-COUNTS = ("documents", "bytes", "tokens", "counted")  # counted: the tokens that count in the loss
-
-
-def tokenize(work):
-    """({split: (tokens, mask)}, {source: {split: counts}}, closing) of a batch."""
+def survey(cleaner, work):
     batch, closing = work
-    tokens, masks, counts = {"train": [], "val": []}, {"train": [], "val": []}, {}
-    for source, split, data in batch:
-        ids, mask, n_bytes = worker.encode(data.decode())
-        tokens[split] += [worker.tokenizer.eot, *ids]
-        masks[split] += [1 - worker.chats, *mask]
-        count = counts.setdefault(source, {"train": [0] * len(COUNTS), "val": [0] * len(COUNTS)})[split]
-        for i, n in enumerate((1, n_bytes, len(ids) + 1, sum(mask) + 1 - worker.chats)):
-            count[i] += n
-    arrays = {s: (np.array(tokens[s], dtype=np.uint16), np.array(masks[s], dtype=np.uint8)) for s in tokens}
-    return arrays, counts, closing
+    return clean.survey(cleaner, batch, [*cleaner.s.sources, *cleaner.s.against]), closing
 
 
-def mapped(function, items, num_workers, *worker_arguments):
-    """function over items in their order, in num_workers processes, with a bounded number of items under way."""
-    if num_workers == 1:
-        start_worker(*worker_arguments)
-        yield from map(function, items)
-        return
-    with ProcessPoolExecutor(num_workers, initializer=start_worker, initargs=worker_arguments) as pool:
-        under_way = collections.deque()
-        try:
-            for item in items:
-                under_way.append(pool.submit(function, item))
-                if len(under_way) > 4 * num_workers:
-                    yield under_way.popleft().result()
-            while under_way:
-                yield under_way.popleft().result()
-        except BrokenProcessPool:
-            raise UserError("a worker process died, perhaps for lack of memory: use a smaller --num_workers") from None
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-# -- tokens -> shards
-
-
-class OpenShard:
-    """The train and val file of the shard being written."""
-
-    def __init__(self, out, number, masked):
-        self.writers = {split: ShardWriter(out / f"{split}_{number:06d}.bin", masked) for split in ("train", "val")}
-        self.counts = {}
-
-    def add(self, tokens, counts):
-        for split, arrays in tokens.items():
-            self.writers[split].write(*arrays)
-        for source, splits in counts.items():
-            mine = self.counts.setdefault(source, {split: [0] * len(COUNTS) for split in splits})
-            for split, count in splits.items():
-                mine[split] = [a + b for a, b in zip(mine[split], count)]
-
-    def close(self, documents_sha256):
-        files = [{"split": split, **entry} for split, writer in self.writers.items() if (entry := writer.close())]
-        return {"documents_sha256": documents_sha256, "counts": self.counts, "files": files}
-
-    def abort(self):
-        for writer in self.writers.values():
-            writer.abort()
-
-
-def write_shards(settings, tokenizer, out, done):
-    """Shard entries and drop counts. Every finished shard is noted in progress.json at once."""
-    finished, shard = list(done), None
+def survey_all(settings, tokenizer, cleaner, out, done):
+    """(chunk entries, counts over all of them). Every finished chunk is noted in progress.json at once."""
+    entries, chunk, counts = list(done), None, clean.no_counts()
     tokenizer.save(out / "tokenizer.json")
-    with (
-        open(out / "dropped.jsonl.tmp", "w", encoding="utf-8") as file,
-        tqdm(desc="tokenizing", unit="B", unit_scale=True, smoothing=0.05) as bar,
-    ):
-        dropped = Dropped(file)
-        work = batches(unique_documents(settings, dropped, bar), settings, done)
-        num_workers = settings.num_workers or os.cpu_count()
-        results = mapped(tokenize, work, num_workers, settings, out / "tokenizer.json")
+    num_workers = settings.num_workers or os.cpu_count()
+    with tqdm(desc="cleaning", unit="B", unit_scale=True, smoothing=0.05) as bar:
+        work = batches(documents(settings), settings, done, bar)
+        start = (lambda *_: cleaner) if num_workers == 1 else new_cleaner
+        results = mapped(survey, work, num_workers, start, settings, out / "tokenizer.json")
         try:
-            for tokens, counts, closing in results:
-                shard = shard or OpenShard(out, len(finished), settings.chats)
-                shard.add(tokens, counts)
+            for surveyed, closing in results:
+                chunk = chunk or chunks.ChunkWriter(out / "work", len(entries))
+                chunk.add(surveyed)
+                clean.merged(counts, surveyed["counts"])
                 if closing:
-                    (out / "manifest.json").unlink(missing_ok=True)  # the folder is no longer what it says
-                    finished.append(shard.close(closing))
-                    shard = None
-                    configurator.write_json(
-                        out / "progress.json", {"recipe": recipe(settings, tokenizer), "shards": finished}
-                    )
+                    entries.append({**chunk.close(), "documents_sha256": closing, "counts": counts})
+                    chunk, counts = None, clean.no_counts()
+                    configurator.write_json(out / "work/progress.json", {"recipe": recipe(settings, tokenizer), "chunks": entries})  # fmt: skip
         finally:
             results.close()
-            if shard:
-                shard.abort()
-    os.replace(out / "dropped.jsonl.tmp", out / "dropped.jsonl")
-    return finished, {source: dict(counts) for source, counts in dropped.counts.items()}
+            if chunk:
+                chunk.abort()
+    total = clean.no_counts()
+    for entry in entries:
+        clean.merged(total, entry["counts"])
+    return entries, total
 
 
 def recipe(settings, tokenizer):
     """What the shards depend on apart from the documents."""
-    return {
-        "tokenizer": tokenizer.fingerprint,
-        "sources": settings.sources,
-        "val_fraction": settings.val_fraction,
-        "shard_bytes": settings.shard_bytes,
-        "chats": [settings.chats, settings.prompts, settings.char_noise],
-    }
+    named = {f.name: getattr(settings, f.name) for c in (Thresholds, clean.CleanSettings, Reading) for f in fields(c)}
+    for name in ("out_dir", "num_workers", "adopt"):
+        del named[name]
+    files = [*settings.decontaminate, settings.quality, settings.scores, *(Path(f) / "manifest.json" for f in settings.against)]  # fmt: skip
+    read = {str(path): hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16] for path in files if path}
+    return {**named, "tokenizer": tokenizer.fingerprint, "files": read}
 
 
 def finished_work(out, wanted):
-    """The shards that an earlier run of the same recipe has finished, up to the first that is not whole."""
-    for name in ("progress.json", "manifest.json"):
-        try:
-            state = json.loads((out / name).read_text(encoding="utf-8"))
-            if state["recipe"] != wanted:
-                continue
-            shards = state["shards"]
-            files = [[file for entry in shard["files"] for file in files_of(entry)] for shard in shards]
-            whole = [all((out / file["name"]).stat().st_size == file["size"] for file in part) for part in files]
-            return shards[: (whole + [False]).index(False)]
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
+    """The chunks that an interrupted run of the same recipe has finished, up to the first that is not whole."""
+    try:
+        state = json.loads((out / "work/progress.json").read_text(encoding="utf-8"))
+        if state["recipe"] == wanted:
+            whole = [chunks.is_whole(out / "work", entry) for entry in state["chunks"]]
+            return state["chunks"][: (whole + [False]).index(False)]
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
     return []
+
+
+def up_to_date(settings, out, wanted):
+    """Whether the folder's shards are whole and were made by the same recipe from the same documents."""
+    try:
+        manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
+        if manifest["recipe"] != wanted:
+            return False
+        files = [file for entry in manifest["files"] for file in files_of(entry)]
+        if any((out / file["name"]).stat().st_size != file["size"] for file in files):
+            return False
+        with tqdm(desc="comparing", unit="B", unit_scale=True, leave=False) as bar:
+            return not any(True for _ in batches(documents(settings), settings, manifest["shards"], bar))
+    except InputChanged:
+        print("the documents are not those of the last run: starting over")
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return False
+
+
+# -- the second pass: chunks -> shards
+
+
+def similarities(found, settings, pairs):
+    """The Jaccard similarity of pairs of documents, in processes where there are many."""
+    if len(pairs) < 20_000 or settings.num_workers == 1:
+        return compare(found, pairs)
+    parts = mapped(compare, np.array_split(pairs, len(pairs) // 5_000), settings.num_workers or os.cpu_count(), chunks.Chunks, found.folder, found.entries)  # fmt: skip
+    return np.concatenate(list(parts))
+
+
+def compare(found, pairs):
+    return np.array([dedup.jaccard(found.shingles(a), found.shingles(b)) for a, b in pairs])
+
+
+def write_shards(settings, tokenizer, out, entries, counts):
+    """(manifest entries of the shards, the report)."""
+    found, n_sources = chunks.Chunks(out / "work", entries), len(settings.sources)
+    kept = found.duplicates(settings, partial(similarities, found, settings))
+    wanted = (kept == np.arange(len(found))) & (found.documents["source"] < n_sources)
+    val_limit = int(settings.val_fraction * 2**64)
+    (out / "manifest.json").unlink(missing_ok=True)  # from here on the folder is not what it says
+    shards = []
+    for number, entry in enumerate(tqdm(entries, desc="writing shards", unit="shard", delay=2)):
+        files = found.write_shard(number, wanted, val_limit, out)
+        mine = slice(found.starts[number], found.starts[number + 1])
+        counted = count(found.documents[mine][wanted[mine]], val_limit, settings.sources)
+        shards.append({"documents_sha256": entry["documents_sha256"], "counts": counted, "files": files})
+    keep_drops(out, entries, duplicate_lines(found, kept, n_sources))
+    return shards, report.summary(counts, found, kept, settings, tokenizer)
+
+
+def count(documents, val_limit, sources):
+    """{source: {split: COUNTS}} of documents."""
+    is_val = documents["split"] < val_limit
+    result = {}
+    for number, source in enumerate(sources):
+        splits = {"train": ~is_val, "val": is_val}
+        mine = {split: documents[(documents["source"] == number) & chosen] for split, chosen in splits.items()}
+        result[source] = {split: [len(part), *(int(part[name].sum()) for name in COUNTS[1:])] for split, part in mine.items()}  # fmt: skip
+    return result
+
+
+def duplicate_lines(found, kept, n_sources):
+    """dropped.jsonl's lines of the copies: each names the document that is kept in its place."""
+    same = (found.documents["digest"] == found.documents["digest"][kept]).all(axis=1)
+    for i in np.flatnonzero((kept != np.arange(len(kept))) & (found.documents["source"] < n_sources)):
+        mine, other = found.meta(int(i)), found.meta(int(kept[i]))
+        rule = "exact_duplicate" if same[i] else "near_duplicate"
+        detail = f"{other['source']}/{other['where']}"
+        yield {"id": mine["where"], "source": mine["source"], "rule": rule, "detail": detail}
+
+
+def keep_drops(out, entries, lines=()):
+    with open(out / "dropped.jsonl.tmp", "wb") as file:
+        for entry in entries:
+            with open(out / "work" / f"{entry['name']}.dropped", "rb") as part:
+                shutil.copyfileobj(part, file)
+        for line in lines:
+            file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+    os.replace(out / "dropped.jsonl.tmp", out / "dropped.jsonl")
 
 
 def adopted(out, tokenizer):
@@ -337,7 +327,6 @@ def write_manifest(settings, tokenizer, out, start, shards, dropped):
     for stale in {*out.glob("train_*.bin"), *out.glob("val_*.bin")} - kept:
         stale.unlink()
     configurator.write_json(out / "manifest.json", manifest)
-    (out / "progress.json").unlink(missing_ok=True)
     print_table(manifest, out)
 
 

@@ -237,7 +237,9 @@ def canonical(tmp_path, file, copies=1):
 @pytest.mark.skipif(not (DATA / "humaneval").exists(), reason="needs the benchmarks' files")
 @pytest.mark.parametrize("file, count, workers", [("humaneval/HumanEval.jsonl.gz", 164, 1), ("humaneval/HumanEval.jsonl.gz", 164, 4), ("mbpp/mbpp.jsonl.gz", 500, 2)])  # fmt: skip
 def test_canonical_solutions_all_pass(tmp_path, file, count, workers):
-    arguments, n = canonical(tmp_path, file)  # MBPP's 123 needs up to four seconds of CPU time, more than the default gives
+    arguments, n = canonical(
+        tmp_path, file
+    )  # MBPP's 123 needs up to four seconds of CPU time, more than the default gives
     summary = evaluate(tmp_path / "out", *arguments, f"--num_workers={workers}", "--timeout=20")
     assert n == count == summary["n_problems"] and summary["pass@1"] == 1.0
 

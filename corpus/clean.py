@@ -1,0 +1,246 @@
+"""What happens to one document between reading and deduplication: replace, filter, decontaminate, tokenize, sign.
+
+A document passes the steps in this order, and the first that objects drops it with a rule's name and a reason. The
+result depends on the document and the settings alone, so any number of processes can share the work.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from configurator import UserError
+from corpus import chats, decontaminate, dedup, filters, pii, prose, quality
+from corpus.chunks import DOCUMENT
+from corpus.documents import Problem
+from corpus.view import CHINESE, CODE, PROSE, PYTHON, View, kind_of
+
+RULES = {
+    PYTHON: filters.PYTHON_RULES,
+    CODE: filters.CODE_RULES,
+    PROSE: prose.PROSE_RULES,
+    CHINESE: prose.CHINESE_RULES,
+}
+STEPS = ("filters", "quality", "decontamination", "exact_dedup", "near_dedup")  # the order in the report
+EXAMPLES = 3  # dropped documents that the report shows per rule
+
+
+@dataclass
+class CleanSettings:
+    clean: bool = True  # all of the cleaning below; false drops nothing but what cannot be read
+    replace_pii: bool = True  # e-mail and IP addresses, keys and tokens give way to placeholders
+    strip_licenses: bool = True  # code: the comment with copyright and licence at the top is taken off
+    filters: bool = True  # drop documents that fall to a rule; the thresholds are below
+    kind: str = (
+        ""  # what records without path and language are: python, code, prose, chinese; empty = told by their look
+    )
+    simplify: bool = False  # Chinese: traditional characters become simplified ones (needs opencc)
+    quality: str = ""  # drop what this classifier scores low (python corpus/quality.py makes one)
+    min_quality: float | None = None  # its threshold; auto = the one that was chosen when it was trained
+    scores: str = ""  # drop by the scores in this file, {"id", "score"} a line (python score.py makes one)
+    min_score: float | None = None  # keep from this score on; auto = from any
+    max_score: float | None = None  # keep up to this score; auto = up to any
+    decontaminate: list[str] = field(default_factory=list)  # files of benchmark problems whose copies are dropped
+    min_similarity: float = 0.9  # of a function's syntax tree to a benchmark solution's, from which it is a copy
+    exact_dedup: bool = True  # of documents with the same text, trailing white space apart, keep one
+    near_dedup: bool = True  # of documents with nearly the same 5-grams of words, keep one
+    near_threshold: float = 0.7  # Jaccard similarity of their 5-grams from which two documents are the same (BigCode)
+
+    def check(self):
+        if not 0 < self.near_threshold <= 1 or not 0 < self.min_similarity <= 1:
+            raise UserError("near_threshold and min_similarity must lie in (0, 1]")
+        if self.kind not in ("", *RULES):
+            raise UserError(f"kind must be one of {', '.join(RULES)}, or empty, not {self.kind!r}")
+
+    def banding(self):
+        """(bands, rows) of the signatures; none where they are not needed."""
+        return dedup.banding(self.near_threshold) if self.clean and self.near_dedup else (0, 1)
+
+
+class Cleaner:
+    """The steps, with what they need loaded once per process."""
+
+    def __init__(self, settings, tokenizer):
+        self.s, self.tokenizer = settings, tokenizer
+        self.prompts = chats.Prompts(settings.prompts)
+        on = settings.clean
+        self.benchmarks = decontaminate.load(settings.decontaminate) if on and settings.decontaminate else None
+        self.classifier = quality.Classifier.load(settings.quality) if on and settings.quality else None
+        self.scores = quality.read_scores(settings.scores) if on and settings.scores else None
+        self.bands, self.rows = settings.banding()
+
+    def replaced(self, text, kind, counts):
+        """The document's text with placeholders and without its licence."""
+        before = text
+        if self.s.replace_pii:
+            text, found = pii.replaced(text)
+            counts.update(found)
+        if self.s.strip_licenses and kind in (PYTHON, CODE):
+            text = pii.without_license(text)
+        if self.s.simplify and kind == CHINESE:
+            text = prose.simplified(text)
+        if text != before and kind == PYTHON and filters.syntax_error(text) and not filters.syntax_error(before):
+            return before  # a replacement must not break a program
+        return text
+
+    def replaced_chat(self, text, counts):
+        chat = json.loads(text)
+        for message in chat["messages"]:
+            message["content"] = self.replaced(message["content"], "", counts)
+        return json.dumps(chat, ensure_ascii=False)
+
+    def encode(self, text):
+        """(ids, mask, bytes) of a document or a conversation; the mask of a document is all 1."""
+        if not self.s.chats:
+            return self.tokenizer.encode(text), None, len(text.encode())
+        messages = chats.finished(text, self.prompts, self.s.char_noise)
+        return *self.tokenizer.render(messages), sum(len(message["content"].encode()) for message in messages)
+
+    def objection(self, view, where, source, closest):
+        """(step, rule, reason) of what drops a document, or None."""
+        s = self.s
+        if s.filters and not s.chats and (found := filters.verdict(view, RULES[view.kind], s)):
+            return "filters", *found
+        if self.classifier and (reason := self.classifier.objection(view, s.min_quality)):
+            return "quality", "low_quality", reason
+        if self.scores is not None and (reason := quality.score_objection(self.scores, source, where, s)):
+            return "quality", "score", reason
+        if self.benchmarks:
+            return self.contamination(view, where, closest)
+
+    def contamination(self, view, where, closest):
+        names = self.benchmarks.names
+        if found := decontaminate.copied(view, self.benchmarks):
+            closest[names[found[0]]] = (1.0, where)
+            return "decontamination", "benchmark_words", f"{names[found[0]]}: {found[1]}"
+        best = decontaminate.closest(view, self.benchmarks)
+        for number, similarity in best.items():
+            if similarity > closest.get(names[number], (0,))[0]:
+                closest[names[number]] = (round(similarity, 3), where)
+        if best and (worst := max(best, key=lambda n: (best[n], -n))) is not None and best[worst] >= self.s.min_similarity:  # fmt: skip
+            return "decontamination", "benchmark_structure", f"{names[worst]}: similarity {best[worst]:.2f}"
+
+
+def survey(cleaner, batch, sources):
+    """What a chunk holds of a batch, a list of (source number, Document or Problem), as bytes and arrays, and counts of
+    what was done: drops by (source, step, rule), replacements, and the closest that any document comes to a problem."""
+    s, found = cleaner.s, Survey(cleaner.bands)
+    for number, item in batch:
+        source = sources[number]
+        if isinstance(item, Problem):
+            found.drop(source, item.where, "unreadable", item.rule, item.detail)
+            continue
+        text, raw = item.text, len(item.text.encode())
+        kind = "" if s.chats else kind_of(text, item.where, item.meta, s.kind)
+        if s.clean:
+            text = (
+                cleaner.replaced_chat(text, found.replaced) if s.chats else cleaner.replaced(text, kind, found.replaced)
+            )
+        ids, mask, n_bytes = cleaner.encode(text)
+        found.read[source].update(documents=1, bytes=raw, replaced_bytes=len(text.encode()), tokens=len(ids) + 1)
+        shown = "\n\n".join(m["content"] for m in json.loads(text)["messages"]) if s.chats else text
+        sized = {"bytes": n_bytes, "tokens": len(ids) + 1}
+        if not text.strip():
+            found.drop(source, item.where, "filters", "empty", "nothing but a licence", sized)
+            continue
+        view = View(shown, item.where, item.meta, kind) if s.clean or cleaner.bands else None
+        if s.clean:
+            view.n_tokens = len(ids)
+            if objection := cleaner.objection(view, item.where, source, found.closest):
+                found.drop(source, item.where, *objection, sized, shown)
+                continue
+        found.keep(cleaner, number, source, item, text, view, ids, mask, n_bytes)
+    return found.finished(s.chats)
+
+
+class Survey:
+    """The parts of what survey() returns, growing document by document."""
+
+    def __init__(self, n_bands):
+        self.tokens, self.masks, self.shingles, self.bands = [], [], [], [np.zeros((0, n_bands), np.uint64)]
+        self.documents, self.meta, self.meta_size, self.dropped = [], [], 0, []
+        self.read, self.drops = {}, {}
+        self.read = CounterOf()
+        self.drops, self.examples, self.replaced, self.closest = CounterOf(), {}, Counter(), {}
+
+    def drop(self, source, where, step, rule, detail, sized=None, text=""):
+        self.drops[f"{source}\t{step}\t{rule}"].update(documents=1, **(sized or {}))
+        line = {"id": where, "source": source, "rule": rule, "detail": detail}
+        self.dropped.append(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+        if text:
+            key = hashlib.sha256(text.encode()).hexdigest()[:16]  # a sample that depends on the texts alone
+            shown = self.examples.setdefault(rule, [])
+            shown.append([key, where, detail, text[:600]])
+            self.examples[rule] = sorted(shown)[:EXAMPLES]
+
+    def keep(self, cleaner, number, source, item, text, view, ids, mask, n_bytes):
+        self.tokens.append(np.array([cleaner.tokenizer.eot, *ids], np.uint16))
+        if mask is not None:
+            self.masks.append(np.array([0, *mask], np.uint8))
+        shingles = np.zeros(0, np.uint32)
+        if cleaner.bands:
+            shingles = dedup.shingles(view.fivegrams)
+            signature = dedup.signature(shingles, cleaner.bands * cleaner.rows)
+            self.bands.append(dedup.band_keys(signature, cleaner.bands, cleaner.rows)[None])
+        self.shingles.append(shingles)
+        digest = dedup.exact_digest(text)
+        split = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
+        counted = len(ids) + 1 if mask is None else sum(mask)
+        self.documents.append((len(ids) + 1, counted, n_bytes, len(shingles), number, split, self.meta_size, digest))
+        meta = {"source": source, "where": item.where} | {key: plain(item.meta[key]) for key in ("stars", "date", "path") if key in item.meta}  # fmt: skip
+        self.meta.append(json.dumps(meta, ensure_ascii=False).encode() + b"\n")
+        self.meta_size += len(self.meta[-1])
+
+    def finished(self, masked):
+        return {
+            "tokens": b"".join(part.tobytes() for part in self.tokens),
+            "mask": b"".join(part.tobytes() for part in self.masks),
+            "shingles": b"".join(part.tobytes() for part in self.shingles),
+            "bands": np.concatenate(self.bands),
+            "documents": np.array(self.documents, DOCUMENT),
+            "meta": b"".join(self.meta),
+            "dropped": b"".join(self.dropped),
+            "counts": {
+                "read": dict(self.read),
+                "drops": dict(self.drops),
+                "examples": self.examples,
+                "replaced": dict(self.replaced),
+                "closest": self.closest,
+            },
+        }
+
+
+class CounterOf(dict):
+    """{key: Counter}, made as they are asked for."""
+
+    def __missing__(self, key):
+        self[key] = Counter()
+        return self[key]
+
+
+def plain(value):
+    """A record's stars or date as JSON can hold it."""
+    return value if isinstance(value, (int, float, str)) else str(value)
+
+
+def merged(total, counts):
+    """Add a batch's counts to a total, both as in survey()."""
+    for name in ("read", "drops"):
+        for key, counter in counts[name].items():
+            mine = total[name].setdefault(key, {})
+            for what, n in counter.items():
+                mine[what] = mine.get(what, 0) + n
+    for rule, examples in counts["examples"].items():
+        total["examples"][rule] = sorted(total["examples"].get(rule, []) + [list(e) for e in examples])[:EXAMPLES]
+    for what, n in counts["replaced"].items():
+        total["replaced"][what] = total["replaced"].get(what, 0) + n
+    for problem, (similarity, where) in counts["closest"].items():
+        if (similarity, where) > tuple(total["closest"].get(problem, (0, ""))):
+            total["closest"][problem] = [similarity, where]
+    return total
+
+
+def no_counts():
+    return {"read": {}, "drops": {}, "examples": {}, "replaced": {}, "closest": {}}
