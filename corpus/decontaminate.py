@@ -104,25 +104,15 @@ def solution(fields):
 
 
 def index(names, texts, functions):
+    numbers = np.array([number for number, _ in texts], np.int64)
     return Benchmarks(
         names,
-        grams.Index(
-            rare([set(informative(text.encode()).tolist()) for _, text in texts], MAX_SHARED, [n for n, _ in texts])
-        ),
-        np.array([number for number, _ in texts], np.int64),
-        grams.Index(rare([skeleton_set(*found) for _, *found in functions], MAX_FUNCTIONS)),
+        grams.Index([informative(text.encode()) for _, text in texts], MAX_SHARED, numbers),
+        numbers,
+        grams.Index([skeleton_of(sequence, text) for _, sequence, text in functions], MAX_FUNCTIONS),
         [(number, sequence) for number, sequence, _ in functions],
-        grams.Index([set(grams.ngrams(grams.tokens(text.encode())[0], 2)[:1].tolist()) for _, _, text in functions]),
+        grams.Index([grams.ngrams(grams.tokens(text.encode())[0], 2)[:1] for _, _, text in functions]),
     )
-
-
-def rare(sets, most, owner=None):
-    """The sets without the hashes that more than most owners share; each set is its own owner, unless given."""
-    owners = {}
-    for i, hashes in enumerate(sets):
-        for h in hashes:
-            owners.setdefault(h, set()).add(owner[i] if owner else i)
-    return [{h for h in hashes if len(owners[h]) <= most} for hashes in sets]
 
 
 def informative(data):
@@ -169,7 +159,7 @@ def one_hash(word):
 # Words that renaming leaves alone: keywords, built-in functions, methods of built-in types.
 METHODS = {name for kind in (str, list, dict, set, int, float) for name in dir(kind) if not name.startswith("_")}
 FIXED_NAMES = {*keyword.kwlist, *(name for name in dir(builtins) if not name.startswith("_")), *METHODS}
-FIXED = grams.Index([set(one_hash(word).tolist()) for word in sorted(FIXED_NAMES) if len(one_hash(word)) == 1])
+FIXED = grams.Index([one_hash(word) for word in sorted(FIXED_NAMES) if len(one_hash(word)) == 1])
 NAME = one_hash("V")[0]
 
 
@@ -177,7 +167,7 @@ def skeleton(data, hashes, starts, kinds):
     """The n-grams of a program's tokens outside of comments and strings, with all names alike: what renaming and
     reformatting keep."""
     renamed = (kinds == grams.WORD) & ~numbers(data, starts)
-    renamed[FIXED.find(hashes)[1]] = False
+    renamed[FIXED.places(hashes)] = False
     return grams.ngrams(np.where(renamed, NAME, hashes), SKELETON)
 
 
@@ -189,9 +179,9 @@ def solution_functions(fields):
             yield sequence, ast.unparse(without_docstring(function))
 
 
-def skeleton_set(sequence, text):
+def skeleton_of(sequence, text):
     view = View(text)
-    return set(skeleton(view.data, *view.code_tokens).tolist()) if len(sequence) >= MIN_NODES else set()
+    return skeleton(view.data, *view.code_tokens) if len(sequence) >= MIN_NODES else np.zeros(0, np.uint64)
 
 
 def closest(view, benchmarks):
@@ -201,7 +191,8 @@ def closest(view, benchmarks):
     wanted = [
         (int(i), starts[k], starts[k]) for i, k in zip(named, places)
     ]  # (function, first and last byte where to look)
-    functions, places = benchmarks.skeletons.find(skeleton(view.data, hashes, starts, kinds))
+    found = skeleton(view.data, *view.code_tokens)
+    functions, places = benchmarks.skeletons.find(found)
     sizes = benchmarks.skeletons.sizes
     needed = np.maximum(1, MIN_SKELETON * sizes)
     likely = np.bincount(functions, minlength=len(needed)) >= needed
@@ -211,24 +202,39 @@ def closest(view, benchmarks):
     for first, last in zip(edges[:-1], edges[1:]):  # where enough of a solution's skeleton is close together
         i, mine = int(functions[order[first]]), places[order[first:last]]
         within = np.searchsorted(mine, mine + 2 * sizes[i])
-        dense = np.flatnonzero(within - np.arange(len(mine)) >= needed[i])
-        wanted += [(i, starts[mine[k]], starts[mine[within[k] - 1]]) for k in dense]
+        if len(np.unique(found[mine])) < needed[i]:
+            continue
+        for k in np.flatnonzero(within - np.arange(len(mine)) >= needed[i]):
+            if len(np.unique(found[mine[k : within[k]]])) >= needed[i]:
+                wanted.append((i, starts[mine[k]], starts[mine[within[k] - 1]]))
     return compare(view, wanted, benchmarks.functions) if wanted else {}
 
 
 def compare(view, wanted, functions):
     """wanted: (number of a function, first and last byte of the text where it may be copied)."""
-    best = {}
-    lows, highs = (in_skeleton(view, np.array(places)) for places in list(zip(*wanted))[1:])
-    for match in BLOCK.finditer(view.skeleton):
-        here = np.flatnonzero((lows < match.end()) & (highs >= match.start()))
-        references = {wanted[k][0] for k in here}
-        for mine in map(flat, functions_of(textwrap.dedent(match.group()))) if references else ():
-            for number, theirs in (functions[i] for i in references):
+    best, blocks = {}, {}
+    lows, highs = (in_skeleton(view, np.array(places)).tolist() for places in list(zip(*wanted))[1:])
+    for (number, _, _), low, high in zip(wanted, lows, highs):
+        for start, end in blocks_near(view.skeleton, low, high):
+            if low < high or end - start < 60 * len(functions[number][1]):  # its namesake may be a much longer function
+                blocks.setdefault((start, end), set()).add(number)
+    for (start, end), numbers in blocks.items():
+        for mine in map(flat, functions_of(textwrap.dedent(view.skeleton[start:end]))):
+            for number, theirs in (functions[i] for i in numbers):
                 if 0.8 * len(theirs) <= len(mine) <= 1.25 * len(theirs):
                     ratio = similarity(mine, theirs, best.get(number, SIMILAR))
                     best |= {number: ratio} if ratio > best.get(number, SIMILAR) else {}
     return best
+
+
+def blocks_near(text, low, high):
+    """(start, end) of the functions that overlap a stretch of text; one that begins at low, where low is high."""
+    first = text.rfind("\n", 0, low) + 1 if low == high else max(0, low - 4000)
+    for match in BLOCK.finditer(text, first):
+        if match.start() > high:
+            break
+        if match.end() > low:
+            yield match.span()
 
 
 def in_skeleton(view, places):

@@ -148,18 +148,20 @@ def generated(view, t):
         return f"says {match.group()!r}"
 
 
-ENCODED = re.compile(
-    r"[A-Za-z0-9+/=]{64,}(?:\\?[nr]?[\"']?\s*[bB]?[\"']?[A-Za-z0-9+/=]{64,})*"  # base64, over several lines too
-    r"|(?:\\x[0-9a-fA-F]{2}){16,}|(?:\\u[0-9a-fA-F]{4}){11,}|(?:0x[0-9a-fA-F]{2},\s*){12,}"
-)
+BASE64 = re.compile(
+    r"[A-Za-z0-9+/=]{64,}(?:\\?[nr]?[\"']?\s*[bB]?[\"']?[A-Za-z0-9+/=]{64,})*"
+)  # over several lines too
+ESCAPES = re.compile(r"\\(?:x[0-9a-fA-F]{2}\\){15,}|\\(?:u[0-9a-fA-F]{4}\\){10,}|0x(?:[0-9a-fA-F]{2},\s*0x){11,}")
 REAL_ENCODING = re.compile(r"[0-9].*[A-Za-z]|[A-Za-z].*[0-9]|[A-Z].*[a-z].*[A-Z]", re.DOTALL)
 
 
 def encoded_data(view, t):
     """base64, hex and escapes. A run of one character, such as a ruler of =, is none."""
-    if view.longest_base64 < 64 and not any(view.text.count(mark) > 10 for mark in ("\\x", "\\u", "0x")):
-        return None  # the pattern below is slow, and few documents need it
-    runs = [len(match.group()) for match in ENCODED.finditer(view.text) if REAL_ENCODING.search(match.group())]
+    runs = []
+    if view.longest_base64 >= 64:
+        runs = [len(match.group()) for match in BASE64.finditer(view.text) if REAL_ENCODING.search(match.group())]
+    if any(view.text.count(mark) > 10 for mark in ("\\x", "\\u", "0x")):
+        runs += [len(match.group()) for match in ESCAPES.finditer(view.text)]
     if runs:
         return over(max(runs), t.max_encoded_run, "encoded run") or over(
             sum(runs) / view.n_chars, t.max_encoded, "encoded"
@@ -179,7 +181,7 @@ HEX_WORD = re.compile(r"\b(?:0x[0-9a-fA-F]+|(?=[a-f]*\d)(?=\d*[a-f])[0-9a-f]{6,}
 
 
 def hex_words(view, t):
-    if view.n_digits > view.n_visible / 20:
+    if view.n_digits > view.n_visible / 8:
         return over(len(HEX_WORD.findall(view.text)) / max(1, len(view.words[0])), t.max_hex_words, "hexadecimal words")
 
 
@@ -192,7 +194,7 @@ TODO = re.compile(r"\b(?:TODO|FIXME)\b")
 
 
 def todo_lines(view, t):
-    if "TODO" in view.text or "FIXME" in view.text:
+    if view.text.count("TODO") + view.text.count("FIXME") > t.max_todo_lines * len(view.lines):
         return over(len(TODO.findall(view.text)) / len(view.lines), t.max_todo_lines, "TODO lines")
 
 
@@ -205,22 +207,24 @@ def duplicate_lines(view, t):
 def top_ngrams(view, t):
     """The share of a document's letters that its commonest 2-, 3- or 4-gram of words takes."""
     hashes, lengths = view.words
+    if len(hashes) < 100:
+        return None
+    most, sums = None, np.append(0, np.cumsum(lengths))  # the letters of an n-gram are a difference of sums
+    total = int(sums[-1])
     for n, bound in ((2, t.max_top_bigram), (3, t.max_top_trigram), (4, t.max_top_4gram)):
-        if len(hashes) >= 100 and (share := top_share(hashes, lengths, n)) > bound:
+        longest = sums[n:] - sums[:-n]
+        if most is not None and most * int(longest.max()) <= bound * total:
+            continue  # no n-gram is commoner than the commonest 2-gram
+        found = grams.ngrams(hashes, n)
+        ordered = np.sort(found)
+        edges = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
+        counts = np.diff(edges, append=len(ordered))
+        top = counts.argmax()
+        most = int(counts[top]) if n == 2 else most
+        place = int(np.argmax(found == ordered[edges[top]]))
+        share = int(longest[place]) * int(counts[top]) / total
+        if counts[top] > 2 and share > bound:
             return f"commonest {n}-gram takes {share:.3g} > {bound:g}"
-
-
-def top_share(hashes, lengths, n):
-    """The share of all letters in the commonest n-gram, where one occurs three times."""
-    found = grams.ngrams(hashes, n)
-    ordered = np.sort(found)
-    edges = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
-    counts = np.diff(edges, append=len(ordered))
-    top = counts.argmax()
-    if counts[top] < 3:
-        return 0.0
-    place = int(np.flatnonzero(found == ordered[edges[top]])[0])
-    return int(lengths[place : place + n].sum()) * int(counts[top]) / max(1, int(lengths.sum()))
 
 
 def duplicate_ngrams(view, t):

@@ -48,7 +48,8 @@ def tokens(data: bytes):
         return np.zeros(0, np.uint64), starts, starts, kinds[starts]
     place = np.arange(starts[0], len(array)) - np.repeat(starts, np.diff(starts, append=len(array)))
     values = VALUE[array[starts[0] :]] * POWERS[place & 4095]  # white space after a token adds nothing: its VALUE is 0
-    lengths = np.add.reduceat(kinds[starts[0] :] != SPACE, starts - starts[0], dtype=np.int64)
+    filled = np.cumsum(kinds != SPACE, dtype=np.int32)
+    lengths = np.diff(filled[starts], append=filled[-1] + 1).astype(np.int64)
     return mix(np.add.reduceat(values, starts - starts[0])), starts, lengths, kinds[starts]
 
 
@@ -73,18 +74,34 @@ class Index:
     """Hashes -> the items that own them, as two sorted arrays, with a table of leading bits that passes over most
     hashes at once."""
 
-    def __init__(self, owners):
-        """owners: for each item the set of its hashes."""
-        pairs = sorted((h, item) for item, hashes in enumerate(owners) for h in hashes)
-        self.hashes = np.array([h for h, _ in pairs], np.uint64)
-        self.items = np.array([item for _, item in pairs], np.int64)
-        self.sizes = np.array([len(hashes) for hashes in owners], np.int64)
-        self.seen = np.zeros(1 << 20, bool)
-        self.seen[self.hashes >> np.uint64(44)] = True
+    def __init__(self, owned, most=None, owner=None):
+        """owned: for each item its hashes. most: hashes that more items share are left out; where owner is given, the
+        owner of each item, owners are counted instead."""
+        lengths = np.array([len(hashes) for hashes in owned], np.int64)
+        items = np.repeat(np.arange(len(owned)), lengths)
+        hashes = np.concatenate([*owned, np.zeros(0, np.uint64)])
+        order = np.lexsort((items, hashes))
+        hashes, items = hashes[order], items[order]
+        new = np.append(True, (hashes[1:] != hashes[:-1]) | (items[1:] != items[:-1]))[: len(hashes)]
+        hashes, items = hashes[new], items[new]  # each hash once per item
+        if most is not None and len(hashes):
+            owners = items if owner is None else np.asarray(owner)[items]
+            pairs = np.unique(np.stack([np.unique(hashes, return_inverse=True)[1], owners]), axis=1)
+            common = np.bincount(pairs[0])[np.unique(hashes, return_inverse=True)[1]] > most
+            hashes, items = hashes[~common], items[~common]
+        self.hashes, self.items = hashes, items
+        self.sizes = np.bincount(items, minlength=len(owned))
+        self.seen = np.zeros(1 << 22, bool)
+        self.seen[self.hashes >> np.uint64(42)] = True
+
+    def places(self, hashes):
+        """Which of the hashes any item owns: their places."""
+        places = np.flatnonzero(self.seen[hashes >> np.uint64(42)])
+        return places[contains(self.hashes, hashes[places])]
 
     def find(self, hashes):
         """(item, place in hashes) of every one that an item owns, two arrays."""
-        places = np.flatnonzero(self.seen[hashes >> np.uint64(44)])
+        places = self.places(hashes)
         first, last = (np.searchsorted(self.hashes, hashes[places], side=side) for side in ("left", "right"))
         n = last - first
         which = np.repeat(np.arange(len(n)), n)

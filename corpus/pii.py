@@ -93,8 +93,8 @@ def secret(match, counts):
     """A quoted value behind a name that says so, if it is noise and not words."""
     quote, value = match.groups()
     before = match.string[max(0, match.start() - 60) : match.start()]
-    noise = re.search(r"\d", value) and re.search(r"[A-Za-z]", value) and entropy(value) >= 3.5
-    if not noise or not SECRET_NAME.search(before):
+    noise = SECRET_NAME.search(before) and re.search(r"\d", value) and re.search(r"[A-Za-z]", value)
+    if not noise or entropy(value) < 3.5:
         return match.group()
     counts["key"] += 1
     return f"{quote}KEY{quote}"

@@ -52,7 +52,7 @@ C_LITERALS = re.compile(r"""("(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*')|//[^\n]*|/
 
 QUOTES = ('"""', "'''")
 OPENING = re.compile(r"^[ \t]*([A-Za-z_][\w.]*|\.\.\.|[^\sA-Za-z_])", re.MULTILINE)
-BASE64 = np.array([chr(byte).isalnum() or chr(byte) in "+/=" for byte in range(128)] + [False] * 128)
+BASE64 = np.array([chr(byte).isalnum() or chr(byte) in "+/" for byte in range(128)] + [False] * 128)
 
 
 class View:
@@ -156,6 +156,6 @@ class View:
 
     @cached_property
     def longest_base64(self):
-        """Length of the longest run of letters, digits, + / and =."""
+        """Length of the longest run of letters, digits, + and /."""
         edges = np.flatnonzero(~BASE64[np.frombuffer(self.data, np.uint8)])
         return int(np.diff(edges, prepend=-1, append=len(self.data)).max()) - 1
