@@ -27,7 +27,7 @@ from training import checkpoint
 class Settings:
     checkpoint: str = "out/pretrain"  # a checkpoint or a folder of them, of which the newest is taken
     sources: list[str] = field(default_factory=lambda: ["stdlib"])  # as in prepare_data.py
-    out: str = "data/scores.jsonl"  # {"id", "source", "score"} a line
+    out: str = "data/scores.jsonl"  # {"id", "source", "score", "bytes"} a line; bytes: of the text that was scored
     windows: int = 4  # of the model's context length, from the start of a document: the rest is not looked at
     batch_size: int = 32  # windows at a time
     device: str = "cpu"  # cpu or cuda
@@ -47,7 +47,7 @@ def main(s):
         for batch in batches(windows(s, tokenizer, model.config.block_size), s.batch_size):
             for key, bits, n_bytes in scored(model, tokenizer, batch, s.device):
                 values.append(bits / n_bytes)
-                record = {"id": key[1], "source": key[0], "score": round(bits / n_bytes, 4)}
+                record = {"id": key[1], "source": key[0], "score": round(bits / n_bytes, 4), "bytes": n_bytes}
                 file.write(json.dumps(record, ensure_ascii=False) + "\n")
     os.replace(beside, out)
     if not values:
