@@ -18,9 +18,6 @@ from pathlib import Path
 
 import numpy as np
 
-from corpus import dedup
-from shards import ShardWriter
-
 DOCUMENT = np.dtype(
     [
         ("tokens", "<u4"),
@@ -123,36 +120,3 @@ class Chunks:
         chunk = self.chunk_of(i)
         lengths = self.documents["tokens"][self.starts[chunk] : i + 1].astype(np.int64)
         return self.array(self.entries[chunk], "tokens", "<u2")[int(lengths[:-1].sum()) + 1 : int(lengths.sum())]
-
-    def duplicates(self, settings, compare_all):
-        """For each document the number of the one kept in its place, its own where it is kept. compare_all(pairs) ->
-        their similarities, is what may run in parallel. Documents of --against
-        win over all others."""
-        digests, clusters = self.documents["digest"], dedup.Clusters(len(self))
-        if settings.clean and settings.exact_dedup:
-            dedup.exact_clusters(digests, clusters)
-        if settings.clean and settings.near_dedup:
-            verify = lambda pairs: compare_all(pairs) >= settings.near_threshold  # noqa: E731
-            dedup.near_clusters(self.band, self.n_bands, self.documents["shingles"], digests, verify, settings.near_threshold, clusters)  # fmt: skip
-        n_sources, sources = len(settings.sources), self.documents["source"]
-        return dedup.choose(clusters, lambda i: (sources[i] < n_sources, *dedup.priority(self.meta(i), digests[i])))
-
-    def write_shard(self, number, kept, val_limit, out):
-        """The kept documents of a chunk as train and val file, shard of that number: their manifest entries."""
-        entry = self.entries[number]
-        mine = slice(self.starts[number], self.starts[number + 1])
-        documents, kept = self.documents[mine], kept[mine]
-        is_val = documents["split"] < val_limit
-        tokens, mask = self.array(entry, "tokens", "<u2"), self.array(entry, "mask", np.uint8)
-        files = []
-        for split, wanted in (("train", kept & ~is_val), ("val", kept & is_val)):
-            writer = ShardWriter(Path(out) / f"{split}_{number:06d}.bin", bool(len(mask)))
-            try:
-                chosen = np.repeat(wanted, documents["tokens"])
-                writer.write(tokens[chosen], mask[chosen] if len(mask) else None)
-                if written := writer.close():
-                    files.append({"split": split, **written})
-            except BaseException:
-                writer.abort()
-                raise
-        return files

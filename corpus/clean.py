@@ -6,6 +6,7 @@ result depends on the document and the settings alone, so any number of processe
 
 import hashlib
 import json
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -16,6 +17,7 @@ from corpus import chats, decontaminate, dedup, filters, pii, prose, quality
 from corpus.chunks import DOCUMENT
 from corpus.documents import Problem
 from corpus.view import CHINESE, CODE, PROSE, PYTHON, View, kind_of
+from tokenizer import Tokenizer
 
 RULES = {
     PYTHON: filters.PYTHON_RULES,
@@ -24,17 +26,20 @@ RULES = {
     CHINESE: prose.CHINESE_RULES,
 }
 STEPS = ("filters", "quality", "decontamination", "exact_dedup", "near_dedup")  # the order in the report
+BATCH_BYTES = 1_000_000  # text handed to a worker at a time
 EXAMPLES = 3  # dropped documents that the report shows per rule
 
 
 @dataclass
 class CleanSettings:
     clean: bool = True  # all of the cleaning below; false drops nothing but what cannot be read
-    replace_pii: bool = True  # e-mail and IP addresses, keys and tokens give way to placeholders
+    replace_pii: bool | None = (
+        None  # e-mail and IP addresses, keys and tokens give way to placeholders; auto = not in chats
+    )
     strip_licenses: bool = True  # code: the comment with copyright and licence at the top is taken off
     filters: bool = True  # drop documents that fall to a rule; the thresholds are below
     kind: str = (
-        ""  # what records without path and language are: python, code, prose, chinese; empty = told by their look
+        ""  # of records that name no path and language: python, code, prose, chinese; empty = told by their look
     )
     simplify: bool = False  # Chinese: traditional characters become simplified ones (needs opencc)
     quality: str = ""  # drop what this classifier scores low (python corpus/quality.py makes one)
@@ -45,14 +50,21 @@ class CleanSettings:
     decontaminate: list[str] = field(default_factory=list)  # files of benchmark problems whose copies are dropped
     min_similarity: float = 0.9  # of a function's syntax tree to a benchmark solution's, from which it is a copy
     exact_dedup: bool = True  # of documents with the same text, trailing white space apart, keep one
-    near_dedup: bool = True  # of documents with nearly the same 5-grams of words, keep one
+    near_dedup: bool | None = None  # of documents with nearly the same 5-grams of words, keep one; auto = not of chats
     near_threshold: float = 0.7  # Jaccard similarity of their 5-grams from which two documents are the same (BigCode)
 
     def check(self):
+        self.resolve()
         if not 0 < self.near_threshold <= 1 or not 0 < self.min_similarity <= 1:
             raise UserError("near_threshold and min_similarity must lie in (0, 1]")
         if self.kind not in ("", *RULES):
             raise UserError(f"kind must be one of {', '.join(RULES)}, or empty, not {self.kind!r}")
+
+    def resolve(self):
+        """Fill in what auto stands for. In instruction data made-up addresses are part of the task, and requests that
+        differ in a number are different ones."""
+        self.replace_pii = not self.chats if self.replace_pii is None else self.replace_pii
+        self.near_dedup = not self.chats if self.near_dedup is None else self.near_dedup
 
     def banding(self):
         """(bands, rows) of the signatures; none where they are not needed."""
@@ -123,6 +135,10 @@ class Cleaner:
             return "decontamination", "benchmark_structure", f"{names[worst]}: similarity {best[worst]:.2f}"
 
 
+def new_cleaner(settings, tokenizer):
+    return Cleaner(settings, Tokenizer.load(tokenizer))
+
+
 def survey(cleaner, batch, sources):
     """What a chunk holds of a batch, a list of (source number, Document or Problem), as bytes and arrays, and counts of
     what was done: drops by (source, step, rule), replacements, and the closest that any document comes to a problem."""
@@ -147,7 +163,7 @@ def survey(cleaner, batch, sources):
             continue
         view = View(shown, item.where, item.meta, kind) if s.clean or cleaner.bands else None
         if s.clean:
-            view.n_tokens = len(ids)
+            view.n_tokens, view.token_bits = len(ids), math.log2(cleaner.tokenizer.vocab_size)
             if objection := cleaner.objection(view, item.where, source, found.closest):
                 found.drop(source, item.where, *objection, sized, shown)
                 continue

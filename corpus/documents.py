@@ -7,6 +7,7 @@ be used comes out in the same stream as a Problem that says where and why, so th
 
 import gzip
 import importlib
+import itertools
 import json
 import os
 import sysconfig
@@ -35,6 +36,8 @@ FIELDS = {
     "repo": ("repo", "repo_name", "max_stars_repo_name"),
     "license": ("license", "licenses", "max_stars_repo_licenses", "detected_licenses"),
     "stars": ("stars", "max_stars_count", "star_events_count"),
+    "date": ("date", "revision_date", "committer_date", "max_stars_repo_stars_event_max_datetime"),
+    "language": ("language", "lang", "programming_language"),
 }
 
 
@@ -42,7 +45,9 @@ FIELDS = {
 class Document:
     text: str
     where: str  # file, and :line for a record, below the source
-    meta: dict = field(default_factory=dict)  # id, path, repo, license, stars: what the record gives of them
+    meta: dict = field(
+        default_factory=dict
+    )  # id, path, repo, license, stars, date, language: what the record gives of them
 
 
 @dataclass(slots=True)
@@ -52,16 +57,18 @@ class Problem:
     detail: str = ""
 
 
-def read(source, parse=None):
+def read(source, parse=None, share=(0, 1)):
     """Yield the Documents and Problems of a source. Raises UserError where the source itself is not there.
-    parse(record, where) makes a Document of a record; given, other files than those of records are not read."""
+    parse(record, where) makes a Document of a record; given, other files than those of records are not read.
+    share (i, n): only every n-th file, from the i-th on; a hub data set counts as one file."""
     if source.startswith("hf:"):
-        yield from read_hub(source[3:], parse or from_record)
+        yield from read_hub(source[3:], parse or from_record) if share[0] == 0 else ()
         return
     root = stdlib_folder() if source == "stdlib" else Path(source)
     if not root.exists():
         raise UserError(f"no source {source!r}: it is neither a preset (stdlib) nor a path that exists")
-    for path in walk(root, skip=STDLIB_SKIP if source == "stdlib" else ()):
+    files = walk(root, skip=STDLIB_SKIP if source == "stdlib" else ())
+    for path in itertools.islice(files, share[0], None, share[1]):
         where = path.relative_to(root).as_posix() if root.is_dir() else path.name
         if source != "stdlib" or path.suffix == ".py":
             yield from read_file(path, where, parse)
@@ -91,6 +98,10 @@ def read_file(path, where, parse=None):
         lines = read_parquet(path, where, parse is None) if name.endswith(".parquet") else read_json(path, where)
         for item in lines:
             yield item if isinstance(item, Problem) else (parse or from_record)(*item)
+    elif name.endswith((".xml", ".xml.bz2")) and parse is None:
+        from corpus.wikipedia import read_dump  # it needs this module
+
+        yield from read_dump(path, where)
     elif path.suffix.lower() in TEXT and parse is None:
         yield from read_text(path, where)
     else:
@@ -117,7 +128,7 @@ def from_bytes(data, where):
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         return Problem(where, "bad_utf8", f"line {data.count(10, 0, error.start) + 1}")
-    return checked(text, where, {})
+    return checked(text, where, {"path": where})
 
 
 def checked(text, where, meta):

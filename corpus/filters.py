@@ -48,7 +48,9 @@ class Thresholds:
         0.8  # code: share of 5-grams that occurred before (OpenCoder: .8 down to .6 for 10-grams)
     )
     min_html_visible: float = 0.2  # HTML: share of characters that a reader sees, and at least 100 of them (StarCoder)
-    min_bytes_per_token: float = 1.5  # code: bytes one token stands for (StarCoder: 2.5 with 49,152 tokens)
+    min_fertility: float = (
+        0.12  # code: bytes per token, for every bit of a token number (StarCoder: .16, 2.5 of 15.6 bits)
+    )
     max_def_lines: float = 0.4  # Python: share of lines that open a function (OpenCoder: .2)
     max_pass_lines: float = 0.2  # Python: share of lines that say pass (OpenCoder: .05)
     max_import_lines: float = (
@@ -249,9 +251,10 @@ def html(view, t):
 
 
 def fertility(view, t):
-    """Text that the tokenizer cuts into shreds is no text of its kind."""
+    """Text that the tokenizer cuts into shreds is no text of its kind. What is few bytes per token depends on the
+    vocabulary: a token number of 11 bits (2,048 tokens) stands for less text than one of 16."""
     if view.n_tokens:
-        return under(len(view.data) / view.n_tokens, t.min_bytes_per_token, "bytes per token")
+        return under(len(view.data) / view.n_tokens, t.min_fertility * view.token_bits, "bytes per token")
 
 
 # -- Python

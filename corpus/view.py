@@ -62,7 +62,7 @@ class View:
         self.text, self.where, self.meta, self.kind = text, where, meta or {}, kind
         self.data = text.encode()
         self.tokens = grams.tokens(self.data)
-        self.n_tokens = None  # the tokenizer's; set by whoever has one
+        self.n_tokens, self.token_bits = None, None  # by the tokenizer; set by whoever has one
 
     @cached_property
     def counts(self):

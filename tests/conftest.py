@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -56,16 +57,22 @@ def door_error(module, *arguments):
     return errors[0]
 
 
+def program(seed, lines=30):
+    """A Python file of words of its own: two of them have next to nothing in common."""
+    rng = random.Random(seed)
+    word = lambda: "".join(rng.choice("bdfgklmnprstvz") + rng.choice("aeiou") for _ in range(3))  # noqa: E731
+    body = "\n".join(
+        f"    {word()} = {word()}({rng.randrange(100)}, {word()})  # {word()} {word()}" for _ in range(lines)
+    )
+    return f'"""Module {seed}: déjà vu, 中文, {word()} {word()}."""\n\n\ndef {word()}({word()}):\n{body}\n    return {word()}\n'
+
+
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory):
-    """A folder of 60 small Python files, all different."""
+    """A folder of 60 small Python files, so different that cleaning keeps them all."""
     folder = tmp_path_factory.mktemp("corpus")
     for i in range(60):
-        body = "\n".join(f"    value_{j} = {i * j} + len(text)  # step {j} of {i}" for j in range(10 + i))
-        (folder / f"file_{i:02}.py").write_text(
-            f'"""Module {i}: déjà vu, 中文."""\n\ndef function_{i}(text):\n{body}\n    return value_{i % 10}\n',
-            encoding="utf-8",
-        )
+        (folder / f"file_{i:02}.py").write_text(program(i, lines=10 + i), encoding="utf-8")
     return folder
 
 

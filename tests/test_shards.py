@@ -104,7 +104,9 @@ def test_split_is_stable_when_documents_are_added(workdir, corpus, tmp_path, tok
     for i in range(30):
         (bigger / f"a{i}.py").write_text(f"added = {i}\n")
     (bigger / "copy.py").write_bytes((corpus / "file_00.py").read_bytes())
-    prepare(workdir, f"--sources={corpus},{bigger}", f"--out_dir={tmp_path / 'x'}", "--val_fraction=0.2")
+    prepare(
+        workdir, f"--sources={corpus},{bigger}", f"--out_dir={tmp_path / 'x'}", "--val_fraction=0.2", "--filters=false"
+    )
 
     def val_documents(folder):
         text = tokenizer.decode(all_tokens(folder)["val"])
@@ -115,10 +117,10 @@ def test_split_is_stable_when_documents_are_added(workdir, corpus, tmp_path, tok
     dropped = [json.loads(line) for line in (tmp_path / "x/dropped.jsonl").read_text().splitlines()]
     assert len(dropped) == 61 and {d["rule"] for d in dropped} == {"exact_duplicate"}
     assert {
-        "id": "copy.py",
-        "source": str(bigger),
+        "id": "file_00.py",
+        "source": str(corpus),
         "rule": "exact_duplicate",
-        "detail": f"{corpus}/file_00.py",
+        "detail": f"{bigger}/copy.py",  # the first by its path is kept
     } in dropped
 
 
@@ -134,14 +136,14 @@ def test_every_document_is_accounted_for(workdir, tmp_path):
         "f.jsonl": b'{"text": "y"}\n{',
     }.items():
         (folder / name).write_bytes(data)
-    prepare(workdir, f"--sources={folder}", f"--out_dir={tmp_path / 'x'}", "--val_fraction=0")
+    prepare(workdir, f"--sources={folder}", f"--out_dir={tmp_path / 'x'}", "--val_fraction=0", "--filters=false")
     source = shards.read_manifest(tmp_path / "x")["sources"][str(folder)]
     assert source["train"]["documents"] == 2
     assert source["dropped"] == {"exact_duplicate": 1, "bad_utf8": 1, "empty": 1, "unknown_format": 1, "bad_json": 1}
 
 
 def test_killed_and_run_again_equals_one_run(workdir, corpus, tmp_path):
-    """Kill -9 as soon as a shard is finished; the second run keeps what was finished and the result is the same."""
+    """Kill -9 as soon as a chunk is finished; the second run goes on after it and the result is the same."""
     arguments = [
         f"--sources={corpus}",
         "--val_fraction=0.2",
@@ -155,18 +157,22 @@ def test_killed_and_run_again_equals_one_run(workdir, corpus, tmp_path):
         stderr=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
     )
-    while not (tmp_path / "x/progress.json").exists() and process.poll() is None:
+    while not (tmp_path / "x/work/progress.json").exists() and process.poll() is None:
         time.sleep(0.0005)
     process.send_signal(signal.SIGKILL)
     process.wait()
     with pytest.raises(UserError, match="no shards"):
         Shards(tmp_path / "x", "train")
-    first = tmp_path / "x/train_000000.bin"
-    kept = first.stat().st_mtime_ns
-    prepare(workdir, *arguments, f"--out_dir={tmp_path / 'x'}")
-    assert first.stat().st_mtime_ns == kept, "finished work is kept"
+    shutil.copytree(tmp_path / "x", tmp_path / "marked")
+    chunk = tmp_path / "marked/work/000000.tokens"
+    chunk.write_bytes(b"\7\0" * (chunk.stat().st_size // 2))
+    for name in ("x", "marked"):
+        prepare(workdir, *arguments, f"--out_dir={tmp_path / name}")
     assert shards.read_manifest(tmp_path / "x")["files"] == shards.read_manifest(tmp_path / "whole")["files"]
-    assert not [f for f in os.listdir(tmp_path / "x") if f.endswith(".tmp") or f == "progress.json"]
+    assert (tmp_path / "x/dropped.jsonl").read_bytes() == (tmp_path / "whole/dropped.jsonl").read_bytes()
+    marked = [set(all_tokens(tmp_path / "marked")[split][:20].tolist()) for split in ("train", "val")]
+    assert {7} in marked, "finished work is used, not done again"
+    assert not [f for f in os.listdir(tmp_path / "x") if f.endswith(".tmp") or f == "work"]
 
 
 def test_changed_documents_are_noticed(workdir, corpus, tmp_path):
