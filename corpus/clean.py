@@ -38,9 +38,7 @@ class CleanSettings:
     )
     strip_licenses: bool = True  # code: the comment with copyright and licence at the top is taken off
     filters: bool = True  # drop documents that fall to a rule; the thresholds are below
-    kind: str = (
-        ""  # of records that name no path and language: python, code, prose, chinese; empty = told by their look
-    )
+    kind: str = ""  # records without path and language are: python, code, prose, chinese; empty = told by their look
     simplify: bool = False  # Chinese: traditional characters become simplified ones (needs opencc)
     quality: str = ""  # drop what this classifier scores low (python corpus/quality.py makes one)
     min_quality: float | None = None  # its threshold; auto = the one that was chosen when it was trained
@@ -149,7 +147,7 @@ def survey(cleaner, batch, sources):
             found.drop(source, item.where, "unreadable", item.rule, item.detail)
             continue
         text, raw = item.text, len(item.text.encode())
-        kind = "" if s.chats else kind_of(text, item.where, item.meta, s.kind)
+        kind = "" if s.chats else kind_of(text, item.meta, s.kind)
         if s.clean:
             text = (
                 cleaner.replaced_chat(text, found.replaced) if s.chats else cleaner.replaced(text, kind, found.replaced)

@@ -26,7 +26,7 @@ import numpy as np
 from configurator import UserError
 from corpus import grams
 from corpus.documents import Problem, read_json
-from corpus.view import LITERALS, View
+from corpus.view import LITERALS, QUOTES, View
 
 N = 10  # tokens in a row
 MIN_NAMES = 3  # words, not numbers, in an n-gram that counts as evidence
@@ -89,9 +89,11 @@ def as_text(value):
 
 
 def versions(fields):
-    """The texts whose n-grams are evidence: every field; prompt and solution in one, with and without docstrings."""
+    """The texts whose n-grams are evidence: every field; prompt and solution in one, with and without docstrings; what a
+    docstring says before its first example."""
     whole = solution(fields)
-    return [*fields.values(), whole, LITERALS.sub("", whole)]
+    said = [match.group().strip("\"'").split(">>>")[0] for match in LITERALS.finditer(whole) if match.group()[:3] in QUOTES]
+    return [*fields.values(), whole, LITERALS.sub("", whole), *said]
 
 
 def solution(fields):

@@ -12,14 +12,12 @@ from corpus import grams
 PYTHON, CODE, PROSE, CHINESE = "python", "code", "prose", "chinese"
 PYTHON_SUFFIXES = {".py", ".pyi"}
 PROSE_SUFFIXES = {".txt", ".md", ".rst", ".tex"}
-RECORD = re.compile(r"\.(jsonl?|parquet)(\.gz|\.zst)?(:|$)|^hf:|^[^/]+/[^/]+:\d+$")
 CODE_LINE = re.compile(r"[;{}()\[\]:]$|^(?:def|class|import|from|return|#include|//|@|\}|public|func|fn)\b|^\w[\w.\[\]]* [-+*/|&]?= ")  # fmt: skip
 
 
-def kind_of(text, where, meta, default=""):
-    """PYTHON, CODE, PROSE or CHINESE: by the path, by the language that the record names, by default, by its look."""
-    path = meta.get("path") or ("" if RECORD.search(where) else where)
-    suffix = PurePosixPath(re.sub(r":\d+$", "", str(path))).suffix.lower()
+def kind_of(text, meta, default=""):
+    """PYTHON, CODE, PROSE or CHINESE: by the path, by the language that a record names, by default, by its look."""
+    suffix = PurePosixPath(re.sub(r":\d+$", "", str(meta.get("path") or ""))).suffix.lower()
     language = str(meta.get("language") or "").lower()
     if suffix in PYTHON_SUFFIXES or language in ("python", "python3", "py"):
         return PYTHON

@@ -1,0 +1,169 @@
+"""Planted copies of benchmark problems are found, however they are dressed; code that is none of them is left alone."""
+
+import ast
+import gzip
+import json
+import re
+import sysconfig
+from pathlib import Path
+
+import pytest
+from conftest import DATA, program
+
+from configurator import UserError
+from corpus import decontaminate
+from corpus.view import PROSE, View
+
+PROBLEMS = [
+    {
+        "task_id": "Made/0",
+        "prompt": 'def count_rising(values: list[int]) -> int:\n    """Count the places at which a list of numbers rises, and how steep it is there.\n    >>> count_rising([1, 5, 2, 7])\n    2\n    """\n',
+        "entry_point": "count_rising",
+        "canonical_solution": "    total = 0\n    previous = None\n    for value in values:\n        if previous is not None and value > previous:\n            total += 1\n        previous = value\n    return total\n",
+        "test": "def check(candidate):\n    assert candidate([1, 5, 2, 7]) == 2\n    assert candidate([]) == 0\n    assert candidate([3, 2, 1]) == 0\n",
+    },
+    {
+        "task_id": "Made/1",
+        "prompt": 'def longest_common_ending(first: str, second: str) -> str:\n    """What do two strings end in alike? Give the longest such ending.\n    """\n',
+        "entry_point": "longest_common_ending",
+        "canonical_solution": '    for start in range(len(first)):\n        if second.endswith(first[start:]):\n            return first[start:]\n    return ""\n',
+        "test": 'def check(candidate):\n    assert candidate("walking", "talking") == "alking"\n    assert candidate("", "") == ""\n',
+    },
+]  # fmt: skip
+SURROUNDINGS = (program(7), program(8))
+
+
+class Renamer(ast.NodeTransformer):
+    def __init__(self):
+        self.names = {}
+
+    def new(self, name):
+        return name if name in decontaminate.FIXED_NAMES else self.names.setdefault(name, f"thing_{len(self.names)}")
+
+    def visit_Name(self, node):
+        node.id = self.new(node.id)
+        return node
+
+    def visit_arg(self, node):
+        node.arg = self.new(node.arg)
+        return self.generic_visit(node)
+
+    def visit_FunctionDef(self, node):
+        node.name = self.new(node.name)
+        return self.generic_visit(node)
+
+
+def renamed(text):
+    """Every name but keywords, built-ins, methods and what is imported."""
+    tree, renamer = ast.parse(text), Renamer()
+    for node in ast.walk(tree):
+        for name in node.names if isinstance(node, ast.Import | ast.ImportFrom) else ():
+            renamer.names[(name.asname or name.name).split(".")[0]] = (name.asname or name.name).split(".")[0]
+    return ast.unparse(renamer.visit(tree))
+
+
+def without_docstrings(text):
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return ast.unparse(tree)
+
+
+DRESSED = {
+    "exact": lambda text: text,
+    "reformatted": lambda text: ast.unparse(ast.parse(text)).replace("    ", "  "),
+    "renamed": renamed,
+    "docstring stripped": without_docstrings,
+}
+
+
+def write(path, records):
+    path.write_text("\n".join(map(json.dumps, records)))
+    return path
+
+
+def planted(text):
+    return View(f"{SURROUNDINGS[0]}\n\n{text}\n\n{SURROUNDINGS[1]}")
+
+
+def found(view, benchmarks):
+    """The problem that a document holds a copy of, or None."""
+    if copied := decontaminate.copied(view, benchmarks):
+        return benchmarks.names[copied[0]]
+    similar = decontaminate.closest(view, benchmarks)
+    best = max(similar, key=similar.get, default=None)
+    return benchmarks.names[best] if best is not None and similar[best] >= 0.9 else None
+
+
+@pytest.mark.parametrize("dress", [*DRESSED, "renamed and stripped"])
+def test_planted_copies_are_found(tmp_path, dress):
+    benchmarks = decontaminate.load([write(tmp_path / "made.jsonl", PROBLEMS)])
+    for problem in PROBLEMS:
+        text = problem["prompt"] + problem["canonical_solution"]
+        text = DRESSED[dress](text) if dress in DRESSED else without_docstrings(renamed(text))
+        assert found(planted(text), benchmarks) == problem["task_id"]
+    assert found(planted(""), benchmarks) is None
+
+
+@pytest.mark.skipif(not (DATA / "humaneval").exists(), reason="needs the benchmark's file")
+@pytest.mark.parametrize("dress", DRESSED)
+def test_every_problem_of_humaneval_is_found(dress):
+    path = DATA / "humaneval/HumanEval.jsonl.gz"
+    benchmarks = decontaminate.load([path])
+    with gzip.open(path, "rt") as lines:
+        problems = [json.loads(line) for line in lines]
+    missed = [
+        p["task_id"]
+        for p in problems
+        if found(planted(DRESSED[dress](p["prompt"] + p["canonical_solution"])), benchmarks) != p["task_id"]
+        and found(planted(DRESSED[dress](p["prompt"] + p["canonical_solution"])), benchmarks) is None
+    ]
+    assert len(problems) == 164 and missed == []
+
+
+@pytest.mark.skipif(not (DATA / "mbpp").exists(), reason="needs the benchmarks' files")
+def test_the_standard_library_holds_no_problem():
+    benchmarks = decontaminate.load([DATA / "humaneval/HumanEval.jsonl.gz", DATA / "mbpp/mbpp.jsonl.gz"])
+    paths = sorted(Path(sysconfig.get_paths()["stdlib"]).glob("[a-z]*/*.py")) + sorted(
+        Path(sysconfig.get_paths()["stdlib"]).glob("*.py")
+    )
+    texts = [path.read_bytes().decode("utf-8", "ignore") for path in paths[::2]]
+    hits = [found(View(text), benchmarks) for text in texts]
+    assert len(texts) > 200 and not any(hits)
+
+
+def test_a_prompt_or_tests_alone_are_found_in_prose_and_with_escapes(tmp_path):
+    benchmarks = decontaminate.load([write(tmp_path / "made.jsonl", PROBLEMS)])
+    question = "Please write it for me. Count the places at which a list of numbers rises, and how steep it is there. Thanks!"
+    assert found(View(question, kind=PROSE), benchmarks) == "Made/0"
+    assert found(View(PROBLEMS[1]["test"]), benchmarks) == "Made/1"
+    assert found(View(question[:50], kind=PROSE), benchmarks) is None
+
+
+def test_boilerplate_is_no_evidence(tmp_path):
+    """An n-gram that many problems share, or one of numbers, says nothing."""
+    boilerplate = "import random\nimport functools\nimport collections\nimport string\nimport math\nimport datetime\n"
+    problems = [{"task_id": i, "text": f"{boilerplate}\n{program(100 + i)}"} for i in range(6)]
+    problems.append({"task_id": 9, "text": "x = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]"})
+    benchmarks = decontaminate.load([write(tmp_path / "b.jsonl", problems)])
+    assert found(planted(boilerplate + "y = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]"), benchmarks) is None
+    assert found(planted(program(103)), benchmarks) == "b/3"
+
+
+def test_any_file_of_records_is_a_benchmark(tmp_path):
+    text = "A train leaves the station at nine and drives for three hours at sixty miles an hour. How far does it come?"
+    array = tmp_path / "gsm.json"
+    array.write_text(json.dumps([{"question": text, "answer": "180"}]))
+    benchmarks = decontaminate.load([array, write(tmp_path / "made.jsonl", PROBLEMS)])
+    assert found(View(f"Here is one: {text}", kind=PROSE), benchmarks).startswith("gsm/")
+    assert found(planted(PROBLEMS[0]["prompt"]), benchmarks) == "Made/0"
+
+
+@pytest.mark.parametrize("content, words", [(None, "no benchmark"), ("", "empty"), ("{", "bad_json"), ('{"id": 1}', "no problems")])  # fmt: skip
+def test_a_file_without_problems_is_refused(tmp_path, content, words):
+    path = tmp_path / "b.jsonl"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(UserError, match=re.escape(words)):
+        decontaminate.load([path])
