@@ -40,6 +40,10 @@ class Settings:
     seed: int = 1337  # of the draws
     device: str = "cpu"  # cpu or cuda, for generating
     limit: int = 0  # only the first so many problems; 0 = all
+    similar: str = (
+        ""  # a report.json of prepare_data.py --decontaminate: score the problems that its data came close to apart
+    )
+    min_similarity: float = 0.8  # of a training document to a problem, from which the problem counts as similar (phi-1)
     mbpp_ids: str = "11-510"  # of a file of MBPP's shape: its test split
     timeout: float = 3.0  # CPU seconds per program
     memory_mb: int = 1024  # memory per program
@@ -65,6 +69,8 @@ def main(s):
     samples = read_samples(s.samples, problems) if s.samples else generated(s, problems, path, out)
     results = judged(s, problems, samples, out)
     summary = summarize(s, problems, results)
+    if s.similar:
+        summary["by_similarity"] = by_similarity(s, path, results)
     configurator.write_json(out / "summary.json", {**summary, "settings": asdict(s), "made_by": configurator.made_by()})
     print_table(summary, out)
 
@@ -232,13 +238,30 @@ def summarize(s, problems, results):
     }
 
 
+def by_similarity(s, path, results):
+    """The score on the problems that the training data came close to, and on the others (phi-1, section 5)."""
+    try:
+        found = json.loads(Path(s.similar).read_text(encoding="utf-8"))["benchmarks"]["similar"]
+        close = {name for name, entry in found.items() if entry["similarity"] >= s.min_similarity}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{s.similar} is no report.json of prepare_data.py --decontaminate") from None
+    groups = {"similar": collections.defaultdict(lambda: [0, 0]), "other": collections.defaultdict(lambda: [0, 0])}
+    for (task, _), record in results.items():
+        name = str(task) if "/" in str(task) else f"{path.name.split('.')[0]}/{task}"
+        count = groups["similar" if name in close else "other"][task]
+        count[0] += 1
+        count[1] += record["passed"]
+    return {name: {**score(list(g.values())), "n_problems": len(g)} for name, g in groups.items() if g}
+
+
 def failure(result):
     """The kind of failure: "failed: NameError: name ..." is a NameError."""
     return result.removeprefix("failed: ").split(":")[0]
 
 
 def print_table(summary, out):
-    rows = [(name or "all", group) for name, group in [*summary["families"].items(), ("", summary)]]
+    parts = {**summary["families"], **summary.get("by_similarity", {})}
+    rows = [*parts.items(), ("all", summary)]
     ks = [int(key[5:]) for key in summary if key.startswith("pass@")]
     print(f"\n{'':<16}{'problems':>10}" + "".join(f"{f'pass@{k}':>18}" for k in ks))
     for name, group in rows:

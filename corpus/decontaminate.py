@@ -92,7 +92,9 @@ def versions(fields):
     """The texts whose n-grams are evidence: every field; prompt and solution in one, with and without docstrings; what a
     docstring says before its first example."""
     whole = solution(fields)
-    said = [match.group().strip("\"'").split(">>>")[0] for match in LITERALS.finditer(whole) if match.group()[:3] in QUOTES]
+    said = [
+        match.group().strip("\"'").split(">>>")[0] for match in LITERALS.finditer(whole) if match.group()[:3] in QUOTES
+    ]
     return [*fields.values(), whole, LITERALS.sub("", whole), *said]
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from corpus import grams
 
 MIN_SHINGLES = 5  # a document with fewer says too little: it is compared exactly or not at all
-MAX_PERMUTATIONS = 256
+MAX_PERMUTATIONS, MAX_ROWS = 256, len(grams.ORDER)
 MAX_NEIGHBOURS = (
     2000  # in a bucket of more documents each is compared with as many of its own size: boilerplate, not copies
 )
@@ -69,7 +69,7 @@ def s_curve(similarity, bands, rows):
 def banding(threshold, recall=0.999):
     """(bands, rows): the most selective banding that misses at most 1 - recall of the pairs at the threshold. Candidates
     are verified, so a false one costs time and nothing else, and a missed one is a copy in the training data."""
-    for rows in range(MAX_PERMUTATIONS, 0, -1):
+    for rows in range(MAX_ROWS, 0, -1):
         bands = math.ceil(math.log(1 - recall) / math.log1p(-(threshold**rows))) if threshold < 1 else 1
         if bands * rows <= MAX_PERMUTATIONS:
             return bands, rows

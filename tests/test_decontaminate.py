@@ -135,7 +135,9 @@ def test_the_standard_library_holds_no_problem():
 
 def test_a_prompt_or_tests_alone_are_found_in_prose_and_with_escapes(tmp_path):
     benchmarks = decontaminate.load([write(tmp_path / "made.jsonl", PROBLEMS)])
-    question = "Please write it for me. Count the places at which a list of numbers rises, and how steep it is there. Thanks!"
+    question = (
+        "Please write it for me. Count the places at which a list of numbers rises, and how steep it is there. Thanks!"
+    )
     assert found(View(question, kind=PROSE), benchmarks) == "Made/0"
     assert found(View(PROBLEMS[1]["test"]), benchmarks) == "Made/1"
     assert found(View(question[:50], kind=PROSE), benchmarks) is None

@@ -225,6 +225,26 @@ def test_given_samples_are_scored_and_an_interrupted_run_goes_on(tmp_path):
     assert again["pass@1"] == summary["pass@1"] and len((out / "results.jsonl").read_text().splitlines()) == 60
 
 
+def test_problems_that_the_data_came_close_to_are_scored_apart(tmp_path):
+    path, problems = problem_file(tmp_path)
+    samples = [
+        {"task_id": p["task_id"], "completion": p["canonical_solution"] if i < 2 else "    return -1"}
+        for i, p in enumerate(problems)
+    ]
+    (tmp_path / "samples.jsonl").write_text("\n".join(map(json.dumps, samples)))
+    close = {problems[0]["task_id"]: 1.0, problems[1]["task_id"]: 0.85, problems[2]["task_id"]: 0.6}
+    report = {"benchmarks": {"similar": {name: {"similarity": s, "document": "x"} for name, s in close.items()}}}
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    arguments = [f"--problems={path}", f"--samples={tmp_path / 'samples.jsonl'}"]
+    summary = evaluate(tmp_path / "out", *arguments, f"--similar={tmp_path / 'report.json'}")
+    assert {name: (g["pass@1"], g["n_problems"]) for name, g in summary["by_similarity"].items()} == {
+        "similar": (1.0, 2),
+        "other": (0.0, 4),
+    }
+    error = door_error(eval_humaneval, *arguments, f"--out_dir={tmp_path / 'out'}", f"--similar={path}")
+    assert "report.json" in error
+
+
 def canonical(tmp_path, file, copies=1):
     problems = read_problems(DATA / file, "11-510")
     lines = [
