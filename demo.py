@@ -55,7 +55,8 @@ def main(s):
     stage("exercises", "corpus/exercises.py", f"--out_dir={exercises}")
     documents = exercises / "documents.jsonl"
     stage("tokenizer_train", "tokenizer_train.py", f"--sources=stdlib,{documents}", f"--out={tokenizer}")
-    for source, folder, *more in (("stdlib", code), (documents, pages), (exercises / "chats.jsonl", chats, "--chats")):
+    made_up = ("--filters=false", "--near_dedup=false")  # exercises are short, and like each other by design
+    for source, folder, *more in (("stdlib", code), (documents, pages, *made_up), (exercises / "chats.jsonl", chats, "--chats")):  # fmt: skip
         stage(
             "prepare_data",
             "prepare_data.py",

@@ -51,6 +51,8 @@ def main(settings):
         raise UserError("char_noise must lie in [0, 1)")
     if not 0 <= settings.val_fraction < 1 or settings.shard_bytes < 1 or settings.num_workers < 0:
         raise UserError("val_fraction must lie in [0, 1), shard_bytes above 0, num_workers at 0 or above")
+    if settings.chats and settings.against:
+        raise UserError("--against compares documents: it cannot be used with --chats")
     settings.check()
     tokenizer, out, start = Tokenizer.load(settings.tokenizer), Path(settings.out_dir), time.time()
     if settings.adopt:

@@ -7,7 +7,7 @@ result depends on the document and the settings alone, so any number of processe
 import hashlib
 import json
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -33,9 +33,7 @@ EXAMPLES = 3  # dropped documents that the report shows per rule
 @dataclass
 class CleanSettings:
     clean: bool = True  # all of the cleaning below; false drops nothing but what cannot be read
-    replace_pii: bool | None = (
-        None  # e-mail and IP addresses, keys and tokens give way to placeholders; auto = not in chats
-    )
+    replace_pii: bool | None = None  # e-mail and IP addresses, keys and tokens become placeholders; auto = not in chats
     strip_licenses: bool = True  # code: the comment with copyright and licence at the top is taken off
     filters: bool = True  # drop documents that fall to a rule; the thresholds are below
     kind: str = ""  # records without path and language are: python, code, prose, chinese; empty = told by their look
@@ -82,24 +80,24 @@ class Cleaner:
         self.bands, self.rows = settings.banding()
 
     def replaced(self, text, kind, counts):
-        """The document's text with placeholders and without its licence."""
-        before = text
+        """A document's text, a conversation's as JSON, with placeholders and without its licence."""
+        if self.s.chats:
+            chat = json.loads(text)
+            for message in chat["messages"]:
+                message["content"] = self.replaced_text(message["content"], kind, counts)
+            return json.dumps(chat, ensure_ascii=False)
+        cleaned = self.replaced_text(text, kind, counts)
+        if cleaned != text and kind == PYTHON and filters.syntax_error(cleaned) and not filters.syntax_error(text):
+            return text  # a replacement must not break a program
+        return cleaned
+
+    def replaced_text(self, text, kind, counts):
         if self.s.replace_pii:
             text, found = pii.replaced(text)
             counts.update(found)
         if self.s.strip_licenses and kind in (PYTHON, CODE):
             text = pii.without_license(text)
-        if self.s.simplify and kind == CHINESE:
-            text = prose.simplified(text)
-        if text != before and kind == PYTHON and filters.syntax_error(text) and not filters.syntax_error(before):
-            return before  # a replacement must not break a program
-        return text
-
-    def replaced_chat(self, text, counts):
-        chat = json.loads(text)
-        for message in chat["messages"]:
-            message["content"] = self.replaced(message["content"], "", counts)
-        return json.dumps(chat, ensure_ascii=False)
+        return prose.simplified(text) if self.s.simplify and kind == CHINESE else text
 
     def encode(self, text):
         """(ids, mask, bytes) of a document or a conversation; the mask of a document is all 1."""
@@ -111,6 +109,8 @@ class Cleaner:
     def objection(self, view, where, source, closest):
         """(step, rule, reason) of what drops a document, or None."""
         s = self.s
+        if not view.text.strip():
+            return "filters", "empty", "nothing but a licence"
         if s.filters and not s.chats and (found := filters.verdict(view, RULES[view.kind], s)):
             return "filters", *found
         if self.classifier and (reason := self.classifier.objection(view, s.min_quality)):
@@ -123,14 +123,20 @@ class Cleaner:
     def contamination(self, view, where, closest):
         names = self.benchmarks.names
         if found := decontaminate.copied(view, self.benchmarks):
-            closest[names[found[0]]] = (1.0, where)
-            return "decontamination", "benchmark_words", f"{names[found[0]]}: {found[1]}"
+            number, words = found
+            nearer(closest, names[number], 1.0, where)
+            return "decontamination", "benchmark_words", f"{names[number]}: {words}"
         best = decontaminate.closest(view, self.benchmarks)
         for number, similarity in best.items():
-            if similarity > closest.get(names[number], (0,))[0]:
-                closest[names[number]] = (round(similarity, 3), where)
-        if best and (worst := max(best, key=lambda n: (best[n], -n))) is not None and best[worst] >= self.s.min_similarity:  # fmt: skip
-            return "decontamination", "benchmark_structure", f"{names[worst]}: similarity {best[worst]:.2f}"
+            nearer(closest, names[number], round(similarity, 3), where)
+        number = max(best, key=lambda n: (best[n], -n), default=None)
+        if number is not None and best[number] >= self.s.min_similarity:
+            return "decontamination", "benchmark_structure", f"{names[number]}: similarity {best[number]:.2f}"
+
+
+def nearer(closest, problem, similarity, where):
+    """Note where a document comes closer to a problem than those before; the same whatever their order."""
+    closest[problem] = max(tuple(closest.get(problem, (0.0, ""))), (similarity, where))
 
 
 def new_cleaner(settings, tokenizer):
@@ -139,34 +145,32 @@ def new_cleaner(settings, tokenizer):
 
 def survey(cleaner, batch, sources):
     """What a chunk holds of a batch, a list of (source number, Document or Problem), as bytes and arrays, and counts of
-    what was done: drops by (source, step, rule), replacements, and the closest that any document comes to a problem."""
+    what was done: drops by (source, step, rule), replacements, and the closest that any document comes to a problem.
+    sources: their names; documents of numbers behind the settings' own are those of --against: only signed."""
     s, found = cleaner.s, Survey(cleaner.bands)
     for number, item in batch:
-        source = sources[number]
+        source, own = sources[number], number < len(s.sources)
         if isinstance(item, Problem):
             found.drop(source, item.where, "unreadable", item.rule, item.detail)
             continue
-        text, raw = item.text, len(item.text.encode())
-        kind = "" if s.chats else kind_of(text, item.meta, s.kind)
-        if s.clean:
-            text = (
-                cleaner.replaced_chat(text, found.replaced) if s.chats else cleaner.replaced(text, kind, found.replaced)
-            )
+        kind = "" if s.chats else kind_of(item.text, item.meta, s.kind)
+        text = cleaner.replaced(item.text, kind, found.replaced) if s.clean and own else item.text
         ids, mask, n_bytes = cleaner.encode(text)
-        found.read[source].update(documents=1, bytes=raw, replaced_bytes=len(text.encode()), tokens=len(ids) + 1)
-        shown = "\n\n".join(m["content"] for m in json.loads(text)["messages"]) if s.chats else text
-        sized = {"bytes": n_bytes, "tokens": len(ids) + 1}
-        if not text.strip():
-            found.drop(source, item.where, "filters", "empty", "nothing but a licence", sized)
-            continue
-        view = View(shown, item.where, item.meta, kind) if s.clean or cleaner.bands else None
-        if s.clean:
-            view.n_tokens, view.token_bits = len(ids), math.log2(cleaner.tokenizer.vocab_size)
-            if objection := cleaner.objection(view, item.where, source, found.closest):
-                found.drop(source, item.where, *objection, sized, shown)
+        view = View(plain_text(text) if s.chats else text, item.where, item.meta, kind)
+        view.n_tokens, view.token_bits = len(ids), math.log2(cleaner.tokenizer.vocab_size)
+        if own:
+            sizes = {"bytes": n_bytes, "tokens": len(ids) + 1}
+            found.read[source].update(documents=1, raw_bytes=len(item.text.encode()), **sizes)
+            if s.clean and (objection := cleaner.objection(view, item.where, source, found.closest)):
+                found.drop(source, item.where, *objection, sizes, view.text)
                 continue
         found.keep(cleaner, number, source, item, text, view, ids, mask, n_bytes)
-    return found.finished(s.chats)
+    return found.finished()
+
+
+def plain_text(chat):
+    """What a conversation's turns say."""
+    return "\n\n".join(message["content"] for message in json.loads(chat)["messages"])
 
 
 class Survey:
@@ -175,9 +179,8 @@ class Survey:
     def __init__(self, n_bands):
         self.tokens, self.masks, self.shingles, self.bands = [], [], [], [np.zeros((0, n_bands), np.uint64)]
         self.documents, self.meta, self.meta_size, self.dropped = [], [], 0, []
-        self.read, self.drops = {}, {}
-        self.read = CounterOf()
-        self.drops, self.examples, self.replaced, self.closest = CounterOf(), {}, Counter(), {}
+        self.read, self.drops = defaultdict(Counter), defaultdict(Counter)
+        self.examples, self.replaced, self.closest = {}, Counter(), {}
 
     def drop(self, source, where, step, rule, detail, sized=None, text=""):
         self.drops[f"{source}\t{step}\t{rule}"].update(documents=1, **(sized or {}))
@@ -207,7 +210,7 @@ class Survey:
         self.meta.append(json.dumps(meta, ensure_ascii=False).encode() + b"\n")
         self.meta_size += len(self.meta[-1])
 
-    def finished(self, masked):
+    def finished(self):
         return {
             "tokens": b"".join(part.tobytes() for part in self.tokens),
             "mask": b"".join(part.tobytes() for part in self.masks),
@@ -224,14 +227,6 @@ class Survey:
                 "closest": self.closest,
             },
         }
-
-
-class CounterOf(dict):
-    """{key: Counter}, made as they are asked for."""
-
-    def __missing__(self, key):
-        self[key] = Counter()
-        return self[key]
 
 
 def plain(value):
@@ -251,8 +246,7 @@ def merged(total, counts):
     for what, n in counts["replaced"].items():
         total["replaced"][what] = total["replaced"].get(what, 0) + n
     for problem, (similarity, where) in counts["closest"].items():
-        if (similarity, where) > tuple(total["closest"].get(problem, (0, ""))):
-            total["closest"][problem] = [similarity, where]
+        nearer(total["closest"], problem, similarity, where)
     return total
 
 

@@ -98,7 +98,7 @@ def read_file(path, where, parse=None):
         lines = read_parquet(path, where, parse is None) if name.endswith(".parquet") else read_json(path, where)
         for item in lines:
             yield item if isinstance(item, Problem) else (parse or from_record)(*item)
-    elif name.endswith((".xml", ".xml.bz2")) and parse is None:
+    elif name.endswith((".xml", ".xml.bz2")) and "wik" in name and parse is None:  # as dumps are named
         from corpus.wikipedia import read_dump  # it needs this module
 
         yield from read_dump(path, where)

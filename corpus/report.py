@@ -66,17 +66,15 @@ def pair(chunks, dropped, kept, tokenizer):
 
 def funnel(read, drops):
     """One entry per step: what came in, what each rule dropped, what was kept."""
-    left = {name: sum(source.get(name, 0) for source in read.values()) for name in SIZES}
-    unreadable = {rule: n for rule, n in by_rule(drops, "unreadable").items()}
-    first = {
-        "step": "read",
-        "documents": left["documents"] + sum(n["documents"] for n in unreadable.values()),
-        "bytes": left["bytes"],
-        "rules": {rule: {**n, "kept": left["documents"]} for rule, n in unreadable.items()},
-        "kept": {"documents": left["documents"], "bytes": left["bytes"]},
-    }
-    left["bytes"] = sum(source.get("replaced_bytes", 0) for source in read.values())
-    steps = [first, {"step": "replace", **left, "rules": {}, "kept": dict(left)}]
+    left = {name: sum(source[name] for source in read.values()) for name in SIZES}
+    unreadable, raw = by_rule(drops, "unreadable"), sum(source["raw_bytes"] for source in read.values())
+    n_read = left["documents"] + sum(n["documents"] for n in unreadable.values())
+    rules = {rule: {**n, "kept": left["documents"]} for rule, n in unreadable.items()}
+    kept = {"documents": left["documents"], "bytes": raw}
+    steps = [
+        {"step": "read", "documents": n_read, "bytes": raw, "rules": rules, "kept": kept},
+        {"step": "replace", "documents": left["documents"], "bytes": raw, "rules": {}, "kept": dict(left)},
+    ]
     for step in STEPS:
         entry = {"step": step, **left, "rules": {}}
         for rule, n in sorted(by_rule(drops, step).items(), key=lambda item: -item[1]["documents"]):

@@ -42,10 +42,10 @@ def chinese_share(text):
 
 # A string or a comment. The loops are unrolled (Friedl, Mastering Regular Expressions, ch. 6): twice as fast.
 LITERALS = re.compile(
-    r"""('''[^\\']*(?:(?:\\.|'(?!''))[^\\']*)*'''|\"\"\"[^\\"]*(?:(?:\\.|"(?!""))[^\\"]*)*\"\"\"|"[^"\\\n]*(?:\\.[^"\\\n]*)*"|'[^'\\\n]*(?:\\.[^'\\\n]*)*')|#[^\n]*""",
+    r"""('''[^\\']*(?:(?:\\.|'(?!''))[^\\']*)*(?:'''|\Z)|\"\"\"[^\\"]*(?:(?:\\.|"(?!""))[^\\"]*)*(?:\"\"\"|\Z)|"[^"\\\n]*(?:\\.[^"\\\n]*)*"|'[^'\\\n]*(?:\\.[^'\\\n]*)*')|#[^\n]*""",
     re.DOTALL,
 )
-C_LITERALS = re.compile(r"""("(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*')|//[^\n]*|/\*.*?\*/|^\s*(?:#(?!\s*(?:include|define|if|endif|else|undef|pragma|elif)\b)|--)[^\n]*""", re.DOTALL | re.MULTILINE)  # fmt: skip
+C_LITERALS = re.compile(r"""("(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*')|//[^\n]*|/\*.*?(?:\*/|\Z)|^\s*(?:#(?!\s*(?:include|define|if|endif|else|undef|pragma|elif)\b)|--)[^\n]*""", re.DOTALL | re.MULTILINE)  # fmt: skip
 
 
 QUOTES = ('"""', "'''")
@@ -59,8 +59,11 @@ class View:
     def __init__(self, text, where="", meta=None, kind=PYTHON):
         self.text, self.where, self.meta, self.kind = text, where, meta or {}, kind
         self.data = text.encode()
-        self.tokens = grams.tokens(self.data)
         self.n_tokens, self.token_bits = None, None  # by the tokenizer; set by whoever has one
+
+    @cached_property
+    def tokens(self):
+        return grams.tokens(self.data)
 
     @cached_property
     def counts(self):
