@@ -4,6 +4,7 @@ A document passes the steps in this order, and the first that objects drops it w
 result depends on the document and the settings alone, so any number of processes can share the work.
 """
 
+import gc
 import hashlib
 import json
 import math
@@ -78,6 +79,7 @@ class Cleaner:
         self.classifier = quality.Classifier.load(settings.quality) if on and settings.quality else None
         self.scores = quality.read_scores(settings.scores) if on and settings.scores else None
         self.bands, self.rows = settings.banding()
+        gc.freeze()  # what is loaded for good, the garbage collector need not look through again and again
 
     def replaced(self, text, kind, counts):
         """A document's text, a conversation's as JSON, with placeholders and without its licence."""

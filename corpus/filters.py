@@ -159,8 +159,10 @@ REAL_ENCODING = re.compile(r"[0-9].*[A-Za-z]|[A-Za-z].*[0-9]|[A-Z].*[a-z].*[A-Z]
 
 def encoded_data(view, t):
     """base64, hex and escapes. A run of one character, such as a ruler of =, is none."""
-    runs = []
-    if view.longest_base64 >= 64:
+    runs, lengths = [], view.words[1]
+    if (
+        len(lengths) and lengths.max() > 24 and view.longest_base64 >= 64
+    ):  # base64 has words of any length, between + and /
         runs = [len(match.group()) for match in BASE64.finditer(view.text) if REAL_ENCODING.search(match.group())]
     if any(view.text.count(mark) > 10 for mark in ("\\x", "\\u", "0x")):
         runs += [len(match.group()) for match in ESCAPES.finditer(view.text)]

@@ -20,11 +20,12 @@ def byte_kinds():
 
 
 KIND = byte_kinds()
+KINDS = KIND.tobytes()  # for bytes.translate, the fastest lookup there is
+LOWER = bytes(0 if KIND[byte] == SPACE else ord(chr(byte).lower()) if byte < 128 else byte for byte in range(256))
+MAX_PIECE = 1 << 20  # bytes hashed at a time: the length of the tables below
+POWERS = np.cumprod(np.full(MAX_PIECE, 0x9E3779B97F4A7C15, np.uint64))  # of an odd number modulo 2^64
+INVERSES = np.cumprod(np.full(MAX_PIECE, pow(0x9E3779B97F4A7C15, -1, 2**64), np.uint64))  # their inverses
 rng = np.random.default_rng(20240520)  # fixed: hashes are compared across runs and machines
-VALUE = rng.integers(1, 2**64, 256, dtype=np.uint64)  # one random number per byte
-VALUE[ord("A") : ord("Z") + 1] = VALUE[ord("a") : ord("z") + 1]
-VALUE[KIND == SPACE] = 0
-POWERS = np.cumprod(np.full(4096, 0x9E3779B97F4A7C15, np.uint64))  # of an odd number modulo 2^64, by place in a token
 ORDER = rng.integers(0, 2**63, 32, dtype=np.uint64) * np.uint64(2) + np.uint64(1)  # by place in an n-gram
 
 
@@ -36,21 +37,25 @@ def mix(x):
 
 
 def tokens(data: bytes):
-    """(hashes uint64, starts: index of the first byte, lengths in bytes, kinds: OTHER, WORD or LEAD) of UTF-8 text's tokens."""
-    array = np.frombuffer(data, np.uint8)
-    kinds = KIND[array]
-    first = (kinds == OTHER) | (kinds == LEAD)
+    """(hashes uint64, starts: index of the first byte, lengths in bytes, kinds: OTHER, WORD or LEAD) of UTF-8 text's tokens.
+
+    A token's hash is the polynomial of its bytes, from sums of byte x power over the whole text: the difference of two
+    sums is the token's polynomial times the power at its start, which the inverse takes away."""
+    if len(data) > MAX_PIECE:
+        cut = data.rfind(b"\n", 0, MAX_PIECE) + 1 or MAX_PIECE
+        first, rest = tokens(data[:cut]), tokens(data[cut:])
+        return tuple(np.concatenate([a, b + cut if i == 1 else b]) for i, (a, b) in enumerate(zip(first, rest)))
+    kinds = np.frombuffer(data.translate(KINDS), np.uint8)
     word = kinds == WORD
+    first = (kinds == OTHER) | (kinds == LEAD)
     first[:1] |= word[:1]
     first[1:] |= word[1:] & ~word[:-1]
     starts = np.flatnonzero(first)
-    if not len(starts):
-        return np.zeros(0, np.uint64), starts, starts, kinds[starts]
-    place = np.arange(starts[0], len(array)) - np.repeat(starts, np.diff(starts, append=len(array)))
-    values = VALUE[array[starts[0] :]] * POWERS[place & 4095]  # white space after a token adds nothing: its VALUE is 0
-    filled = np.cumsum(kinds != SPACE, dtype=np.int32)
-    lengths = np.diff(filled[starts], append=filled[-1] + 1).astype(np.int64)
-    return mix(np.add.reduceat(values, starts - starts[0])), starts, lengths, kinds[starts]
+    values = np.frombuffer(data.translate(LOWER), np.uint8) * POWERS[: len(data)]  # white space counts 0
+    sums, filled = np.cumsum(values), np.cumsum(kinds != SPACE, dtype=np.int64)
+    ends = np.append(starts[1:], len(data))[: len(starts)] - 1
+    hashes = mix((sums[ends] - sums[starts] + values[starts]) * INVERSES[starts])
+    return hashes, starts, filled[ends] - filled[starts] + 1, kinds[starts]
 
 
 def ngrams(hashes, n):

@@ -15,7 +15,7 @@ LOCAL_PART = re.compile(r"(?<![\w@.%+-])[A-Za-z0-9][A-Za-z0-9._%+-]{0,63}\Z")
 HARMLESS_EMAIL = re.compile(
     r"@(?:[\w-]+\.)*(?:example|localhost|test|invalid)\b|^(?:git|noreply|no-reply)@|noreply", re.I
 )
-DOTTED = re.compile(r"\d\.\d{1,3}\.\d{1,3}\.\d")
+DOTTED = re.compile(r"\.\d{1,3}\.\d{1,3}\.")
 IPV4 = re.compile(r"(?<![\w.-])(?:\d{1,3}\.){3}\d{1,3}(?![\w-]|\.\w)")
 GROUPS = re.compile(r":[0-9a-fA-F]{1,4}:[0-9a-fA-F]{0,4}:")
 IPV6 = re.compile(r"(?<![\w:.])(?:[0-9a-fA-F]{1,4}:){7}[0-9a-fA-F]{1,4}(?![\w:])|(?<![\w:.])(?:[0-9a-fA-F]{1,4}:){3,6}(?::[0-9a-fA-F]{1,4}){1,3}(?![\w:])")  # fmt: skip
