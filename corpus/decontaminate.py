@@ -201,16 +201,13 @@ def closest(view, benchmarks):
     needed = np.maximum(1, MIN_SKELETON * sizes)
     likely = np.bincount(functions, minlength=len(needed)) >= needed
     functions, places = functions[likely[functions]], places[likely[functions]]
-    order = np.argsort(functions, kind="stable")
-    edges = np.flatnonzero(np.diff(functions[order], prepend=-1, append=-1))
-    for first, last in zip(edges[:-1], edges[1:]):  # where enough of a solution's skeleton is close together
-        i, mine = int(functions[order[first]]), places[order[first:last]]
-        within = np.searchsorted(mine, mine + 2 * sizes[i])
-        if len(np.unique(found[mine])) < needed[i]:
-            continue
+    different = np.unique(functions << 44 | (found[places] >> np.uint64(20)).astype(np.int64)) >> 44  # each n-gram once
+    for i in np.flatnonzero(np.bincount(different, minlength=len(needed)) >= needed):
+        mine = places[functions == i]
+        within = np.searchsorted(mine, mine + 2 * sizes[i])  # enough of a solution's skeleton must be close together
         for k in np.flatnonzero(within - np.arange(len(mine)) >= needed[i]):
             if len(np.unique(found[mine[k : within[k]]])) >= needed[i]:
-                wanted.append((i, starts[mine[k]], starts[mine[within[k] - 1]]))
+                wanted.append((int(i), starts[mine[k]], starts[mine[within[k] - 1]]))
     return compare(view, wanted, benchmarks.functions) if wanted else {}
 
 
