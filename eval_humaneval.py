@@ -40,9 +40,7 @@ class Settings:
     seed: int = 1337  # of the draws
     device: str = "cpu"  # cpu or cuda, for generating
     limit: int = 0  # only the first so many problems; 0 = all
-    similar: str = (
-        ""  # a report.json of prepare_data.py --decontaminate: score the problems that its data came close to apart
-    )
+    similar: str = ""  # prepare_data.py's report.json: also score the problems apart that the data came close to
     min_similarity: float = 0.8  # of a training document to a problem, from which the problem counts as similar (phi-1)
     mbpp_ids: str = "11-510"  # of a file of MBPP's shape: its test split
     timeout: float = 3.0  # CPU seconds per program

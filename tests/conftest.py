@@ -57,10 +57,17 @@ def door_error(module, *arguments):
     return errors[0]
 
 
+WORDS = [
+    a + b
+    for a in "get set read write open count sort split".split()
+    for b in "_name _value _line _item _path s".split()
+]
+
+
 def program(seed, lines=30):
-    """A Python file of words of its own: two of them have next to nothing in common."""
+    """A Python file of words in an order of its own: two of them have next to nothing in common."""
     rng = random.Random(seed)
-    word = lambda: "".join(rng.choice("bdfgklmnprstvz") + rng.choice("aeiou") for _ in range(3))  # noqa: E731
+    word = lambda: rng.choice(WORDS)  # noqa: E731
     body = "\n".join(
         f"    {word()} = {word()}({rng.randrange(100)}, {word()})  # {word()} {word()}" for _ in range(lines)
     )

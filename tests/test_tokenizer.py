@@ -7,7 +7,7 @@ import pytest
 import regex
 import sentencepiece
 import tiktoken
-from conftest import assert_one_line_error, stage
+from conftest import ROOT, assert_one_line_error, stage
 
 import tokenizer_train
 from configurator import UserError
@@ -63,7 +63,7 @@ def test_equals_bpe_by_hand(tokenizer):
     assert "".join(regex.findall(PATTERN, text)) == text
 
 
-def test_ranks_are_sentencepieces_segmentation(monkeypatch, corpus):
+def test_ranks_are_sentencepieces_segmentation(monkeypatch):
     """tiktoken with the learnt ranks cuts every pre-token as the SentencePiece model that they come from."""
     models, train = [], sentencepiece.SentencePieceTrainer.train
 
@@ -72,9 +72,9 @@ def test_ranks_are_sentencepieces_segmentation(monkeypatch, corpus):
         models.append(options["model_writer"].getvalue())
 
     monkeypatch.setattr(sentencepiece.SentencePieceTrainer, "train", keep_model)
-    settings = tokenizer_train.Settings(sources=[str(corpus)], vocab_size=330)
+    settings = tokenizer_train.Settings(sources=[str(ROOT / "training")], vocab_size=600)
     counts, _ = tokenizer_train.count_pretokens(settings)
-    tokenizer = Tokenizer.from_bpe(PATTERN, tokenizer_train.learn_ranks(counts, 330))
+    tokenizer = Tokenizer.from_bpe(PATTERN, tokenizer_train.learn_ranks(counts, 600))
     model, letters = sentencepiece.SentencePieceProcessor(model_proto=models[0]), tokenizer_train.printable_bytes()
     learnt = {token for token in tokenizer.token_bytes}
     compared = 0
