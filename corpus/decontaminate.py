@@ -31,22 +31,15 @@ from corpus.view import LITERALS, QUOTES, View
 N = 10  # tokens in a row
 MIN_NAMES = 3  # words, not numbers, in an n-gram that counts as evidence
 MAX_SHARED = 3  # problems that may share an n-gram of words
-MAX_FUNCTIONS = 20  # solutions that may share an n-gram of a skeleton
-MIN_COPIED, MIN_HITS, ENOUGH = (
-    0.5,
-    5,
-    16,
-)  # evidence: this share of the n-grams of a prompt, solution or test, and so many; or enough
+MIN_COPIED = 0.5  # share of the n-grams of a prompt, a solution or a test in a document that holds a copy of it,
+MIN_HITS, ENOUGH = 5, 16  # and at least so many; so many are enough whatever their share
 SKELETON = 6  # tokens in a row of a skeleton
-MIN_SKELETON = (
-    0.6  # share of a solution's skeleton close together in a document whose functions there are then compared
-)
+MAX_FUNCTIONS = 20  # solutions that may share an n-gram of a skeleton
+MIN_SKELETON = 0.6  # share of a solution's skeleton, close together, where functions are compared with it
 MIN_NODES = 20  # of a tree that is compared whatever its name: smaller functions are alike everywhere
 MIN_NAMED = 18  # nodes and letters of the name together: of a function that is compared with those of the same name
-SIMILAR = 0.5  # a problem that a kept function comes closer to than this is reported with it
-
-
-NOT_TEXT = ("id", "task_id", "entry_point", "url", "source_file", "subject", "difficulty", "lang", "path", "answer")
+SIMILAR = 0.5  # a problem that a function comes closer to than this is reported with it
+NOT_TEXT = ("id", "task_id", "entry_point", "url", "source_file", "subject", "path")
 
 
 @dataclass

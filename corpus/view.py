@@ -48,6 +48,7 @@ LITERALS = re.compile(
 C_LITERALS = re.compile(r"""("(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*')|//[^\n]*|/\*.*?(?:\*/|\Z)|^\s*(?:#(?!\s*(?:include|define|if|endif|else|undef|pragma|elif)\b)|--)[^\n]*""", re.DOTALL | re.MULTILINE)  # fmt: skip
 
 
+PYTHON_FUNCTION = re.compile(r"^[ \t]*(?:async )?def \w+\(.*\).*:", re.MULTILINE)
 QUOTES = ('"""', "'''")
 OPENING = re.compile(r"^[ \t]*([A-Za-z_][\w.]*|\.\.\.|[^\sA-Za-z_])", re.MULTILINE)
 BASE64 = np.array([chr(byte).isalnum() or chr(byte) in "+/" for byte in range(128)] + [False] * 128)
@@ -107,9 +108,10 @@ class View:
 
     @cached_property
     def literals(self):
-        """(first and last character of each comment and string, whether it is a string), arrays."""
-        found = [(*m.span(), bool(m.lastindex)) for m in (LITERALS if self.kind == PYTHON else C_LITERALS).finditer(self.text)]  # fmt: skip
-        spans = np.array(found, np.int64).reshape(-1, 3)
+        """(first and last character of each comment and string, whether it is a string), arrays. By Python's rules, or by
+        those of C and its kin for code without a Python function."""
+        pattern = C_LITERALS if self.kind == CODE and not PYTHON_FUNCTION.search(self.text) else LITERALS
+        spans = np.array([(*m.span(), bool(m.lastindex)) for m in pattern.finditer(self.text)], np.int64).reshape(-1, 3)
         return spans[:, 0], spans[:, 1], spans[:, 2] > 0
 
     @cached_property

@@ -1,12 +1,14 @@
 """Near-duplicates, side by side: this repository, datasketch and datatrove on the same files with the same parameters.
 
-    pip install datasketch datatrove xxhash && python experiments/dedup_speed.py --source=DIR
+    pip install datasketch datatrove tokenizers "xxhash<4" && python experiments/dedup_speed.py --source=DIR
+    python experiments/dedup_speed.py --documents=1000000      time and memory of the clustering of so many documents
 
 5-grams of the same words, 14 bands of 8 rows (datatrove's default), one process each, from texts in memory to clusters. Only
 this repository verifies its candidates by their true similarity; the others' time goes without that.
 """
 
 import re
+import resource
 import sys
 import tempfile
 import time
@@ -20,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import configurator
 from configurator import UserError
 from corpus import dedup
+from corpus.chunks import DOCUMENT
 from corpus.documents import Document, optional, read
 from corpus.view import View
 
@@ -31,10 +34,13 @@ WORD = re.compile(r"[a-z0-9_]+|[^\x00-\x7f]")
 class Settings:
     source: str = "stdlib"  # the files
     megabytes: float = 20.0  # of text to take from them
+    documents: int = 0  # instead: cluster so many made-up documents, one in ten of them a copy, and measure the memory
     json: str = ""  # write the results here too
 
 
 def main(s):
+    if s.documents:
+        return measure_memory(s.documents)
     texts, size = [], 0
     for item in read(s.source):
         if isinstance(item, Document) and size < s.megabytes * 1e6:
@@ -68,6 +74,27 @@ def ours(texts):
     sizes = np.array([len(s) for s in sets])
     dedup.near_clusters(lambda i: bands[:, i], BANDS, sizes, digests, verify, THRESHOLD, clusters)
     return len(np.unique(clusters.roots(np.arange(len(texts)))))
+
+
+def measure_memory(n):
+    """What chunks.Chunks and to_shards.duplicates() hold and do, for n documents whose signatures lie on disk."""
+    rng, bands = np.random.default_rng(0), dedup.banding(THRESHOLD)[0]
+    copies = rng.permutation(n)[: n // 10]
+    with tempfile.TemporaryDirectory() as folder:
+        for i in range(bands):  # a copy has the keys of the document before it
+            keys = rng.integers(0, 2**63, n, dtype=np.uint64)
+            keys[copies] = keys[copies - 1]
+            keys.tofile(f"{folder}/{i}")
+        del keys
+        start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        documents = np.zeros(n, DOCUMENT)
+        documents["digest"], documents["shingles"] = rng.integers(0, 2**63, (n, 2), dtype=np.uint64), 100
+        clusters = dedup.exact_clusters(documents["digest"], dedup.Clusters(n))
+        band, verify = lambda i: np.memmap(f"{folder}/{i}", np.uint64, "r"), lambda pairs: np.ones(len(pairs), bool)
+        dedup.near_clusters(band, bands, documents["shingles"], documents["digest"], verify, THRESHOLD, clusters)
+        kept = dedup.choose(clusters, lambda i: i)
+    found, grown = int((kept != np.arange(n)).sum()), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    print(f"{n:,} documents, {found:,} copies found in {time.perf_counter() - start:.0f} s; memory {grown / 1024:.0f} MB, signatures on disk {n * bands * 8 / 1e6:.0f} MB")  # fmt: skip
 
 
 def words(text):

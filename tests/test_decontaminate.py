@@ -12,7 +12,7 @@ from conftest import DATA, program
 
 from configurator import UserError
 from corpus import decontaminate
-from corpus.view import PROSE, View
+from corpus.view import CODE, PROSE, View
 
 PROBLEMS = [
     {
@@ -141,6 +141,15 @@ def test_a_prompt_or_tests_alone_are_found_in_prose_and_with_escapes(tmp_path):
     assert found(View(question, kind=PROSE), benchmarks) == "Made/0"
     assert found(View(PROBLEMS[1]["test"]), benchmarks) == "Made/1"
     assert found(View(question[:50], kind=PROSE), benchmarks) is None
+
+
+@pytest.mark.parametrize("kind", [PROSE, CODE, ""])
+def test_a_renamed_solution_is_found_in_a_conversation_too(tmp_path, kind):
+    benchmarks = decontaminate.load([write(tmp_path / "made.jsonl", PROBLEMS)])
+    solution = without_docstrings(renamed(PROBLEMS[0]["prompt"] + PROBLEMS[0]["canonical_solution"]))
+    text = f"Can you count for me?\n\nHere's a function that doesn't need more:\n```python\n{solution}\n```\nIt's fast."
+    assert found(View(text, kind=kind), benchmarks) == "Made/0"
+    assert found(View(text.replace("+= 1", "-= 7").replace(">", "<="), kind=kind), benchmarks) is None
 
 
 def test_boilerplate_is_no_evidence(tmp_path):
