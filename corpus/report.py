@@ -29,29 +29,29 @@ def summary(counts, chunks, kept, settings, tokenizer):
                 sizes = {"documents": len(mine)} | {name: int(documents[name][mine].sum()) for name in SIZES[1:]}
                 drops[f"{source}\t{step}\t{rule}"] = sizes
     sizes, n_clusters = np.unique(np.unique(kept, return_counts=True)[1], return_counts=True) if len(kept) else ([], [])
+    similar = sorted(counts["closest"].items(), key=lambda item: (-item[1][0], item[0]))
     return {
         "steps": funnel(counts["read"], drops),
-        "sources": {
-            source: {
-                rule: d["documents"] for name, d in drops.items() for s, _, rule in [name.split("\t")] if s == source
-            }
-            for source in settings.sources
-        },  # fmt: skip
+        "sources": per_source(drops, settings.sources),
         "replaced": counts["replaced"],
         "clusters": {int(size): int(n) for size, n in zip(sizes, n_clusters) if size > 1},
-        "benchmarks": {
-            "similar": {
-                name: {"similarity": s, "document": where}
-                for name, (s, where) in sorted(counts["closest"].items(), key=lambda item: (-item[1][0], item[0]))
-            }  # fmt: skip
-        },
+        "benchmarks": {"similar": {name: {"similarity": s, "document": where} for name, (s, where) in similar}},
         "examples": {
-            rule: [{"id": where, "detail": detail, "text": text} for _, where, detail, text in found]
+            rule: [dict(zip(("id", "detail", "text"), e[1:])) for e in found]
             for rule, found in sorted(counts["examples"].items())
         },  # fmt: skip
         "duplicates": [pair(chunks, i, int(kept[i]), tokenizer) for i in sample(gone[~exact])],
         "made_by": configurator.made_by(),
     }
+
+
+def per_source(drops, sources):
+    """{source: {rule: documents}}."""
+    result = {source: {} for source in sources}
+    for name, sizes in drops.items():
+        source, _, rule = name.split("\t")
+        result[source][rule] = sizes["documents"]
+    return result
 
 
 def sample(numbers):
@@ -60,7 +60,7 @@ def sample(numbers):
 
 
 def pair(chunks, dropped, kept, tokenizer):
-    texts = [tokenizer.decode([t for t in chunks.tokens(i)[:400].tolist()])[:600] for i in (dropped, kept)]
+    texts = [tokenizer.decode(chunks.tokens(i)[:400].tolist())[:600] for i in (dropped, kept)]
     return {"dropped": chunks.meta(dropped)["where"], "kept": chunks.meta(kept)["where"], "texts": texts}
 
 

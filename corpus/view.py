@@ -12,6 +12,7 @@ from corpus import grams
 PYTHON, CODE, PROSE, CHINESE = "python", "code", "prose", "chinese"
 PYTHON_SUFFIXES = {".py", ".pyi"}
 PROSE_SUFFIXES = {".txt", ".md", ".rst", ".tex"}
+NATURAL = set("text markdown restructuredtext tex en english zh chinese de german fr french es spanish it pt nl pl ru ja ko ar hi".split())  # fmt: skip
 CODE_LINE = re.compile(r"[;{}()\[\]:]$|^(?:def|class|import|from|return|#include|//|@|\}|public|func|fn)\b|^\w[\w.\[\]]* [-+*/|&]?= ")  # fmt: skip
 
 
@@ -23,7 +24,7 @@ def kind_of(text, meta, default=""):
         return PYTHON
     if suffix and suffix not in PROSE_SUFFIXES:
         return CODE
-    if language not in ("", "text", "markdown", "restructuredtext", "tex", "en", "english", "zh", "chinese"):
+    if language and language not in NATURAL:
         return CODE
     kind = default or (PROSE if suffix else CODE if looks_like_code(text) else PROSE)
     return CHINESE if kind == PROSE and chinese_share(text) > 0.3 else kind
@@ -46,8 +47,6 @@ LITERALS = re.compile(
     re.DOTALL,
 )
 C_LITERALS = re.compile(r"""("(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*')|//[^\n]*|/\*.*?(?:\*/|\Z)|^\s*(?:#(?!\s*(?:include|define|if|endif|else|undef|pragma|elif)\b)|--)[^\n]*""", re.DOTALL | re.MULTILINE)  # fmt: skip
-
-
 PYTHON_FUNCTION = re.compile(r"^[ \t]*(?:async )?def \w+\(.*\).*:", re.MULTILINE)
 QUOTES = ('"""', "'''")
 OPENING = re.compile(r"^[ \t]*([A-Za-z_][\w.]*|\.\.\.|[^\sA-Za-z_])", re.MULTILINE)
