@@ -19,14 +19,16 @@ from corpus.documents import Document, Problem, read
 from tokenizer import Tokenizer
 
 
-class Read(PipelineStep):
-    """Documents of our sources as datatrove documents; what cannot be read passes through with its problem."""
-
-    name, type = "WizardLearner sources", "READER"
-
+class Step(PipelineStep):
     def __init__(self, settings):
         super().__init__()
         self.settings = settings
+
+
+class Read(Step):
+    """Documents of our sources as datatrove documents; what cannot be read passes through with its problem."""
+
+    name, type = "WizardLearner sources", "READER"
 
     def run(self, data=None, rank=0, world_size=1):
         parse = chats.from_record if self.settings.chats else None
@@ -39,14 +41,10 @@ class Read(PipelineStep):
                     yield TroveDocument(item.text, item.where, metadata=about | item.meta)
 
 
-class Survey(PipelineStep):
+class Survey(Step):
     """Clean, tokenize and sign documents: one chunk per task."""
 
     name, type = "WizardLearner cleaning", "FILTER"
-
-    def __init__(self, settings):
-        super().__init__()
-        self.settings = settings
 
     def run(self, data, rank=0, world_size=1):
         s, work = self.settings, Path(self.settings.out_dir) / "work"
@@ -96,14 +94,10 @@ def surveyed(out):
     return chunks.Chunks(Path(out) / "work", entries), total
 
 
-class Decide(PipelineStep):
+class Decide(Step):
     """Seek duplicates across all chunks: work/kept.npy. One task."""
 
     name, type = "WizardLearner deduplication", "DEDUP"
-
-    def __init__(self, settings):
-        super().__init__()
-        self.settings = settings
 
     def run(self, data=None, rank=0, world_size=1):
         out = Path(self.settings.out_dir)
@@ -114,14 +108,10 @@ class Decide(PipelineStep):
         return iter(())
 
 
-class WriteShards(PipelineStep):
+class WriteShards(Step):
     """Shard n from chunk n, for the chunks of this task."""
 
     name, type = "WizardLearner shards", "WRITER"
-
-    def __init__(self, settings):
-        super().__init__()
-        self.settings = settings
 
     def run(self, data=None, rank=0, world_size=1):
         out = Path(self.settings.out_dir)
@@ -133,14 +123,14 @@ class WriteShards(PipelineStep):
         return iter(())
 
 
-class Finish(PipelineStep):
+class Finish(Step):
     """Report and manifest. One task."""
 
     name, type = "WizardLearner manifest", "WRITER"
 
     def __init__(self, settings, recipe, start):
-        super().__init__()
-        self.settings, self.recipe, self.start = settings, recipe, start
+        super().__init__(settings)
+        self.recipe, self.start = recipe, start
 
     def run(self, data=None, rank=0, world_size=1):
         s, out = self.settings, Path(self.settings.out_dir)
