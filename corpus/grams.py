@@ -96,12 +96,15 @@ class Index:
             hashes, items = hashes[~common], items[~common]
         self.hashes, self.items = hashes, items
         self.sizes = np.bincount(items, minlength=len(owned))
-        self.seen = np.zeros(1 << 22, bool)
-        self.seen[self.hashes >> np.uint64(42)] = True
+        bits = max(
+            10, int(len(hashes)).bit_length() + 4
+        )  # one entry in thirty is set, and no more of the cache is used
+        self.shift, self.seen = np.uint64(64 - bits), np.zeros(1 << bits, bool)
+        self.seen[self.hashes >> self.shift] = True
 
     def places(self, hashes):
         """Which of the hashes any item owns: their places."""
-        places = np.flatnonzero(self.seen[hashes >> np.uint64(42)])
+        places = np.flatnonzero(self.seen[hashes >> self.shift])
         return places[contains(self.hashes, hashes[places])]
 
     def find(self, hashes):
