@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import sys
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -136,13 +137,17 @@ def labelled_documents(sources, positive):
             text = "\n\n".join(message["content"] for message in json.loads(chat.text)["messages"])
         return text, label
 
+    skipped = Counter()
     for source in sources:
         for item in read(source, parse):
-            if isinstance(item, Problem):
-                raise UserError(
-                    f"{source}/{item.where}: {item.rule} {item.detail}; each record needs a text and a label"
-                )
-            yield item
+            if not isinstance(item, Problem):
+                yield item
+            elif item.rule == "no_label":
+                raise UserError(f"{source}/{item.where} has no label; each record needs a text and a label")
+            else:
+                skipped[item.rule] += 1
+    if skipped:
+        print("skipped: " + ", ".join(f"{n} {rule}" for rule, n in skipped.most_common()))
 
 
 def main(s):

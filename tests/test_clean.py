@@ -260,7 +260,7 @@ def test_auc_and_thresholds_are_those_of_counting():
 def test_mistakes_in_labels_are_named(tmp_path):
     assert "labelled" in door_error(quality)
     (tmp_path / "l.jsonl").write_text('{"text": "x"}')
-    assert "no_label" in door_error(quality, f"--labelled={tmp_path / 'l.jsonl'}")
+    assert "no label" in door_error(quality, f"--labelled={tmp_path / 'l.jsonl'}")
     (tmp_path / "l.jsonl").write_text("\n".join(json.dumps({"text": program(i), "label": "good"}) for i in range(30)))
     assert "one label only" in door_error(quality, f"--labelled={tmp_path / 'l.jsonl'}")
 
