@@ -54,7 +54,7 @@ class Benchmarks:
 
 def load(paths):
     """Benchmarks of files of records: .jsonl, .json, .gz. Raises UserError for a file without a problem."""
-    names, texts, functions = [], [], []
+    names, texts, functions, owners = [], [], [], []
     for path in paths:
         path = Path(path)
         if not path.exists():
@@ -64,15 +64,18 @@ def load(paths):
             if isinstance(item, Problem):
                 raise UserError(f"{path}, {item.where}: {item.rule} {item.detail}")
             record, where = item
+            if not isinstance(record, dict):
+                raise UserError(f"{path}, {where}: not a record")
             fields = {key: text for key, value in record.items() if key not in NOT_TEXT and (text := as_text(value))}
             if fields:
                 identity = next((str(record[key]) for key in ("task_id", "id", "index") if record.get(key) is not None), where)  # fmt: skip
                 functions += [(len(names), *found) for found in solution_functions(fields)]
                 texts += [(len(names), text) for text in versions(fields)]
+                owners.append(str(record.get("entry_point") or f"{path.name}/{identity}"))
                 names.append(identity if "/" in identity else f"{path.name.split('.')[0]}/{identity}")
         if len(names) == before:
             raise UserError(f"no problems in {path}")
-    return index(names, texts, functions)
+    return index(names, texts, functions, owners)
 
 
 def as_text(value):
@@ -100,11 +103,16 @@ def solution(fields):
     return ""
 
 
-def index(names, texts, functions):
+def index(names, texts, functions, owners):
+    """owners: what problems with the same entry point have in common, variants of one problem, is no boilerplate."""
     numbers = np.array([number for number, _ in texts], np.int64)
     return Benchmarks(
         names,
-        grams.Index([informative(text.encode()) for _, text in texts], MAX_SHARED, numbers),
+        grams.Index(
+            [informative(text.encode()) for _, text in texts],
+            MAX_SHARED,
+            np.unique(owners, return_inverse=True)[1][numbers],
+        ),  # fmt: skip
         numbers,
         grams.Index([skeleton_of(sequence, text) for _, sequence, text in functions], MAX_FUNCTIONS),
         [(number, sequence) for number, sequence, _ in functions],
@@ -187,7 +195,7 @@ def closest(view, benchmarks):
     named, places = benchmarks.names_of_functions.find(grams.ngrams(hashes, 2))
     wanted = [
         (int(i), starts[k], starts[k]) for i, k in zip(named, places)
-    ]  # (function, first and last byte where to look)
+    ]  # (function, first and last byte where it may be)
     found = skeleton(view.data, *view.code_tokens)
     functions, places = benchmarks.skeletons.find(found)
     sizes = benchmarks.skeletons.sizes
@@ -217,7 +225,8 @@ def compare(view, wanted, functions):
             for number, theirs in (functions[i] for i in numbers):
                 if 0.8 * len(theirs) <= len(mine) <= 1.25 * len(theirs):
                     ratio = similarity(mine, theirs, best.get(number, SIMILAR))
-                    best |= {number: ratio} if ratio > best.get(number, SIMILAR) else {}
+                    if ratio > best.get(number, SIMILAR):
+                        best[number] = ratio
     return best
 
 

@@ -162,6 +162,14 @@ def test_boilerplate_is_no_evidence(tmp_path):
     assert found(planted(program(103)), benchmarks) == "b/3"
 
 
+def test_variants_of_one_problem_are_no_boilerplate(tmp_path):
+    """HumanEval+ and the infilling benchmarks repeat HumanEval's problems, some of them fifty times."""
+    variants = [{**PROBLEMS[0], "task_id": f"Variant/{i}"} for i in range(20)]
+    paths = [write(tmp_path / "made.jsonl", PROBLEMS), write(tmp_path / "variants.jsonl", variants)]
+    text = PROBLEMS[0]["prompt"] + PROBLEMS[0]["canonical_solution"]
+    assert found(planted(text), decontaminate.load(paths)) is not None
+
+
 def test_any_file_of_records_is_a_benchmark(tmp_path):
     text = "A train leaves the station at nine and drives for three hours at sixty miles an hour. How far does it come?"
     array = tmp_path / "gsm.json"
@@ -171,7 +179,7 @@ def test_any_file_of_records_is_a_benchmark(tmp_path):
     assert found(planted(PROBLEMS[0]["prompt"]), benchmarks) == "Made/0"
 
 
-@pytest.mark.parametrize("content, words", [(None, "no benchmark"), ("", "empty"), ("{", "bad_json"), ('{"id": 1}', "no problems")])  # fmt: skip
+@pytest.mark.parametrize("content, words", [(None, "no benchmark"), ("", "empty"), ("{", "bad_json"), ("[[1]]", "not a record"), ('{"id": 1}', "no problems")])  # fmt: skip
 def test_a_file_without_problems_is_refused(tmp_path, content, words):
     path = tmp_path / "b.jsonl"
     if content is not None:
