@@ -112,7 +112,12 @@ def batches(stream, settings, done, bar):
     for number, item in stream:
         data = (item.where if isinstance(item, Problem) else item.text).encode("utf-8", "surrogateescape")
         bar.update(0 if isinstance(item, Problem) else len(data))
-        chunk_hash.update(hashlib.sha256(data).digest())
+        about = (
+            number,
+            item.where,
+            item.rule if isinstance(item, Problem) else item.meta,
+        )  # it decides which copy is kept
+        chunk_hash.update(hashlib.sha256(data).digest() + repr(about).encode("utf-8", "surrogateescape"))
         chunk_size += len(data)
         if chunk >= len(done):
             batch.append((number, item))
@@ -138,12 +143,11 @@ def survey(cleaner, work):
 def survey_all(settings, tokenizer, cleaner, out, done):
     """(chunk entries, counts over all of them). Every finished chunk is noted in progress.json at once."""
     entries, chunk, counts = list(done), None, clean.no_counts()
-    tokenizer.save(out / "tokenizer.json")
     num_workers = settings.num_workers or os.cpu_count()
     with tqdm(desc="cleaning", unit="B", unit_scale=True, smoothing=0.05) as bar:
         work = batches(documents(settings), settings, done, bar)
         start = (lambda *_: cleaner) if num_workers == 1 else clean.new_cleaner
-        results = mapped(survey, work, num_workers, start, settings, out / "tokenizer.json")
+        results = mapped(survey, work, num_workers, start, settings, settings.tokenizer)
         try:
             for surveyed, closing in results:
                 chunk = chunk or chunks.ChunkWriter(out / "work", len(entries))

@@ -138,7 +138,6 @@ class Finish(Step):
         kept = np.load(out / "work/kept.npy")
         shards = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((out / "work").glob("shard_*.json"))]
         tokenizer = Tokenizer.load(s.tokenizer)
-        tokenizer.save(out / "tokenizer.json")
         to_shards.keep_drops(out, found.entries, to_shards.duplicate_lines(found, kept, len(s.sources)))
         summary = report.summary(counts, found, kept, s, tokenizer)
         to_shards.finish(s, tokenizer, self.recipe, out, self.start, shards, summary)

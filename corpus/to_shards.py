@@ -101,6 +101,7 @@ def keep_drops(out, entries, lines=()):
 
 
 def finish(settings, tokenizer, recipe, out, start, shards, summary):
+    tokenizer.save(out / "tokenizer.json")
     report.write(out, summary)
     bytes_read = summary["steps"][0]["bytes"]
     write_manifest(settings, tokenizer, recipe, out, start, shards, summary["sources"], bytes_read)
