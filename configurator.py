@@ -201,13 +201,18 @@ def made_by():
 
 
 def write_json(path, value):
-    """Write JSON so that a reader sees the old file or the new one, never half of one."""
+    """Write JSON as write_text does."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def write_text(path, text):
+    """Write a file so that a reader sees the old one or the new one, never half of one."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, beside = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".", suffix=".tmp")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as f:
-            json.dump(value, f, indent=1, ensure_ascii=False)
+            f.write(text)
             f.flush()
             os.fsync(f.fileno())
         os.chmod(beside, 0o644)  # mkstemp's 0600 would hide results from a group

@@ -8,8 +8,9 @@ code                   a string; texts   strings side by side; image   the path 
 
 import base64
 import html
-import os
 from pathlib import Path
+
+from configurator import write_text
 
 STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:68rem;margin:2rem auto;padding:0 1rem;color:#222}
 table{border-collapse:collapse;margin:1rem 0}td,th{padding:.25rem .8rem;text-align:right;border-bottom:1px solid #ddd;vertical-align:top}
@@ -25,12 +26,6 @@ def write(stem, blocks):
     body = "".join(page(*block) for block in blocks)
     head = f'<meta charset="utf-8"><title>{html.escape(blocks[0][1])}</title><style>{STYLE}</style>'
     write_text(f"{stem}.html", f'<!doctype html><html lang="en">{head}{body}</html>\n')
-
-
-def write_text(path, text):
-    beside = Path(f"{path}.tmp")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, path)
 
 
 def markdown(kind, content):

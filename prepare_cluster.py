@@ -43,9 +43,9 @@ def main(s):
     s.check()
     s.out_dir, s.tokenizer = str(Path(s.out_dir).resolve()), str(Path(s.tokenizer).resolve())
     tokenizer = clean.new_cleaner(s, s.tokenizer).tokenizer  # a mistake in what it reads is seen here
-    recipe, work = prepare_data.recipe(s, tokenizer), Path(s.out_dir) / "work"
+    recipe, folder = prepare_data.recipe(s, tokenizer), Path(s.out_dir) / "chunks"
     if (Path(s.out_dir) / "manifest.json").exists():
-        shutil.rmtree(work, ignore_errors=True)  # datatrove's marks of a finished run
+        shutil.rmtree(folder, ignore_errors=True)  # datatrove's marks of a finished run
     from corpus import datatrove_steps as steps
 
     plan = [
@@ -54,7 +54,7 @@ def main(s):
         ("shards", [steps.WriteShards(s)], s.tasks),
         ("finish", [steps.Finish(s, recipe, time.time())], 1),
     ]
-    logs, depends = work / f"logs-{hashlib.sha256(repr(recipe).encode()).hexdigest()[:8]}", None
+    logs, depends = folder / f"logs-{hashlib.sha256(repr(recipe).encode()).hexdigest()[:8]}", None
     for name, pipeline, tasks in plan:
         depends = executor(s, name, pipeline, tasks, str(logs / name), depends)
     depends.run()

@@ -59,23 +59,24 @@ def main(settings):
         to_shards.write_manifest(settings, tokenizer, recipe(settings, tokenizer), out, start, *adopted(out, tokenizer))
         return
     cleaner = clean.Cleaner(settings, tokenizer)  # a mistake in what it reads is seen here
-    if up_to_date(settings, out, recipe(settings, tokenizer)):
+    wanted = recipe(settings, tokenizer)
+    if up_to_date(settings, out, wanted):
         print(f"{out} holds just that already")
         return
-    (out / "work").mkdir(parents=True, exist_ok=True)
-    for leftover in (*out.glob("*.tmp"), *out.glob("work/*.tmp")):
+    (out / "chunks").mkdir(parents=True, exist_ok=True)
+    for leftover in (*out.glob("*.tmp"), *out.glob("chunks/*.tmp")):
         leftover.unlink()
-    done = finished_work(out, recipe(settings, tokenizer))
+    done = finished_work(out, wanted)
     try:
-        entries, counts = survey_all(settings, tokenizer, cleaner, out, done)
+        entries, counts = survey_all(settings, wanted, cleaner, out, done)
     except InputChanged:
         print("the documents are not those of the last run: starting over")
-        entries, counts = survey_all(settings, tokenizer, cleaner, out, [])
+        entries, counts = survey_all(settings, wanted, cleaner, out, [])
     if not any(entry["documents"] for entry in entries):
         to_shards.keep_drops(out, entries)
         raise UserError(f"no documents for training in {', '.join(settings.sources)}; see {out / 'dropped.jsonl'}")
     shards, summary = to_shards.write_shards(settings, tokenizer, out, entries, counts)
-    to_shards.finish(settings, tokenizer, recipe(settings, tokenizer), out, start, shards, summary)
+    to_shards.finish(settings, tokenizer, wanted, out, start, shards, summary)
 
 
 # -- the first pass: documents -> chunks
@@ -140,7 +141,7 @@ def survey(cleaner, work):
     return clean.survey(cleaner, batch, [*cleaner.s.sources, *cleaner.s.against]), closing
 
 
-def survey_all(settings, tokenizer, cleaner, out, done):
+def survey_all(settings, wanted, cleaner, out, done):
     """(chunk entries, counts over all of them). Every finished chunk is noted in progress.json at once."""
     entries, chunk, counts = list(done), None, clean.no_counts()
     num_workers = settings.num_workers or os.cpu_count()
@@ -150,13 +151,13 @@ def survey_all(settings, tokenizer, cleaner, out, done):
         results = mapped(survey, work, num_workers, start, settings, settings.tokenizer)
         try:
             for surveyed, closing in results:
-                chunk = chunk or chunks.ChunkWriter(out / "work", len(entries))
+                chunk = chunk or chunks.ChunkWriter(out / "chunks", len(entries))
                 chunk.add(surveyed)
                 clean.merged(counts, surveyed["counts"])
                 if closing:
                     entries.append({**chunk.close(), "documents_sha256": closing, "counts": counts})
                     chunk, counts = None, clean.no_counts()
-                    configurator.write_json(out / "work/progress.json", {"recipe": recipe(settings, tokenizer), "chunks": entries})  # fmt: skip
+                    configurator.write_json(out / "chunks/progress.json", {"recipe": wanted, "chunks": entries})
         finally:
             results.close()
             if chunk:
@@ -180,9 +181,9 @@ def recipe(settings, tokenizer):
 def finished_work(out, wanted):
     """The chunks that an interrupted run of the same recipe has finished, up to the first that is not whole."""
     try:
-        state = json.loads((out / "work/progress.json").read_text(encoding="utf-8"))
+        state = json.loads((out / "chunks/progress.json").read_text(encoding="utf-8"))
         if state["recipe"] == wanted:
-            whole = [chunks.is_whole(out / "work", entry) for entry in state["chunks"]]
+            whole = [chunks.is_whole(out / "chunks", entry) for entry in state["chunks"]]
             return state["chunks"][: (whole + [False]).index(False)]
     except (OSError, ValueError, KeyError, TypeError):
         pass

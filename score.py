@@ -20,6 +20,7 @@ from tqdm import tqdm
 import configurator
 from configurator import UserError
 from corpus.documents import Problem, read
+from model import IGNORE
 from training import checkpoint
 
 
@@ -49,9 +50,10 @@ def main(s):
                 values.append(bits / n_bytes)
                 record = {"id": key[1], "source": key[0], "score": round(bits / n_bytes, 4), "bytes": n_bytes}
                 file.write(json.dumps(record, ensure_ascii=False) + "\n")
-    os.replace(beside, out)
     if not values:
+        beside.unlink()
         raise UserError(f"no documents in {', '.join(s.sources)}")
+    os.replace(beside, out)
     cuts = ", ".join(f"{share}%: {np.percentile(values, share):.3f}" for share in (5, 30, 60, 95))
     print(f"{len(values):,} documents, bits per byte at percentiles {cuts} -> {out}")
 
@@ -85,7 +87,7 @@ def scored(model, tokenizer, batch, device):
     rows = [part for _, parts in batch for part in parts]
     longest = max(map(len, rows))
     ids = torch.full((len(rows), longest - 1), tokenizer.eot, device=device)
-    targets = torch.full((len(rows), longest - 1), -100, device=device)
+    targets = torch.full((len(rows), longest - 1), IGNORE, device=device)
     for i, row in enumerate(rows):
         ids[i, : len(row) - 1], targets[i, : len(row) - 1] = torch.tensor(row[:-1]), torch.tensor(row[1:])
     nats = model(ids, targets, reduction="none").double().view(len(rows), -1).sum(1).tolist()

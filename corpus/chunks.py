@@ -4,12 +4,12 @@ The first pass cleans, tokenizes and signs documents and writes them in chunks; 
 chunks, from their signatures; then the tokens of the documents that are kept become shards, chunk n shard n. Memory
 holds one entry per document (DOCUMENT) and one band of signatures; everything else stays on disk:
 
-    work/000000.tokens     uint16, each document opened by <|endoftext|>; .mask beside it for chats
-    work/000000.shingles   uint32, the sets of n-grams that true similarities are counted from
-    work/000000.bands      uint64 (bands, documents)
-    work/000000.documents  DOCUMENT per document
-    work/000000.meta       a JSON line per document: source, where, and what decides which copy is kept
-    work/000000.dropped    a JSON line per document that the first pass dropped
+    chunks/000000.tokens     uint16, each document opened by <|endoftext|>; .mask beside it for chats
+    chunks/000000.shingles   uint32, the sets of n-grams that true similarities are counted from
+    chunks/000000.bands      uint64 (bands, documents)
+    chunks/000000.documents  DOCUMENT per document
+    chunks/000000.meta       a JSON line per document: source, where, and what decides which copy is kept
+    chunks/000000.dropped    a JSON line per document that the first pass dropped
 """
 
 import json

@@ -33,6 +33,8 @@ EXAMPLES = 3  # dropped documents that the report shows per rule
 
 @dataclass
 class CleanSettings:
+    """A part of prepare_data.Settings, whose sources, chats, prompts and char_noise it relies on."""
+
     clean: bool = True  # all of the cleaning below; false drops nothing but what cannot be read
     replace_pii: bool | None = None  # e-mail and IP addresses, keys and tokens become placeholders; auto = not in chats
     strip_licenses: bool = True  # code: the comment with copyright and licence at the top is taken off
@@ -158,7 +160,7 @@ def survey(cleaner, batch, sources):
         kind = "" if s.chats else kind_of(item.text, item.meta, s.kind)
         text = cleaner.replaced(item.text, kind, found.replaced) if s.clean and own else item.text
         ids, mask, n_bytes = cleaner.encode(text)
-        view = View(plain_text(text) if s.chats else text, item.where, item.meta, kind)
+        view = View(plain_text(text) if s.chats else text, item.where, kind)
         view.n_tokens, view.token_bits = len(ids), math.log2(cleaner.tokenizer.vocab_size)
         if own:
             sizes = {"bytes": n_bytes, "tokens": len(ids) + 1}

@@ -47,10 +47,10 @@ class Survey(Step):
     name, type = "WizardLearner cleaning", "FILTER"
 
     def run(self, data, rank=0, world_size=1):
-        s, work = self.settings, Path(self.settings.out_dir) / "work"
-        work.mkdir(parents=True, exist_ok=True)
+        s, folder = self.settings, Path(self.settings.out_dir) / "chunks"
+        folder.mkdir(parents=True, exist_ok=True)
         cleaner = clean.new_cleaner(s, s.tokenizer)
-        chunk, counts, batch, size = chunks.ChunkWriter(work, rank), clean.no_counts(), [], 0
+        chunk, counts, batch, size = chunks.ChunkWriter(folder, rank), clean.no_counts(), [], 0
 
         def add():
             surveyed = clean.survey(cleaner, batch, s.sources)
@@ -71,7 +71,7 @@ class Survey(Step):
             chunk.abort()
             raise
         self.stat_update("documents", value=entry["documents"])
-        configurator.write_json(work / f"{entry['name']}.json", {**entry, "counts": counts})
+        configurator.write_json(folder / f"{entry['name']}.json", {**entry, "counts": counts})
         return iter(())
 
 
@@ -86,16 +86,16 @@ def ours(document, sources):
 def surveyed(out):
     """The chunks of a folder, and their counts together."""
     entries = [
-        json.loads(path.read_text(encoding="utf-8")) for path in sorted((Path(out) / "work").glob("[0-9]*.json"))
+        json.loads(path.read_text(encoding="utf-8")) for path in sorted((Path(out) / "chunks").glob("[0-9]*.json"))
     ]
     total = clean.no_counts()
     for entry in entries:
         clean.merged(total, entry["counts"])
-    return chunks.Chunks(Path(out) / "work", entries), total
+    return chunks.Chunks(Path(out) / "chunks", entries), total
 
 
 class Decide(Step):
-    """Seek duplicates across all chunks: work/kept.npy. One task."""
+    """Seek duplicates across all chunks: chunks/kept.npy. One task."""
 
     name, type = "WizardLearner deduplication", "DEDUP"
 
@@ -103,7 +103,7 @@ class Decide(Step):
         out = Path(self.settings.out_dir)
         found, _ = surveyed(out)
         kept = to_shards.duplicates(found, self.settings)
-        np.save(out / "work/kept.npy", kept)
+        np.save(out / "chunks/kept.npy", kept)
         (out / "manifest.json").unlink(missing_ok=True)
         return iter(())
 
@@ -116,10 +116,10 @@ class WriteShards(Step):
     def run(self, data=None, rank=0, world_size=1):
         out = Path(self.settings.out_dir)
         found, _ = surveyed(out)
-        kept = np.load(out / "work/kept.npy")
+        kept = np.load(out / "chunks/kept.npy")
         for number in range(rank, len(found.entries), world_size):
             shard = to_shards.write_shard(self.settings, found, kept, number, out)
-            configurator.write_json(out / f"work/shard_{number:06d}.json", shard)
+            configurator.write_json(out / f"chunks/shard_{number:06d}.json", shard)
         return iter(())
 
 
@@ -135,8 +135,10 @@ class Finish(Step):
     def run(self, data=None, rank=0, world_size=1):
         s, out = self.settings, Path(self.settings.out_dir)
         found, counts = surveyed(out)
-        kept = np.load(out / "work/kept.npy")
-        shards = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((out / "work").glob("shard_*.json"))]
+        kept = np.load(out / "chunks/kept.npy")
+        shards = [
+            json.loads(path.read_text(encoding="utf-8")) for path in sorted((out / "chunks").glob("shard_*.json"))
+        ]
         tokenizer = Tokenizer.load(s.tokenizer)
         to_shards.keep_drops(out, found.entries, to_shards.duplicate_lines(found, kept, len(s.sources)))
         summary = report.summary(counts, found, kept, s, tokenizer)

@@ -61,11 +61,6 @@ def band_keys(signature, bands, rows):
     return grams.mix(signature.reshape(bands, rows).astype(np.uint64) @ grams.ORDER[:rows])
 
 
-def s_curve(similarity, bands, rows):
-    """The probability that a pair of this Jaccard similarity becomes a candidate."""
-    return 1 - (1 - similarity**rows) ** bands
-
-
 def banding(threshold, recall=0.999):
     """(bands, rows): the most selective banding that misses at most 1 - recall of the pairs at the threshold. Candidates
     are verified, so a false one costs time and nothing else, and a missed one is a copy in the training data."""

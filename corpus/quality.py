@@ -54,8 +54,10 @@ class Classifier:
 
     def score(self, view):
         """The probability, by the classifier, that a text is of the positive kind."""
-        buckets, values = features(view)
-        return float(1 / (1 + np.exp(-(self.bias + self.weights[buckets] @ values))))
+        return float(self.probability(*features(view)))
+
+    def probability(self, buckets, values):
+        return 1 / (1 + np.exp(-(self.bias + self.weights[buckets] @ values)))
 
     def objection(self, view, threshold=None):
         needed = self.threshold if threshold is None else threshold
@@ -84,19 +86,18 @@ class Classifier:
 
 def train(examples, labels, epochs, lr, seed):
     """Classifier from (buckets, values) and 0 or 1 for each. Both kinds weigh the same, however many there are."""
-    weights, squares = np.zeros(1 << BUCKETS_LOG2, np.float32), np.full(1 << BUCKETS_LOG2, 1e-6, np.float32)
-    bias, n_positive = 0.0, max(1, sum(labels))
+    classifier = Classifier(np.zeros(1 << BUCKETS_LOG2, np.float32), 0.0, 0.5)
+    squares, n_positive = np.full(1 << BUCKETS_LOG2, 1e-6, np.float32), max(1, sum(labels))
     weight_of = {1: len(labels) / (2 * n_positive), 0: len(labels) / (2 * max(1, len(labels) - n_positive))}
     rng = np.random.default_rng(seed)
     for _ in tqdm(range(epochs), desc="training", unit="epoch", leave=False):
         for i in rng.permutation(len(examples)):
             buckets, values = examples[i]
-            p = 1 / (1 + np.exp(-(bias + weights[buckets] @ values)))
-            slope = (p - labels[i]) * weight_of[labels[i]]
+            slope = (classifier.probability(buckets, values) - labels[i]) * weight_of[labels[i]]
             squares[buckets] += (slope * values) ** 2
-            weights[buckets] -= lr * slope * values / np.sqrt(squares[buckets])
-            bias -= 0.01 * lr * slope
-    return Classifier(weights, bias, 0.5)
+            classifier.weights[buckets] -= lr * slope * values / np.sqrt(squares[buckets])
+            classifier.bias -= 0.01 * lr * slope
+    return classifier
 
 
 def auc(scores, labels):
@@ -164,7 +165,7 @@ def main(s):
             raise UserError(f"the {name} documents have one label only ({len(labels)} of them); is --positive={s.positive} right?")  # fmt: skip
     classifier = train(*parts["train"], s.epochs, s.lr, s.seed)
     examples, labels = parts["held out"]
-    scores = [1 / (1 + np.exp(-(classifier.bias + classifier.weights[b] @ v))) for b, v in examples]
+    scores = [classifier.probability(*example) for example in examples]
     rows = thresholds(scores, labels, s.beta)
     best = max(rows, key=lambda row: row[4])
     classifier.threshold = best[0]

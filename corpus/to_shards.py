@@ -48,7 +48,7 @@ def jaccards(found, pairs):
 
 def write_shards(settings, tokenizer, out, entries, counts):
     """(manifest entries of the shards, the report)."""
-    found = chunks.Chunks(out / "work", entries)
+    found = chunks.Chunks(out / "chunks", entries)
     kept = duplicates(found, settings)
     (out / "manifest.json").unlink(missing_ok=True)  # from here on the folder is not what it says
     numbers = tqdm(range(len(entries)), desc="writing shards", unit="shard", delay=2)
@@ -93,7 +93,7 @@ def duplicate_lines(found, kept, n_sources):
 def keep_drops(out, entries, lines=()):
     with open(out / "dropped.jsonl.tmp", "wb") as file:
         for entry in entries:
-            with open(out / "work" / f"{entry['name']}.dropped", "rb") as part:
+            with open(out / "chunks" / f"{entry['name']}.dropped", "rb") as part:
                 shutil.copyfileobj(part, file)
         for line in lines:
             file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
@@ -105,7 +105,7 @@ def finish(settings, tokenizer, recipe, out, start, shards, summary):
     report.write(out, summary)
     bytes_read = summary["steps"][0]["bytes"]
     write_manifest(settings, tokenizer, recipe, out, start, shards, summary["sources"], bytes_read)
-    shutil.rmtree(out / "work")
+    shutil.rmtree(out / "chunks")
 
 
 def write_manifest(settings, tokenizer, recipe, out, start, shards, dropped, bytes_read=0):

@@ -56,8 +56,8 @@ BASE64 = np.array([chr(byte).isalnum() or chr(byte) in "+/" for byte in range(12
 class View:
     """A document and what several rules ask of it, each worked out once."""
 
-    def __init__(self, text, where="", meta=None, kind=PYTHON):
-        self.text, self.where, self.meta, self.kind = text, where, meta or {}, kind
+    def __init__(self, text, where="", kind=PYTHON):
+        self.text, self.where, self.kind = text, where, kind
         self.data = text.encode()
         self.n_tokens, self.token_bits = None, None  # by the tokenizer; set by whoever has one
 

@@ -120,7 +120,7 @@ def test_the_report_adds_up(cleaned, dirty):
         page = (cleaned / name).read_text()
         assert "near_duplicate" in page and "leak.py" in page and "Made/0" in page and "Automatically generated" in page
     assert read_manifest(cleaned)["sources"][str(dirty)]["dropped"]["syntax"] == 1
-    assert not list(cleaned.glob("*.tmp")) and not (cleaned / "work").exists()
+    assert not list(cleaned.glob("*.tmp")) and not (cleaned / "chunks").exists()
 
 
 @pytest.mark.parametrize(
@@ -291,12 +291,12 @@ def test_a_cluster_run_keeps_what_one_machine_keeps(workdir, dirty, benchmark_fi
 def test_a_cluster_run_goes_on_with_the_tasks_that_are_not_finished(workdir, dirty, cleaned, benchmark_file, tmp_path, tokenizer):  # fmt: skip
     """A file in the way of task 2 stops the run; taken away, only that task is done again."""
     pytest.importorskip("datatrove")
-    (tmp_path / "x/work/000002.tokens.tmp").mkdir(parents=True)
+    (tmp_path / "x/chunks/000002.tokens.tmp").mkdir(parents=True)
     arguments = (f"--decontaminate={benchmark_file}", "--num_workers=1", "--tasks=3")
     assert prepare(workdir, dirty, tmp_path / "x", *arguments, script="prepare_cluster.py", check=False).returncode
-    first = (tmp_path / "x/work/000000.tokens").stat().st_mtime_ns
-    os.rmdir(tmp_path / "x/work/000002.tokens.tmp")
-    os.link(tmp_path / "x/work/000000.tokens", tmp_path / "first")
+    first = (tmp_path / "x/chunks/000000.tokens").stat().st_mtime_ns
+    os.rmdir(tmp_path / "x/chunks/000002.tokens.tmp")
+    os.link(tmp_path / "x/chunks/000000.tokens", tmp_path / "first")
     prepare(workdir, dirty, tmp_path / "x", *arguments, script="prepare_cluster.py")
     assert (tmp_path / "first").stat().st_mtime_ns == first and texts(tmp_path / "x", tokenizer) == texts(
         cleaned, tokenizer

@@ -116,8 +116,7 @@ def test_every_problem_of_humaneval_is_found(dress):
     missed = [
         p["task_id"]
         for p in problems
-        if found(planted(DRESSED[dress](p["prompt"] + p["canonical_solution"])), benchmarks) != p["task_id"]
-        and found(planted(DRESSED[dress](p["prompt"] + p["canonical_solution"])), benchmarks) is None
+        if found(planted(DRESSED[dress](p["prompt"] + p["canonical_solution"])), benchmarks) is None
     ]
     assert len(problems) == 164 and missed == []
 

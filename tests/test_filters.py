@@ -243,9 +243,9 @@ def test_syntax_is_what_the_parser_says(tmp_path):
         with pytest.raises(SyntaxError):
             ast.parse(text)
     assert syntax_error("\ufeffx = 1\n") is None
-    assert "deep" not in (syntax_error("(" * 150 + ")" * 150) or ""), "deep nesting is an answer, not a crash"
-    for text in ("(" * 10_000, "-" * 100_000 + "1", "x" + ".y" * 50_000, "f(" * 190 + ")" * 190):
-        syntax_error(text)
+    assert syntax_error("(" * 150 + ")" * 150) is None
+    for text in ("(" * 10_000, "-" * 100_000 + "1", "f(" * 300 + ")" * 300):
+        assert syntax_error(text), "nesting that no parser takes is an answer, not a crash"
 
 
 def test_traditional_characters_become_simplified():

@@ -157,14 +157,14 @@ def test_killed_and_run_again_equals_one_run(workdir, corpus, tmp_path):
         stderr=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
     )
-    while not (tmp_path / "x/work/progress.json").exists() and process.poll() is None:
+    while not (tmp_path / "x/chunks/progress.json").exists() and process.poll() is None:
         time.sleep(0.0005)
     process.send_signal(signal.SIGKILL)
     process.wait()
     with pytest.raises(UserError, match="no shards"):
         Shards(tmp_path / "x", "train")
     shutil.copytree(tmp_path / "x", tmp_path / "marked")
-    chunk = tmp_path / "marked/work/000000.tokens"
+    chunk = tmp_path / "marked/chunks/000000.tokens"
     chunk.write_bytes(b"\7\0" * (chunk.stat().st_size // 2))
     for name in ("x", "marked"):
         prepare(workdir, *arguments, f"--out_dir={tmp_path / name}")
@@ -172,7 +172,7 @@ def test_killed_and_run_again_equals_one_run(workdir, corpus, tmp_path):
     assert (tmp_path / "x/dropped.jsonl").read_bytes() == (tmp_path / "whole/dropped.jsonl").read_bytes()
     marked = [set(all_tokens(tmp_path / "marked")[split][:20].tolist()) for split in ("train", "val")]
     assert {7} in marked, "finished work is used, not done again"
-    assert not [f for f in os.listdir(tmp_path / "x") if f.endswith(".tmp") or f == "work"]
+    assert not [f for f in os.listdir(tmp_path / "x") if f.endswith(".tmp") or f == "chunks"]
 
 
 def test_changed_documents_are_noticed(workdir, corpus, tmp_path):
