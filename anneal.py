@@ -1,47 +1,63 @@
 """Stage 4: trunk checkpoint + a mixture of better data -> annealed checkpoint.
 
     python anneal.py --data=data/stdlib:1,data/exercise-pages:2,data/exercise-chats:1
-    python anneal.py --decay_shape=cosine --out_dir=out/anneal-cosine       the same data down another curve
+    python anneal.py --decay_shape=cosine --out_dir=out/anneal-cosine
 
-Goes on from the trunk's weights and optimizer state, at its learning rate, down to the floor: what was learnt at a high
-rate settles, and what is read last counts most (MiniCPM, arXiv:2404.06395). Folders that the trunk has read are read on
-from where it stopped. --block_size and --rope_base lengthen the context on the way.
+It goes on from the trunk's weights and optimizer state, at its learning rate, down to the floor: what was
+learnt at a high rate settles, and what is read last counts most (MiniCPM, arXiv:2404.06395). Folders that
+the trunk has read are read on from where it stopped. --block_size and --rope_base lengthen the context.
 """
 
 from dataclasses import dataclass
 
 import configurator
-from configurator import UserError
+from pretrain import LaterSettings, begin, train
 from shards import load_tokenizer
-from training import stage
-from training.dataloader import Mixture, parse_mixture
-from training.trainer import LaterStageSettings, batch_shape
+from training import checkpoint
+from training.dataloader import Mixture, batch_shape, parse_folders, parse_mixture
+from training.optim import warmup_then_decay
 
 
 @dataclass
-class Settings(LaterStageSettings):
+class Settings(LaterSettings):
+    """The settings of annealing."""
+
+    # -- data and results
     data: str = "data/stdlib:1,data/exercise-pages:2,data/exercise-chats:1"  # shard folders with weights
-    decay_tokens: int = 1_600_000  # length of the stage; a tenth of pretraining suffices, a fifth is better
-    lr: float | None = None  # learning rate to come down from; auto = the trunk's
+    best_fit: bool = False  # pack documents whole into rows instead of cutting the stream of tokens
     out_dir: str = "out/anneal"  # checkpoints, metrics.jsonl, settings.json
+    # -- learning rate and optimizer
+    decay_tokens: int = 1_600_000  # length of the stage; a tenth of pretraining suffices, a fifth is better
+    max_steps: int | None = None  # length in optimizer steps; auto = decay_tokens / batch_tokens
+    lr: float | None = None  # learning rate to come down from; auto = the trunk's
+    warmup_steps: int = 0  # steps of linear warmup before the decay
 
 
-def main(s):
-    machine, folder, meta, config = stage.begin_later(s)
-    if s.schedule != "wsd":
-        raise UserError("anneal.py is the decay of schedule=wsd; the curve is --decay_shape")
-    mixture = parse_mixture(s.data)
-    val = stage.val_shares(s.val, mixture)
+def main(settings):
+    """Anneal a trunk."""
+    machine = begin(settings)
+    folder, meta = checkpoint.newest(settings.init)
+    config = checkpoint.inherit(settings, meta)
+    mixture = parse_mixture(settings.data)
+    val = parse_folders(settings.val, "val") if settings.val else mixture
     tokenizer = load_tokenizer([folder for folder, _ in mixture + val])
-    batch_size, _ = batch_shape(s, s.block_size, machine.world_size)
-    s.lr = s.lr or meta["settings"]["lr"]
-    s.max_steps = s.max_steps or max(1, s.decay_tokens // s.batch_tokens)
-    s.decay_steps = s.max_steps - s.warmup_steps
-    same_rows = all(getattr(s, key) == meta["settings"].get(key) for key in ("block_size", "seed", "best_fit"))
+    batch_size, _ = batch_shape(settings, config.block_size, machine.world_size)
+    if settings.lr is None:
+        settings.lr = meta["settings"]["lr"]
+    if settings.max_steps is None:
+        settings.max_steps = max(1, settings.decay_tokens // settings.batch_tokens)
+
+    # The trunk ended at a constant rate: with this decay the two are one run of warmup-stable-decay.
+    schedule = warmup_then_decay(settings)
+
+    # Row numbers mean the same rows only where the trunk cut its data alike.
+    same_rows = all(getattr(settings, key) == meta["settings"].get(key) for key in ("block_size", "seed", "best_fit"))
     read_before = meta.get("rows_read", {}) if same_rows else {}
-    data = Mixture(mixture, s.block_size, batch_size, s.seed, tokenizer.eot, s.best_fit, read_before)
-    model = stage.load_weights(config, folder, machine, tokenizer, meta)
-    stage.run(s, machine, model, tokenizer, data, val, warm_start=folder)
+    data = Mixture(
+        mixture, config.block_size, batch_size, settings.seed, tokenizer.eot, settings.best_fit, read_before
+    )
+    model = checkpoint.trained_model(config, folder, meta, tokenizer, machine)
+    train(settings, machine, model, tokenizer, data, schedule, val, init=folder)
 
 
 if __name__ == "__main__":

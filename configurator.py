@@ -1,11 +1,16 @@
-"""Settings, the same way in every stage: dataclass defaults <- TOML files <- --key=value.
+"""Settings, the same way in every stage: defaults, then TOML files, then --key=value.
 
     python pretrain.py configs/124m.toml --lr=1e-3 --compile=false
 
-A stage declares one dataclass. A field's annotation is its type and the comment behind it is its line in
---help, read from the source so that the two cannot drift. A TOML file holds one table per stage, named
-like the script, so that one file is a whole recipe. Whatever a person got wrong ends in one line and
-exit code 2.
+A stage declares one dataclass. A field's annotation is its type. The comment behind a field, or the
+comment lines above it, is its text in --help, and a comment that begins with "# --" is a heading
+over the fields that follow: help is read from the source, so that the two cannot differ.
+
+A TOML file holds one table per stage, so that one file is a whole recipe. A stage that runs several
+times has a table for each run, [prepare_data.pages], whose settings come on top of [prepare_data]:
+`python prepare_data.py configs/demo.toml:pages`.
+
+Whatever a person got wrong ends in one line and exit code 2.
 """
 
 import ast
@@ -16,12 +21,19 @@ import os
 import platform
 import sys
 import tempfile
+import textwrap
 import tokenize
 import tomllib
 import types
-from dataclasses import MISSING, asdict, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import NoReturn, get_args
+
+ROOT = Path(__file__).resolve().parent
+# The stages in the order in which they run: these, and recipe itself, may have a table in a TOML file.
+STAGES = ("exercises", "tokenizer_train", "prepare_data", "pretrain", "anneal", "sft", "eval_humaneval")
+HELP_WIDTH, HELP_COLUMN = 100, 32
+YES_OR_NO = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
 class UserError(Exception):
@@ -29,10 +41,15 @@ class UserError(Exception):
 
 
 def run(main, settings_class):
-    """The door of every stage: settings from the command line, then main(settings), errors as one line."""
+    """What every stage ends with: settings from the command line, then main(settings).
+
+    Errors that a person can mend become one line and exit code 2.
+    """
+    stage = stage_name(main)
     try:
-        settings = load(settings_class, sys.argv[1:])
-        show(settings)
+        settings = load(settings_class, sys.argv[1:], stage, main)
+        if int(os.environ.get("RANK", 0)) == 0:  # torchrun starts several processes: one speaks
+            show(settings, stage)
         main(settings)
     except (UserError, OSError) as error:
         fail(error)
@@ -46,21 +63,79 @@ def fail(message) -> NoReturn:
     sys.exit(2)
 
 
-def load(settings_class, argv):
-    """Settings from argv: TOML files in their order, then --key=value. Raises UserError, exits after --help."""
+def stage_name(main):
+    """The name of the script or module that a main function is from: pretrain, cleaning.classifier."""
+    spec = sys.modules[main.__module__].__spec__
+    if spec is None:  # a script that was started by its path
+        return Path(inspect.getfile(main)).stem
+    return spec.name.removesuffix(".__main__")
+
+
+def command(stage):
+    """How a person starts a stage: "pretrain.py", or "-m exercises" where it is a module in a folder."""
+    return f"{stage}.py" if (ROOT / f"{stage}.py").exists() else f"-m {stage}"
+
+
+# -- from text to settings
+
+
+@dataclass
+class Setting:
+    """One setting of a stage, as convert() and --help need it."""
+
+    name: str
+    kind: object  # its annotation: int, float | None, list[str], ...
+    default: object
+    table: str = ""  # the table of its own that it stands in: "rules" for [prepare_data.rules]
+
+
+def settings_of(settings_class):
+    """{name: Setting} of a dataclass. A field that is itself a dataclass is a table of further settings."""
+    found = {}
+    for field in fields(settings_class):
+        if is_dataclass(field.type):
+            for name, setting in settings_of(field.type).items():
+                found[name] = Setting(name, setting.kind, setting.default, field.name)
+        else:
+            default = field.default if field.default is not MISSING else field.default_factory()
+            found[field.name] = Setting(field.name, field.type, default)
+    return found
+
+
+def load(settings_class, argv, stage="", main=None):
+    """Settings from argv: TOML files in their order, then --key=value; exits after --help.
+
+    stage: whose tables of the TOML files to read. main: the function whose module --help describes.
+    Raises UserError for an unknown key, a value of the wrong type, a file that is no TOML.
+    """
     if "--help" in argv or "-h" in argv:
-        print(help_text(settings_class))
+        print(help_text(settings_class, stage, inspect.getmodule(main).__doc__ if main else ""))
         sys.exit(0)
-    values = {}
-    known = {f.name: f for f in fields(settings_class)}
-    for path in (a for a in argv if not a.startswith("-")):
-        for key, value in read_toml(path, stage_name(settings_class)).items():
-            values[key] = convert(known, key, toml_text(value), path)
-    for arg in (a for a in argv if a.startswith("-")):
-        key, equals, text = arg.lstrip("-").partition("=")
-        values[key] = convert(known, key, text if equals else None, "command line")
+    known, values = settings_of(settings_class), {}
+    for path in argv:
+        if not path.startswith("-"):
+            for key, value in read_toml(path, stage, {setting.table for setting in known.values()}).items():
+                values[key] = convert(known, key, toml_text(value), path)
+    for argument in argv:
+        if argument.startswith("-"):
+            key, equals, text = argument.lstrip("-").partition("=")
+            table, _, name = key.rpartition(".")  # --rules.max_words=9 is --max_words=9
+            if name in known and known[name].table == table:
+                key = name
+            values[key] = convert(known, key, text if equals else None, "command line")
+    return build(settings_class, values)
+
+
+def build(settings_class, values):
+    """An instance of the dataclass; values of its tables are handed down to them."""
+    arguments = {}
+    for field in fields(settings_class):
+        if is_dataclass(field.type):
+            arguments[field.name] = build(field.type, values)
+        elif field.name in values:
+            arguments[field.name] = values[field.name]
     try:
-        return settings_class(**values)
+        return settings_class(**arguments)
     except ValueError as error:  # a dataclass's own check of its values
         raise UserError(error) from None
 
@@ -69,52 +144,92 @@ def convert(known, key, text, where):
     """The text of a setting as its annotated type; text None is a bare --key, which means true."""
     if key not in known:
         near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-        raise UserError(
-            f"unknown setting {key!r} ({where})"
-            + (f"; did you mean {near[0]!r}?" if near else "")
-            + "; --help lists them all"
-        )
-    kind = known[key].type
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise UserError(f"unknown setting {key!r} ({where}){hint}; --help lists them all")
+    kind = known[key].kind
     if isinstance(kind, types.UnionType):  # X | None: the word "auto" is None
         if text is not None and text.lower() == "auto":
             return None
         kind = get_args(kind)[0]
     try:
         if kind is bool:
-            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[
-                (text or "true").lower()
-            ]
+            return YES_OR_NO[(text or "true").lower()]
         if text is None:
             raise ValueError
         if kind is int:
-            number = float(text) if any(c in text for c in ".eE") else int(text)
-            if number != int(number):
-                raise ValueError
-            return int(number)
+            return whole_number(text)
         if kind is float:
             return float(text)
         return [part for part in text.split(",") if part] if kind == list[str] else text
     except (KeyError, ValueError, OverflowError):
         given = f"got {text!r}" if text is not None else f"got no value: write --{key}=..."
-        raise UserError(f"setting {key!r} ({where}) needs {type_name(known[key].type)}, {given}") from None
+        raise UserError(f"setting {key!r} ({where}) needs {type_name(known[key].kind)}, {given}") from None
 
 
-def read_toml(path, stage):
-    """The settings of one stage in a TOML file: its top level and the table named like the stage."""
+def whole_number(text):
+    """20, 20_000 or 2e4 as an int; ValueError for 1.5."""
+    if not any(char in text for char in ".eE"):
+        return int(text)
+    number = float(text)
+    if number != int(number):
+        raise ValueError
+    return int(number)
+
+
+def type_name(kind):
+    """A type in words, for the message that says what a setting needs."""
+    if isinstance(kind, types.UnionType):
+        return type_name(get_args(kind)[0]) + " or auto"
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(kind, "a,b,c")
+
+
+# -- TOML
+
+
+def read_toml(argument, stage, tables=()):
+    """{key: value} for one stage of a TOML file: the file's top level, the stage's table, and the
+    table of one of its runs where the argument ends in :run. tables: names of settings' own tables."""
+    path, run = split_run(argument)
+    whole = parse_toml(path)
+    runs = runs_of(whole.get(stage, {}), tables)
+    if run and run not in runs:
+        raise UserError(f"{path} has no table [{stage}.{run}]; there is {', '.join(runs) or 'none'}")
+    if runs and not run:
+        raise UserError(f"{path} runs {stage} {len(runs)} times, say which: " + ", ".join(f"{path}:{r}" for r in runs))
+    values = {}
+    for table in (whole, whole.get(stage, {}), *([whole[stage][run]] if run else [])):
+        values |= {key: value for key, value in table.items() if not isinstance(value, dict)}
+        for name in tables:
+            if name and table is not whole:
+                values |= table.get(name, {})
+    return values
+
+
+def split_run(argument):
+    """(path, run) of configs/demo.toml:pages; run is empty where none is named."""
+    path, colon, run = argument.rpartition(":")
+    return (path, run) if colon and not Path(argument).exists() else (argument, "")
+
+
+def parse_toml(path):
+    """The tables of a TOML file. Raises UserError for a table that is named like no stage."""
     try:
-        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        whole = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"no settings file {path!r}; settings are written --key=value") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid TOML: {error}") from None
-    root = Path(__file__).parent
-    stages = [p.stem for p in (*root.glob("*.py"), *root.glob("*/*.py"))]
-    values = {key: value for key, value in table.items() if not isinstance(value, dict)}
-    for name in (key for key, value in table.items() if isinstance(value, dict)):
-        if name not in stages:
-            near = difflib.get_close_matches(name, stages, n=1)
-            raise UserError(f"unknown table [{name}] in {path}" + (f"; did you mean [{near[0]}]?" if near else ""))
-    return values | table.get(stage, {})
+    for name, value in whole.items():
+        if isinstance(value, dict) and name not in (*STAGES, "recipe"):
+            near = difflib.get_close_matches(name, STAGES, n=1)
+            hint = f"did you mean [{near[0]}]?" if near else f"the stages are {', '.join(STAGES)}"
+            raise UserError(f"unknown table [{name}] in {path}; {hint}")
+    return whole
+
+
+def runs_of(table, tables=()):
+    """The names of a stage's runs: its sub-tables, apart from those that are settings' own."""
+    return [name for name, value in table.items() if isinstance(value, dict) and name not in tables]
 
 
 def toml_text(value):
@@ -122,77 +237,117 @@ def toml_text(value):
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def stage_name(settings_class):
-    return Path(inspect.getfile(settings_class)).stem
+# -- from settings to text
 
 
-def show(settings):
+def show(settings, stage):
     """Print what differs from the defaults on standard error, one setting a line."""
-    changed = {key: value for key, value in asdict(settings).items() if value != default(type(settings), key)}
-    print(f"{stage_name(type(settings))}:" + ("" if changed else " default settings"), file=sys.stderr, flush=True)
+    known = settings_of(type(settings))
+    changed = {key: value for key, value in flat(settings).items() if value != known[key].default}
+    print(f"{stage}:" + ("" if changed else " default settings"), file=sys.stderr, flush=True)
     for key, value in changed.items():
         print(f"  {key:<18} {value_text(value)}", file=sys.stderr, flush=True)
 
 
-def default(settings_class, key):
-    field = next(f for f in fields(settings_class) if f.name == key)
-    return field.default if field.default is not MISSING else field.default_factory()
+def flat(settings):
+    """{name: value} of all settings, those in tables of their own too."""
+    values = {}
+    for key, value in asdict(settings).items():
+        values |= value if isinstance(value, dict) else {key: value}
+    return values
 
 
 def value_text(value):
-    return "auto" if value is None else toml_text(value).lower() if isinstance(value, bool) else toml_text(value)
+    """A setting's value as it would be typed."""
+    if value is None:
+        return "auto"
+    return toml_text(value).lower() if isinstance(value, bool) else toml_text(value)
 
 
-def type_name(kind):
-    if isinstance(kind, types.UnionType):
-        return type_name(get_args(kind)[0]) + " or auto"
-    return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(kind, "a,b,c")
+def help_text(settings_class, stage, doc=""):
+    """The module's docstring and every setting with its default and its comment, under headings."""
+    usage = f"usage: python {command(stage)} [recipe.toml ...] [--key=value ...]"
+    lines = [inspect.cleandoc(doc or ""), "", usage]
+    groups, known = {}, settings_of(settings_class)
+    notes = notes_of(settings_class)
+    for name, note in notes.items():
+        groups.setdefault(note.heading, []).append(name)
+    for heading, names in groups.items():
+        lines += ["", heading]
+        for name in names:
+            first = f"  --{name}={value_text(known[name].default)}"
+            text = textwrap.wrap(notes[name].text, HELP_WIDTH - HELP_COLUMN)
+            if len(first) >= HELP_COLUMN:
+                lines.append(first)
+                first = ""
+            lines.append(f"{first:<{HELP_COLUMN}}{text[0] if text else ''}".rstrip())
+            lines += [" " * HELP_COLUMN + line for line in text[1:]]
+    return "\n".join(lines).strip()
 
 
-def help_text(settings_class):
-    """The module's first paragraph and a table of every setting: name, type, default, comment."""
-    module = sys.modules[settings_class.__module__]
-    lines = [
-        (module.__doc__ or "").split("\n\n")[0].strip(),
-        "",
-        f"usage: python {stage_name(settings_class)}.py [recipe.toml ...] [--key=value ...]",
-        "",
-    ]
-    comments = field_comments(settings_class)
-    rows = [
-        (f"--{f.name}", type_name(f.type), value_text(default(settings_class, f.name)), comments.get(f.name, ""))
-        for f in fields(settings_class)
-    ]
-    widths = [max(len(row[i]) for row in rows) for i in range(3)]
-    lines += ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)) + "  " + row[3] for row in rows]
-    return "\n".join(lines)
+@dataclass
+class Note:
+    """What the source says of a field: its comment, and the heading that it stands under."""
+
+    text: str
+    heading: str
 
 
-def field_comments(settings_class):
-    """{field: trailing comment} of a dataclass and the dataclasses it inherits from, from their source."""
-    comments = {}
-    for cls in filter(is_dataclass, reversed(settings_class.__mro__)):
-        source = inspect.getsource(cls)
-        on_line = {
-            token.start[0]: token.string.lstrip("# ").strip()
-            for token in tokenize.generate_tokens(iter(source.splitlines(True)).__next__)
-            if token.type == tokenize.COMMENT
-        }
-        for node in ast.parse(source).body[0].body:
-            if isinstance(node, ast.AnnAssign):
-                comments[node.target.id] = on_line.get(node.end_lineno, "")
-    return comments
+def notes_of(settings_class):
+    """{field: Note} in the order of --help: a class's own fields come before those that it inherits,
+    and a field that a class declares again keeps its place and heading but gets the newer comment."""
+    notes = {}
+    for cls in settings_class.__mro__:
+        if not is_dataclass(cls):
+            continue
+        for name, note in notes_in(cls).items():
+            if is_dataclass(cls.__annotations__[name]):
+                notes |= {key: Note(inner.text, note.text) for key, inner in notes_of(cls.__annotations__[name]).items()}
+            elif name not in notes:
+                notes[name] = note
+            elif note.heading:
+                newer = notes.pop(name)
+                notes[name] = Note(newer.text, newer.heading or note.heading)
+    return {name: Note(note.text, note.heading or "settings") for name, note in notes.items()}
+
+
+def notes_in(cls):
+    """{field: Note} of the fields that a class declares itself, from its source."""
+    source = textwrap.dedent(inspect.getsource(cls))
+    comments = {}  # line -> (column, comment)
+    for token in tokenize.generate_tokens(iter(source.splitlines(True)).__next__):
+        if token.type == tokenize.COMMENT:
+            comments[token.start[0]] = token.start[1], token.string.lstrip("#").strip()
+    own_line = {line for line in comments if source.splitlines()[line - 1].lstrip().startswith("#")}
+    headings = {line: comments[line][1][2:].strip() for line in own_line if comments[line][1].startswith("--")}
+    notes = {}
+    for node in ast.parse(source).body[0].body:
+        if not isinstance(node, ast.AnnAssign):
+            continue
+        above = []
+        line = node.lineno - 1
+        while line in own_line and line not in headings:
+            above.insert(0, comments[line][1])
+            line -= 1
+        behind = [comments[node.end_lineno][1]] if node.end_lineno in comments else []
+        heading = [text for line, text in sorted(headings.items()) if line < node.lineno][-1:]
+        notes[node.target.id] = Note(" ".join(above + behind), heading[0] if heading else "")
+    return notes
+
+
+# -- results
 
 
 def made_by():
     """What made a result: command line, interpreter, library versions and processor, to save beside it."""
-    versions = {
-        name: getattr(sys.modules[name], "__version__", "?")
-        for name in ("torch", "numpy", "tiktoken", "sentencepiece")
-        if name in sys.modules
-    }
+    versions = {}
+    for name in ("torch", "numpy", "tiktoken", "sentencepiece"):
+        if name in sys.modules:
+            versions[name] = getattr(sys.modules[name], "__version__", "?")
+    spec = sys.modules["__main__"].__spec__  # there is one when a module was started by python -m
+    started = f"-m {spec.name.removesuffix('.__main__')}" if spec else Path(sys.argv[0]).name
     return {
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": " ".join([started, *sys.argv[1:]]),
         "python": platform.python_version(),
         **versions,
         "cores": os.cpu_count(),

@@ -21,7 +21,7 @@ from tqdm import tqdm
 import configurator
 from configurator import UserError
 from evaluation import sandbox
-from evaluation.pass_at_k import code_in, read_lines, read_problems, score, stderr_key
+from evaluation.problems import code_in, read_lines, read_problems, score, stderr_key
 from shards import sha256_file
 
 

@@ -18,9 +18,10 @@ from tqdm import tqdm
 
 import configurator
 from configurator import UserError
-from corpus import chats, chunks, clean, to_shards
+from cleaning import chunks, clean, to_shards
+from corpus import chats
 from corpus.documents import Document, Problem, read
-from corpus.filters import Thresholds
+from cleaning.rules import Thresholds
 from corpus.parallel import mapped
 from shards import Shards, describe_foreign, files_of
 from tokenizer import Tokenizer

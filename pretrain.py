@@ -1,50 +1,283 @@
-"""Stage 3: token shards -> a trunk checkpoint.
+"""Stage 3: token shards -> a trunk checkpoint. The training loop stands in this file; anneal.py and sft.py import it.
 
     python pretrain.py                                           the demo's scale, from data/stdlib
     python pretrain.py configs/124m.toml --lr=2e-3               a recipe, and a setting of your own
     torchrun --nproc_per_node=6 pretrain.py configs/0.5b.toml    six GPUs
 
-By default the run ends in the stable phase of warmup-stable-decay: the trunk, which can be trained on or annealed.
---decay_steps=N decays to the floor instead, --schedule=cosine is a full cosine run.
+By default the run ends at a constant learning rate: the trunk, which can be trained on or annealed.
+--decay_steps=N decays over the last N steps instead, --schedule=cosine over the whole run.
 """
 
-from dataclasses import dataclass, fields
+import math
+import signal
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, fields
 
 import torch
+from torch.nn.parallel import DistributedDataParallel
 
 import configurator
 from configurator import UserError
 from model import ModelConfig, Transformer
 from shards import load_tokenizer
-from training import stage
-from training.dataloader import Mixture, parse_mixture
-from training.trainer import TrainSettings, batch_shape
+from training import checkpoint, machine as machines
+from training.dataloader import Mixture, batch_shape, parse_mixture
+from training.log import Log
+from training.optim import Schedule, lr_at, make_optimizers
+from training.validation import validate, validation_sets
+
+
+@dataclass
+class TrainSettings:
+    """The settings of the loop, which every training stage has."""
+
+    # -- batch
+    batch_tokens: int = 2048  # tokens per optimizer step, over all processes
+    micro_batch: int = 8  # at most this many rows per forward pass and process: lower it to save memory
+    doc_mask: bool = True  # keep attention inside each document
+    # -- learning rate and optimizer
+    max_steps: int = 1700  # optimizer steps in all
+    lr: float = 0.006  # peak learning rate
+    min_lr_fraction: float = 0.0  # the decay ends at this share of lr
+    warmup_steps: int = 20  # steps of linear warmup
+    decay_shape: str = "1-sqrt"  # linear, cosine, exponential, 1-sqrt or inverse
+    optimizer: str = "muon"  # muon (hidden matrices; AdamW for the rest) or adamw
+    weight_decay: float = 0.1  # on the hidden matrices
+    beta1: float = 0.9  # AdamW: decay rate of the running mean of gradients
+    beta2: float = 0.95  # AdamW: decay rate of the running mean of squared gradients
+    momentum: float = 0.95  # Muon: decay rate of the running mean of gradients
+    grad_clip: float = 1.0  # gradients of a larger norm are scaled down to it; 0 = never
+    # -- logging, evaluating, saving
+    log_every: int = 20  # steps between progress lines
+    eval_every: int = 425  # steps between evaluations; 0 = only after the last step
+    eval_tokens: int = 0  # validation tokens per source and evaluation; 0 = all
+    save_every: int = 425  # steps between checkpoints; 0 = only after the last step
+    keep: int = 2  # checkpoints to keep
+    resume: bool = False  # go on from the newest checkpoint in out_dir
+    tensorboard: bool = False  # write TensorBoard logs into out_dir too
+    # -- machine
+    seed: int = 1337  # of the initial weights and the order of the data
+    verify: bool = True  # compare the shards with their sha256 first: about a second per GB
+    device: str | None = None  # cuda, cuda:1, mps or cpu; auto = the first of these that is there
+    dtype: str | None = None  # bf16 or fp32 in matrix products; auto = bf16 where the device has units for it
+    compile: bool | None = None  # torch.compile: true, false, or auto = where there is a compiler for it
 
 
 @dataclass
 class Settings(TrainSettings, ModelConfig):
+    """The settings of pretraining."""
+
+    # -- data and results
     data: str = "data/stdlib"  # shard folders with weights: data/code:3,data/math:1
+    best_fit: bool = False  # pack documents whole into rows instead of cutting the stream of tokens
     out_dir: str = "out/pretrain"  # checkpoints, metrics.jsonl, settings.json
+    # -- learning rate and optimizer
+    schedule: str = "wsd"  # wsd (constant, then decay over decay_steps) or cosine (decay over the whole run)
+    decay_steps: int = 0  # length of wsd's decay; 0 ends at the trunk, for anneal.py to go on from
 
 
-def main(s):
-    machine = stage.begin(s)
-    mixture = parse_mixture(s.data)
+@dataclass
+class LaterSettings(TrainSettings):
+    """What differs in a stage that starts from a checkpoint: how it was trained is how it is trained on."""
+
+    # -- data and results
+    init: str = "out/pretrain"  # the checkpoint to start from, or a folder of them, of which the newest is taken
+    val: str = ""  # shard folders to validate on: a,b; empty = those that are trained on
+    block_size: int | None = None  # context length; auto = as before, longer ones usually with a larger rope_base
+    rope_base: float | None = None  # wavelengths of the rotary positions; auto = as before
+    batch_tokens: int | None = None  # tokens per optimizer step, over all processes; auto = as before
+    optimizer: str | None = None  # muon or adamw; auto = as before
+    weight_decay: float | None = None  # on the hidden matrices; auto = as before
+
+
+def main(settings):
+    """Pretrain a new model."""
+    machine = begin(settings)
+    mixture = parse_mixture(settings.data)
     tokenizer = load_tokenizer([folder for folder, _ in mixture])
-    batch_size, _ = batch_shape(s, s.block_size, machine.world_size)
-    data = Mixture(mixture, s.block_size, batch_size, s.seed, tokenizer.eot, s.best_fit)
-    torch.manual_seed(s.seed)
-    model = Transformer(model_config(s, tokenizer)).to(machine.device)
-    stage.run(s, machine, model, tokenizer, data, mixture)
+    schedule = new_schedule(settings)
+    batch_size, _ = batch_shape(settings, settings.block_size, machine.world_size)
+    data = Mixture(mixture, settings.block_size, batch_size, settings.seed, tokenizer.eot, settings.best_fit)
+    torch.manual_seed(settings.seed)
+    model = Transformer(model_config(settings, tokenizer)).to(machine.device)
+    train(settings, machine, model, tokenizer, data, schedule, val=mixture)
 
 
-def model_config(s, tokenizer):
+def begin(settings):
+    """The Machine to train on. Raises UserError where out_dir holds another run's checkpoints."""
+    if not settings.resume and checkpoint.saved(settings.out_dir):
+        raise UserError(
+            f"{settings.out_dir} already holds checkpoints: --resume goes on from the newest; "
+            "or choose another --out_dir"
+        )
+    return machines.start(settings.device, settings.dtype)
+
+
+def new_schedule(settings):
+    """The Schedule of a pretraining run."""
+    if settings.schedule not in ("wsd", "cosine"):
+        raise UserError(f"schedule must be wsd or cosine, not {settings.schedule!r}")
+    shape, decay_steps = settings.decay_shape, settings.decay_steps
+    if settings.schedule == "cosine":
+        if decay_steps:
+            raise UserError("schedule=cosine decays from the warmup to the end: decay_steps belongs to schedule=wsd")
+        shape, decay_steps = "cosine", max(0, settings.max_steps - settings.warmup_steps)
+    return Schedule(
+        settings.lr, settings.max_steps, settings.warmup_steps, decay_steps, shape, settings.min_lr_fraction
+    )
+
+
+def model_config(settings, tokenizer):
     """The model's part of the settings, with the vocabulary filled in."""
-    config = ModelConfig(**{f.name: getattr(s, f.name) for f in fields(ModelConfig)})
-    config.vocab_size = config.vocab_size or -(-tokenizer.vocab_size // 64) * 64
+    config = ModelConfig(**{field.name: getattr(settings, field.name) for field in fields(ModelConfig)})
+    if not config.vocab_size:
+        config.vocab_size = math.ceil(tokenizer.vocab_size / 64) * 64  # a multiple of 64 is faster
     if config.vocab_size < tokenizer.vocab_size:
         raise UserError(f"vocab_size={config.vocab_size} is smaller than the tokenizer's {tokenizer.vocab_size}")
     return config
+
+
+def next_token_loss(model, batch):
+    """(summed cross-entropy in nats, number of targets in the sum) of a Batch: the loss of pretraining and tuning."""
+    return model(batch.ids, batch.targets, batch.doc_ids), batch.count
+
+
+def train(settings, machine, model, tokenizer, data, schedule, val, init=None, note=None, loss_fn=next_token_loss):
+    """The training loop. pretrain, anneal and sft all call it; read it from top to bottom.
+
+    settings: TrainSettings with out_dir. model: a Transformer on machine.device. data: a Mixture. schedule: a Schedule.
+    val: [(shard folder, share)] to validate on. init: the checkpoint folder whose optimizer state to begin with. note:
+    what else a checkpoint's meta.json should hold. loss_fn(model, batch) returns a summed loss and the number of items
+    in the sum, which is batch.count.
+
+    Leaves metrics.jsonl, settings.json and checkpoints in settings.out_dir. Everything random is a function of the seed
+    and the step, so that a run that was killed and resumed equals the unbroken one, on a CPU bit for bit.
+    """
+    _, micro_batch = batch_shape(settings, model.config.block_size, machine.world_size)
+    val_sets = validation_sets(val, settings, model.config.block_size, tokenizer.eot)
+    if settings.verify and machine.is_main:
+        data.verify()
+    log = Log(settings, machine, model, data, micro_batch)
+    optimizers = make_optimizers(model, settings, machines.fast_bf16(machine.device))
+
+    first_step = 0
+    if settings.resume:
+        first_step = checkpoint.restore(settings, machine, model, optimizers, tokenizer)
+    elif init:
+        checkpoint.load_optimizers(init, optimizers, machine.device)
+    log.open(first_step)
+
+    raw_model = model  # the same weights without wrappers, for validating and saving
+    if should_compile(settings, machine):
+        model = torch.compile(model)
+    if machine.world_size > 1:
+        model = DistributedDataParallel(model, gradient_as_bucket_view=True)
+
+    metrics = {}
+    with StopRequested() as stop:
+        for step in range(first_step, settings.max_steps):
+            # The learning rate is a pure function of the step ...
+            lr = lr_at(step, schedule)
+            for optimizer in optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = lr
+
+            # ... and so are this process's rows of the global batch, and the noise, should the model draw any.
+            batch = data.batch(step, machine, settings.doc_mask)
+            torch.manual_seed(settings.seed + step * machine.world_size + machine.rank)
+
+            loss, grad_norm = train_step(settings, machine, model, optimizers, batch, micro_batch, loss_fn)
+            if not math.isfinite(loss) or not math.isfinite(grad_norm):
+                raise UserError(
+                    f"loss {loss} and gradient norm {grad_norm} at step {step}: "
+                    f"try a lower --lr than {settings.lr:g}; the last checkpoint is untouched"
+                )
+            done = step + 1
+            log.step(done, loss, lr, grad_norm)
+
+            # A signal may have reached only some of the processes: all of them stop after the same step.
+            stopping = machine.sum(stop.requested)[0] > 0
+            is_last = done == settings.max_steps
+            if is_last or (is_due(done, settings.eval_every) and not stopping):
+                metrics = validate(raw_model, val_sets, settings, machine, tokenizer)
+                log.evaluation(done, metrics)
+            if machine.is_main and (is_last or stopping or is_due(done, settings.save_every)):
+                meta = {"settings": asdict(settings), "tokens": done * settings.batch_tokens, "metrics": metrics}
+                meta |= {"rows_read": data.rows_read(done), **(note or {})}
+                checkpoint.save(settings.out_dir, done, raw_model, optimizers, tokenizer, meta, settings.keep)
+            if stopping and not is_last:
+                if machine.is_main:
+                    print(f"stopped after step {done}, checkpoint saved; go on with --resume", flush=True)
+                break
+        else:
+            log.end(metrics)
+    machines.stop(machine)
+
+
+def train_step(settings, machine, model, optimizers, batch, micro_batch, loss_fn=next_token_loss):
+    """One optimizer step on a Batch: (loss per counted target of the global batch, norm of its gradient).
+
+    The loss is a sum over targets divided by their number in the *global* batch. A mean of the micro-batches' means would
+    weigh a target more where few others are counted, and would change with micro_batch and the number of processes:
+
+        micro-batch 1: 1000 targets, sum 3000      mean of means (3 + 1) / 2   = 2
+        micro-batch 2:   10 targets, sum   10      mean          3010 / 1010   = 2.98
+    """
+    n_counted = machine.sum(batch.count)[0]
+    total_loss, total_count = torch.zeros((), device=machine.device), 0
+    parts = list(batch.split(micro_batch))
+    for part in parts:
+        # DistributedDataParallel exchanges gradients in backward(). They add up in p.grad, so once is enough: with the last.
+        is_last = part is parts[-1]
+        with nullcontext() if is_last or machine.world_size == 1 else model.no_sync():
+            with machine.autocast():
+                loss, count = loss_fn(model, part)
+            # It also averages over the processes; multiplying by their number makes that a sum.
+            (loss * (machine.world_size / n_counted)).backward()
+        total_loss += loss.detach()
+        total_count += count
+
+    parameters = [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
+    grad_norm = torch.nn.utils.clip_grad_norm_(parameters, settings.grad_clip or math.inf).item()
+    loss_sum, count = machine.sum(total_loss.item(), total_count)
+    loss = loss_sum / count
+    if math.isfinite(loss) and math.isfinite(grad_norm):  # else the weights stay as they are, and train() stops
+        for optimizer in optimizers:
+            optimizer.step()
+    for p in parameters:
+        p.grad = None
+    return loss, grad_norm
+
+
+def should_compile(settings, machine):
+    """Whether to use torch.compile. Raises UserError where it is asked for and cannot work."""
+    why_not = machines.why_not_compile(machine.device)
+    if settings.compile and why_not:
+        raise UserError(f"compile=true, but {why_not}")
+    return not why_not if settings.compile is None else settings.compile
+
+
+def is_due(step, every):
+    """Whether something that is done every so many steps is done after this one; every = 0 means never."""
+    return bool(every) and step % every == 0
+
+
+class StopRequested:
+    """Set by SIGTERM or Ctrl-C; the loop then saves and ends after the current step. A second signal ends the process."""
+
+    def __enter__(self):
+        self.requested = False
+        self.before = {number: signal.signal(number, self.request) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def request(self, *_):
+        """What a signal calls."""
+        self.requested = True
+        self.__exit__()
+
+    def __exit__(self, *_):
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
 
 
 if __name__ == "__main__":

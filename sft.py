@@ -3,8 +3,9 @@
     python sft.py --data=data/exercise-chats --epochs=2
     python sample.py --checkpoint=out/sft --chat --prompt="Write a Python function that doubles each value."
 
-Every conversation is read whole, packed with others that fill up its row and kept apart from them by the mask; the loss
-is on what the assistant says alone, averaged over all such tokens of the global batch. All weights are trained.
+Every conversation is read whole, packed with others that fill up its row and kept apart from them by the
+document mask. The loss is on what the assistant says alone, averaged over all such tokens of the global
+batch. All weights are trained.
 """
 
 import math
@@ -14,54 +15,73 @@ import torch
 
 import configurator
 from configurator import UserError
+from pretrain import LaterSettings, begin, train
 from shards import load_tokenizer
-from training import stage
-from training.dataloader import Mixture
-from training.trainer import LaterStageSettings, batch_shape
+from training import checkpoint
+from training.dataloader import Mixture, batch_shape, parse_folders
+from training.optim import warmup_then_decay
 
 
 @dataclass
-class Settings(LaterStageSettings):
+class Settings(LaterSettings):
+    """The settings of instruction tuning."""
+
+    # -- data and results
     data: str = "data/exercise-chats"  # folders of chat shards, a,b: each conversation is read once per epoch
     init: str = "out/anneal"  # the checkpoint to start from, or a folder of them, of which the newest is taken
+    out_dir: str = "out/sft"  # checkpoints, metrics.jsonl, settings.json
+    # -- learning rate and optimizer
     epochs: float = 1.0  # how often to read all conversations
+    max_steps: int | None = None  # length in optimizer steps; auto = what epochs comes to
     lr: float | None = None  # peak learning rate; auto = a third of that of the checkpoint's run
     decay_shape: str = "linear"  # linear, cosine, exponential, 1-sqrt or inverse, over all steps after the warmup
-    warmup_steps: int = 20  # steps of linear warmup
+    warmup_steps: int | None = None  # steps of linear warmup; auto = 20, or a tenth of a short run
     neftune: float = 0.0  # noise on the embeddings (arXiv:2310.05914): 5 is usual, 0 is none
-    out_dir: str = "out/sft"  # checkpoints, metrics.jsonl, settings.json
 
 
-def main(s):
-    machine, folder, meta, config = stage.begin_later(s)
-    folders = [folder for folder in s.data.split(",") if folder]
-    val = stage.val_shares(s.val, [(folder, 1 / len(folders)) for folder in folders])
-    tokenizer = load_tokenizer(folders + [folder for folder, _ in val])
-    batch_size, _ = batch_shape(s, s.block_size, machine.world_size)
-    data = Mixture([(folder, None) for folder in folders], s.block_size, batch_size, s.seed, tokenizer.eot)
+def main(settings):
+    """Tune a model on conversations."""
+    machine = begin(settings)
+    folder, meta = checkpoint.newest(settings.init)
+    config = checkpoint.inherit(settings, meta)
+    folders = parse_folders(settings.data, "data")
+    val = parse_folders(settings.val, "val") if settings.val else folders
+    tokenizer = load_tokenizer([folder for folder, _ in folders + val])
+    batch_size, _ = batch_shape(settings, config.block_size, machine.world_size)
+    by_rows = [(folder, None) for folder, _ in folders]  # each folder's share is its share of all rows
+    data = Mixture(by_rows, config.block_size, batch_size, settings.seed, tokenizer.eot)
     for shards in data.shards:
         if not shards.has_mask:
             raise UserError(f"{shards.folder} holds documents, not chats: prepare it with --chats")
-    s.lr = s.lr or meta["settings"]["lr"] / 3
-    s.max_steps = s.max_steps or math.ceil(s.epochs * data.n_rows.sum() / batch_size)
-    s.warmup_steps = min(s.warmup_steps, s.max_steps // 10)
-    s.decay_steps = s.max_steps - s.warmup_steps
-    model = stage.load_weights(config, folder, machine, tokenizer, meta)
-    if s.neftune:
-        add_noise(model, s.neftune, tokenizer.eot)
-    stage.run(s, machine, model, tokenizer, data, val, warm_start=folder, note={"chat": True})
+
+    if settings.lr is None:
+        settings.lr = meta["settings"]["lr"] / 3
+    if settings.max_steps is None:
+        settings.max_steps = math.ceil(settings.epochs * data.n_rows.sum() / batch_size)
+    if settings.warmup_steps is None:
+        settings.warmup_steps = min(20, settings.max_steps // 10)
+    schedule = warmup_then_decay(settings)
+
+    model = checkpoint.trained_model(config, folder, meta, tokenizer, machine)
+    if settings.neftune:
+        add_noise(model, settings.neftune, tokenizer.eot)
+    train(settings, machine, model, tokenizer, data, schedule, val, init=folder, note={"chat": True})
 
 
 def add_noise(model, alpha, eot):
-    """NEFTune: in training, uniform noise of alpha / sqrt(length x width) on the embeddings, length being that of the
-    token's own conversation. What is drawn depends on seed and step alone."""
+    """NEFTune (arXiv:2310.05914): in training, uniform noise in +-alpha / sqrt(length x n_embd) on the embeddings.
+
+    length is that of the token's own conversation. What is drawn depends on the seed and the step alone.
+    """
 
     def noisy(module, inputs, embedded):
         if not module.training:
             return embedded
-        documents = (inputs[0] == eot).cumsum(1)
-        lengths = (documents[:, :, None] == documents[:, None, :]).sum(-1, keepdim=True)
-        return embedded + torch.empty_like(embedded).uniform_(-1, 1) * alpha / (lengths * embedded.shape[-1]) ** 0.5
+        doc_ids = (inputs[0] == eot).cumsum(1)
+        same_document = doc_ids[:, :, None] == doc_ids[:, None, :]  # (B, T, T)
+        lengths = same_document.sum(-1, keepdim=True)
+        size = (lengths * embedded.shape[-1]) ** 0.5
+        return embedded + torch.empty_like(embedded).uniform_(-1, 1) * alpha / size
 
     model.embed_tokens.register_forward_hook(noisy)
 

@@ -22,7 +22,6 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import configurator
 from configurator import UserError
 from corpus.documents import Document, read
@@ -155,7 +154,7 @@ def trained_and_scored(s, out, name, seed):
     more = ("--eval_tokens=20000", f"--eval_every={s.max_steps}", "--save_every=0", f"--seed={seed}")
     run("pretrain.py", f"--data={out / f'shards-{name}'}", f"--out_dir={checkpoint}", *steps, *more)
     scores = out / f"{name}-{seed}.jsonl"
-    run("score.py", f"--checkpoint={checkpoint}", f"--sources={out / 'held-out'}", f"--out={scores}", "--windows=16")
+    run("evaluation.score", f"--checkpoint={checkpoint}", f"--sources={out / 'held-out'}", f"--out={scores}", "--windows=16")
     records = [json.loads(line) for line in scores.read_text().splitlines()]
     return sum(r["score"] * r["bytes"] for r in records) / sum(r["bytes"] for r in records)
 

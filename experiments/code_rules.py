@@ -11,11 +11,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import configurator
 from corpus.documents import Document, read
-from corpus.filters import PYTHON_RULES, Thresholds, verdict
-from corpus.view import View
+from cleaning.rules import PYTHON_RULES, Thresholds, verdict
+from cleaning.view import View
 
 
 @dataclass

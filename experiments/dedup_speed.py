@@ -18,13 +18,12 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import configurator
 from configurator import UserError
-from corpus import dedup
-from corpus.chunks import DOCUMENT
+from cleaning import dedup
+from cleaning.chunks import DOCUMENT
 from corpus.documents import Document, optional, read
-from corpus.view import View
+from cleaning.view import View
 
 BANDS, ROWS, THRESHOLD = 14, 8, 0.7
 WORD = re.compile(r"[a-z0-9_]+|[^\x00-\x7f]")

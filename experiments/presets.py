@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
 import torch
 
 import configurator
@@ -16,7 +15,7 @@ from model import Transformer
 from pretrain import Settings as Pretrain
 from pretrain import model_config
 from tokenizer_train import Settings as TokenizerTrain
-from training.hardware import PEAK_FLOPS, memory_estimate
+from training.machine import PEAK_FLOPS, memory_estimate
 from training.trainer import batch_shape
 
 PRESETS = ("demo", "124m", "350m", "0.5b", "1b")

@@ -20,14 +20,15 @@ TINY_MODEL = ["--n_layer=2", "--n_head=2", "--n_kv_head=1", "--n_embd=32", "--bl
 
 
 def stage(script, *arguments, cwd, check=True, torchrun=0, preexec_fn=None):
-    """Run a stage on one thread; its CompletedProcess, with output as text."""
+    """Run a stage, "pretrain.py" or "exercises" for python -m exercises; its CompletedProcess, with output as text."""
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={torchrun}"] if torchrun else []
+    what = [str(ROOT / script)] if script.endswith(".py") else ["-m", script]
     result = subprocess.run(
-        [sys.executable, *launcher, str(ROOT / script), *map(str, arguments)],
+        [sys.executable, *launcher, *what, *map(str, arguments)],
         cwd=cwd,
         text=True,
         capture_output=True,
-        env=os.environ,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         preexec_fn=preexec_fn,
         timeout=240,
     )

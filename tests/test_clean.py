@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from conftest import ROOT, assert_one_line_error, door_error, program, stage
 
-import prepare_cluster
+from cleaning import cluster
 import prepare_data
-from corpus import quality
-from corpus.view import View
+from cleaning import classifier
+from cleaning.view import View
 from shards import Shards, read_manifest
 
 PROBLEM = {
@@ -205,8 +205,8 @@ def test_mistakes_end_in_one_line(workdir, dirty, tmp_path):
         (["--decontaminate=nowhere.jsonl"], "nowhere.jsonl"),
         (["--near_threshold=0"], "near_threshold"),
         (["--kind=novel"], "novel"),
-        (["--quality=nowhere.npz"], "corpus/quality.py"),
-        (["--scores=nowhere.jsonl"], "score.py"),
+        (["--quality=nowhere.npz"], "cleaning.classifier"),
+        (["--scores=nowhere.jsonl"], "evaluation.score"),
         (["--against=nowhere"], "nowhere"),
     ):
         result = prepare(workdir, dirty, tmp_path / "x", *arguments, check=False)
@@ -228,16 +228,16 @@ def labelled(tmp_path, n=300):
 
 
 def test_a_classifier_is_learnt_and_documents_are_dropped_by_it(workdir, tmp_path):
-    result = stage("corpus/quality.py", f"--labelled={labelled(tmp_path)}", f"--out={tmp_path / 'q.npz'}", cwd=tmp_path)
+    result = stage("cleaning.classifier", f"--labelled={labelled(tmp_path)}", f"--out={tmp_path / 'q.npz'}", cwd=tmp_path)
     assert float(re.search(r"AUC ([\d.]+)", result.stdout)[1]) > 0.95 and "chosen" in result.stdout
-    classifier = quality.Classifier.load(tmp_path / "q.npz")
+    classifier = classifier.Classifier.load(tmp_path / "q.npz")
     prose = " ".join(re.findall(r"\w+", program(5000, lines=6)))
     assert classifier.score(View(program(5001, lines=6))) > classifier.threshold > classifier.score(View(prose))
     (tmp_path / "mixed.jsonl").write_text("\n".join(json.dumps({"text": t}) for t in (prose, program(5002, lines=6))))
     prepare(workdir, tmp_path / "mixed.jsonl", tmp_path / "x", f"--quality={tmp_path / 'q.npz'}", "--filters=false", "--val_fraction=0")  # fmt: skip
     assert {name: rule for name, (rule, _) in dropped(tmp_path / "x").items()} == {"mixed.jsonl:1": "low_quality"}
     again = stage(
-        "corpus/quality.py", f"--labelled={tmp_path / 'labelled.jsonl'}", f"--out={tmp_path / 'r.npz'}", cwd=tmp_path
+        "cleaning.classifier", f"--labelled={tmp_path / 'labelled.jsonl'}", f"--out={tmp_path / 'r.npz'}", cwd=tmp_path
     )
     assert again.stdout.split("classifier")[0] == result.stdout.split("classifier")[0], (
         "the same seed, the same classifier"
@@ -249,8 +249,8 @@ def test_auc_and_thresholds_are_those_of_counting():
     labels = rng.integers(0, 2, 200)
     scores = np.round(rng.random(200) + 0.3 * labels, 2)  # with ties
     pairs = [(p > n) + 0.5 * (p == n) for p in scores[labels == 1] for n in scores[labels == 0]]
-    assert quality.auc(scores, labels) == pytest.approx(np.mean(pairs))
-    for threshold, share, precision, recall, f in quality.thresholds(scores, labels, beta=2.0)[::7]:
+    assert classifier.auc(scores, labels) == pytest.approx(np.mean(pairs))
+    for threshold, share, precision, recall, f in classifier.thresholds(scores, labels, beta=2.0)[::7]:
         kept = scores >= threshold
         assert share == pytest.approx(kept.mean()) and precision == pytest.approx(labels[kept].mean())
         assert recall == pytest.approx(labels[kept].sum() / labels.sum())
@@ -282,7 +282,7 @@ def test_documents_are_dropped_by_a_score_file(workdir, tmp_path):
 def test_a_cluster_run_keeps_what_one_machine_keeps(workdir, dirty, benchmark_file, cleaned, tmp_path, tokenizer):
     pytest.importorskip("datatrove")
     arguments = (f"--decontaminate={benchmark_file}", "--num_workers=2", "--tasks=3")
-    prepare(workdir, dirty, tmp_path / "x", *arguments, script="prepare_cluster.py")
+    prepare(workdir, dirty, tmp_path / "x", *arguments, script="cleaning.cluster")
     assert texts(tmp_path / "x", tokenizer) == texts(cleaned, tokenizer) and dropped(tmp_path / "x") == dropped(cleaned)
     for name in ("splits", "sources"):
         assert read_manifest(tmp_path / "x")[name] == read_manifest(cleaned)[name]
@@ -293,11 +293,11 @@ def test_a_cluster_run_goes_on_with_the_tasks_that_are_not_finished(workdir, dir
     pytest.importorskip("datatrove")
     (tmp_path / "x/chunks/000002.tokens.tmp").mkdir(parents=True)
     arguments = (f"--decontaminate={benchmark_file}", "--num_workers=1", "--tasks=3")
-    assert prepare(workdir, dirty, tmp_path / "x", *arguments, script="prepare_cluster.py", check=False).returncode
+    assert prepare(workdir, dirty, tmp_path / "x", *arguments, script="cleaning.cluster", check=False).returncode
     first = (tmp_path / "x/chunks/000000.tokens").stat().st_mtime_ns
     os.rmdir(tmp_path / "x/chunks/000002.tokens.tmp")
     os.link(tmp_path / "x/chunks/000000.tokens", tmp_path / "first")
-    prepare(workdir, dirty, tmp_path / "x", *arguments, script="prepare_cluster.py")
+    prepare(workdir, dirty, tmp_path / "x", *arguments, script="cleaning.cluster")
     assert (tmp_path / "first").stat().st_mtime_ns == first and texts(tmp_path / "x", tokenizer) == texts(
         cleaned, tokenizer
     )
@@ -305,10 +305,10 @@ def test_a_cluster_run_goes_on_with_the_tasks_that_are_not_finished(workdir, dir
 
 def test_without_datatrove_one_line_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "datatrove", None)
-    assert "pip install datatrove" in door_error(prepare_cluster)
-    assert "tasks" in door_error(prepare_cluster, "--tasks=0")
+    assert "pip install datatrove" in door_error(cluster)
+    assert "tasks" in door_error(cluster, "--tasks=0")
 
 
 def test_corpus_starts_without_torch():
-    code = "import sys, prepare_data, corpus.quality; sys.exit('torch' in sys.modules)"
+    code = "import sys, prepare_data, cleaning.classifier; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0 and prepare_data.Settings().clean

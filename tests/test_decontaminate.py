@@ -11,8 +11,8 @@ import pytest
 from conftest import DATA, program
 
 from configurator import UserError
-from corpus import decontaminate
-from corpus.view import CODE, PROSE, View
+from cleaning import decontaminate
+from cleaning.view import CODE, PROSE, View
 
 PROBLEMS = [
     {

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from conftest import program
 
-from corpus import dedup, grams
-from corpus.view import View
+from cleaning import dedup, hashing
+from cleaning.view import View
 
 BANDS, ROWS = dedup.banding(0.7)
 
@@ -197,6 +197,6 @@ def test_chains_are_followed_and_only_true_similarities_link():
 
 
 def test_hashes_are_the_same_on_every_machine():
-    assert grams.tokens(b"def main ( )")[0].tolist() == grams.tokens(b"DEF\nmain()")[0].tolist()
-    assert hex(int(grams.tokens(b"main")[0][0])) == "0x7815ca0821dcd0bb"
+    assert hashing.tokens(b"def main ( )")[0].tolist() == hashing.tokens(b"DEF\nmain()")[0].tolist()
+    assert hex(int(hashing.tokens(b"main")[0][0])) == "0x7815ca0821dcd0bb"
     assert dedup.signature(np.arange(10, dtype=np.uint32), 4).tolist() == [97749334, 44474543, 249651134, 1484686378]

@@ -14,15 +14,15 @@ import tokenize
 import pytest
 from conftest import DATA, stage
 
-from corpus.exercises import exercise, is_test
-from corpus.programs import FAMILIES
+from exercises.views import exercise, is_test
+from exercises.programs import FAMILIES
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("exercises")
     arguments = ("--documents=1200", "--chats=600", "--problems=120", "--num_workers=1")
-    stage("corpus/exercises.py", f"--out_dir={folder}", *arguments, cwd=folder)
+    stage("exercises", f"--out_dir={folder}", *arguments, cwd=folder)
     return folder
 
 
@@ -128,7 +128,7 @@ def test_there_are_thousands_of_compositions_in_six_families(made):
 def test_the_same_seed_gives_the_same_bytes_with_any_number_of_workers(made, tmp_path):
     for name, extra in (("again", ["--num_workers=2"]), ("other", ["--seed=7", "--num_workers=2"])):
         arguments = ["--documents=1200", "--chats=600", "--problems=120", *extra]
-        stage("corpus/exercises.py", f"--out_dir={tmp_path / name}", *arguments, cwd=tmp_path)
+        stage("exercises", f"--out_dir={tmp_path / name}", *arguments, cwd=tmp_path)
     for view in ("documents", "chats", "problems"):
         first = (made / f"{view}.jsonl").read_bytes()
         assert (tmp_path / "again" / f"{view}.jsonl").read_bytes() == first
@@ -171,7 +171,7 @@ def test_no_ten_tokens_of_what_is_trained_on_are_shared_with_the_benchmarks(tmp_
                 for text in [parts[0] + parts[1], *parts[2:]] if "prompt" in record else [*parts[:2], *parts[2]]:
                     benchmark |= grams(text)
     count = int(os.environ.get("EXERCISES", 3000))  # 50000 are the demo's: minutes
-    stage("corpus/exercises.py", f"--out_dir={tmp_path}", f"--documents={count}", f"--chats={count // 3}", cwd=tmp_path)
+    stage("exercises", f"--out_dir={tmp_path}", f"--documents={count}", f"--chats={count // 3}", cwd=tmp_path)
     texts = [d["text"] for d in records(tmp_path, "documents")]
     texts += [p[key] for p in records(tmp_path, "problems") for key in ("prompt", "canonical_solution")]
     texts += [m["content"] for c in records(tmp_path, "chats") for m in c["messages"]]

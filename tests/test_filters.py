@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from conftest import program
 
-from corpus import filters, pii, prose
-from corpus.filters import Thresholds, syntax_error, verdict
-from corpus.view import CHINESE, CODE, PROSE, PYTHON, View, kind_of
+from cleaning import pii, prose, rules
+from cleaning.rules import Thresholds, syntax_error, verdict
+from cleaning.view import CHINESE, CODE, PROSE, PYTHON, View, kind_of
 
 rng = random.Random(0)
 GOOD = Path(ast.__file__).read_text(encoding="utf-8")  # well-kept code
@@ -107,7 +107,7 @@ FIXTURES = {
     "boilerplate": (CHINESE, CHINESE_TEXT.replace("。\n", "版权所有\n"), CHINESE_TEXT + "\n点击下载"),
 }
 RULES = {
-    rule.__name__: rule for rules in (filters.PYTHON_RULES, prose.PROSE_RULES, prose.CHINESE_RULES) for rule in rules
+    rule.__name__: rule for rules in (rules.PYTHON_RULES, prose.PROSE_RULES, prose.CHINESE_RULES) for rule in rules
 }
 
 
@@ -127,7 +127,7 @@ def test_fertility_drops_what_the_tokenizer_shreds(tokenizer):
     for text, kept in ((GOOD, True), (BASE64, False)):
         view = View(text)
         view.n_tokens, view.token_bits = len(tokenizer.encode(text)), 11
-        assert (filters.fertility(view, Thresholds()) is None) == kept
+        assert (rules.fertility(view, Thresholds()) is None) == kept
 
 
 LOOSER = {"min": -1, "max": 1}  # the direction in which a threshold keeps more
@@ -139,8 +139,8 @@ def test_a_looser_threshold_keeps_a_superset(field):
     texts = [(kind, text) for kind, *pair in FIXTURES.values() for text in pair if len(text) < 8_000]
     texts += [(PYTHON, program(seed)) for seed in range(5)]
     rules = {
-        PYTHON: filters.PYTHON_RULES,
-        CODE: filters.CODE_RULES,
+        PYTHON: rules.PYTHON_RULES,
+        CODE: rules.CODE_RULES,
         PROSE: prose.PROSE_RULES,
         CHINESE: prose.CHINESE_RULES,
     }
@@ -173,10 +173,10 @@ def test_the_kind_of_a_document(text, meta, kind):
 
 
 def test_rules_for_prose_never_see_code():
-    from corpus.clean import RULES as BY_KIND
+    from cleaning.clean import RULES as BY_KIND
 
     for kind in (PYTHON, CODE):
-        assert not set(prose.PROSE_RULES + prose.CHINESE_RULES) - set(filters.ALL_RULES) & set(BY_KIND[kind])
+        assert not set(prose.PROSE_RULES + prose.CHINESE_RULES) - set(rules.ALL_RULES) & set(BY_KIND[kind])
     assert verdict(View(program(0), kind=PYTHON), prose.PROSE_RULES, Thresholds()), "and code would fail them"
 
 

@@ -66,7 +66,7 @@ def unbroken(workdir):
 def test_every_document_is_scored_by_its_bits_per_byte(workdir, unbroken, corpus):
     """Against the definition, one window at a time; and the score file is one that prepare_data.py filters by."""
     stage(
-        "score.py",
+        "evaluation.score",
         f"--checkpoint={unbroken[0]}",
         f"--sources={corpus}",
         "--out=scores.jsonl",
@@ -94,7 +94,7 @@ def test_every_document_is_scored_by_its_bits_per_byte(workdir, unbroken, corpus
     assert len(dropped) == sum(r["score"] > limit for r in records.values()) and {d["rule"] for d in dropped} == {
         "score"
     }
-    assert_one_line_error(stage("score.py", "--checkpoint=nowhere", cwd=workdir, check=False), "nowhere")
+    assert_one_line_error(stage("evaluation.score", "--checkpoint=nowhere", cwd=workdir, check=False), "nowhere")
 
 
 def test_each_stage_picks_up_where_the_one_before_left_off(tmp_path, corpus):
@@ -181,7 +181,7 @@ def test_two_processes_equal_one(workdir, unbroken):
 
 
 def test_compiled_equals_eager(workdir, unbroken):
-    from training.hardware import can_compile
+    from training.machine import can_compile
 
     if not can_compile(torch.device("cpu")):
         pytest.skip("no C++ compiler or Python headers here")
@@ -265,7 +265,7 @@ def test_no_space_left_during_a_checkpoint(workdir, tmp_path):
 
 def test_plot_draws_the_runs(workdir, unbroken, tmp_path):
     pytest.importorskip("matplotlib")
-    stage("experiments/plot.py", "--runs=unbroken", f"--out={tmp_path / 'loss.png'}", cwd=workdir)
+    stage("experiments.plot", "--runs=unbroken", f"--out={tmp_path / 'loss.png'}", cwd=workdir)
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -12,7 +12,7 @@ import pytest
 from conftest import DATA, assert_one_line_error, door_error, stage
 
 import eval_humaneval
-from evaluation.pass_at_k import code_in, pass_at_k, read_problems, score
+from evaluation.problems import code_in, pass_at_k, read_problems, score
 from evaluation.sandbox import Limits, run, run_all
 
 FAST = Limits(timeout=1, memory_mb=512)

@@ -10,8 +10,8 @@ import torch
 
 from configurator import UserError
 from model import IGNORE, ModelConfig, Transformer
-from training import checkpoint, hardware
-from training.hardware import Machine
+from training import checkpoint, machine
+from training.machine import Machine
 from training.optim import make_optimizers
 from training.stage import evaluate
 from training.trainer import TrainSettings, batch_shape, train_step

@@ -12,7 +12,7 @@ import os
 import pickle
 import shutil
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -69,6 +69,7 @@ def write_tensors(path, value):
 
 
 def sync_folder(folder):
+    """Make the names in a folder survive a power cut."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -107,18 +108,29 @@ def checked_meta(folder):
 
 
 def load_tensors(path, device="cpu"):
+    """What torch.save wrote, tensors and plain containers alone: nothing in the file is executed."""
     return torch.load(path, map_location=device, weights_only=True)
 
 
-def load_model(path, device="cpu"):
-    """(model, tokenizer, meta) of the newest whole checkpoint at path."""
+def load_weights(model, folder, device):
+    """Give a model the weights in a checkpoint folder. Raises UserError where they are not those of its shape."""
+    try:
+        model.load_state_dict(load_tensors(folder / "model.pt", device))
+    except (RuntimeError, pickle.UnpicklingError) as error:
+        raise UserError(f"checkpoint {folder} does not hold this model: {error}") from None
+
+
+def load_model(path, machine):
+    """(model, tokenizer, meta) of the newest whole checkpoint at path, ready to be asked: on the machine's device, its
+    weights in the machine's format, in evaluation mode."""
     folder, meta = newest(path)
     try:
-        model = Transformer(ModelConfig(**meta["model"])).to(device)
-        model.load_state_dict(load_tensors(folder / "model.pt", device))
-    except (TypeError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
+        config = ModelConfig(**meta["model"])
+    except (TypeError, ValueError) as error:
         raise UserError(f"checkpoint {folder} does not hold this model: {error}") from None
-    return model, Tokenizer.load(folder / "tokenizer.json"), meta
+    model = Transformer(config).to(machine.device)
+    load_weights(model, folder, machine.device)
+    return model.to(machine.dtype).eval(), Tokenizer.load(folder / "tokenizer.json"), meta
 
 
 def load_optimizers(folder, optimizers, device):
@@ -126,11 +138,63 @@ def load_optimizers(folder, optimizers, device):
     states = load_tensors(folder / "optimizer.pt", device)
     try:
         for optimizer, state in zip(optimizers, states, strict=True):
-            groups = [
-                {**new, "params": old["params"]} for old, new in zip(state["param_groups"], optimizer.param_groups)
-            ]
+            groups = []
+            for new, old in zip(state["param_groups"], optimizer.param_groups):
+                groups.append({**new, "params": old["params"]})
             optimizer.load_state_dict({**state, "param_groups": groups})
     except (ValueError, KeyError):
         raise UserError(
             f"{folder} was trained with another optimizer: give the --optimizer it was trained with"
         ) from None
+
+
+def restore(settings, machine, model, optimizers, tokenizer):
+    """Load the newest whole checkpoint in settings.out_dir; its step. Raises UserError if it is of another run."""
+    folder, meta = newest(settings.out_dir)
+    check_tokenizer(folder, meta, tokenizer)
+    config = asdict(model.config)
+    if changed := [key for key in config if meta["model"].get(key) != config[key]]:
+        raise UserError(
+            f"{folder} has another shape: {', '.join(changed)} differ; give the settings it was trained with"
+        )
+    if meta["step"] >= settings.max_steps:
+        raise UserError(
+            f"{folder} has already reached step {meta['step']}: nothing to do up to max_steps={settings.max_steps}"
+        )
+    load_weights(model, folder, machine.device)
+    load_optimizers(folder, optimizers, machine.device)
+    if machine.is_main:
+        print(f"resuming from {folder}", flush=True)
+    return meta["step"]
+
+
+def check_tokenizer(folder, meta, tokenizer):
+    """Raises UserError where the model in a checkpoint folder was trained with another tokenizer."""
+    if meta["tokenizer"] != tokenizer.fingerprint:
+        raise UserError(
+            f"{folder} was trained with tokenizer {meta['tokenizer']}, "
+            f"the shards were made with {tokenizer.fingerprint}"
+        )
+
+
+def inherit(settings, meta):
+    """Fill in the settings of a later stage that are auto (None) from the checkpoint's run; the ModelConfig to go on
+    with, whose context may be longer."""
+    for key in ("batch_tokens", "optimizer", "weight_decay"):
+        if getattr(settings, key) is None:
+            setattr(settings, key, meta["settings"][key])
+    changes = {key: getattr(settings, key) for key in ("block_size", "rope_base") if getattr(settings, key) is not None}
+    try:
+        config = replace(ModelConfig(**meta["model"]), **changes)
+    except ValueError as error:
+        raise UserError(error) from None
+    settings.block_size, settings.rope_base = config.block_size, config.rope_base
+    return config
+
+
+def trained_model(config, folder, meta, tokenizer, machine):
+    """The Transformer that a later stage trains on: a checkpoint's weights in fp32 in a ModelConfig of inherit()."""
+    check_tokenizer(folder, meta, tokenizer)
+    model = Transformer(config).to(machine.device)
+    load_weights(model, folder, machine.device)
+    return model

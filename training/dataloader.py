@@ -3,26 +3,86 @@
 A mixture names shard folders with weights, "data/code:3,data/math:1". Every batch holds each source in its exact
 proportion; fractions of a row are carried to the next batch. A source is either cut into windows of block_size tokens
 (Windows), or its documents are packed whole into rows (Packed: short documents, and chats always). Each epoch reads
-every row once, in a new order and a new arrangement.
-Any number of processes thus sees the same global batches, and resuming needs nothing but the step.
+every row once, in a new order. Any number of processes thus sees the same global batches, and resuming needs nothing
+but the step.
 """
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+import torch
 
 from configurator import UserError
 from model import IGNORE
 from shards import Shards
 
 
+@dataclass
+class Batch:
+    """Rows of tokens: ids and targets, int64 tensors (rows, block_size). targets[i, t] is the token that follows
+    ids[i, t], or IGNORE where it does not count. doc_ids, of the same shape, number the documents in each row, or None.
+
+        ids      <eot>  a    b    c  <eot>  d    e       <eot> opens a document
+        targets    a    b    c  <eot>  d    e    f       the end of a document is predicted too
+        doc_ids    1    1    1    1    2    2    2       attention stays where the numbers are equal
+    """
+
+    ids: torch.Tensor
+    targets: torch.Tensor
+    doc_ids: torch.Tensor | None
+
+    @property
+    def count(self):
+        """How many targets count in the loss."""
+        return int((self.targets != IGNORE).sum())
+
+    def split(self, n_rows):
+        """This batch in parts of n_rows rows."""
+        for start in range(0, len(self.ids), n_rows):
+            rows = slice(start, start + n_rows)
+            yield Batch(self.ids[rows], self.targets[rows], None if self.doc_ids is None else self.doc_ids[rows])
+
+
+def make_batch(ids, targets, eot, doc_mask, device):
+    """A Batch on a device from int64 arrays (rows, block_size). doc_mask: whether to number the documents."""
+    ids, targets = (torch.from_numpy(np.ascontiguousarray(array)).to(device) for array in (ids, targets))
+    doc_ids = (ids == eot).cumsum(1) if doc_mask else None  # one more at every <|endoftext|>
+    return Batch(ids, targets, doc_ids)
+
+
+def batch_shape(settings, block_size, world_size):
+    """(rows per step over all processes, rows per forward pass of one): the batch is stated in tokens.
+
+    The micro-batch is the largest one up to settings.micro_batch that divides a process's share. Raises UserError where
+    the tokens make no whole rows, or the processes cannot share the rows evenly.
+    """
+    if settings.batch_tokens % block_size or settings.batch_tokens < block_size:
+        raise UserError(f"batch_tokens={settings.batch_tokens} is not a multiple of block_size={block_size}")
+    batch_size = settings.batch_tokens // block_size
+    if batch_size % world_size:
+        nearest = max(1, round(batch_size / world_size)) * world_size * block_size
+        raise UserError(
+            f"batch_tokens={settings.batch_tokens} is {batch_size} sequences of {block_size}, which {world_size} "
+            f"processes cannot share evenly: try --batch_tokens={nearest}"
+        )
+    if settings.micro_batch < 1:
+        raise UserError("micro_batch must be at least 1")
+    share = batch_size // world_size
+    micro_batch = min(share, settings.micro_batch)
+    while share % micro_batch:
+        micro_batch -= 1
+    return batch_size, micro_batch
+
+
 def parse_mixture(text):
     """[(folder, share)] with shares that sum to 1, from "folder[:weight],..."."""
     sources = []
-    for part in filter(None, text.split(",")):
+    for part in text.split(","):
         folder, colon, weight = part.rpartition(":")
         try:
-            sources.append((folder, float(weight)) if colon else (part, 1.0))
+            if part:
+                sources.append((folder, float(weight)) if colon else (part, 1.0))
         except ValueError:
             raise UserError(
                 f"the weight in {part!r} is not a number; a mixture is written folder:weight,folder:weight"
@@ -33,8 +93,19 @@ def parse_mixture(text):
     return [(folder, weight / total) for folder, weight in sources]
 
 
+def parse_folders(text, name):
+    """[(folder, equal share)] from "folder,folder". Raises UserError, naming the setting, where there is none."""
+    folders = [folder for folder in text.split(",") if folder]
+    if not folders:
+        raise UserError(f"{name} needs at least one shard folder: --{name}=folder,folder")
+    return [(folder, 1 / len(folders)) for folder in folders]
+
+
 class Quotas:
-    """How many rows of each source a batch gets: the largest remainder, carried from batch to batch."""
+    """How many rows of each source a batch gets: the largest remainder, carried from batch to batch.
+
+    With shares .6, .4 and batches of 4 rows:  owed 2.4 1.6 -> given 2 2;  then owed 2.8 1.2 -> given 3 1;  ...
+    """
 
     def __init__(self, shares, batch_size):
         self.shares, self.batch_size = np.array(shares), batch_size
@@ -55,26 +126,26 @@ class Quotas:
 
 
 class Windows:
-    """A split as a stream, cut into rows of block_size tokens wherever that falls."""
+    """A split as one stream of tokens, cut into rows of block_size wherever that falls."""
 
     n_left_out = 0
 
     def __init__(self, shards, block_size, seed):
         self.shards, self.block_size, self.seed = shards, block_size, seed
-        # a cut of up to one row at the start leaves this many whole rows (and a target for the last) for certain
+        # Every epoch begins up to one row later, so that the cuts fall elsewhere. One row less is there for certain.
         self.n_rows = (len(shards) - 1) // block_size - 1
         self.order = lru_cache(maxsize=2)(self._order)
 
     def _order(self, epoch):
-        """The cut (first token) and the order of the rows in an epoch."""
+        """The first token of an epoch's rows, and their order."""
         random = np.random.default_rng((*self.seed, epoch))
         return int(random.integers(self.block_size)), random.permutation(self.n_rows)
 
     def row(self, n):
         """ids and targets, int64 (block_size,), of the n-th row since the start of training."""
         epoch, place = divmod(n, self.n_rows)
-        cut, order = self.order(epoch)
-        tokens = self.shards.tokens(cut + int(order[place]) * self.block_size, self.block_size + 1)
+        first, order = self.order(epoch)
+        tokens = self.shards.tokens(first + int(order[place]) * self.block_size, self.block_size + 1)
         return tokens[:-1], tokens[1:]
 
 
@@ -89,21 +160,19 @@ class Packed:
     def __init__(self, shards, block_size, seed, eot):
         self.shards, self.block_size, self.seed, self.eot = shards, block_size, seed, eot
         starts, lengths = shards.documents(eot)
-        self.n_left_out = 0
         if shards.has_mask:
-            lengths = np.array([self.whole_turns(int(a), int(n)) for a, n in zip(starts, lengths)], dtype=np.int64)
-            self.n_left_out = int((lengths == 0).sum())
-            self.starts, self.lengths = starts[lengths > 0], lengths[lengths > 0]
-            self.openers = np.zeros(len(self.starts), dtype=bool)
+            fitting = np.array([self.whole_turns(int(a), int(n)) for a, n in zip(starts, lengths)], dtype=np.int64)
+            self.starts, self.lengths = starts[fitting > 0], fitting[fitting > 0]
+            self.opens_row = np.zeros(len(self.starts), dtype=bool)
+            self.n_left_out = int((fitting == 0).sum())
         else:
-            pieces = [(a, min(block_size, end - a), a > start) for start, end in zip(starts, starts + lengths)
-                      for a in range(start, end, block_size)]  # fmt: skip
-            self.starts, self.lengths, self.openers = (np.array(column) for column in zip(*pieces))
+            self.starts, self.lengths, self.opens_row = cut_into_pieces(starts, lengths, block_size)
+            self.n_left_out = 0
         self.arrange = lru_cache(maxsize=2)(self._arrange)
         self.n_rows = len(self.arrange(0)) if len(self.starts) else 0
 
     def whole_turns(self, start, length):
-        """How much of a chat fits into a row: all, or up to a target that counts and is the last of its turn, or 0."""
+        """How much of a chat fits into a row: all, or up to the last counted token of an answer, or 0."""
         if length <= self.block_size:
             return length
         counts = self.shards.mask(start, self.block_size + 1)
@@ -111,15 +180,15 @@ class Packed:
         return int(ends[-1]) + 1 if len(ends) else 0
 
     def _arrange(self, epoch):
-        """Rows of an epoch: lists of pieces. What continues a text begins a row, so that no other document precedes it
-        without an <|endoftext|> between."""
+        """The rows of an epoch as arrays of piece numbers: longest pieces first, equal ones in random order."""
         random = np.random.default_rng((*self.seed, epoch))
         shuffled = random.permutation(len(self.starts))
-        order = shuffled[np.lexsort((-self.lengths[shuffled], ~self.openers[shuffled]))]
-        rows = best_fit(self.lengths[order].tolist(), self.openers[order].tolist(), self.block_size)
+        order = shuffled[np.lexsort((-self.lengths[shuffled], ~self.opens_row[shuffled]))]
+        rows = best_fit(self.lengths[order].tolist(), self.opens_row[order].tolist(), self.block_size)
         return [order[rows[i]] for i in random.permutation(len(rows))]
 
     def row(self, n):
+        """ids and targets, int64 (block_size,), of the n-th row since the start of training."""
         epoch, place = divmod(n, self.n_rows)
         ids = np.full(self.block_size, self.eot, dtype=np.int64)
         targets = np.full(self.block_size, IGNORE, dtype=np.int64)
@@ -128,7 +197,8 @@ class Packed:
             start, length = int(self.starts[piece]), int(self.lengths[piece])
             tokens, counts = self.shards.tokens(start, length + 1), self.shards.mask(start, length + 1)
             ids[at : at + length] = tokens[:length]
-            # the target of a text's last token is the <|endoftext|> that opens the next one
+            # A document's last target is the <|endoftext|> that opens the next one, which is not there after the very
+            # last document. It counts in a text, so that the model learns to stop, and not in a chat.
             following = np.append(tokens[1:], self.eot)[:length]
             counted = np.append(counts[1:], 1 - self.shards.has_mask)[:length]
             targets[at : at + length] = np.where(counted == 1, following, IGNORE)
@@ -136,17 +206,33 @@ class Packed:
         return ids, targets
 
 
-def best_fit(lengths, openers, capacity):
-    """Pack items in their order: each into the row whose free space it fills best, or, where none has room or the item
-    is an opener, into a new row. Lists of item numbers. O(1) per item: rows are kept by free space, and an integer's
-    bits say which spaces occur."""
+def cut_into_pieces(starts, lengths, block_size):
+    """(starts, lengths, opens_row) of the pieces, at most block_size long, of all documents. A piece that continues a
+    document must open its row: behind another document no <|endoftext|> would tell the two apart."""
+    pieces = []
+    for start, length in zip(starts, lengths):
+        for at in range(start, start + length, block_size):
+            pieces.append((at, min(block_size, start + length - at), at > start))
+    starts, lengths, continues = np.array(pieces, dtype=np.int64).reshape(-1, 3).T
+    return starts, lengths, continues > 0
+
+
+def best_fit(lengths, opens_row, capacity):
+    """Pack items, in their order, into rows: each into the one whose free space it fills best, or, where none has room
+    or the item must open its row, into a new one. Returns lists of item numbers.
+
+    It takes constant time per item: rows are kept by their free space, and bit n of the integer `spaces` is set
+    where some row has n tokens free, so that the smallest sufficient space is the lowest bit from length on.
+    """
     rows, by_space, spaces = [], [[] for _ in range(capacity + 1)], 0
-    for item, (length, opener) in enumerate(zip(lengths, openers)):
-        fitting = 0 if opener else spaces >> length
+    for item, (length, opens) in enumerate(zip(lengths, opens_row)):
+        fitting = 0 if opens else spaces >> length
         if fitting:
-            space = length + (fitting & -fitting).bit_length() - 1
+            lowest_bit = (fitting & -fitting).bit_length() - 1
+            space = length + lowest_bit
             row = by_space[space].pop()
-            spaces ^= (not by_space[space]) << space
+            if not by_space[space]:
+                spaces ^= 1 << space
             rows[row].append(item)
         else:
             row, space = len(rows), capacity
@@ -157,64 +243,61 @@ def best_fit(lengths, openers, capacity):
 
 
 class Mixture:
-    """batch(step) over training shards. mixture: [(folder, share)]; a share of None is the folder's share of all rows.
-    batch_size is in rows, over all processes; best_fit packs texts too. read_before, from an earlier stage's rows_read:
-    where in each folder to go on."""
+    """The training data of a run. mixture: [(folder, share)], where a share of None is the folder's share of all rows;
+    batch_size: rows per batch over all processes; best_fit: pack texts too; read_before: where in each folder to go on,
+    as an earlier stage's rows_read() says."""
 
-    def __init__(self, mixture, block_size, batch_size, seed, eot, best_fit=False, read_before={}):
+    def __init__(self, mixture, block_size, batch_size, seed, eot, best_fit=False, read_before=None):
+        self.eot = eot
         self.shards = [Shards(folder, "train") for folder, _ in mixture]
-        self.first = np.array([read_before.get(shards.key, 0) for shards in self.shards], dtype=np.int64)
+        first = [(read_before or {}).get(shards.key, 0) for shards in self.shards]
+        self.first = np.array(first, dtype=np.int64)
         self.sources = []
         for shards in self.shards:
             own_seed = (seed, int(shards.key or "0", 16))  # the order of a folder does not depend on the others
-            packed = best_fit or shards.has_mask
-            source = Packed(shards, block_size, own_seed, eot) if packed else Windows(shards, block_size, own_seed)
+            if best_fit or shards.has_mask:
+                source = Packed(shards, block_size, own_seed, eot)
+            else:
+                source = Windows(shards, block_size, own_seed)
             if source.n_rows < 1:
                 raise UserError(f"{shards.folder} holds {len(shards):,} training tokens: too few for {block_size=}")
             self.sources.append(source)
         self.n_rows = np.array([source.n_rows for source in self.sources])
-        shares = [
-            self.n_rows[i] / self.n_rows.sum() if share is None else share for i, (_, share) in enumerate(mixture)
-        ]
+        by_rows = self.n_rows / self.n_rows.sum()
+        shares = [by_rows[i] if share is None else share for i, (_, share) in enumerate(mixture)]
         self.quotas = Quotas(shares, batch_size)
+
+    def verify(self):
+        """Compare every file with its sha256. Raises UserError naming the first that differs."""
+        for shards in self.shards:
+            shards.verify()
 
     def rows(self, step):
         """[(source, number of the row since the start of training)] in the global batch of a step."""
         before, counts = self.quotas(step)
-        return [
-            (source, int(n))
-            for source, (first, count) in enumerate(zip(before + self.first, counts))
-            for n in range(first, first + count)
-        ]
+        rows = []
+        for source, (first, count) in enumerate(zip(before + self.first, counts)):
+            rows += [(source, int(n)) for n in range(first, first + count)]
+        return rows
 
-    def batch(self, step, rank=0, world_size=1):
-        """This process's rows of the batch: ids and targets, int64 (batch_size / world_size, block_size)."""
+    def arrays(self, step, rank=0, world_size=1):
+        """This process's rows of a step: ids and targets, int64 (batch_size / world_size, block_size)."""
         rows = self.rows(step)
         share = len(rows) // world_size
         pairs = [self.sources[source].row(n) for source, n in rows[rank * share : (rank + 1) * share]]
-        return np.stack([ids for ids, _ in pairs]), np.stack([targets for _, targets in pairs])
+        ids, targets = zip(*pairs)
+        return np.stack(ids), np.stack(targets)
+
+    def batch(self, step, machine, doc_mask=True):
+        """The same as a Batch on this process's device."""
+        ids, targets = self.arrays(step, machine.rank, machine.world_size)
+        return make_batch(ids, targets, self.eot, doc_mask, machine.device)
 
     def rows_read(self, step):
         """{Shards.key: how many of its rows have been read before a step}, for a later stage to go on from."""
-        return {shards.key: int(n) for shards, n in zip(self.shards, self.quotas(step)[0] + self.first)}
+        read = self.quotas(step)[0] + self.first
+        return {shards.key: int(n) for shards, n in zip(self.shards, read)}
 
     def epochs(self, step):
         """How often each source has been read before a step, counted from this stage's start."""
         return self.quotas(step)[0] / self.n_rows
-
-
-def validation_rows(shards, block_size, max_tokens, eot):
-    """The val split as ids and targets (n, block_size): a text as consecutive windows, chats packed; what is left of
-    the last row is IGNORE. max_tokens > 0 keeps only about the first so many."""
-    if len(shards) < 2:
-        raise UserError(f"{shards.folder} holds no validation tokens: prepare it with a larger --val_fraction")
-    if shards.has_mask:
-        packed = Packed(shards, block_size, (0,), eot)
-        pairs = [packed.row(n) for n in range(min(packed.n_rows, -(-max_tokens // block_size) or packed.n_rows))]
-        return np.stack([ids for ids, _ in pairs]), np.stack([targets for _, targets in pairs])
-    tokens = shards.tokens(0, min(len(shards), max_tokens + 1) if max_tokens else len(shards))
-    n_rows = -(-(len(tokens) - 1) // block_size)
-    ids = np.zeros(n_rows * block_size, dtype=np.int64)
-    targets = np.full(n_rows * block_size, IGNORE, dtype=np.int64)
-    ids[: len(tokens) - 1], targets[: len(tokens) - 1] = tokens[:-1], tokens[1:]
-    return ids.reshape(n_rows, -1), targets.reshape(n_rows, -1)

@@ -1,12 +1,13 @@
-"""Learning-rate schedules as pure functions of the step, and the optimizers."""
+"""The learning rate of every step, and the optimizers."""
 
 import math
+from dataclasses import dataclass
 
 import torch
 
 from configurator import UserError
 
-# The way down, as shares of lr: f(t, floor) for t from 0 to 1 through the decay, from 1 to the floor.
+# The way down, as a share of lr: f(t, floor) runs from 1 at t = 0 to the floor at t = 1.
 DECAYS = {
     "linear": lambda t, floor: 1 - (1 - floor) * t,
     "cosine": lambda t, floor: floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * t)),  # arXiv:1608.03983
@@ -16,84 +17,129 @@ DECAYS = {
 }
 
 
-def lr_at(step, s):
-    """Learning rate of a step, in units of s.lr times what the schedule says.
+@dataclass
+class Schedule:
+    """Warmup, a constant learning rate, decay: the three parts of every run.
 
-    Warmup: (step + 1) / warmup_steps, so that step 0 already moves. Then either
-    wsd (MiniCPM, arXiv:2404.06395): constant, and over the last decay_steps down s.decay_shape; decay_steps=0 is
-        the trunk that anneal.py continues from;
-    cosine: half a cosine from the end of the warmup to max_steps.
-    Both end on the floor s.lr * s.min_lr_fraction, which step max_steps would have.
+        lr    _______________________            wsd: decay_steps is a part of the run, or 0 for a trunk
+             /                       \\           that anneal.py continues from (MiniCPM, arXiv:2404.06395)
+            /                          ` .
+        0  /                               `
+
+        lr    .                                  cosine: the decay begins where the warmup ends, so its
+             /  ` .                              length must be known before the run begins
+            /        ` .
+        0  /               ` .  .
+
+           |warmup|  constant | decay_steps |
+           step 0                           max_steps
     """
-    if step < s.warmup_steps:
-        return s.lr * (step + 1) / s.warmup_steps
-    start = s.warmup_steps if s.schedule == "cosine" else s.max_steps - s.decay_steps
-    t = min(1.0, (step - start) / max(1, s.max_steps - start))
-    shape = "cosine" if s.schedule == "cosine" else s.decay_shape
-    return s.lr * (1.0 if t <= 0 else DECAYS[shape](t, s.min_lr_fraction))
 
+    lr: float
+    max_steps: int
+    warmup_steps: int
+    decay_steps: int
+    decay_shape: str
+    min_lr_fraction: float  # the decay ends at this share of lr
 
-def check_schedule(s):
-    """Raises UserError for a schedule that lr_at cannot follow."""
-    if s.schedule not in ("wsd", "cosine"):
-        raise UserError(f"schedule must be wsd or cosine, not {s.schedule!r}")
-    if s.decay_shape not in DECAYS:
-        raise UserError(f"decay_shape must be one of {', '.join(DECAYS)}, not {s.decay_shape!r}")
-    if s.decay_shape in ("exponential", "inverse") and s.decay_steps and s.min_lr_fraction <= 0:
-        raise UserError(f"decay_shape={s.decay_shape} never reaches 0: give it a floor, --min_lr_fraction=0.1")
-    too_long = s.decay_steps and s.warmup_steps + s.decay_steps > s.max_steps  # a short trial may end in its warmup
-    if s.max_steps < 1 or min(s.warmup_steps, s.decay_steps) < 0 or too_long:
-        raise UserError(
-            f"warmup_steps={s.warmup_steps} and decay_steps={s.decay_steps} do not fit into max_steps={s.max_steps}"
-        )
-
-
-def make_optimizers(model, s, fast_bf16):
-    """A list of optimizers over model's parameters. Weight decay is on the hidden matrices only: not on embeddings,
-    head, norms or biases (OLMo 2, arXiv:2501.00656). With optimizer="muon" those matrices are Muon's."""
-    hidden = [p for name, p in model.named_parameters() if p.dim() == 2 and name.startswith("layers.")]
-    others = [p for name, p in model.named_parameters() if not (p.dim() == 2 and name.startswith("layers."))]
-    adamw = dict(lr=s.lr, betas=(s.beta1, s.beta2), eps=1e-8, fused=True)
-    if s.optimizer == "adamw":
-        return [
-            torch.optim.AdamW(
-                [{"params": hidden, "weight_decay": s.weight_decay}, {"params": others, "weight_decay": 0.0}], **adamw
+    def __post_init__(self):
+        if self.decay_shape not in DECAYS:
+            raise UserError(f"decay_shape must be one of {', '.join(DECAYS)}, not {self.decay_shape!r}")
+        if self.decay_shape in ("exponential", "inverse") and self.decay_steps and self.min_lr_fraction <= 0:
+            raise UserError(f"decay_shape={self.decay_shape} never reaches 0: give it a floor, --min_lr_fraction=0.1")
+        # A short trial without a decay may end in its warmup.
+        too_long = self.decay_steps and self.warmup_steps + self.decay_steps > self.max_steps
+        if self.max_steps < 1 or min(self.warmup_steps, self.decay_steps) < 0 or too_long:
+            raise UserError(
+                f"warmup_steps={self.warmup_steps} and decay_steps={self.decay_steps} "
+                f"do not fit into max_steps={self.max_steps}"
             )
+
+
+def warmup_then_decay(settings):
+    """The Schedule of a stage that is one decay behind a warmup, as annealing and tuning are."""
+    decay_steps = settings.max_steps - settings.warmup_steps
+    return Schedule(
+        settings.lr,
+        settings.max_steps,
+        settings.warmup_steps,
+        decay_steps,
+        settings.decay_shape,
+        settings.min_lr_fraction,
+    )
+
+
+def lr_at(step, schedule):
+    """The learning rate of a step: a function of the step alone, so that a resumed run needs no scheduler state."""
+    if step < schedule.warmup_steps:
+        return schedule.lr * (step + 1) / schedule.warmup_steps  # step 0 already moves
+    decay_start = schedule.max_steps - schedule.decay_steps
+    if step <= decay_start:
+        return schedule.lr
+    t = min(1.0, (step - decay_start) / schedule.decay_steps)  # 0 at the start of the decay, 1 at max_steps
+    return schedule.lr * DECAYS[schedule.decay_shape](t, schedule.min_lr_fraction)
+
+
+def make_optimizers(model, settings, fast_bf16):
+    """The optimizers over those parameters of a model that require gradients.
+
+    Hidden matrices get weight decay and, with optimizer="muon", Muon. Embeddings, head, norms and biases get AdamW
+    without weight decay (OLMo 2, arXiv:2501.00656). fast_bf16: whether the device has units for bf16.
+    """
+    hidden, others = [], []
+    for name, p in model.named_parameters():
+        if p.requires_grad:
+            is_hidden_matrix = p.dim() == 2 and name.startswith("layers.")
+            (hidden if is_hidden_matrix else others).append(p)
+    adamw = dict(lr=settings.lr, betas=(settings.beta1, settings.beta2), eps=1e-8, fused=True)
+    if settings.optimizer == "adamw":
+        groups = [
+            {"params": hidden, "weight_decay": settings.weight_decay},
+            {"params": others, "weight_decay": 0.0},
         ]
-    if s.optimizer != "muon":
-        raise UserError(f"optimizer must be muon or adamw, not {s.optimizer!r}")
-    # match_rms_adamw scales every update to AdamW's usual size, so that one lr serves both (arXiv:2502.16982)
-    muon = torch.optim.Muon if fast_bf16 else Float32Muon
-    return [
-        muon(hidden, lr=s.lr, weight_decay=s.weight_decay, momentum=s.momentum, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(others, weight_decay=0.0, **adamw),
-    ]
+        return [torch.optim.AdamW([group for group in groups if group["params"]], **adamw)]
+    if settings.optimizer != "muon":
+        raise UserError(f"optimizer must be muon or adamw, not {settings.optimizer!r}")
+    optimizers = []
+    if hidden:
+        muon = torch.optim.Muon if fast_bf16 else Float32Muon
+        # match_rms_adamw scales every update to AdamW's usual size, so that one lr serves both (arXiv:2502.16982)
+        how = dict(lr=settings.lr, weight_decay=settings.weight_decay, momentum=settings.momentum)
+        optimizers.append(muon(hidden, **how, adjust_lr_fn="match_rms_adamw"))
+    if others:
+        optimizers.append(torch.optim.AdamW(others, weight_decay=0.0, **adamw))
+    return optimizers
 
 
 class Float32Muon(torch.optim.Muon):
-    """PyTorch's Muon with its Newton-Schulz iteration in float32, for processors without bf16 units: there a bf16
-    matrix product takes over 100 times as long. Hyper-parameters and state are the parent's."""
+    """PyTorch's Muon with its Newton-Schulz iteration in float32, for processors without bf16 units.
+
+    There a bf16 matrix product takes over 100 times as long. Hyper-parameters and state are the parent's.
+    """
 
     @torch.no_grad()
     def step(self):
+        """One update of every parameter that has a gradient."""
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is None:
                     continue
                 momentum = self.state[p].setdefault("momentum_buffer", torch.zeros_like(p.grad))
                 momentum.lerp_(p.grad, 1 - group["momentum"])
-                update = orthogonalized(
-                    p.grad.lerp(momentum, group["momentum"]), group["ns_coefficients"], group["ns_steps"]
-                )
+                ahead = p.grad.lerp(momentum, group["momentum"])  # Nesterov's look ahead
+                update = orthogonalized(ahead, group["ns_coefficients"], group["ns_steps"])
                 p.mul_(1 - group["lr"] * group["weight_decay"])
                 p.add_(update, alpha=-group["lr"] * 0.2 * math.sqrt(max(p.shape)))
 
 
 def orthogonalized(matrix, coefficients, steps):
-    """The nearest matrix, roughly, whose singular values are all 1: each iteration maps every singular value s to
-    a s + b s^3 + c s^5 without computing any of them (Keller Jordan's Muon)."""
+    """Nearly the matrix U V^T of a matrix with singular value decomposition U S V^T: all singular values become 1.
+
+    Each iteration maps every singular value s to a s + b s^3 + c s^5 without computing any of them
+    (Keller Jordan, https://kellerjordan.github.io/posts/muon).
+    """
     a, b, c = coefficients
-    x = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
+    x = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix  # the smaller of X X^T and X^T X
     x = x / x.norm().clamp(min=1e-7)
     for _ in range(steps):
         gram = x @ x.T

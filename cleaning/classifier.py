@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import configurator
 from configurator import UserError
-from corpus import chats, grams
+from cleaning import hashing
+from corpus import chats
 from corpus.documents import Problem, read
-from corpus.view import View
+from cleaning.view import View
 
 BUCKETS_LOG2 = 20  # a million weights; a text of 1,000 words has some 3,000 n-grams
 
@@ -42,7 +42,7 @@ class Settings:
 def features(view):
     """(buckets, values) of a text's 1- to 3-grams; the values' squares sum to 1."""
     hashes = view.tokens[0]
-    found = np.concatenate([grams.ngrams(hashes, n) for n in (1, 2, 3)]) >> np.uint64(64 - BUCKETS_LOG2)
+    found = np.concatenate([hashing.ngrams(hashes, n) for n in (1, 2, 3)]) >> np.uint64(64 - BUCKETS_LOG2)
     buckets, counts = np.unique(found, return_counts=True)
     values = np.sqrt(counts)
     return buckets.astype(np.int64), values / max(1e-9, np.sqrt(np.sum(values**2)))
@@ -79,9 +79,9 @@ class Classifier:
                 weights[saved["used"]] = saved["weights"]
                 return cls(weights, float(saved["bias"]), float(saved["threshold"]))
         except FileNotFoundError:
-            raise UserError(f"no classifier {path}: python corpus/quality.py makes one") from None
+            raise UserError(f"no classifier {path}: python -m cleaning.classifier makes one") from None
         except (ValueError, KeyError, OSError, EOFError, IndexError) as error:
-            raise UserError(f"{path} is no classifier of corpus/quality.py: {error}") from None
+            raise UserError(f"{path} is no classifier of -m cleaning.classifier: {error}") from None
 
 
 def train(examples, labels, epochs, lr, seed):

@@ -14,15 +14,16 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from configurator import UserError
-from corpus import chats, decontaminate, dedup, filters, pii, prose, quality
-from corpus.chunks import DOCUMENT
+from cleaning import classifier, decontaminate, dedup, pii, prose, rules
+from corpus import chats
+from cleaning.chunks import DOCUMENT
 from corpus.documents import Problem
-from corpus.view import CHINESE, CODE, PROSE, PYTHON, View, kind_of
+from cleaning.view import CHINESE, CODE, PROSE, PYTHON, View, kind_of
 from tokenizer import Tokenizer
 
 RULES = {
-    PYTHON: filters.PYTHON_RULES,
-    CODE: filters.CODE_RULES,
+    PYTHON: rules.PYTHON_RULES,
+    CODE: rules.CODE_RULES,
     PROSE: prose.PROSE_RULES,
     CHINESE: prose.CHINESE_RULES,
 }
@@ -41,7 +42,7 @@ class CleanSettings:
     filters: bool = True  # drop documents that fall to a rule; the thresholds are below
     kind: str = ""  # records without path and language are: python, code, prose, chinese; empty = told by their look
     simplify: bool = False  # Chinese: traditional characters become simplified ones (needs opencc)
-    quality: str = ""  # drop what this classifier scores low (python corpus/quality.py makes one)
+    quality: str = ""  # drop what this classifier scores low (python -m cleaning.classifier makes one)
     min_quality: float | None = None  # its threshold; auto = the one that was chosen when it was trained
     scores: str = ""  # drop by the scores in this file, {"id", "score"} a line (python score.py makes one)
     min_score: float | None = None  # keep from this score on; auto = from any
@@ -78,8 +79,8 @@ class Cleaner:
         self.prompts = chats.Prompts(settings.prompts)
         on = settings.clean
         self.benchmarks = decontaminate.load(settings.decontaminate) if on and settings.decontaminate else None
-        self.classifier = quality.Classifier.load(settings.quality) if on and settings.quality else None
-        self.scores = quality.read_scores(settings.scores) if on and settings.scores else None
+        self.classifier = classifier.Classifier.load(settings.quality) if on and settings.quality else None
+        self.scores = classifier.read_scores(settings.scores) if on and settings.scores else None
         self.bands, self.rows = settings.banding()
         gc.freeze()  # what is loaded for good, the garbage collector need not look through again and again
 
@@ -91,7 +92,7 @@ class Cleaner:
                 message["content"] = self.replaced_text(message["content"], kind, counts)
             return json.dumps(chat, ensure_ascii=False)
         cleaned = self.replaced_text(text, kind, counts)
-        if cleaned != text and kind == PYTHON and filters.syntax_error(cleaned) and not filters.syntax_error(text):
+        if cleaned != text and kind == PYTHON and rules.syntax_error(cleaned) and not rules.syntax_error(text):
             return text  # a replacement must not break a program
         return cleaned
 
@@ -115,11 +116,11 @@ class Cleaner:
         s = self.s
         if not view.text.strip():
             return "filters", "empty", "nothing but a licence"
-        if s.filters and not s.chats and (found := filters.verdict(view, RULES[view.kind], s)):
+        if s.filters and not s.chats and (found := rules.verdict(view, RULES[view.kind], s)):
             return "filters", *found
         if self.classifier and (reason := self.classifier.objection(view, s.min_quality)):
             return "quality", "low_quality", reason
-        if self.scores is not None and (reason := quality.score_objection(self.scores, source, where, s)):
+        if self.scores is not None and (reason := classifier.score_objection(self.scores, source, where, s)):
             return "quality", "score", reason
         if self.benchmarks:
             return self.contamination(view, where, closest)

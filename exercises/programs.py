@@ -6,7 +6,7 @@ operations. A family is a function from a random generator to a Draft.
 
 from dataclasses import dataclass, field
 
-from corpus.operations import (
+from exercises.operations import (
     CHANGES,
     CONDITIONS,
     COPIES,

@@ -16,7 +16,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from corpus import grams
+from cleaning import hashing
 
 
 @dataclass
@@ -219,7 +219,7 @@ def top_ngrams(view, t):
         longest = sums[n:] - sums[:-n]
         if most is not None and most * int(longest.max()) <= bound * total:
             continue  # no n-gram is commoner than the commonest 2-gram
-        found = grams.ngrams(hashes, n)
+        found = hashing.ngrams(hashes, n)
         ordered = np.sort(found)
         edges = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
         counts = np.diff(edges, append=len(ordered))

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 import configurator
 from configurator import UserError
-from corpus import chunks, dedup, report
+from cleaning import chunks, dedup, report
 from corpus.parallel import mapped
 from shards import ShardWriter, files_of
 

@@ -3,7 +3,7 @@
 The same functions as to_shards.py's, cut into tasks: Read and Survey in as many tasks as you like (each reads every
 n-th file and writes one chunk), Decide in one, WriteShards in as many as there are chunks, Finish in one. Between them
 lie files in a folder that all machines see. What is kept is what one machine would keep, for no step depends on order.
-Any datatrove reader can stand in for Read, and its filters between Read and Survey. See prepare_cluster.py.
+Any datatrove reader can stand in for Read, and its filters between Read and Survey. See python -m cleaning.cluster.
 """
 
 import json
@@ -14,7 +14,8 @@ from datatrove.data import Document as TroveDocument
 from datatrove.pipeline.base import PipelineStep
 
 import configurator
-from corpus import chats, chunks, clean, report, to_shards
+from cleaning import chunks, clean, report, to_shards
+from corpus import chats
 from corpus.documents import Document, Problem, read
 from tokenizer import Tokenizer
 

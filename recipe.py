@@ -52,7 +52,7 @@ def main(s):
         last = read_lines(out / name / "metrics.jsonl")[-1]
         stages[name] |= {"tokens": last["tokens"], "val_bpb": last["sources"].get(str(code), {}).get("val_bpb")}
 
-    stage("exercises", "corpus/exercises.py", f"--out_dir={exercises}")
+    stage("exercises", "exercises", f"--out_dir={exercises}")
     documents = exercises / "documents.jsonl"
     stage("tokenizer_train", "tokenizer_train.py", f"--sources=stdlib,{documents}", f"--out={tokenizer}")
     made_up = ("--filters=false", "--near_dedup=false")  # exercises are short, and like each other by design
@@ -100,12 +100,12 @@ def main(s):
     }
     configurator.write_json(out / "summary.json", summary)
     run(
-        "experiments/plot.py",
+        "experiments.plot",
         f"--runs={','.join(str(out / name) for name in LADDER.values())}",
         "--follow",
         f"--out={out / 'loss.png'}",
     )
-    run("experiments/report.py", f"--demo={out}", f"--problems={exercises / 'problems.jsonl'}")
+    run("experiments.report", f"--demo={out}", f"--problems={exercises / 'problems.jsonl'}")
     print_summary(summary, out)
 
 

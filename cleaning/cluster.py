@@ -1,7 +1,7 @@
 """Stage 2 on many machines: prepare_data.py's work as datatrove tasks (pip install datatrove).
 
-python prepare_cluster.py --sources=code/ --out_dir=data/code --tasks=64                      on this machine
-python prepare_cluster.py --sources=code/ --out_dir=data/code --tasks=512 --executor=slurm --partition=cpu
+python python -m cleaning.cluster --sources=code/ --out_dir=data/code --tasks=64                      on this machine
+python python -m cleaning.cluster --sources=code/ --out_dir=data/code --tasks=512 --executor=slurm --partition=cpu
 
 All machines must see the sources and out_dir. A run that was interrupted goes on with the tasks that are not finished;
 what is kept equals what prepare_data.py keeps on one machine. A task reads every n-th file, so have more files than tasks.
@@ -17,7 +17,7 @@ from pathlib import Path
 import configurator
 import prepare_data
 from configurator import UserError
-from corpus import clean
+from cleaning import clean
 from corpus.documents import optional
 
 
@@ -46,7 +46,7 @@ def main(s):
     recipe, folder = prepare_data.recipe(s, tokenizer), Path(s.out_dir) / "chunks"
     if (Path(s.out_dir) / "manifest.json").exists():
         shutil.rmtree(folder, ignore_errors=True)  # datatrove's marks of a finished run
-    from corpus import datatrove_steps as steps
+    from cleaning import cluster_steps as steps
 
     plan = [
         ("survey", [steps.Read(s), steps.Survey(s)], s.tasks),

@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from functools import cache
 
-from corpus.filters import ALL_RULES, over, under
+from cleaning.rules import ALL_RULES, over, under
 
 STOP_WORDS = {"the", "be", "to", "of", "and", "that", "have", "with"}
 BULLETS = ("-", "*", "•", "‣", "◦", "·")

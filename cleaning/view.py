@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from corpus import grams
+from cleaning import hashing
 
 PYTHON, CODE, PROSE, CHINESE = "python", "code", "prose", "chinese"
 PYTHON_SUFFIXES = {".py", ".pyi"}
@@ -63,7 +63,7 @@ class View:
 
     @cached_property
     def tokens(self):
-        return grams.tokens(self.data)
+        return hashing.tokens(self.data)
 
     @cached_property
     def counts(self):
@@ -103,7 +103,7 @@ class View:
     def words(self):
         """(hashes, lengths in bytes) of the tokens that are words."""
         hashes, _, lengths, kinds = self.tokens
-        return hashes[kinds != grams.OTHER], lengths[kinds != grams.OTHER]
+        return hashes[kinds != hashing.OTHER], lengths[kinds != hashing.OTHER]
 
     @cached_property
     def literals(self):
@@ -140,7 +140,7 @@ class View:
         first, last, _ = self.literals
         hashes, starts, _, kinds = self.tokens
         if len(self.data) != len(self.text):  # characters -> bytes
-            of_char = np.flatnonzero(grams.KIND[np.frombuffer(self.data, np.uint8)] != grams.INSIDE)
+            of_char = np.flatnonzero(hashing.KIND[np.frombuffer(self.data, np.uint8)] != hashing.INSIDE)
             first, last = of_char[first], np.append(of_char, len(self.data))[last]
         before = np.searchsorted(first, starts, side="right") - 1  # the last literal that begins before a token
         code = (before < 0) | (starts >= np.append(last, 0)[before])
@@ -149,7 +149,7 @@ class View:
     @cached_property
     def fivegrams(self):
         """The 5-grams of the document's words, uint64, sorted."""
-        return np.sort(grams.ngrams(self.words[0], 5))
+        return np.sort(hashing.ngrams(self.words[0], 5))
 
     @cached_property
     def openings(self):

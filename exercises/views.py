@@ -23,11 +23,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import configurator
 from configurator import UserError
-from corpus.operations import VERBS
-from corpus.programs import FAMILIES, random_input
+from exercises.operations import VERBS
+from exercises.programs import FAMILIES, random_input
 from tokenizer import complete_request, fenced
 
 

@@ -24,9 +24,9 @@ from pathlib import Path
 import numpy as np
 
 from configurator import UserError
-from corpus import grams
+from cleaning import hashing
 from corpus.documents import Problem, read_json
-from corpus.view import LITERALS, QUOTES, View
+from cleaning.view import LITERALS, QUOTES, View
 
 N = 10  # tokens in a row
 MIN_NAMES = 3  # words, not numbers, in an n-gram that counts as evidence
@@ -45,11 +45,11 @@ NOT_TEXT = ("id", "task_id", "entry_point", "url", "source_file", "subject", "pa
 @dataclass
 class Benchmarks:
     names: list  # problem number -> file's stem and the problem's id
-    texts: grams.Index  # n-grams -> texts of problems
+    texts: hashing.Index  # n-grams -> texts of problems
     text_problems: np.ndarray  # text -> problem number
-    skeletons: grams.Index  # skeletons' n-grams -> functions of solutions
+    skeletons: hashing.Index  # skeletons' n-grams -> functions of solutions
     functions: list  # (problem number, tree as a sequence) of those in skeletons
-    names_of_functions: grams.Index  # "def name" -> functions
+    names_of_functions: hashing.Index  # "def name" -> functions
 
 
 def load(paths):
@@ -108,23 +108,23 @@ def index(names, texts, functions, owners):
     numbers = np.array([number for number, _ in texts], np.int64)
     return Benchmarks(
         names,
-        grams.Index(
+        hashing.Index(
             [informative(text.encode()) for _, text in texts],
             MAX_SHARED,
             np.unique(owners, return_inverse=True)[1][numbers],
         ),  # fmt: skip
         numbers,
-        grams.Index([skeleton_of(sequence, text) for _, sequence, text in functions], MAX_FUNCTIONS),
+        hashing.Index([skeleton_of(sequence, text) for _, sequence, text in functions], MAX_FUNCTIONS),
         [(number, sequence) for number, sequence, _ in functions],
-        grams.Index([grams.ngrams(grams.tokens(text.encode())[0], 2)[:1] for _, _, text in functions]),
+        hashing.Index([hashing.ngrams(hashing.tokens(text.encode())[0], 2)[:1] for _, _, text in functions]),
     )
 
 
 def informative(data):
     """The n-grams of a text with MIN_NAMES words and more. A number or a single letter is no word."""
-    hashes, starts, lengths, kinds = grams.tokens(data)
-    found = grams.ngrams(hashes, N)
-    is_name = np.cumsum(np.append(0, (kinds == grams.WORD) & (lengths > 1) & ~numbers(data, starts)))
+    hashes, starts, lengths, kinds = hashing.tokens(data)
+    found = hashing.ngrams(hashes, N)
+    is_name = np.cumsum(np.append(0, (kinds == hashing.WORD) & (lengths > 1) & ~numbers(data, starts)))
     return found[is_name[N:] - is_name[:-N] >= MIN_NAMES] if len(found) else found
 
 
@@ -138,7 +138,7 @@ def numbers(data, starts):
 
 def copied(view, benchmarks):
     """(problem number, the words) of the text with most evidence in a document, or None."""
-    found = grams.ngrams(view.tokens[0], N)
+    found = hashing.ngrams(view.tokens[0], N)
     texts, places = benchmarks.texts.find(found)
     if not len(texts):
         return None
@@ -158,22 +158,22 @@ def copied(view, benchmarks):
 
 
 def one_hash(word):
-    return grams.tokens(word.encode())[0]
+    return hashing.tokens(word.encode())[0]
 
 
 # Words that renaming leaves alone: keywords, built-in functions, methods of built-in types.
 METHODS = {name for kind in (str, list, dict, set, int, float) for name in dir(kind) if not name.startswith("_")}
 FIXED_NAMES = {*keyword.kwlist, *(name for name in dir(builtins) if not name.startswith("_")), *METHODS}
-FIXED = grams.Index([one_hash(word) for word in sorted(FIXED_NAMES) if len(one_hash(word)) == 1])
+FIXED = hashing.Index([one_hash(word) for word in sorted(FIXED_NAMES) if len(one_hash(word)) == 1])
 NAME = one_hash("V")[0]
 
 
 def skeleton(data, hashes, starts, kinds):
     """The n-grams of a program's tokens outside of comments and strings, with all names alike: what renaming and
     reformatting keep."""
-    renamed = (kinds == grams.WORD) & ~numbers(data, starts)
+    renamed = (kinds == hashing.WORD) & ~numbers(data, starts)
     renamed[FIXED.places(hashes)] = False
-    return grams.ngrams(np.where(renamed, NAME, hashes), SKELETON)
+    return hashing.ngrams(np.where(renamed, NAME, hashes), SKELETON)
 
 
 def solution_functions(fields):
@@ -192,7 +192,7 @@ def skeleton_of(sequence, text):
 def closest(view, benchmarks):
     """{problem number: similarity} of the problems whose solution a function of the document is like, from SIMILAR on."""
     hashes, starts, kinds = view.code_tokens
-    named, places = benchmarks.names_of_functions.find(grams.ngrams(hashes, 2))
+    named, places = benchmarks.names_of_functions.find(hashing.ngrams(hashes, 2))
     wanted = [
         (int(i), starts[k], starts[k]) for i, k in zip(named, places)
     ]  # (function, first and last byte where it may be)
@@ -243,7 +243,7 @@ def blocks_near(text, low, high):
 def in_skeleton(view, places):
     """Bytes of the text -> characters of view.skeleton."""
     array = np.frombuffer(view.data, np.uint8)
-    chars = np.cumsum(grams.KIND[array] != grams.INSIDE)[places] - 1
+    chars = np.cumsum(hashing.KIND[array] != hashing.INSIDE)[places] - 1
     first, last, is_string = view.literals
     gone = np.append(0, np.cumsum(last - first - 2 * is_string))
     return chars - gone[np.searchsorted(first, chars)]

@@ -10,7 +10,7 @@ import numpy as np
 
 import configurator
 import pages
-from corpus.clean import EXAMPLES, STEPS
+from cleaning.clean import EXAMPLES, STEPS
 
 SIZES = ("documents", "bytes", "tokens")
 

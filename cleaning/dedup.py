@@ -18,10 +18,10 @@ import math
 
 import numpy as np
 
-from corpus import grams
+from cleaning import hashing
 
 MIN_SHINGLES = 5  # a document with fewer says too little: it is compared exactly or not at all
-MAX_PERMUTATIONS, MAX_ROWS = 256, len(grams.ORDER)
+MAX_PERMUTATIONS, MAX_ROWS = 256, len(hashing.ORDER)
 MAX_NEIGHBOURS = (
     2000  # in a bucket of more documents each is compared with as many of its own size: boilerplate, not copies
 )
@@ -58,7 +58,7 @@ def signature(shingles, n):
 
 def band_keys(signature, bands, rows):
     """One 64-bit hash per band, uint64 (bands,)."""
-    return grams.mix(signature.reshape(bands, rows).astype(np.uint64) @ grams.ORDER[:rows])
+    return hashing.mix(signature.reshape(bands, rows).astype(np.uint64) @ hashing.ORDER[:rows])
 
 
 def banding(threshold, recall=0.999):
@@ -124,7 +124,7 @@ def near_clusters(band, n_bands, sizes, digests, verify, threshold, clusters):
                 break
             pairs = np.sort(np.stack([docs[here], docs[here + distance]], axis=1), axis=1)
             codes = (pairs[:, 0].astype(np.uint64) << np.uint64(32)) | pairs[:, 1].astype(np.uint64)
-            open_ = (clusters.roots(pairs[:, 0]) != clusters.roots(pairs[:, 1])) & ~grams.contains(rejected, codes)
+            open_ = (clusters.roots(pairs[:, 0]) != clusters.roots(pairs[:, 1])) & ~hashing.contains(rejected, codes)
             if open_.any():
                 linked = verify(pairs[open_])
                 clusters.union(pairs[open_][linked])

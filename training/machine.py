@@ -40,7 +40,7 @@ PEAK_FLOPS = {
 
 @dataclass
 class Machine:
-    """This process's place: its rank among world_size processes, and its device."""
+    """This process: its rank among world_size processes, its device, and the format of its matrix products."""
 
     rank: int
     world_size: int
@@ -49,16 +49,17 @@ class Machine:
 
     @property
     def is_main(self):
+        """Whether this is the process that prints and saves."""
         return self.rank == 0
 
     def autocast(self):
-        """Where matrices are multiplied in bf16; weights, sums and norms stay in fp32."""
+        """A context in which matrices are multiplied in self.dtype; weights, sums and norms stay in fp32."""
         if self.dtype == torch.float32:
             return nullcontext()
         return torch.autocast(self.device.type, self.dtype)
 
     def sum(self, *numbers):
-        """Sums over all processes, as floats."""
+        """The sum of each number over all processes, as floats."""
         if self.world_size == 1:
             return [float(n) for n in numbers]
         total = torch.tensor(numbers, dtype=torch.float64, device=self.device)
@@ -67,34 +68,55 @@ class Machine:
 
 
 def start(device=None, dtype=None):
-    """Join torchrun's processes if it started us, and pick device and number format. None means: choose."""
+    """The Machine that a stage runs on; under torchrun this process joins the others.
+
+    device: "cuda", "cuda:1", "mps", "cpu", or None for the first of these that is there. dtype: "bf16", "fp32", or None
+    for bf16 where the device has units for it. Raises UserError for a device or format that is not there.
+    """
     world_size, local_rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_RANK", 0))
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError("device=cuda, but this PyTorch sees no GPU")
-    if device == "cuda":
-        if local_rank >= torch.cuda.device_count():
-            raise UserError(f"process {local_rank} has no GPU of its own: this machine has {torch.cuda.device_count()}")
-        device = f"cuda:{local_rank}"
+    device = pick_device(device, local_rank)
+    if device.type == "cuda":
         torch.cuda.set_device(device)
         torch.set_float32_matmul_precision("high")  # TF32 for what stays in fp32
-    device = torch.device(device)
     if device.type == "cpu":  # compiled code else adds up the embedding's gradient in whatever order threads arrive
         torch.use_deterministic_algorithms(True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs time
-    if world_size > 1:
-        torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    names = {
+    formats = {
         None: torch.bfloat16 if fast_bf16(device) else torch.float32,
         "bf16": torch.bfloat16,
         "fp32": torch.float32,
     }
-    if dtype not in names:
+    if dtype not in formats:
         raise UserError(f"dtype must be bf16, fp32 or auto, not {dtype!r}")
-    return Machine(int(os.environ.get("RANK", 0)), world_size, device, names[dtype])
+    if world_size > 1:
+        torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return Machine(int(os.environ.get("RANK", 0)), world_size, device, formats[dtype])
+
+
+def pick_device(name, local_rank=0):
+    """The torch.device of a name, or of the fastest kind that is there. Each local process gets a GPU of its own."""
+    n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name is None:
+        name = "cuda" if n_gpus else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"device must be cuda, cuda:N, mps, cpu or auto, not {name!r}") from None
+    if device.type == "cuda":
+        if not n_gpus:
+            raise UserError(f"device={name}, but this PyTorch sees no GPU: --device=cpu runs without one")
+        device = torch.device("cuda", local_rank if device.index is None else device.index)
+        if device.index >= n_gpus:
+            raise UserError(f"process {local_rank} needs GPU {device.index}, but this machine has {n_gpus}")
+    elif device.type == "mps" and not torch.backends.mps.is_available():
+        raise UserError("device=mps, but this PyTorch sees no Apple GPU: --device=cpu runs without one")
+    elif device.type not in ("mps", "cpu"):
+        raise UserError(f"device must be cuda, cuda:N, mps, cpu or auto, not {name!r}")
+    return device
 
 
 def stop(machine):
+    """Leave torchrun's processes."""
     if machine.world_size > 1:
         torch.distributed.destroy_process_group()
 
@@ -103,25 +125,37 @@ def fast_bf16(device):
     """Whether the device has units for bf16. Without them it is emulated: 100 times slower than fp32 on an AVX2 CPU."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "mps":
+        return False  # not tried
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
-def can_compile(device):
-    """torch.compile writes C++ on a CPU and Triton on a GPU: a compiler must be there, with Python's headers."""
-    has_compiler = any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "clang++"))
-    has_headers = Path(sysconfig.get_paths()["include"], "Python.h").exists()
-    return (
-        sys.platform == "linux"
-        and has_compiler
-        and has_headers
-        and (device.type != "cuda" or torch.cuda.get_device_capability(device) >= (7, 0))
-    )
+def why_not_compile(device):
+    """Why torch.compile cannot work here, or "" where it can: it writes C++ for a CPU and Triton for a GPU, and both
+    need a compiler and Python's headers."""
+    if sys.platform != "linux" or device.type == "mps":
+        return "torch.compile is used on Linux alone, for CPU and CUDA"
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) < (7, 0):
+        return "this GPU is too old for Triton"
+    if not any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "clang++")):
+        return "there is no C++ compiler: apt install g++"
+    if not Path(sysconfig.get_paths()["include"], "Python.h").exists():
+        return "Python's headers are not there: apt install python3-dev"
+    return ""
 
 
 def device_name(device):
+    """The device in words."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
+    if device.type == "mps":
+        return "Apple GPU"
     return f"CPU, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def dtype_name(dtype):
+    """float32, bfloat16."""
+    return str(dtype).removeprefix("torch.")
 
 
 def matmul_flops(device, dtype, seconds=0.5):
@@ -132,25 +166,28 @@ def matmul_flops(device, dtype, seconds=0.5):
     while best == float("inf") or time.perf_counter() < end:
         start = time.perf_counter()
         a @ b
-        if device.type == "cuda":
-            torch.cuda.synchronize()
+        if device.type != "cpu":
+            getattr(torch, device.type).synchronize()  # the product runs on while Python goes on
         best = min(best, time.perf_counter() - start)
     return 2 * n**3 / best
 
 
 def peak_flops(device, dtype):
-    """(FLOP/s that MFU is measured against, where the figure is from)."""
+    """(FLOP/s of one device that MFU is measured against, where the figure is from)."""
     if device.type == "cuda" and dtype == torch.bfloat16:
         for name, flops in PEAK_FLOPS.items():
             if name in torch.cuda.get_device_name(device):
                 return flops, "maker's bf16 figure"
-    return matmul_flops(device, dtype), f"{str(dtype).removeprefix('torch.')} matrix product measured now"
+    return matmul_flops(device, dtype), f"{dtype_name(dtype)} matrix product measured now"
 
 
 def memory_estimate(config, n_params, micro_batch, optimizer, bytes_per_value):
-    """Bytes that training needs per device, by counting: weights, gradients and optimizer state in fp32, and what a
-    forward pass keeps for the backward pass of one micro-batch."""
-    state = n_params * 4 * (3 if optimizer == "muon" else 4)
+    """Bytes that training needs per device, by counting.
+
+    Weights, gradients and optimizer state in fp32, and what a forward pass over micro_batch rows keeps for the backward
+    pass. bytes_per_value: 2 for bf16, 4 for fp32.
+    """
+    state = n_params * 4 * (3 if optimizer == "muon" else 4)  # Muon keeps one running mean, AdamW two
     tokens = micro_batch * config.block_size
     kv = 2 * config.n_kv_head * config.head_dim
     per_layer = 6 * config.n_embd + 2 * kv + 4 * config.mlp_width  # norms' inputs and outputs, q, k, v, attention, MLP
