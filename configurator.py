@@ -302,7 +302,8 @@ def notes_of(settings_class):
             continue
         for name, note in notes_in(cls).items():
             if is_dataclass(cls.__annotations__[name]):
-                notes |= {key: Note(inner.text, note.text) for key, inner in notes_of(cls.__annotations__[name]).items()}
+                for key, inner in notes_of(cls.__annotations__[name]).items():
+                    notes[key] = Note(inner.text, note.text)
             elif name not in notes:
                 notes[name] = note
             elif note.heading:

@@ -2,9 +2,11 @@
 
     ids -> embedding -> n_layer x [ x + attention(norm(x)); x + mlp(norm(x)) ] -> norm -> logits
 
-RMSNorm (arXiv:1910.07467), rotary positions (2104.09864), grouped-query attention (2305.13245),
-SwiGLU (2002.05202), normalised queries and keys (2010.04245). The parameter names are those of Hugging Face's Llama, Qwen2 (qkv_bias) and
-Qwen3 (qk_norm), so that moving weights there and back is a renaming.
+RMSNorm (arXiv:1910.07467), rotary positions (arXiv:2104.09864), grouped-query attention (arXiv:2305.13245),
+SwiGLU (arXiv:2002.05202), normalised queries and keys (arXiv:2010.04245). The parameter names are those of Hugging
+Face's Llama, Qwen2 (qkv_bias) and Qwen3 (qk_norm), so that moving weights there and back is a renaming.
+
+Shapes in comments: B rows in the batch, T tokens in a row, head_dim = n_embd / n_head.
 """
 
 import math
@@ -19,6 +21,9 @@ IGNORE = -100  # a target with this value is not counted in the loss
 
 @dataclass
 class ModelConfig:
+    """The shape of a model. Raises ValueError where the numbers do not fit together."""
+
+    # -- model
     vocab_size: int = 0  # rows of the embedding; 0 = the tokenizer's size rounded up to a multiple of 64
     block_size: int = 256  # context length in tokens
     n_layer: int = 6  # blocks
@@ -26,7 +31,7 @@ class ModelConfig:
     n_kv_head: int = 2  # key and value heads; fewer than n_head shrinks the KV cache (GQA)
     n_embd: int = 128  # width of the residual stream
     mlp_dim: int = 0  # width inside the MLP; 0 = 8/3 n_embd rounded up to a multiple of 64
-    rope_base: float = 10000.0  # wavelengths of the rotary positions reach up to 2 pi rope_base tokens
+    rope_base: float = 10000.0  # the longest wavelength of the rotary positions is 2 pi rope_base tokens
     norm_eps: float = 1e-6  # keeps RMSNorm finite on a zero vector
     tie_embeddings: bool = True  # one matrix for input and output: saves much below 0.5 B parameters
     qkv_bias: bool = False  # bias on q, k and v, as in Qwen2
@@ -43,27 +48,49 @@ class ModelConfig:
 
     @property
     def head_dim(self):
+        """Size of one attention head."""
         return self.n_embd // self.n_head
 
     @property
     def mlp_width(self):
+        """Width inside the MLP. With three matrices, 8/3 n_embd costs what 4 n_embd costs with two."""
         return self.mlp_dim or math.ceil(8 * self.n_embd / 3 / 64) * 64
 
 
+class RMSNorm(nn.RMSNorm):
+    """x / sqrt(mean(x^2) + eps) * weight, over the last dimension.
+
+    Under autocast queries and keys come in bf16 while the weight is fp32. PyTorch's fused kernel wants one format, so
+    the weight, which is small, is cast; sums inside the kernel are fp32 all the same.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x of any shape (..., n) -> the same shape and format."""
+        return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
+
+
 def rope_tables(positions: Tensor, head_dim: int, base: float):
-    """cos and sin, each positions.shape + (head_dim / 2,): the angle of pair i at position p is p / base^(2i/head_dim)."""
+    """cos and sin, each positions.shape + (head_dim / 2,): the angle of pair i at position p is p / base^(2i/head_dim).
+
+    The first pairs turn fast and tell neighbours apart, the last ones turn slowly and tell far from near.
+    """
     frequencies = base ** (-torch.arange(0, head_dim, 2, device=positions.device).float() / head_dim)
     angles = positions.float()[..., None] * frequencies
     return angles.cos(), angles.sin()
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn pair (i, i + head_dim/2) of x (B, n_head, T, head_dim) by its angle: q.k then depends on distance alone."""
+    """Turn pair (i, i + head_dim/2) of x (B, n_head, T, head_dim) by its angle.
+
+    A query turned by angle p and a key turned by angle q have a product that depends on p - q alone: on the distance.
+    """
     a, b = x.chunk(2, dim=-1)
     return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).to(x.dtype)
 
 
 class Attention(nn.Module):
+    """Every token looks at those before it: a mean of their values v, weighted by softmax(q.k / sqrt(head_dim))."""
+
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.head_dim = config.head_dim
@@ -73,27 +100,30 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(width, kv_width, bias=bias)
         self.o_proj = nn.Linear(width, width, bias=False)
         if config.qk_norm:
-            self.q_norm = nn.RMSNorm(config.head_dim, config.norm_eps)
-            self.k_norm = nn.RMSNorm(config.head_dim, config.norm_eps)
+            self.q_norm = RMSNorm(config.head_dim, config.norm_eps)
+            self.k_norm = RMSNorm(config.head_dim, config.norm_eps)
         else:
             self.q_norm = self.k_norm = nn.Identity()
 
     def forward(self, x, rope, mask, cache=None):
+        """x (B, T, n_embd), rope (cos, sin), mask from document_mask() or None -> (B, T, n_embd)."""
         B, T, _ = x.shape
-        q, k, v = (
-            proj(x).view(B, T, -1, self.head_dim).transpose(1, 2)  # (B, heads, T, head_dim)
-            for proj in (self.q_proj, self.k_proj, self.v_proj)
-        )
+        q = self.q_proj(x).view(B, T, -1, self.head_dim).transpose(1, 2)  # (B, n_head, T, head_dim)
+        k = self.k_proj(x).view(B, T, -1, self.head_dim).transpose(1, 2)  # (B, n_kv_head, T, head_dim)
+        v = self.v_proj(x).view(B, T, -1, self.head_dim).transpose(1, 2)
         q, k = rotate(self.q_norm(q), *rope), rotate(self.k_norm(k), *rope)
         if cache is not None:
             k, v = cache.append(k, v)
-        if k.shape[1] < q.shape[1]:  # enable_gqa=True would shut out the GPU kernel that takes a mask
-            k, v = (t.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for t in (k, v))
+        n_groups = q.shape[1] // k.shape[1]  # query heads that share a key head
+        if n_groups > 1:  # enable_gqa=True would shut out the GPU kernel that takes a mask
+            k, v = k.repeat_interleave(n_groups, dim=1), v.repeat_interleave(n_groups, dim=1)
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
         return self.o_proj(y.transpose(1, 2).reshape(B, T, -1))
 
 
 class MLP(nn.Module):
+    """SwiGLU: a gate, made from the token itself, decides how much of each hidden unit passes."""
+
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.gate_proj = nn.Linear(config.n_embd, config.mlp_width, bias=False)
@@ -101,41 +131,47 @@ class MLP(nn.Module):
         self.down_proj = nn.Linear(config.mlp_width, config.n_embd, bias=False)
 
     def forward(self, x):
+        """x (B, T, n_embd) -> the same shape."""
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
 class Block(nn.Module):
+    """Attention, then MLP. Each reads a normalised copy of the residual stream x and adds its answer to x."""
+
     def __init__(self, config: ModelConfig):
         super().__init__()
-        self.input_layernorm = nn.RMSNorm(config.n_embd, config.norm_eps)
+        self.input_layernorm = RMSNorm(config.n_embd, config.norm_eps)
         self.self_attn = Attention(config)
-        self.post_attention_layernorm = nn.RMSNorm(config.n_embd, config.norm_eps)
+        self.post_attention_layernorm = RMSNorm(config.n_embd, config.norm_eps)
         self.mlp = MLP(config)
 
     def forward(self, x, rope, mask, cache=None):
+        """As in Attention."""
         x = x + self.self_attn(self.input_layernorm(x), rope, mask, cache)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
 class Transformer(nn.Module):
+    """The whole model: ids in, logits or a loss out."""
+
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.config = config
         self.embed_tokens = nn.Embedding(config.vocab_size, config.n_embd)
         self.layers = nn.ModuleList(Block(config) for _ in range(config.n_layer))
-        self.norm = nn.RMSNorm(config.n_embd, config.norm_eps)
+        self.norm = RMSNorm(config.n_embd, config.norm_eps)
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
         if config.tie_embeddings:
             self.lm_head.weight = self.embed_tokens.weight
         self.init_weights()
 
     def init_weights(self):
-        """Normal with deviation 0.02; the two matrices that write into the residual stream smaller by
-        sqrt(2 n_layer), so that its variance at the top does not grow with depth (GPT-2, section 2.3)."""
+        """Normal with standard deviation 0.02, and smaller by sqrt(2 n_layer) for the two matrices of each block that
+        write into the residual stream: its variance at the top then does not grow with depth (GPT-2, section 2.3)."""
         for name, p in self.named_parameters():
             if p.dim() == 2:
-                residual = name.endswith(("o_proj.weight", "down_proj.weight"))
-                nn.init.normal_(p, std=0.02 / math.sqrt(2 * self.config.n_layer) if residual else 0.02)
+                writes_to_stream = name.endswith(("o_proj.weight", "down_proj.weight"))
+                nn.init.normal_(p, std=0.02 / math.sqrt(2 * self.config.n_layer) if writes_to_stream else 0.02)
             elif name.endswith("bias"):
                 nn.init.zeros_(p)
 
@@ -147,10 +183,12 @@ class Transformer(nn.Module):
         reduction: str = "sum",
         cache: "KVCache | None" = None,
     ) -> Tensor:
-        """ids (B, T) -> logits (B, T, vocab_size); with targets (B, T), the cross-entropy in nats instead:
-        summed over the targets that are not IGNORE, or with reduction="none" one per token, (B * T,).
-        doc_ids (B, T) number the documents in a row: attention then stays inside each.
-        cache holds what came before ids."""
+        """ids (B, T) -> logits (B, T, vocab_size), or, with targets (B, T), the cross-entropy in nats.
+
+        reduction: "sum" over the targets that are not IGNORE, or "none" for one value per token, (B * T,), 0 at IGNORE.
+        doc_ids (B, T) number the documents in each row: attention then stays inside each. cache: the keys and values of
+        what came before ids.
+        """
         if cache is not None:
             positions, mask = cache.positions_and_mask(ids.shape[1])
         else:
@@ -165,24 +203,34 @@ class Transformer(nn.Module):
         logits = self.lm_head(self.norm(x))
         if targets is None:
             return logits
-        return F.cross_entropy(
-            logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORE, reduction=reduction
-        )
+        logits = logits.float().flatten(0, 1)  # a softmax over thousands of bf16 numbers would be rough
+        return F.cross_entropy(logits, targets.flatten(), ignore_index=IGNORE, reduction=reduction)
 
     def n_params(self) -> int:
         """Number of parameters, tied ones once."""
         return sum(p.numel() for p in self.parameters())
 
     def flops_per_token(self) -> int:
-        """Floating-point operations of forward and backward per token of a full context: 6 for every weight that is
-        multiplied with, 12 n_layer n_embd block_size for attention (PaLM, arXiv:2204.02311, appendix B)."""
+        """Floating-point operations of forward and backward pass per token of a full context.
+
+        6 for every weight that is multiplied with (2 forward, 4 backward), and 12 n_layer n_embd block_size for
+        attention (PaLM, arXiv:2204.02311, appendix B).
+        """
         c = self.config
         lookup_only = 0 if c.tie_embeddings else self.embed_tokens.weight.numel()
         return 6 * (self.n_params() - lookup_only) + 12 * c.n_layer * c.n_embd * c.block_size
 
 
 def document_mask(doc_ids: Tensor) -> Tensor:
-    """(B, T) document numbers -> (B, 1, T, T) bool, true where query i may look at key j: same document, j <= i."""
+    """(B, T) document numbers -> (B, 1, T, T) bool, true where query i may look at key j: same document, j <= i.
+
+        doc_ids 1 1 1 2 2       key    1 1 1 2 2
+                        query 1        x . . . .
+                              1        x x . . .
+                              1        x x x . .
+                              2        . . . x .      the second document does not see the first
+                              2        . . . x x
+    """
     T = doc_ids.shape[1]
     causal = torch.ones(T, T, dtype=torch.bool, device=doc_ids.device).tril()
     return ((doc_ids[:, :, None] == doc_ids[:, None, :]) & causal)[:, None]
@@ -191,8 +239,11 @@ def document_mask(doc_ids: Tensor) -> Tensor:
 class KVCache:
     """Keys and values of the tokens so far, so that a new token costs one position instead of all of them.
 
-    start (B,): where each row's text begins; positions before it are padding, so that prompts of different
-    length end at the same column.
+    start (B,): the column at which each row's text begins. Columns before it are padding, so that prompts of different
+    length end at the same column and the next token is column `length` for all of them:
+
+        row 0, start 0    def  f  (  x  )  :        positions 0 1 2 3 4 5
+        row 1, start 3     .   .  .  if x  :        positions 0 0 0 0 1 2
     """
 
     def __init__(self, config: ModelConfig, start: Tensor, max_length: int, dtype: torch.dtype):
@@ -210,6 +261,8 @@ class KVCache:
 
 
 class CacheLayer:
+    """One block's part of a KVCache: kv (2, B, n_kv_head, max_length, head_dim)."""
+
     def __init__(self, cache: KVCache, kv: Tensor):
         self.cache, self.kv = cache, kv
 

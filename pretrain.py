@@ -217,8 +217,8 @@ def train(settings, machine, model, tokenizer, data, schedule, val, init=None, n
 def train_step(settings, machine, model, optimizers, batch, micro_batch, loss_fn=next_token_loss):
     """One optimizer step on a Batch: (loss per counted target of the global batch, norm of its gradient).
 
-    The loss is a sum over targets divided by their number in the *global* batch. A mean of the micro-batches' means would
-    weigh a target more where few others are counted, and would change with micro_batch and the number of processes:
+    The loss is a sum over targets divided by their number in the *global* batch. A mean of the micro-batches' means
+    would weigh a target more where few others count, and would change with micro_batch and the number of processes:
 
         micro-batch 1: 1000 targets, sum 3000      mean of means (3 + 1) / 2   = 2
         micro-batch 2:   10 targets, sum   10      mean          3010 / 1010   = 2.98
@@ -227,12 +227,12 @@ def train_step(settings, machine, model, optimizers, batch, micro_batch, loss_fn
     total_loss, total_count = torch.zeros((), device=machine.device), 0
     parts = list(batch.split(micro_batch))
     for part in parts:
-        # DistributedDataParallel exchanges gradients in backward(). They add up in p.grad, so once is enough: with the last.
+        # Gradients add up in p.grad. DistributedDataParallel exchanges them in backward(): once is enough, in the last.
         is_last = part is parts[-1]
         with nullcontext() if is_last or machine.world_size == 1 else model.no_sync():
             with machine.autocast():
                 loss, count = loss_fn(model, part)
-            # It also averages over the processes; multiplying by their number makes that a sum.
+            # It averages over the processes; multiplying by their number makes that a sum.
             (loss * (machine.world_size / n_counted)).backward()
         total_loss += loss.detach()
         total_count += count
@@ -263,7 +263,7 @@ def is_due(step, every):
 
 
 class StopRequested:
-    """Set by SIGTERM or Ctrl-C; the loop then saves and ends after the current step. A second signal ends the process."""
+    """Set by SIGTERM or Ctrl-C: the loop then saves and ends after its current step. A second signal ends at once."""
 
     def __enter__(self):
         self.requested = False

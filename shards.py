@@ -24,14 +24,15 @@ MAGIC, VERSION, HEADER_BYTES = 20240520, 1, 1024
 
 
 def header(n_tokens):
+    """The 1,024 bytes that open a shard."""
     fields = np.zeros(HEADER_BYTES // 4, dtype="<i4")
     fields[:3] = MAGIC, VERSION, n_tokens
     return fields.tobytes()
 
 
 class ShardWriter:
-    """Writes one file, and its mask where there is one, beside the final names and renames them when they are whole,
-    so no half-written file is ever read."""
+    """Writes one shard, and the mask of a shard of chats, beside their final names and renames them when they are
+    whole, so that no half-written file is ever read. A full disk is an OSError; then call abort()."""
 
     def __init__(self, path, masked=False):
         self.path, self.beside = Path(path), Path(f"{path}.tmp")
@@ -42,6 +43,7 @@ class ShardWriter:
         self.mask = open(self.mask_beside, "wb") if masked else None
 
     def write(self, tokens: np.ndarray, mask: np.ndarray | None = None):
+        """Append tokens, and which of them count in the loss."""
         self.file.write(tokens.astype("<u2", copy=False).tobytes())
         self.n_tokens += len(tokens)
         if self.mask:
@@ -62,6 +64,7 @@ class ShardWriter:
         return entry
 
     def abort(self):
+        """Leave nothing behind."""
         for file, beside in ((self.file, self.beside), (self.mask, self.mask_beside)):
             if file:
                 file.close()
@@ -69,6 +72,7 @@ class ShardWriter:
 
 
 def mask_path(path):
+    """Where the loss mask of a shard lies."""
     return path.with_suffix(".mask.bin")
 
 
@@ -86,10 +90,12 @@ def finish(file, beside, path):
 
 
 def file_entry(path):
+    """What the manifest says of a file, so that damage is noticed."""
     return {"size": path.stat().st_size, "sha256": sha256_file(path)}
 
 
 def sha256_file(path):
+    """The sha256 of a file's content, in hexadecimal."""
     with open(path, "rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
@@ -136,12 +142,13 @@ class Shards:
         return self.span(self.parts, start, count)
 
     def mask(self, start, count) -> np.ndarray:
-        """1 for those of the same tokens that count in the loss, int64; all do where there are no chats."""
-        return (
-            self.span(self.masks, start, count) if self.has_mask else np.ones(min(count, len(self) - start), np.int64)
-        )
+        """For the same tokens 1 where they count in the loss, else 0, int64. In documents all of them count."""
+        if self.has_mask:
+            return self.span(self.masks, start, count)
+        return np.ones(min(count, len(self) - start), np.int64)
 
     def span(self, parts, start, count):
+        """Elements [start, start + count) of the long array that the parts are pieces of."""
         pieces = []
         first = int(np.searchsorted(self.starts, start, side="right")) - 1
         for part, part_start in zip(parts[first:], self.starts[first:]):
@@ -151,7 +158,7 @@ class Shards:
         return np.concatenate(pieces).astype(np.int64) if pieces else np.zeros(0, np.int64)
 
     def documents(self, eot):
-        """(start of each document, its length), int64: where <|endoftext|>, token eot, opens them. Reads every token."""
+        """(first token of each document, its length), two int64 arrays. Token eot opens them; every token is read."""
         found = [np.flatnonzero(part == eot) + start for part, start in zip(self.parts, self.starts)]
         starts = np.concatenate(found) if found else np.zeros(0, np.int64)
         return starts, np.diff(np.append(starts, len(self)))
@@ -168,6 +175,7 @@ class Shards:
 
 
 def read_manifest(folder):
+    """manifest.json of a shard folder. Raises UserError where there is none, or where it is damaged."""
     path = Path(folder) / "manifest.json"
     if not path.exists():
         raise UserError(f"no shards in {folder}: run prepare_data.py --out_dir={folder} first")
@@ -197,21 +205,20 @@ def load_tokenizer(folders):
 
 
 def describe_foreign(folder, tokenizer):
-    """(manifest entry, [documents, bytes, tokens, counted]) of shards written by llm.c or modded-nanogpt: *train*.bin, *val*.bin."""
+    """[(manifest entry, [documents, bytes, tokens, counted])] of the shards *train*.bin and *val*.bin in a folder that
+    llm.c or modded-nanogpt has written, made with a tokenizer whose ids are tokenizer's."""
     described = []
     paths = [path for path in sorted(Path(folder).glob("*.bin")) if not path.name.endswith(".mask.bin")]
     for path in tqdm(paths, desc="reading shards", unit="file"):
-        split = next((split for split in ("train", "val") if split in path.name), None)
-        if split is None:
+        if "train" not in path.name and "val" not in path.name:
             raise UserError(f"{path} is neither a train nor a val shard by its name")
+        split = "train" if "train" in path.name else "val"
         n_tokens = read_header(path)
-        counts = np.bincount(
-            np.memmap(path, dtype="<u2", mode="r", offset=HEADER_BYTES), minlength=tokenizer.vocab_size
-        )
+        tokens = np.memmap(path, dtype="<u2", mode="r", offset=HEADER_BYTES)
+        counts = np.bincount(tokens, minlength=tokenizer.vocab_size)
         if len(counts) > tokenizer.vocab_size:
             raise UserError(f"{path} holds token {len(counts) - 1}, outside the tokenizer's {tokenizer.vocab_size:,}")
         entry = {"split": split, "name": path.name, "tokens": n_tokens, **file_entry(path)}
-        described.append(
-            (entry, [int(counts[tokenizer.eot]), int(counts @ tokenizer.byte_lengths()), n_tokens, n_tokens])
-        )
+        n_documents, n_bytes = int(counts[tokenizer.eot]), int(counts @ tokenizer.byte_lengths())
+        described.append((entry, [n_documents, n_bytes, n_tokens, n_tokens]))
     return described

@@ -2,7 +2,13 @@
 
 A token is a string of bytes and its id is its rank: the lower, the earlier it was learnt. Text is cut into
 pre-tokens by PATTERN, and inside each one the neighbouring pair of lowest rank is merged until none is left
-(Sennrich et al., arXiv:1508.07909; on bytes as in GPT-2). tiktoken runs that; tokenizer_train.py learns it.
+(Sennrich et al., arXiv:1508.07909; on bytes as in GPT-2):
+
+    " total += 1"  ->  " total" | " +=" | " " | "1"        pre-tokens: no merge crosses a border
+    " total"       ->  " " "t" "o" "t" "a" "l"  ->  " t" "o" "t" "al"  ->  " to" "tal"  ->  " total"
+
+tiktoken runs that; tokenizer_train.py learns the ranks. Prompts must be cut between pre-tokens: "def f(x" is
+tokenized unlike the beginning of "def f(x):".
 """
 
 import base64
@@ -22,6 +28,7 @@ from configurator import UserError, write_json
 # after it is one pre-token of its own, so that a prompt cut before or after it is cut between tokens.
 PATTERN = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+"
 
+# Their ids follow the ranks, in this order. A tokenizer that was saved with other ones keeps those.
 SPECIAL_TOKENS = (
     "<|endoftext|>",
     "<|im_start|>",
@@ -31,7 +38,7 @@ SPECIAL_TOKENS = (
     "<|fim_suffix|>",
     "<|repo_name|>",
     "<|file_sep|>",
-)  # their ids follow the ranks, in this order
+)
 
 RAW_BYTES = re.compile("([\udc80-\udcff]+)")  # bytes that are not UTF-8, as Python's surrogateescape reads them
 MAX_VOCAB = 65_536  # a token is stored as a uint16
@@ -44,24 +51,37 @@ def complete_request(prompt):
 
 
 def fenced(code, language):
-    """Code as it stands in a chat."""
+    """Code as it stands in a chat, between ``` and ```."""
     return f"```{language}\n{code.rstrip()}\n```"
 
 
 class Tokenizer:
-    """encode, decode and render. Made by load(), from_bpe() or from_sentencepiece()."""
+    """encode, decode and render. Made by load(), from_bpe(), from_tiktoken() or from_sentencepiece().
 
-    def __init__(self, kind, content, text_to_ids, ids_to_bytes, token_bytes):
-        self.content = {"kind": kind, **content, "special_tokens": list(SPECIAL_TOKENS)}
+    text_to_ids: text without special tokens -> ids. ids_to_bytes: the way back. token_bytes: the bytes of each id.
+    """
+
+    def __init__(self, kind, content, text_to_ids, ids_to_bytes, token_bytes, special_tokens=SPECIAL_TOKENS):
+        self.content = {"kind": kind, **content, "special_tokens": list(special_tokens)}
         self.text_to_ids, self.ids_to_bytes = text_to_ids, ids_to_bytes
-        self.special = {name: len(token_bytes) + i for i, name in enumerate(SPECIAL_TOKENS)}
+        self.special = {name: len(token_bytes) + i for i, name in enumerate(special_tokens)}
         self.special_names = {i: name for name, i in self.special.items()}
-        self.token_bytes = token_bytes + [b""] * len(SPECIAL_TOKENS)
-        self.eot = self.special["<|endoftext|>"]
+        self.token_bytes = token_bytes + [b""] * len(special_tokens)
         self.vocab_size = len(self.token_bytes)
         self.fingerprint = hashlib.sha256(json.dumps(self.content, sort_keys=True).encode()).hexdigest()[:16]
         if self.vocab_size > MAX_VOCAB:
             raise UserError(f"a vocabulary of {self.vocab_size:,} tokens does not fit 16 bits (at most {MAX_VOCAB:,})")
+
+    def token_id(self, name):
+        """The id of a special token. Raises UserError where this tokenizer was made without it."""
+        if name not in self.special:
+            raise UserError(f"this tokenizer has no {name}: it was made with {', '.join(self.special)}")
+        return self.special[name]
+
+    @property
+    def eot(self):
+        """The id of <|endoftext|>, which opens every document."""
+        return self.token_id("<|endoftext|>")
 
     # -- where tokenizers come from
 
@@ -70,54 +90,57 @@ class Tokenizer:
         """source: a tokenizer.json written by save(), a SentencePiece .model, or the name of a tiktoken encoding."""
         path = Path(source)
         if path.suffix == ".model" and path.exists():
-            return cls.from_sentencepiece(path.read_bytes(), str(path))
+            return cls.from_sentencepiece(path.read_bytes(), where=str(path))
         if path.exists():
-            try:
-                content = json.loads(path.read_text(encoding="utf-8"))
-                if content["special_tokens"] != list(SPECIAL_TOKENS):
-                    raise ValueError("its special tokens are not this project's")
-                if content["kind"] == "bpe":
-                    tokenizer = cls.from_bpe(content["pattern"], [base64.b64decode(t) for t in content["ranks"]])
-                else:
-                    tokenizer = cls.from_sentencepiece(base64.b64decode(content["model"]), str(path))
-            except (ValueError, KeyError, TypeError) as error:
-                raise UserError(f"{path} is not a tokenizer of this project: {error}") from None
-            if content.get("fingerprint") != tokenizer.fingerprint:
-                raise UserError(f"{path} is damaged: its fingerprint is not that of its content")
-            return tokenizer
+            return cls.from_file(path)
         if str(source) in tiktoken.list_encoding_names():
             return cls.from_tiktoken(str(source))
+        names = ", ".join(tiktoken.list_encoding_names())
         raise UserError(
-            f"no tokenizer {source}: run tokenizer_train.py first, or name a .model file or one of "
-            + ", ".join(tiktoken.list_encoding_names())
+            f"no tokenizer {source}: run tokenizer_train.py first, or name a .model file or one of {names}"
         )
 
     @classmethod
-    def from_bpe(cls, pattern, ranks):
-        """ranks: the tokens (bytes) in rank order; a hole in the ranks is an empty string."""
+    def from_file(cls, path):
+        """The tokenizer that save() wrote, with the special tokens that it had then."""
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            special_tokens = [str(name) for name in content["special_tokens"]]
+            if content["kind"] == "bpe":
+                ranks = [base64.b64decode(token) for token in content["ranks"]]
+                tokenizer = cls.from_bpe(content["pattern"], ranks, special_tokens)
+            else:
+                tokenizer = cls.from_sentencepiece(base64.b64decode(content["model"]), special_tokens, str(path))
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path} is not a tokenizer of this project: {error}") from None
+        if content.get("fingerprint") != tokenizer.fingerprint:
+            raise UserError(f"{path} is damaged: its fingerprint is not that of its content")
+        return tokenizer
+
+    @classmethod
+    def from_bpe(cls, pattern, ranks, special_tokens=SPECIAL_TOKENS):
+        """pattern: what cuts text into pre-tokens. ranks: the tokens (bytes) in rank order; b"" is a hole."""
         encoding = tiktoken.Encoding(
             "bpe",
             pat_str=pattern,
             special_tokens={},
             mergeable_ranks={token: rank for rank, token in enumerate(ranks) if token},
         )
-        content = {"pattern": pattern, "ranks": [base64.b64encode(token).decode() for token in ranks]}
-        byte_id = [encoding.encode_single_token(bytes([b])) for b in range(256)]
+        byte_ids = [encoding.encode_single_token(bytes([b])) for b in range(256)]
 
         def text_to_ids(text):
             if text.isascii() or not RAW_BYTES.search(text):
                 return encoding.encode_ordinary(text)
-            return [
-                i
-                for n, part in enumerate(RAW_BYTES.split(text))
-                for i in (
-                    encoding.encode_ordinary(part)
-                    if n % 2 == 0
-                    else [byte_id[b] for b in part.encode("utf-8", "surrogateescape")]
-                )
-            ]
+            ids = []
+            for n, part in enumerate(RAW_BYTES.split(text)):  # text, raw bytes, text, raw bytes, ...
+                if n % 2 == 0:
+                    ids += encoding.encode_ordinary(part)
+                else:
+                    ids += [byte_ids[b] for b in part.encode("utf-8", "surrogateescape")]
+            return ids
 
-        return cls("bpe", content, text_to_ids, encoding.decode_bytes, list(ranks))
+        content = {"pattern": pattern, "ranks": [base64.b64encode(token).decode() for token in ranks]}
+        return cls("bpe", content, text_to_ids, encoding.decode_bytes, list(ranks), special_tokens)
 
     @classmethod
     def from_tiktoken(cls, name):
@@ -134,7 +157,7 @@ class Tokenizer:
         return cls.from_bpe(stock._pat_str, ranks)
 
     @classmethod
-    def from_sentencepiece(cls, model, where="model"):
+    def from_sentencepiece(cls, model, special_tokens=SPECIAL_TOKENS, where="model"):
         """model: the bytes of a SentencePiece .model file. Its own normalisation applies, so that only text that
         it leaves alone comes back exactly."""
         processor = sentencepiece.SentencePieceProcessor()
@@ -146,19 +169,19 @@ class Tokenizer:
         def piece_bytes(i):
             if processor.is_control(i) or processor.is_unknown(i):
                 return b""
-            if processor.is_byte(i):
+            if processor.is_byte(i):  # <0x0A>
                 return bytes([int(processor.id_to_piece(i)[3:5], 16)])
             return processor.id_to_piece(i).replace("\u2581", " ").encode()
 
-        return cls(
-            "sentencepiece",
-            {"model": base64.b64encode(model).decode()},
-            processor.encode,
-            lambda ids: processor.decode(ids).encode(),
-            [piece_bytes(i) for i in range(len(processor))],
-        )
+        def ids_to_bytes(ids):
+            return processor.decode(ids).encode()
+
+        content = {"model": base64.b64encode(model).decode()}
+        token_bytes = [piece_bytes(i) for i in range(len(processor))]
+        return cls("sentencepiece", content, processor.encode, ids_to_bytes, token_bytes, special_tokens)
 
     def save(self, path):
+        """Write tokenizer.json, from which load() makes the same tokenizer."""
         write_json(path, {**self.content, "fingerprint": self.fingerprint})
 
     # -- text <-> ids
@@ -179,6 +202,7 @@ class Tokenizer:
         return b"".join([*out, self.ids_to_bytes(run)])
 
     def decode(self, ids) -> str:
+        """The text that ids stand for; bytes that are not UTF-8 become U+FFFD."""
         return self.decode_bytes(ids).decode("utf-8", "replace")
 
     def byte_lengths(self) -> np.ndarray:
@@ -188,35 +212,39 @@ class Tokenizer:
     # -- the templates: the only place that knows how a chat or a gap is written down
 
     def render(self, messages, generation_prompt=False) -> tuple[list[int], list[int]]:
-        """ChatML ids and loss mask of a conversation [{"role": ..., "content": ...}, ...].
+        """(ids, loss mask) of a conversation [{"role": ..., "content": ...}, ...] in ChatML.
 
-            <|im_start|>role \\n content <|im_end|> \\n
+            <|im_start|>user\\nAdd 1 and 2.<|im_end|>\\n<|im_start|>assistant\\n3<|im_end|>\\n
+            0            0     0            0         0 0            0          1 1         0     mask
 
         The mask is 1 on what the assistant must learn to write: its content and the <|im_end|> after it.
         generation_prompt opens the assistant's next turn. Raises UserError on an unknown role.
         """
         ids, mask = [], []
-        start, end = self.special["<|im_start|>"], self.special["<|im_end|>"]
+        start, end = self.token_id("<|im_start|>"), self.token_id("<|im_end|>")
+        line_end = self.encode("\n")
         for message in messages:
-            if message["role"] not in ROLES:
-                raise UserError(f"unknown role {message['role']!r} in a chat: use one of {', '.join(ROLES)}")
-            header = [start, *self.encode(message["role"] + "\n")]
+            role = message["role"]
+            if role not in ROLES:
+                raise UserError(f"unknown role {role!r} in a chat: use one of {', '.join(ROLES)}")
+            header = [start, *self.encode(role + "\n")]
             content = [*self.encode(message["content"]), end]
-            line_end = self.encode("\n")
+            is_target = int(role == "assistant")
             ids += header + content + line_end
-            mask += [0] * len(header) + [int(message["role"] == "assistant")] * len(content) + [0] * len(line_end)
+            mask += [0] * len(header) + [is_target] * len(content) + [0] * len(line_end)
         if generation_prompt:
             header = [start, *self.encode("assistant\n")]
             ids, mask = ids + header, mask + [0] * len(header)
         return ids, mask
 
     def render_gap(self, prefix, suffix) -> list[int]:
-        """Fill-in-the-middle prompt, prefix-suffix-middle order (arXiv:2207.14255): the model writes the middle."""
-        s = self.special
-        return [
-            s["<|fim_prefix|>"],
-            *self.encode(prefix),
-            s["<|fim_suffix|>"],
-            *self.encode(suffix),
-            s["<|fim_middle|>"],
-        ]
+        """The prompt for filling in the middle, in prefix-suffix-middle order (arXiv:2207.14255).
+
+            def area(r):\\n    [      ]\\n    return result         a gap in a text becomes
+            <|fim_prefix|>def area(r):\\n    <|fim_suffix|>\\n    return result<|fim_middle|>
+
+        The model, which writes from left to right, goes on with the middle.
+        """
+        before, after = self.encode(prefix), self.encode(suffix)
+        marks = [self.token_id(f"<|fim_{part}|>") for part in ("prefix", "suffix", "middle")]
+        return [marks[0], *before, marks[1], *after, marks[2]]

@@ -58,6 +58,16 @@ def door_error(module, *arguments):
     return errors[0]
 
 
+def load_model(folder):
+    """(model, tokenizer, meta) of a checkpoint, in fp32 on the CPU."""
+    import torch
+
+    from training import checkpoint
+    from training.machine import Machine
+
+    return checkpoint.load_model(folder, Machine(0, 1, torch.device("cpu"), torch.float32))
+
+
 WORDS = [
     a + b
     for a in "get set read write open count sort split".split()

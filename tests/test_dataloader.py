@@ -9,7 +9,8 @@ from configurator import UserError
 from model import IGNORE
 from shards import Shards
 from tokenizer import SPECIAL_TOKENS
-from training.dataloader import Mixture, Quotas, best_fit, parse_mixture, validation_rows
+from training.dataloader import Mixture, Quotas, best_fit, parse_mixture
+from training.validation import validation_rows
 
 
 @pytest.mark.parametrize(
@@ -59,7 +60,7 @@ def test_each_window_is_read_once_per_epoch_and_epochs_differ(workdir):
     n = data.sources[0].n_rows
     epochs = []
     for epoch in range(3):
-        rows = [data.batch(step) for step in range(epoch * n, (epoch + 1) * n)]
+        rows = [data.arrays(step) for step in range(epoch * n, (epoch + 1) * n)]
         places = []
         for ids, targets in rows:
             assert np.array_equal(ids[0, 1:], targets[0, :-1]), "the target is the next token"
@@ -115,22 +116,22 @@ def test_a_later_stage_reads_on_where_the_one_before_stopped(workdir):
     first, whole = mixture(workdir), mixture(workdir)
     later = mixture(workdir, read_before=first.rows_read(5))
     for step in range(4):
-        assert np.array_equal(later.batch(step)[0], whole.batch(5 + step)[0])
+        assert np.array_equal(later.arrays(step)[0], whole.arrays(5 + step)[0])
 
 
 def test_processes_share_out_the_global_batch(workdir):
     data = mixture(workdir)
     for step in (0, 5):
-        whole = data.batch(step)[0]
+        whole = data.arrays(step)[0]
         for world_size in (2, 3, 6):
             assert np.array_equal(
-                whole, np.concatenate([mixture(workdir).batch(step, rank, world_size)[0] for rank in range(world_size)])
+                whole, np.concatenate([mixture(workdir).arrays(step, rank, world_size)[0] for rank in range(world_size)])
             )
 
 
 def test_batches_are_a_function_of_seed_and_step(workdir):
-    assert np.array_equal(mixture(workdir).batch(9)[0], mixture(workdir).batch(9)[0])
-    assert not np.array_equal(mixture(workdir).batch(9)[0], mixture(workdir, seed=4).batch(9)[0])
+    assert np.array_equal(mixture(workdir).arrays(9)[0], mixture(workdir).arrays(9)[0])
+    assert not np.array_equal(mixture(workdir).arrays(9)[0], mixture(workdir, seed=4).arrays(9)[0])
 
 
 def test_every_source_of_a_mixture_has_its_own_epochs(workdir):

@@ -7,10 +7,10 @@ import torch
 
 from configurator import UserError
 from model import ModelConfig, Transformer
-from training.optim import Float32Muon, check_schedule, lr_at, make_optimizers, orthogonalized
-from training.trainer import TrainSettings
+from pretrain import Settings, TrainSettings, new_schedule
+from training.optim import Float32Muon, lr_at, make_optimizers, orthogonalized
 
-WSD = TrainSettings(lr=1.0, max_steps=1000, warmup_steps=100, decay_steps=200, decay_shape="linear", schedule="wsd")
+WSD = Settings(lr=1.0, max_steps=1000, warmup_steps=100, decay_steps=200, decay_shape="linear", schedule="wsd")
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ WSD = TrainSettings(lr=1.0, max_steps=1000, warmup_steps=100, decay_steps=200, d
 )
 def test_golden_values(settings, golden):
     for step, value in golden.items():
-        assert lr_at(step, settings) == pytest.approx(value, abs=1e-12)
+        assert lr_at(step, new_schedule(settings)) == pytest.approx(value, abs=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -47,14 +47,15 @@ def test_golden_values(settings, golden):
     ],
 )
 def test_area_under_the_decay(shape, floor, area):
-    s = replace(WSD, decay_shape=shape, min_lr_fraction=floor)
-    assert sum(lr_at(step, s) for step in range(800, 1000)) / 200 == pytest.approx(area, abs=1 / 200)
+    schedule = new_schedule(replace(WSD, decay_shape=shape, min_lr_fraction=floor))
+    assert sum(lr_at(step, schedule) for step in range(800, 1000)) / 200 == pytest.approx(area, abs=1 / 200)
 
 
 @pytest.mark.parametrize(
     "changes",
     [
         {"schedule": "wds"},
+        {"schedule": "cosine"},  # with a decay_steps that it would not use
         {"decay_shape": "x"},
         {"warmup_steps": 900},
         {"decay_steps": -1},
@@ -65,11 +66,11 @@ def test_area_under_the_decay(shape, floor, area):
 )
 def test_bad_schedules_are_refused(changes):
     with pytest.raises(UserError):
-        check_schedule(replace(WSD, **changes))
+        new_schedule(replace(WSD, **changes))
 
 
 def test_a_trial_of_a_few_steps_needs_no_other_setting():
-    check_schedule(TrainSettings(max_steps=3))
+    new_schedule(Settings(max_steps=3))
 
 
 def test_orthogonalized_is_the_svds_polar_factor_roughly():

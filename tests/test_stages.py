@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, TINY_MODEL, assert_one_line_error, door_error, stage
+from conftest import ROOT, TINY_MODEL, assert_one_line_error, door_error, load_model, stage
 
 import anneal
 import sft
@@ -24,7 +24,7 @@ def lines(folder, key):
 
 
 def equal_weights(a, b):
-    a, b = (checkpoint.load_model(folder)[0].state_dict() for folder in (a, b))
+    a, b = (load_model(folder)[0].state_dict() for folder in (a, b))
     return all(torch.equal(a[name], b[name]) for name in a)
 
 
@@ -91,7 +91,7 @@ def test_annealing_mixes_documents_and_chats_and_resumes(workdir, trunk, chats):
 def test_the_context_can_be_lengthened_on_the_way(workdir, trunk):
     arguments = ["--init=trunk", "--data=data/shards", *QUIET, "--max_steps=2", "--out_dir=annealed-long"]
     stage("anneal.py", *arguments, "--block_size=64", "--rope_base=40000", cwd=workdir)
-    model, _, meta = checkpoint.load_model(workdir / "annealed-long")
+    model, _, meta = load_model(workdir / "annealed-long")
     assert (model.config.block_size, model.config.rope_base) == (64, 40000.0) and meta["settings"][
         "optimizer"
     ] == "muon"
@@ -103,7 +103,7 @@ def test_tuning_learns_the_answers_and_says_so(workdir, trunk, chats):
     stage("sft.py", *arguments, "--neftune=5", "--out_dir=tuned-noisy", cwd=workdir)
     losses, noisy = lines(workdir / "tuned", "loss"), lines(workdir / "tuned-noisy", "loss")
     assert losses[-1] < 0.3 * losses[0] and noisy != losses
-    model, tokenizer, meta = checkpoint.load_model(workdir / "tuned")
+    model, tokenizer, meta = load_model(workdir / "tuned")
     assert meta["chat"] is True
     evaluated = stage(
         "sample.py",
@@ -147,7 +147,7 @@ def test_two_processes_tune_like_one(workdir, trunk, chats):
 
 
 def test_packed_conversations_have_the_loss_that_each_has_alone(workdir, trunk, chats):
-    model, tokenizer, _ = checkpoint.load_model(trunk)
+    model, tokenizer, _ = load_model(trunk)
     model.eval()
     shards = Shards(chats, "train")
     packed = Packed(shards, 128, (1, 2), tokenizer.eot)
@@ -183,7 +183,7 @@ def test_a_conversation_too_long_for_a_row_keeps_its_whole_turns(workdir):
 
 
 def test_noise_is_for_training_alone_and_as_large_as_it_says(trunk):
-    model, tokenizer, _ = checkpoint.load_model(trunk)
+    model, tokenizer, _ = load_model(trunk)
     sft.add_noise(model, 5.0, tokenizer.eot)
     ids = torch.tensor([[tokenizer.eot] + [5] * 15 + [tokenizer.eot] + [5] * 3])
     clean = model.embed_tokens.weight[ids]
@@ -210,7 +210,13 @@ def test_shares_follow_the_rows_where_none_are_given(workdir, chats):
         (anneal, ["--init=nowhere"], "no checkpoint"),
         (anneal, ["--data=data/nothing"], "no shards"),
         (anneal, ["--decay_shape=exponential"], "min_lr_fraction"),
-        (anneal, ["--schedule=cosine"], "decay_shape"),
+        (anneal, ["--schedule=cosine"], "unknown setting 'schedule'"),
+        (anneal, ["--decay_steps=5"], "unknown setting 'decay_steps'"),
+        (anneal, ["--block_size=0"], "block_size must be at least 1"),
+        (sft, ["--decay_steps=5"], "unknown setting 'decay_steps'"),
+        (sft, ["--best_fit"], "unknown setting 'best_fit'"),
+        (sft, ["--data="], "needs at least one shard folder"),
+        (sft, ["--warmup_steps=5"], "do not fit into max_steps=1"),
         (anneal, ["--optimizer=adamw"], "another optimizer"),
         (anneal, ["--val=data/nothing"], "no shards"),
         (sft, ["--data=data/shards"], "not chats"),

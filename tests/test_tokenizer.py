@@ -72,7 +72,7 @@ def test_ranks_are_sentencepieces_segmentation(monkeypatch):
         models.append(options["model_writer"].getvalue())
 
     monkeypatch.setattr(sentencepiece.SentencePieceTrainer, "train", keep_model)
-    settings = tokenizer_train.Settings(sources=[str(ROOT / "corpus")], vocab_size=2000)
+    settings = tokenizer_train.Settings(sources=[str(ROOT / "cleaning"), str(ROOT / "corpus")], vocab_size=2000)
     counts, _ = tokenizer_train.count_pretokens(settings)
     tokenizer = Tokenizer.from_bpe(PATTERN, tokenizer_train.learn_ranks(counts, 2000))
     model, letters = sentencepiece.SentencePieceProcessor(model_proto=models[0]), tokenizer_train.printable_bytes()

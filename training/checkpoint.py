@@ -139,8 +139,8 @@ def load_optimizers(folder, optimizers, device):
     try:
         for optimizer, state in zip(optimizers, states, strict=True):
             groups = []
-            for new, old in zip(state["param_groups"], optimizer.param_groups):
-                groups.append({**new, "params": old["params"]})
+            for saved_group, group in zip(state["param_groups"], optimizer.param_groups):
+                groups.append({**group, "params": saved_group["params"]})
             optimizer.load_state_dict({**state, "param_groups": groups})
     except (ValueError, KeyError):
         raise UserError(

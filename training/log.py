@@ -132,7 +132,7 @@ speed        {peak / 1e12:.3g} TFLOP/s ({origin})
 format       {dtype_name(machine.dtype)}
 compiled     {compiled}
 parameters   {n_params:,}
-tokens       {tokens:,} = {settings.max_steps:,} steps x {settings.batch_tokens:,}, {tokens / n_params:.1f} per parameter
+tokens       {tokens:,} = {settings.max_steps:,} steps x {settings.batch_tokens:,}, {tokens / n_params:.1f} a parameter
 epochs       {epochs}
 planned      {flops:.3g} FLOPs
 memory       about {memory / 2**30:.2f} GiB per device at micro-batch {micro_batch}

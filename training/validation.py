@@ -50,7 +50,7 @@ def validation_rows(shards, block_size, max_tokens, eot):
 
 
 def validate(model, sets, settings, machine, tokenizer):
-    """{"val_loss", "val_bpb", "sources": {folder: the same}}: each set's, and their mean weighted by the sets' shares."""
+    """{"val_loss", "val_bpb", "sources": {folder: the same}}: of each set, and their means weighted by its share."""
     model.eval()
     sources = {part.folder: evaluate(model, part, settings, machine, tokenizer) for part in sets}
     model.train()

@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import warnings
 
 import numpy as np
 import pytest
@@ -10,11 +11,12 @@ import torch
 
 from configurator import UserError
 from model import IGNORE, ModelConfig, Transformer
+from pretrain import TrainSettings, next_token_loss, should_compile, train_step
 from training import checkpoint, machine
+from training.dataloader import batch_shape, make_batch
 from training.machine import Machine
 from training.optim import make_optimizers
-from training.stage import evaluate
-from training.trainer import TrainSettings, batch_shape, train_step
+from training.validation import ValidationSet, evaluate
 
 MACHINE = Machine(0, 1, torch.device("cpu"), torch.float32)
 CONFIG = dict(vocab_size=320, block_size=32, n_layer=2, n_head=2, n_kv_head=1, n_embd=32)
@@ -25,17 +27,25 @@ def new_model():
     return Transformer(ModelConfig(**CONFIG))
 
 
-def random_batch(rows=8):
+def random_rows(rows=8):
     tokens = np.random.default_rng(0).integers(0, 312, (rows, 33))
     targets = tokens[:, 1:].copy()
     targets[0, :20] = IGNORE  # rows that count differently: a mean of means would show
     return tokens[:, :-1], targets
 
 
+def random_batch(rows=8):
+    return make_batch(*random_rows(rows), 312, True, "cpu")
+
+
+def one_step(model, settings, optimizers, batch, micro_batch=8, **options):
+    return train_step(settings, MACHINE, model, optimizers, batch, micro_batch, **options)
+
+
 def test_one_batch_can_be_learnt_by_heart():
     model, s = new_model(), TrainSettings(lr=0.02, weight_decay=0.0)
     optimizers = make_optimizers(model, s, False)
-    losses = [train_step(s, MACHINE, model, optimizers, random_batch(4), 4, eot=312)[0] for _ in range(150)]
+    losses = [one_step(model, s, optimizers, random_batch(4), 4)[0] for _ in range(150)]
     assert abs(losses[0] / math.log(320) - 1) < 0.02 and losses[-1] < 0.05
 
 
@@ -44,10 +54,10 @@ def test_loss_and_gradient_do_not_depend_on_the_micro_batch(micro_batch):
     results = []
     for size in (8, micro_batch):
         model, s = new_model(), TrainSettings(optimizer="adamw", grad_clip=0.0)
-        loss, grad_norm = train_step(s, MACHINE, model, make_optimizers(model, s, False), random_batch(), size, eot=312)
+        loss, grad_norm = one_step(model, s, make_optimizers(model, s, False), random_batch(), size)
         results.append((loss, grad_norm))
     assert results[0] == pytest.approx(results[1], rel=1e-5)
-    ids, targets = map(torch.from_numpy, random_batch())
+    ids, targets = map(torch.from_numpy, random_rows())
     each = torch.nn.functional.cross_entropy(new_model()(ids).flatten(0, 1), targets.flatten(), ignore_index=IGNORE)
     assert results[0][0] == pytest.approx(each.item(), rel=1e-5), "the mean over all counted tokens"
 
@@ -56,7 +66,7 @@ def test_clipping_scales_the_gradient_down():
     """AdamW ignores a gradient's scale, so look at Muon's momentum: (1 - momentum) x the clipped gradient."""
     model, s = new_model(), TrainSettings(grad_clip=0.01, lr=0.0)
     muon, adamw = make_optimizers(model, s, False)
-    _, norm = train_step(s, MACHINE, model, [muon, adamw], random_batch(), 8, eot=312)
+    _, norm = one_step(model, s, [muon, adamw], random_batch(), 8)
     squares = sum((muon.state[p]["momentum_buffer"] / 0.05).square().sum() for p in muon.param_groups[0]["params"])
     squares += sum((adamw.state[p]["exp_avg"] / 0.1).square().sum() for p in adamw.param_groups[0]["params"])
     assert norm > 0.1 and math.sqrt(squares) == pytest.approx(0.01, rel=1e-3)
@@ -66,8 +76,17 @@ def test_a_loss_that_is_not_finite_changes_no_weight():
     model, s = new_model(), TrainSettings()
     model.norm.weight.data[0] = math.nan
     before = model.embed_tokens.weight.clone()
-    loss, _ = train_step(s, MACHINE, model, make_optimizers(model, s, False), random_batch(), 8, eot=312)
+    loss, _ = one_step(model, s, make_optimizers(model, s, False), random_batch(), 8)
     assert math.isnan(loss) and torch.equal(model.embed_tokens.weight, before)
+
+
+class ThreeBytes:
+    """A tokenizer whose every token is three bytes of text, apart from its special ones."""
+
+    eot = 312
+
+    def byte_lengths(self):
+        return np.array([3] * 312 + [0] * 8)
 
 
 def test_bits_per_byte():
@@ -75,16 +94,15 @@ def test_bits_per_byte():
     model = new_model()
     for p in model.parameters():
         p.data.zero_()
-    byte_lengths = np.array([3] * 312 + [0] * 8)
-    ids, targets = random_batch(5)
+    ids, targets = random_rows(5)
     targets[1, :5] = 312
-    got = evaluate(model, MACHINE, (ids, targets), byte_lengths, 2, 312, True)
+    got = evaluate(model, ValidationSet("", 1.0, ids, targets), TrainSettings(micro_batch=2), MACHINE, ThreeBytes())
     assert got["val_loss"] == pytest.approx(math.log(320)) and got["val_bpb"] == pytest.approx(math.log2(320) / 3)
 
 
 def test_evaluation_does_not_depend_on_its_batches():
-    model, rows, lengths = new_model(), random_batch(7), np.arange(320)
-    one, all_ = (evaluate(model, MACHINE, rows, lengths, size, 312, True) for size in (1, 7))
+    model, part = new_model(), ValidationSet("", 1.0, *random_rows(7))
+    one, all_ = (evaluate(model, part, TrainSettings(micro_batch=n), MACHINE, ThreeBytes()) for n in (1, 7))
     assert one == pytest.approx(all_)
 
 
@@ -124,7 +142,7 @@ def saved(tmp_path, tokenizer):
     model, s = new_model(), TrainSettings()
     optimizers = make_optimizers(model, s, False)
     for step in (1, 2, 3):
-        train_step(s, MACHINE, model, optimizers, random_batch(), 8, eot=312)
+        one_step(model, s, optimizers, random_batch(), 8)
         checkpoint.save(
             tmp_path / "run",
             step,
@@ -140,7 +158,7 @@ def saved(tmp_path, tokenizer):
 def test_a_checkpoint_gives_back_the_model_the_optimizer_and_the_tokenizer(saved, tokenizer):
     run, model, optimizers = saved
     assert sorted(f.name for f in run.iterdir()) == ["step_00000002", "step_00000003"]
-    again, its_tokenizer, meta = checkpoint.load_model(run)
+    again, its_tokenizer, meta = checkpoint.load_model(run, MACHINE)
     assert (
         meta["step"] == 3
         and meta["tokens"] == 3
@@ -196,17 +214,120 @@ def test_loading_runs_no_code(saved):
     meta["sha256"]["model.pt"] = checkpoint.sha256_file(folder / "model.pt")
     (folder / "meta.json").write_text(json.dumps(meta))
     with pytest.raises(UserError, match="does not hold this model"):
-        checkpoint.load_model(folder)
+        checkpoint.load_model(folder, MACHINE)
     assert not (folder / "was_run").exists()
 
 
-# -- hardware
+def test_a_later_stage_brings_its_own_loss():
+    """Twice the cross-entropy, counted per row instead of per token: loss and gradient follow."""
+
+    def doubled(model, batch):
+        loss, _ = next_token_loss(model, batch)
+        return 2 * loss, batch.count
+
+    results = []
+    for loss_fn in (next_token_loss, doubled):
+        model, s = new_model(), TrainSettings(optimizer="adamw", grad_clip=0.0)
+        results.append(one_step(model, s, make_optimizers(model, s, False), random_batch(), 4, loss_fn=loss_fn))
+    assert results[1] == pytest.approx((2 * results[0][0], 2 * results[0][1]), rel=1e-5)
 
 
-@pytest.mark.skipif(not hardware.can_compile(torch.device("cpu")), reason="no C++ compiler or Python headers here")
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+@pytest.mark.parametrize("trained", ["norm", "layers.0.mlp"])
+def test_only_parameters_that_require_gradients_are_optimized(optimizer, trained):
+    model, s = new_model(), TrainSettings(optimizer=optimizer, lr=0.1)
+    for name, p in model.named_parameters():
+        p.requires_grad_(name.startswith(trained))
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    optimizers = make_optimizers(model, s, False)
+    owned = [p for o in optimizers for group in o.param_groups for p in group["params"]]
+    assert {id(p) for p in owned} == {id(p) for p in model.parameters() if p.requires_grad}
+    one_step(model, s, optimizers, random_batch())
+    for name, p in model.named_parameters():
+        assert torch.equal(p, before[name]) == (not name.startswith(trained)), name
+
+
+def test_training_in_bf16_says_nothing():
+    """No warning of PyTorch's reaches the screen, and what is computed is near fp32's."""
+    losses = []
+    for dtype in (torch.float32, torch.bfloat16):
+        machine_of = Machine(0, 1, torch.device("cpu"), dtype)
+        model, s = new_model(), TrainSettings()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            torch.set_warn_always(True)
+            losses.append(train_step(s, machine_of, model, make_optimizers(model, s, False), random_batch(), 8)[0])
+            torch.set_warn_always(False)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-2)
+
+
+# -- the machine
+
+
+@pytest.mark.parametrize(
+    "there, name, expected",
+    [
+        ({"cuda": 2, "mps": False}, None, "cuda:1"),
+        ({"cuda": 2, "mps": False}, "cuda", "cuda:1"),
+        ({"cuda": 2, "mps": False}, "cuda:0", "cuda:0"),
+        ({"cuda": 0, "mps": True}, None, "mps"),
+        ({"cuda": 0, "mps": False}, None, "cpu"),
+        ({"cuda": 2, "mps": True}, "cpu", "cpu"),
+    ],
+)
+def test_cuda_comes_before_mps_and_mps_before_the_cpu(monkeypatch, there, name, expected):
+    """Process 1 of a machine takes its second GPU."""
+    pretend(monkeypatch, there)
+    assert str(machine.pick_device(name, local_rank=1)) == expected
+
+
+@pytest.mark.parametrize(
+    "there, name, words",
+    [
+        ({"cuda": 0, "mps": False}, "cuda", "no GPU"),
+        ({"cuda": 0, "mps": False}, "cuda:1", "no GPU"),
+        ({"cuda": 1, "mps": False}, "cuda", "process 1 needs GPU 1, but this machine has 1"),
+        ({"cuda": 0, "mps": False}, "mps", "no Apple GPU"),
+        ({"cuda": 0, "mps": False}, "gpu", "must be cuda"),
+        ({"cuda": 0, "mps": False}, "meta", "must be cuda"),
+    ],
+)
+def test_a_device_that_is_not_there_is_named(monkeypatch, there, name, words):
+    pretend(monkeypatch, there)
+    with pytest.raises(UserError, match=words):
+        machine.pick_device(name, local_rank=1)
+
+
+def pretend(monkeypatch, there):
+    """Make PyTorch see so many GPUs of NVIDIA's, and one of Apple's or none."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there["cuda"] > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: there["cuda"])
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: there["mps"])
+
+
+def test_a_numbered_gpu_is_prepared_as_any(monkeypatch):
+    """--device=cuda:1 once skipped both calls."""
+    pretend(monkeypatch, {"cuda": 2, "mps": False})
+    called = []
+    monkeypatch.setattr(torch.cuda, "set_device", called.append)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 0))
+    monkeypatch.setattr(torch, "set_float32_matmul_precision", called.append)
+    machine.start("cuda:1")
+    assert called == [torch.device("cuda:1"), "high"]
+
+
+def test_without_a_compiler_training_says_that_it_is_slower(monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    assert "no C++ compiler" in machine.why_not_compile(torch.device("cpu"))
+    with pytest.raises(UserError, match="compiler"):
+        should_compile(TrainSettings(compile=True), MACHINE)
+    assert should_compile(TrainSettings(), MACHINE) is False
+
+
+@pytest.mark.skipif(machine.why_not_compile(torch.device("cpu")) != "", reason="no C++ compiler or Python headers here")
 def test_compiled_gradients_on_two_threads_are_the_same_every_time():
     """Many equal ids: the rows of the embedding's gradient are sums that threads could add up in any order."""
-    hardware.start("cpu")
+    machine.start("cpu")
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     model = Transformer(ModelConfig(vocab_size=64, n_layer=1, n_embd=64, n_head=1, n_kv_head=1))
@@ -234,10 +355,10 @@ def test_memory_estimate_is_near_what_autograd_keeps():
     ids = torch.randint(0, 4096, (4, 256))
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
         model(ids, ids)
-    activations = hardware.memory_estimate(config, 0, 4, "muon", 4)
+    activations = machine.memory_estimate(config, 0, 4, "muon", 4)
     assert 0.5 < activations / sum(kept.values()) < 1.5
 
 
 def test_peak_flops_is_measured_where_the_table_has_nothing():
-    flops, origin = hardware.peak_flops(torch.device("cpu"), torch.float32)
+    flops, origin = machine.peak_flops(torch.device("cpu"), torch.float32)
     assert flops > 1e9 and "measured" in origin
