@@ -1,11 +1,18 @@
-"""What the exercises are made of: operations that each know how they are said and how they are written.
+"""What the exercises are made of: tables of operations that each know how they are said and how they are written.
 
-In the tables, {x} is one value, {v} the variable that holds what there is so far, {n} the variable that takes the
-result, {o} the thing in words. {k} is a constant, {m} a small divisor or factor, {c} and {d} are letters, {s} is a separator.
-corpus/programs.py draws operations from these tables and joins them.
+A row is (name, ways to say it, code). Words and code hold slots in braces, which programs.py fills:
+
+    {x} {vs} {o}     one value, "price", as a word and as a variable; several, "prices"; as an object, "each price"
+    {v} {n}          the variable that holds what there is so far; the variable that takes the result
+    {k}  {m}         a constant from 2 to 40; a small divisor, factor or length from 2 to 5
+    {c}  {d}         two different letters
+    {s} {separator}  a separator as a character, and in words
+    {state}          the number that a state machine carries along
 """
 
-# name, ways to say it, code
+# fmt: off
+# -- what a value is asked, and how it is changed
+
 CONDITIONS = [
     ("above", ("greater than {k}", "above {k}", "larger than {k}"), "{x} > {k}"),
     ("below", ("less than {k}", "below {k}", "smaller than {k}"), "{x} < {k}"),
@@ -31,9 +38,12 @@ CHANGES = [
     ("distance", ("take the distance of {o} from {k}", "measure how far {o} is from {k}"), "abs({x} - {k})"),
 ]
 
+# -- pipelines: steps lead from list to list, text to text, words to words, dict to dict; an end returns something
+
 LIST_STEPS = [
     ("ascending", ("sort the {vs}", "sort the {vs} from smallest to largest"), "sorted({v})"),
-    ("descending", ("sort the {vs} from largest to smallest", "sort the {vs} in descending order"), "sorted({v}, reverse=True)"),
+    ("descending", ("sort the {vs} from largest to smallest", "sort the {vs} in descending order"),
+     "sorted({v}, reverse=True)"),
     ("reverse", ("reverse the order", "turn the order around"), "{v}[::-1]"),
     ("distinct", ("drop repeated {vs}", "keep each {x} only once"), "list(dict.fromkeys({v}))"),
     ("first", ("keep the first {m} {vs}", "take only the first {m} {vs}"), "{v}[:{m}]"),
@@ -42,45 +52,56 @@ LIST_STEPS = [
     ("alternate", ("keep every second {x}", "take every other {x}"), "{v}[::2]"),
     ("append", ("append {k} at the end", "put {k} at the end"), "{v} + [{k}]"),
     ("prepend", ("put {k} in front", "insert {k} at the start"), "[{k}] + {v}"),
-    ("gaps", ("take the differences between neighbours", "replace the {vs} by the differences of neighbours"), "[after - before for before, after in zip({v}, {v}[1:])]"),
-]  # fmt: skip
+    ("gaps", ("take the differences between neighbours", "replace the {vs} by the differences of neighbours"),
+     "[after - before for before, after in zip({v}, {v}[1:])]"),
+]
 LIST_ENDS = [
     ("list", ("return the {vs}", "return what is left", "return the resulting list"), "{v}"),
     ("sum", ("return the sum", "return the total"), "sum({v})"),
     ("count", ("return how many {vs} are left", "return the number of {vs}"), "len({v})"),
-    ("largest", ("return the largest (0 if there is none)", "return the maximum, or 0 if nothing is left"), "max({v}, default=0)"),
-    ("smallest", ("return the smallest (0 if there is none)", "return the minimum, or 0 if nothing is left"), "min({v}, default=0)"),
+    ("largest", ("return the largest (0 if there is none)", "return the maximum, or 0 if nothing is left"),
+     "max({v}, default=0)"),
+    ("smallest", ("return the smallest (0 if there is none)", "return the minimum, or 0 if nothing is left"),
+     "min({v}, default=0)"),
     ("front", ("return the first {x}, or -1 if there is none",), "{v}[0] if {v} else -1"),
-    ("spread", ("return the difference between largest and smallest (0 if empty)",), "max({v}) - min({v}) if {v} else 0"),
-]  # fmt: skip
+    ("spread", ("return the difference between largest and smallest (0 if empty)",),
+     "max({v}) - min({v}) if {v} else 0"),
+]
 TEXT_STEPS = [
     ("upper", ("turn it into upper case", "make all letters upper case"), "{v}.upper()"),
     ("lower", ("turn it into lower case", "make all letters lower case"), "{v}.lower()"),
     ("backwards", ("reverse it", "turn it around"), "{v}[::-1]"),
-    ("letters", ("keep only its letters", "remove everything that is not a letter"), '"".join(char for char in {v} if char.isalpha())'),
+    ("letters", ("keep only its letters", "remove everything that is not a letter"),
+     '"".join(char for char in {v} if char.isalpha())'),
     ("no_digits", ("remove its digits", "drop all digits"), '"".join(char for char in {v} if not char.isdigit())'),
-    ("no_vowels", ("remove its vowels", "drop all vowels"), '"".join(char for char in {v} if char.lower() not in "aeiou")'),
+    ("no_vowels", ("remove its vowels", "drop all vowels"),
+     '"".join(char for char in {v} if char.lower() not in "aeiou")'),
     ("without", ('remove every "{c}"', 'delete each "{c}"'), '{v}.replace("{c}", "")'),
     ("replace", ('replace every "{c}" by "{d}"', 'change each "{c}" into "{d}"'), '{v}.replace("{c}", "{d}")'),
     ("head", ("keep the first {k} characters", "cut it after {k} characters"), "{v}[:{k}]"),
     ("tail", ("drop the first {m} characters", "skip {m} characters at the start"), "{v}[{m}:]"),
     ("alternate", ("keep every second character", "take every other character"), "{v}[::2]"),
     ("twice", ("double each character", "write each character twice"), '"".join(char * 2 for char in {v})'),
-]  # fmt: skip
+]
 WORD_STEPS = [
-    ("long", ("keep the words with more than {m} letters", "drop words of {m} letters or fewer"), "[word for word in {v} if len(word) > {m}]"),
-    ("short", ("keep the words with at most {k} letters", "drop words longer than {k} letters"), "[word for word in {v} if len(word) <= {k}]"),
-    ("with", ('keep the words that contain "{c}"', 'drop words without "{c}"'), '[word for word in {v} if "{c}" in word]'),
-    ("without", ('keep the words that do not contain "{c}"', 'drop words with "{c}"'), '[word for word in {v} if "{c}" not in word]'),
+    ("long", ("keep the words with more than {m} letters", "drop words of {m} letters or fewer"),
+     "[word for word in {v} if len(word) > {m}]"),
+    ("short", ("keep the words with at most {k} letters", "drop words longer than {k} letters"),
+     "[word for word in {v} if len(word) <= {k}]"),
+    ("with", ('keep the words that contain "{c}"', 'drop words without "{c}"'),
+     '[word for word in {v} if "{c}" in word]'),
+    ("without", ('keep the words that do not contain "{c}"', 'drop words with "{c}"'),
+     '[word for word in {v} if "{c}" not in word]'),
     ("capital", ("capitalize each word", "begin each word with a capital"), "[word.capitalize() for word in {v}]"),
     ("mirror", ("reverse each word", "spell each word backwards"), "[word[::-1] for word in {v}]"),
-    ("initials", ("take the first letter of each word", "replace each word by its first letter"), "[word[0] for word in {v}]"),
+    ("initials", ("take the first letter of each word", "replace each word by its first letter"),
+     "[word[0] for word in {v}]"),
     ("sorted", ("sort the words", "put the words into alphabetical order"), "sorted({v})"),
     ("by_length", ("sort the words by length", "order the words from shortest to longest"), "sorted({v}, key=len)"),
     ("reverse", ("reverse the order of the words", "turn the order of the words around"), "{v}[::-1]"),
     ("first", ("keep the first {m} words", "take only the first {m} words"), "{v}[:{m}]"),
     ("distinct", ("drop repeated words", "keep each word only once"), "list(dict.fromkeys({v}))"),
-]  # fmt: skip
+]
 TEXT_ENDS = [
     ("text", ("return the result", "return the text"), "{v}"),
     ("length", ("return its length", "return how many characters are left"), "len({v})"),
@@ -94,12 +115,13 @@ WORD_ENDS = [
     ("count", ("return how many words there are", "return the number of words"), "len({v})"),
     ("lengths", ("return their lengths", "return the length of each word"), "[len(word) for word in {v}]"),
     ("longest", ("return the longest word (empty if there is none)",), 'max({v}, key=len, default="")'),
-]  # fmt: skip
+]
 TABLE_STEPS = [
-    ("long_names", ("keep the names with more than {m} letters", "drop names of {m} letters or fewer"), "len(name) > {m}"),
+    ("long_names", ("keep the names with more than {m} letters", "drop names of {m} letters or fewer"),
+     "len(name) > {m}"),
     ("with_letter", ('keep the names that contain "{c}"', 'drop names without "{c}"'), '"{c}" in name'),
     ("without_letter", ('keep the names that do not contain "{c}"', 'drop names with "{c}"'), '"{c}" not in name'),
-]  # fmt: skip
+]
 TABLE_ENDS = [
     ("dict", ("return the resulting dict", "return what is left"), "{v}"),
     ("names", ("return the names in alphabetical order", "return the sorted names"), "sorted({v})"),
@@ -107,32 +129,42 @@ TABLE_ENDS = [
     ("total", ("return the sum of the {vs}", "return the total"), "sum({v}.values())"),
     ("entries", ("return how many entries are left", "return the number of entries"), "len({v})"),
     ("best", ("return the name with the largest {x} (empty if there is none)",), 'max({v}, key={v}.get, default="")'),
-    ("ranking", ("return the names ordered by {x}", "return the names from smallest to largest {x}"), "sorted({v}, key={v}.get)"),
-    ("swap", ("return a dict from {x} to name", "swap names and {vs} and return the dict"), "{{x}: name for name, {x} in {v}.items()}"),
-]  # fmt: skip
-DIGIT_STEPS = [
-    ("digit_sum", ("add up its digits", "replace it by the sum of its digits"), "sum(int(figure) for figure in str(abs({v})))"),
-    ("digit_reverse", ("reverse its digits", "read its digits backwards"), "int(str(abs({v}))[::-1])"),
-    ("digit_largest", ("take its largest digit", "replace it by its largest digit"), "max(int(figure) for figure in str(abs({v})))"),
-    ("digit_count", ("count its digits", "replace it by the number of its digits"), "len(str(abs({v})))"),
-]  # fmt: skip
-# combination: name, ways to say it, empty result, code of (here, rest)
-FOLDS = [
-    ("sum", ("their sum", "the sum of them"), "0", "{here} + rest"),
-    ("product", ("their product", "the product of them"), "1", "({here}) * rest"),
-    ("largest", ("the largest of them (at least 0)", "the maximum of 0 and all of them"), "0", "max({here}, rest)"),
-    ("collect", ("a list of them", "them as a list"), "[]", "[{here}] + rest"),
-    ("backwards", ("a list of them in reverse order", "them as a reversed list"), "[]", "rest + [{here}]"),
-    ("difference", ("the first minus the result for the rest", "each one minus what follows"), "0", "{here} - rest"),
+    ("ranking", ("return the names ordered by {x}", "return the names from smallest to largest {x}"),
+     "sorted({v}, key={v}.get)"),
+    ("swap", ("return a dict from {x} to name", "swap names and {vs} and return the dict"),
+     "{{x}: name for name, {x} in {v}.items()}"),
 ]
+DIGIT_STEPS = [
+    ("digit_sum", ("add up its digits", "replace it by the sum of its digits"),
+     "sum(int(figure) for figure in str(abs({v})))"),
+    ("digit_reverse", ("reverse its digits", "read its digits backwards"), "int(str(abs({v}))[::-1])"),
+    ("digit_largest", ("take its largest digit", "replace it by its largest digit"),
+     "max(int(figure) for figure in str(abs({v})))"),
+    ("digit_count", ("count its digits", "replace it by the number of its digits"), "len(str(abs({v})))"),
+]
+
+# -- recursion: how the value at hand, {here}, is joined with rest, the result for the others; what no value at all gives
+
+FOLDS = [
+    ("sum", ("their sum", "the sum of them"), "{here} + rest"),
+    ("product", ("their product", "the product of them"), "({here}) * rest"),
+    ("largest", ("the largest of them (at least 0)", "the maximum of 0 and all of them"), "max({here}, rest)"),
+    ("collect", ("a list of them", "them as a list"), "[{here}] + rest"),
+    ("backwards", ("a list of them in reverse order", "them as a reversed list"), "rest + [{here}]"),
+    ("difference", ("the first minus the result for the rest", "each one minus what follows"), "{here} - rest"),
+]
+EMPTY_FOLDS = {"sum": "0", "product": "1", "largest": "0", "collect": "[]", "backwards": "[]", "difference": "0"}
+
+# -- states: what a value does to a number; what becomes of a character, {n} being the text so far
+
 UPDATES = [
-    ("add_move", ("add it to the {s}", "increase the {s} by it"), "{s} += {x}"),
-    ("take_move", ("subtract it from the {s}", "decrease the {s} by it"), "{s} -= {x}"),
-    ("add", ("add {k} to the {s}", "increase the {s} by {k}"), "{s} += {k}"),
-    ("take", ("subtract {k} from the {s}", "decrease the {s} by {k}"), "{s} -= {k}"),
-    ("double", ("double the {s}", "multiply the {s} by two"), "{s} *= 2"),
-    ("set", ("set the {s} to {k}", "reset the {s} to {k}"), "{s} = {k}"),
-    ("set_move", ("set the {s} to it", "replace the {s} by it"), "{s} = {x}"),
+    ("add_move", ("add it to the {state}", "increase the {state} by it"), "{state} += {x}"),
+    ("take_move", ("subtract it from the {state}", "decrease the {state} by it"), "{state} -= {x}"),
+    ("add", ("add {k} to the {state}", "increase the {state} by {k}"), "{state} += {k}"),
+    ("take", ("subtract {k} from the {state}", "decrease the {state} by {k}"), "{state} -= {k}"),
+    ("double", ("double the {state}", "multiply the {state} by two"), "{state} *= 2"),
+    ("set", ("set the {state} to {k}", "reset the {state} to {k}"), "{state} = {k}"),
+    ("set_move", ("set the {state} to it", "replace the {state} by it"), "{state} = {x}"),
 ]
 COPIES = [
     ("copy", ("copy the character", "keep the character"), "{n} += char"),
@@ -142,13 +174,16 @@ COPIES = [
     ("star", ('write "{c}" instead', 'put a "{c}" in its place'), '{n} += "{c}"'),
 ]
 
+# -- words
+
 PLURALS = "prices scores sizes marks ages costs points levels weights speeds heights grades".split()
-# said in words: how punctuation is cut into tokens depends on what follows it, so that it cannot simply be copied
+# Said in words: how punctuation is cut into tokens depends on what follows it, so that it cannot simply be copied.
 SEPARATORS = [("-", "a dash"), ("_", "an underscore"), ("/", "a slash"), ("+", "a plus sign")]
 VERBS = "select compute make build find get process update check measure prepare collect adjust derive handle".split()
 TEXTS = "heading line title message label phrase".split()
 TABLES = "stock ledger budget roster basket register".split()
 NUMBERS = "number amount code width total count".split()
 STATES = "level balance energy fuel health stack".split()
-WORDS = "maple apple harbor tree Velvet river Stone tiger Comet seven Window Lantern Bridge ocean King snow route66 7b sun Gold".split()
+WORDS = ("maple apple harbor tree Velvet river Stone tiger Comet seven Window Lantern Bridge ocean King snow route66 7b "
+         "sun Gold").split()
 NAMES = "Ann Bob Cleo Dan Eva Finn Gina Hugo Ida Jonas Karla Leo Maria Nils Olga".split()

@@ -1,35 +1,28 @@
-"""Six families of programs, each a random chain or arrangement of the operations in corpus/operations.py.
+"""Six families of programs, each a random chain or arrangement of the operations in exercises/operations.py.
 
-Lists, strings, dicts and numbers are pipelines: steps and an end. Recursion and states are shapes with places for
-operations. A family is a function from a random generator to a Draft.
+A family is a function from a random generator to a Draft. Lists, strings, dicts and numbers are pipelines: steps and an
+end. Recursion and states are fixed shapes with places for operations.
+
+One draw from row to code, lists(random.Random(6994)). A value of this list is called size, several of them sizes:
+
+    row     ("above", ("greater than {k}", "above {k}", "larger than {k}"), "{x} > {k}")   of operations.CONDITIONS
+    Drawn   name "above", phrase "above 4", code "size > 4": {k} is 4 in both, {x} is size
+    Step    name "keep_above", phrase "keep the sizes that are above 4"; its code comes from KEEP:
+            "{n} = [size for size in {v} if size > 4]", where {v} holds what there is so far and {n} takes the result
+    row     ("sum", ("return the sum", "return the total"), "sum({v})")                    of operations.LIST_ENDS
+    Draft   operations ["keep_above", "sum"], summary "Keep the sizes that are above 4, and return the total.", and two
+            bodies that do the same, a plain one and one with loops and a new name for every result:
+
+                sizes = [size for size in sizes if size > 4]              found = []
+                return sum(sizes)                                         for size in sizes:
+                                                                              if size > 4:
+                                                                                  found.append(size)
+                                                                          return sum(found)
 """
 
 from dataclasses import dataclass, field
 
-from exercises.operations import (
-    CHANGES,
-    CONDITIONS,
-    COPIES,
-    DIGIT_STEPS,
-    FOLDS,
-    LIST_ENDS,
-    LIST_STEPS,
-    NAMES,
-    NUMBERS,
-    PLURALS,
-    SEPARATORS,
-    STATES,
-    TABLE_ENDS,
-    TABLE_STEPS,
-    TABLES,
-    TEXT_ENDS,
-    TEXT_STEPS,
-    TEXTS,
-    UPDATES,
-    WORD_ENDS,
-    WORD_STEPS,
-    WORDS,
-)  # fmt: skip
+from exercises import operations
 
 
 @dataclass
@@ -38,12 +31,56 @@ class Draft:
 
     operations: list[str]
     argument: str
-    kind: str  # of the argument, for random_input
-    summary: str
-    styles: list[str]  # bodies
+    kind: str  # of the argument, for views.random_input
+    summary: str  # what the function does, in words
+    bodies: list[str]  # of functions that do the same, the plainest first
     constants: list[int]
     stages: list[str] = field(default_factory=list)  # bodies that return what there is after each step
-    dropped: list[str] = field(default_factory=list)  # bodies without one of the steps
+    dropped: list[str] = field(default_factory=list)  # bodies that lack one of the steps
+
+
+@dataclass
+class Drawn:
+    """An operation whose slots are filled, all but {v} and {n}."""
+
+    name: str  # as it stands in the composition
+    phrase: str  # "above 7"
+    code: str  # "price > 7"
+    rows: set[str] = field(default_factory=set)  # names of the table's rows in it: two for a joint condition
+
+
+class Drawer:
+    """Draws operations, fills the same constants into their words and their code, and keeps a list of the constants."""
+
+    def __init__(self, rng):
+        self.rng, self.constants = rng, []
+
+    def draw(self, table, besides=(), **words):
+        """A random row of a table as a Drawn. besides: names of rows not to take; words: what else to fill in."""
+        name, phrases, code = self.rng.choice([row for row in table if row[0] not in besides])
+        k = self.rng.randint(2, 9) if self.rng.random() < 0.6 else self.rng.randint(10, 40)
+        c, d = self.rng.sample("aeorstlnid", 2)
+        s, separator = self.rng.choice(operations.SEPARATORS)
+        values = dict(k=k, m=self.rng.randint(2, 5), c=c, d=d, s=s, separator=separator) | words
+        phrase = self.rng.choice(phrases)
+        for slot in ("k", "m"):
+            if "{" + slot + "}" in phrase + code:
+                self.constants.append(values[slot])
+        return Drawn(name, fill(phrase, **values), fill(code, **values), {name})
+
+    def condition(self, x, besides=()):
+        """A row of CONDITIONS about x, or, in a quarter of the cases, two of them joined by "and" or "or"."""
+        first = self.draw(operations.CONDITIONS, besides, x=x)
+        if self.rng.random() < 0.75:
+            return first
+        second = self.draw(operations.CONDITIONS, [*besides, first.name], x=x)
+        joint = f" {self.rng.choice(('and', 'or'))} "
+        name, phrase = first.name + joint + second.name, first.phrase + joint + second.phrase
+        return Drawn(name, phrase, first.code + joint + second.code, first.rows | second.rows)
+
+    def change(self, x, said, besides=()):
+        """A row of CHANGES of x, the value that the phrase calls one of the words in said."""
+        return self.draw(operations.CHANGES, besides, x=x, o=self.rng.choice(said))
 
 
 def fill(template, **values):
@@ -53,104 +90,19 @@ def fill(template, **values):
     return template
 
 
-class Drawer:
-    """Draws operations and fills the same constants into their words and their code."""
-
-    def __init__(self, rng):
-        self.rng, self.constants = rng, []
-
-    def __call__(self, table, besides=(), **words):
-        """(name, phrase, code, ...) of a random row whose name is not in besides."""
-        name, phrases, *codes = self.rng.choice([row for row in table if row[0] not in besides])
-        k = self.rng.randint(2, 9) if self.rng.random() < 0.6 else self.rng.randint(10, 40)
-        c, d = self.rng.sample("aeorstlnid", 2)
-        s, separator = self.rng.choice(SEPARATORS)
-        values = dict(k=k, m=self.rng.randint(2, 5), c=c, d=d, s=s, separator=separator) | words
-        parts = [self.rng.choice(phrases), *codes]
-        self.constants += [values[key] for key in "km" if "{" + key + "}" in "".join(parts)]
-        return name, *(fill(part, **values) for part in parts)
-
-    def condition(self, x, besides=()):
-        """A row of CONDITIONS, or, in a quarter of the cases, two of them joined by and, or."""
-        first = self(CONDITIONS, besides, x=x)
-        if self.rng.random() < 0.75:
-            return first
-        second, joint = self(CONDITIONS, [*besides, first[0]], x=x), self.rng.choice(("and", "or"))
-        return tuple(f"{a} {joint} {b}" for a, b in zip(first, second))
-
-
-# -- pipelines: lists, strings, dicts and numbers are chains of steps and an end
-
-
-@dataclass
-class Step:
-    name: str
-    phrase: str
-    plain: str  # "{n} = ..." with {v}: one line
-    loop: str = ""  # the same, written as a loop
-
-
-def expression(row):
-    """The step of a table's row: its code is one expression."""
-    return Step(row[0], row[1], "{n} = " + row[2])
-
-
-# how a list or a dict is filtered and changed: in one line, and as a loop
-KEEP = (
-    "{n} = [{x} for {x} in {v} if {if}]",
-    "{n} = []\nfor {x} in {v}:\n    if {if}:\n        {n}.append({x})",
-)
-CHANGE = (
-    "{n} = [{to} for {x} in {v}]",
-    "{n} = []\nfor {x} in {v}:\n    {n}.append({to})",
-)
-KEEP_ENTRY = (
-    "{n} = {name: {x} for name, {x} in {v}.items() if {if}}",
-    "{n} = {}\nfor name, {x} in {v}.items():\n    if {if}:\n        {n}[name] = {x}",
-)
-CHANGE_ENTRY = (
-    "{n} = {name: {to} for name, {x} in {v}.items()}",
-    "{n} = {}\nfor name, {x} in {v}.items():\n    {n}[name] = {to}",
-)
-
-
-def shaped(shape, name, phrase, x, **code):
-    """The step of one of these shapes, for values called x."""
-    plain, loop = (fill(template, x=x, **code) for template in shape)
-    return Step(name, phrase, plain, loop)
-
-
-def pipeline(rng, draw, argument, kind, steps, end, opening=""):
-    """The Draft of a chain; end is (name, phrase, expression of {v}); opening is said before the first step."""
-
-    def body(style, steps=steps, end=end[2]):
-        v, lines, fresh = argument, [], iter(names)
-        for step in steps:
-            n = argument if style == 0 else next(fresh)
-            lines += fill(step.loop if style == 1 and step.loop else step.plain, v=v, n=n).split("\n")
-            v = n
-        return "".join(f"    {line}\n" for line in [*lines, "return " + fill(end, v=v)])
-
-    names = rng.sample(["kept", "chosen", "changed", "found", "output", "rows"], 6)
-    phrases = [step.phrase for step in steps] + [end[1]]
-    return Draft(
-        [step.name for step in steps] + [end[0]],
-        argument,
-        kind,
-        say(rng, phrases, opening),
-        [body(0), body(1)],
-        draw.constants,
-        [body(0, steps[:i], "{v}") for i in range(1, len(steps) + 1)] + [body(0)],
-        [body(0, steps[:i] + steps[i + 1 :]) for i in range(len(steps))],
-    )
+def indented(lines):
+    """The text of a function's body."""
+    return "".join(f"    {line}\n" for line in lines)
 
 
 def capital(text):
+    """text with its first letter in upper case, the others as they are."""
     return text[:1].upper() + text[1:]
 
 
 def say(rng, phrases, opening=""):
-    """One text of all phrases, in one of several manners."""
+    """One text that says all phrases in their order, in one of four manners: joined by "then", as sentences, as
+    "First ...; finally ...", as a numbered list. opening comes before it."""
     manner = rng.randrange(4)
     if manner == 0:
         text = ", then ".join(phrases[:-1]) + (", and " if phrases[1:] else "") + phrases[-1]
@@ -162,231 +114,286 @@ def say(rng, phrases, opening=""):
     return opening + "\n".join(f"{i}. {capital(phrase)}" for i, phrase in enumerate(phrases, 1))
 
 
+# -- pipelines: lists, strings, dicts and numbers are chains of steps and an end
+
+
+@dataclass
+class Step:
+    """One operation of a pipeline, with code that takes {v}, the variable so far, to {n}, the one for the result."""
+
+    name: str  # as it stands in the composition
+    phrase: str  # "keep the prices that are above 7"
+    plain: str  # "{n} = ...", in one line where that is possible
+    loop: str = ""  # the same written as a loop, for those that have both
+
+
+def expression(drawn):
+    """The Step of an operation whose code is one expression of {v}."""
+    return Step(drawn.name, drawn.phrase, "{n} = " + drawn.code)
+
+
+# How a list or a dict is filtered or changed, value by value: in one line, and as a loop. {test} and {to} are code.
+KEEP = (
+    "{n} = [{x} for {x} in {v} if {test}]",
+    "{n} = []\nfor {x} in {v}:\n    if {test}:\n        {n}.append({x})",
+)
+CHANGE = (
+    "{n} = [{to} for {x} in {v}]",
+    "{n} = []\nfor {x} in {v}:\n    {n}.append({to})",
+)
+KEEP_ENTRY = (
+    "{n} = {name: {x} for name, {x} in {v}.items() if {test}}",
+    "{n} = {}\nfor name, {x} in {v}.items():\n    if {test}:\n        {n}[name] = {x}",
+)
+CHANGE_ENTRY = (
+    "{n} = {name: {to} for name, {x} in {v}.items()}",
+    "{n} = {}\nfor name, {x} in {v}.items():\n    {n}[name] = {to}",
+)
+
+
+def shaped(shape, name, phrase, x, **code):
+    """The Step of one of these four shapes, for values called x."""
+    plain, loop = shape
+    return Step(name, phrase, fill(plain, x=x, **code), fill(loop, x=x, **code))
+
+
+def pipeline(rng, drawer, argument, kind, steps, end, opening=""):
+    """The Draft of a chain of Steps. end: a Drawn, whose code is returned; opening: said before the first step."""
+    names = rng.sample(["kept", "chosen", "changed", "found", "output", "rows"], 6)
+    summary = say(rng, [step.phrase for step in steps] + [end.phrase], opening)
+    body = chained(argument, steps, end.code)
+    stages = [chained(argument, steps[: i + 1], "{v}") for i in range(len(steps))]
+    return Draft(
+        operations=[step.name for step in steps] + [end.name],
+        argument=argument,
+        kind=kind,
+        summary=summary,
+        bodies=[body, chained(argument, steps, end.code, names)],
+        constants=drawer.constants,
+        stages=stages + [body],
+        dropped=[chained(argument, steps[:i] + steps[i + 1 :], end.code) for i in range(len(steps))],
+    )
+
+
+def chained(argument, steps, end, names=None):
+    """The body of a function that sends its argument through steps and returns end, an expression of {v}.
+
+    Without names each result overwrites the argument; with them each gets a name of its own, and steps become loops.
+    """
+    so_far, lines = argument, []
+    for i, step in enumerate(steps):
+        result = names[i] if names else argument
+        code = step.loop if names and step.loop else step.plain
+        lines += fill(code, v=so_far, n=result).split("\n")
+        so_far = result
+    return indented([*lines, "return " + fill(end, v=so_far)])
+
+
 def n_steps(rng):
+    """How many steps a list or a dict goes through."""
     return rng.choice((1, 2, 2, 3, 3, 4, 5))
 
 
-def list_steps(rng, draw, x, vs, count):
-    """count steps from list to list, no operation twice."""
+def list_steps(rng, drawer, one, many, count):
+    """count Steps from list to list, no operation twice. one, many: what a value and what the values are called."""
     steps, used = [], set()
     while len(steps) < count:
         kind = rng.choice(("keep", "drop", "change", "whole"))
         if kind == "whole":
-            row = draw(LIST_STEPS, used, x=x, vs=vs)
-            used.add(row[0])
-            steps.append(expression(row))
+            drawn = drawer.draw(operations.LIST_STEPS, used, x=one, vs=many)
+            steps.append(expression(drawn))
         elif kind == "change":
-            name, phrase, code = draw(CHANGES, used, x=x, o=rng.choice((f"each {x}", f"every {x}")))
-            used |= set(name.split())
-            steps.append(shaped(CHANGE, name, phrase, x, to=code))
+            drawn = drawer.change(one, (f"each {one}", f"every {one}"), used)
+            steps.append(shaped(CHANGE, drawn.name, drawn.phrase, one, to=drawn.code))
         else:
-            name, phrase, code = draw.condition(x, used)
-            used |= set(name.split())
+            drawn = drawer.condition(one, used)
+            code = drawn.code
             if kind == "keep":
                 said = rng.choice(("keep the {vs} that are {p}", "keep only {vs} that are {p}"))
             else:
-                said, code = (
-                    rng.choice(("remove the {vs} that are {p}", "drop all {vs} that are {p}")),
-                    f"not ({code})" if " and " in code or " or " in code else f"not {code}",
-                )
-            steps.append(shaped(KEEP, kind + "_" + name, fill(said, vs=vs, p=phrase), x, **{"if": code}))
+                said = rng.choice(("remove the {vs} that are {p}", "drop all {vs} that are {p}"))
+                code = f"not ({code})" if len(drawn.rows) > 1 else f"not {code}"
+            phrase = fill(said, vs=many, p=drawn.phrase)
+            steps.append(shaped(KEEP, f"{kind}_{drawn.name}", phrase, one, test=code))
+        used |= drawn.rows
     return steps
 
 
 def lists(rng):
-    vs = rng.choice(PLURALS)
-    x, draw = vs[:-1], Drawer(rng)
-    steps = list_steps(rng, draw, x, vs, n_steps(rng))
-    return pipeline(rng, draw, vs, "ints", steps, draw(LIST_ENDS, x=x, vs=vs))
+    """A list of numbers, called prices or the like, goes through steps."""
+    many = rng.choice(operations.PLURALS)
+    one, drawer = many[:-1], Drawer(rng)
+    steps = list_steps(rng, drawer, one, many, n_steps(rng))
+    return pipeline(rng, drawer, many, "ints", steps, drawer.draw(operations.LIST_ENDS, x=one, vs=many))
 
 
 def strings(rng):
-    draw, text = Drawer(rng), rng.choice(TEXTS)
+    """A text goes through steps, some of them perhaps after it is split into words."""
+    drawer, text = Drawer(rng), rng.choice(operations.TEXTS)
     n_text, n_word = rng.choice(((1, 0), (2, 0), (3, 0), (4, 0), (0, 1), (1, 1), (0, 2), (1, 2), (0, 3), (2, 2)))
     steps, used = [], set()
-    for table, count in ((TEXT_STEPS, n_text), (WORD_STEPS, n_word)):
-        if table is WORD_STEPS and n_word:
+    for table, count in ((operations.TEXT_STEPS, n_text), (operations.WORD_STEPS, n_word)):
+        if table is operations.WORD_STEPS and count:
             steps.append(Step("split", rng.choice(("split it into words", "take its words")), "{n} = {v}.split()"))
         for _ in range(count):
-            row = draw(table, used)
-            used.add(row[0])
-            steps.append(expression(row))
-    return pipeline(rng, draw, text, "text", steps, draw(WORD_ENDS if n_word else TEXT_ENDS))
+            drawn = drawer.draw(table, used)
+            used |= drawn.rows
+            steps.append(expression(drawn))
+    end = drawer.draw(operations.WORD_ENDS if n_word else operations.TEXT_ENDS)
+    return pipeline(rng, drawer, text, "text", steps, end)
 
 
 def dicts(rng):
-    vs, table = rng.choice(PLURALS), rng.choice(TABLES)
-    x, draw, used, steps = vs[:-1], Drawer(rng), set(), []
+    """A dict from names to numbers goes through steps."""
+    many, table = rng.choice(operations.PLURALS), rng.choice(operations.TABLES)
+    one, drawer, used, steps = many[:-1], Drawer(rng), set(), []
     for kind in rng.sample(("keep", "change") * 3 + ("names",) * 2, n_steps(rng)):
         if kind == "keep":
-            name, phrase, code = draw.condition(x, used)
+            drawn = drawer.condition(one, used)
             said = rng.choice(("keep the entries whose {x} is {p}", "keep only entries where the {x} is {p}"))
-            steps.append(shaped(KEEP_ENTRY, name, fill(said, x=x, p=phrase), x, **{"if": code}))
+            step = shaped(KEEP_ENTRY, drawn.name, fill(said, x=one, p=drawn.phrase), one, test=drawn.code)
         elif kind == "change":
-            name, phrase, code = draw(CHANGES, used, x=x, o=rng.choice((f"each {x}", f"every {x}")))
-            steps.append(shaped(CHANGE_ENTRY, name, phrase, x, to=code))
+            drawn = drawer.change(one, (f"each {one}", f"every {one}"), used)
+            step = shaped(CHANGE_ENTRY, drawn.name, drawn.phrase, one, to=drawn.code)
         else:
-            name, phrase, code = draw(TABLE_STEPS, used)
-            steps.append(shaped(KEEP_ENTRY, name, phrase, x, **{"if": code}))
-        used |= set(name.split())
-    opening = rng.choice((f"The {table} maps names to {vs}.\n", f"{capital(table)}: a dict from name to {x}.\n"))
-    return pipeline(rng, draw, table, "table", steps, draw(TABLE_ENDS, x=x, vs=vs), opening)
+            drawn = drawer.draw(operations.TABLE_STEPS, used)
+            step = shaped(KEEP_ENTRY, drawn.name, drawn.phrase, one, test=drawn.code)
+        steps.append(step)
+        used |= drawn.rows
+    opening = rng.choice((f"The {table} maps names to {many}.\n", f"{capital(table)}: a dict from name to {one}.\n"))
+    return pipeline(rng, drawer, table, "table", steps, drawer.draw(operations.TABLE_ENDS, x=one, vs=many), opening)
 
 
 def numbers(rng):
-    n, draw, used, steps = rng.choice(NUMBERS), Drawer(rng), set(), []
-    if rng.random() < 0.3:  # a range and then a list
-        first, step = rng.randint(1, 9), rng.randint(2, 6)
-        draw.constants += [first, step]
-        said = rng.choice(
-            (
-                f"count from {first} to {n} in steps of {step}",
-                f"take every whole number from {first} to {n} in steps of {step}",
-            )
-        )
-        opening = Step("range", said, f"{{n}} = list(range({first}, {{v}} + 1, {step}))")
-        steps = list_steps(rng, draw, "value", "values", rng.choice((1, 2, 3)))
-        return pipeline(rng, draw, n, "small", [opening, *steps], draw(LIST_ENDS, x="value", vs="values"))
+    """A number goes through steps, or a list of those up to it does."""
+    argument, drawer = rng.choice(operations.NUMBERS), Drawer(rng)
+    if rng.random() < 0.3:
+        return counted(rng, drawer, argument)
+    used, steps = set(), []
     for _ in range(rng.choice((1, 2, 3, 3, 4))):
         kind = rng.choice(("change", "change", "digits", "if"))
-        name, phrase, code = draw(DIGIT_STEPS if kind == "digits" else CHANGES, used, x="{v}", o="it")
-        used |= set(name.split())
+        table = operations.DIGIT_STEPS if kind == "digits" else operations.CHANGES
+        drawn = drawer.draw(table, used, x="{v}", o="it")
+        used |= drawn.rows
         if kind == "if":
-            test, tested, condition = draw.condition("{v}")
-            other, otherwise, alternative = draw(CHANGES, used, x="{v}", o="it")
-            used.add(other)
-            phrase = f"if it is {tested}, {phrase}, otherwise {otherwise}"
-            name = f"{test}?{name}:{other}"
-            loop = f"if {condition}:\n    {{n}} = {code}\nelse:\n    {{n}} = {alternative}"
-            steps.append(Step(name, phrase, loop))
+            test = drawer.condition("{v}")
+            other = drawer.draw(operations.CHANGES, used, x="{v}", o="it")
+            used |= other.rows
+            phrase = f"if it is {test.phrase}, {drawn.phrase}, otherwise {other.phrase}"
+            code = f"if {test.code}:\n    {{n}} = {drawn.code}\nelse:\n    {{n}} = {other.code}"
+            steps.append(Step(f"{test.name}?{drawn.name}:{other.name}", phrase, code))
         else:
-            steps.append(Step(name, phrase, "{n} = " + code))
+            steps.append(expression(drawn))
     if rng.random() < 0.3:
-        name, phrase, code = draw.condition("{v}")
-        end = name, f"return whether it is {phrase}", code
+        test = drawer.condition("{v}")
+        end = Drawn(test.name, f"return whether it is {test.phrase}", test.code)
     else:
-        end = "it", rng.choice(("return it", "return the result")), "{v}"
-    return pipeline(rng, draw, n, "number", steps, end, f"Begin with the {n}.\n" if rng.random() < 0.5 else "")
+        end = Drawn("it", rng.choice(("return it", "return the result")), "{v}")
+    opening = f"Begin with the {argument}.\n" if rng.random() < 0.5 else ""
+    return pipeline(rng, drawer, argument, "number", steps, end, opening)
+
+
+def counted(rng, drawer, argument):
+    """Every so many numbers up to the argument, and then the steps of a list."""
+    first, step = rng.randint(1, 9), rng.randint(2, 6)
+    drawer.constants += [first, step]
+    ways = ("count from {a} to {b} in steps of {c}", "take every whole number from {a} to {b} in steps of {c}")
+    said = fill(rng.choice(ways), a=first, b=argument, c=step)
+    opening = Step("range", said, f"{{n}} = list(range({first}, {{v}} + 1, {step}))")
+    steps = list_steps(rng, drawer, "value", "values", rng.choice((1, 2, 3)))
+    end = drawer.draw(operations.LIST_ENDS, x="value", vs="values")
+    return pipeline(rng, drawer, argument, "small", [opening, *steps], end)
 
 
 # -- recursion and states: one shape each, with places for operations
 
 
 def recursion(rng):
-    draw, carrier = Drawer(rng), rng.choice(("list", "digits", "nested"))
-    vs = rng.choice(PLURALS)
-    x = "digit" if carrier == "digits" else vs[:-1]
-    argument = rng.choice(NUMBERS) if carrier == "digits" else vs
-    things = {
-        "list": f"the {vs}",
-        "digits": f"the digits of the {argument}",
-        "nested": f"the {vs}, which may be nested lists,",
-    }
-    test, tested, condition = draw.condition(x)
-    change, changed, here = ("same", "", x) if rng.random() < 0.3 else draw(CHANGES, x=x, o="each")
-    folds = [row for row in FOLDS if carrier != "nested" or row[0] in ("sum", "collect", "product")]
-    fold, said, empty, combined = draw(folds, here=here)
-    steps = [f"take those of {things[carrier]} that are {tested}", *([changed] if changed else []), f"return {said}"]
-    heads = {
-        "list": f"if {vs} == []:\n    return {empty}\nrest = FUNCTION({vs}[1:])\n{x} = {vs}[0]",
-        "digits": f"if {argument} == 0:\n    return {empty}\nrest = FUNCTION({argument} // 10)\ndigit = {argument} % 10",
-    }
+    """A function that calls itself on the rest of a list, on the other digits of a number, or on lists within lists."""
+    drawer, carrier = Drawer(rng), rng.choice(("list", "digits", "nested"))
+    many = rng.choice(operations.PLURALS)
+    one = "digit" if carrier == "digits" else many[:-1]
+    argument = rng.choice(operations.NUMBERS) if carrier == "digits" else many
+    test = drawer.condition(one)
+    change = Drawn("same", "", one) if rng.random() < 0.3 else drawer.draw(operations.CHANGES, x=one, o="each")
+    usable = ("sum", "collect", "product") if carrier == "nested" else operations.EMPTY_FOLDS
+    fold = drawer.draw([row for row in operations.FOLDS if row[0] in usable], here=change.code)
+    empty = operations.EMPTY_FOLDS[fold.name]
     if carrier == "nested":
-        operator = {"sum": "+=", "collect": "+=", "product": "*="}[fold]
-        value = f"[{here}]" if fold == "collect" else here
-        body = (
-            f"result = {empty}\nfor {x} in {vs}:\n    if isinstance({x}, list):\n        result {operator} FUNCTION({x})\n"
-            f"    elif {condition}:\n        result {operator} {value}\nreturn result"
-        )
+        kind, things = "nested", f"the {many}, which may be nested lists,"
+        operator = "*=" if fold.name == "product" else "+="
+        value = f"[{change.code}]" if fold.name == "collect" else change.code
+        lines = [f"result = {empty}", f"for {one} in {many}:"]
+        lines += [f"    if isinstance({one}, list):", f"        result {operator} FUNCTION({one})"]
+        lines += [f"    elif {test.code}:", f"        result {operator} {value}", "return result"]
     else:
-        body = f"{heads[carrier]}\nif {condition}:\n    return {combined}\nreturn rest"
+        if carrier == "list":
+            kind, things = "ints", f"the {many}"
+            lines = [f"if {many} == []:", f"    return {empty}", f"rest = FUNCTION({many}[1:])", f"{one} = {many}[0]"]
+        else:
+            kind, things = "number", f"the digits of the {argument}"
+            lines = [f"if {argument} == 0:", f"    return {empty}"]
+            lines += [f"rest = FUNCTION({argument} // 10)", f"digit = {argument} % 10"]
+        lines += [f"if {test.code}:", f"    return {fold.code}", "return rest"]
+    phrases = [f"take those of {things} that are {test.phrase}", change.phrase, f"return {fold.phrase}"]
     opening = rng.choice(("Use recursion.\n", "Without a loop over everything: recursion.\n", "Recursively: "))
-    kind = {"list": "ints", "digits": "number", "nested": "nested"}[carrier]
-    return single(draw, [carrier, test, change, fold], argument, kind, say(rng, steps, opening), body)
+    summary = say(rng, [phrase for phrase in phrases if phrase], opening)
+    return single(drawer, [carrier, test.name, change.name, fold.name], argument, kind, summary, lines)
 
 
 def states(rng):
+    """A loop that carries a state from one value to the next: a switch in a fifth of the cases, else a counter."""
     return switch(rng) if rng.random() < 0.2 else counter(rng)
 
 
 def counter(rng):
     """A number that every value of a list moves one way or the other."""
-    state, vs = rng.choice(STATES), rng.choice(PLURALS)
-    x, draw = vs[:-1], Drawer(rng)
+    state, many = rng.choice(operations.STATES), rng.choice(operations.PLURALS)
+    one, drawer = many[:-1], Drawer(rng)
     start = rng.randint(0, 9)
-    stop, stopped, ends = draw.condition(x) if rng.random() < 0.4 else ("", "", "")
-    test, tested, condition = draw.condition(x, [stop])
-    first, then, yes = draw(UPDATES, x=x, s=state)
-    second, otherwise, no = draw(UPDATES, [first], x=x, s=state)
-    result = rng.choice(("last", "highest", "lowest", "history"))
-    phrases = [f"start with a {state} of {start}"] + [f"stop at the first {x} that is {stopped}"] * bool(stop)
-    phrases += [f"for each {x} that is {tested}, {then}", f"for any other {x}, {otherwise}"]
-    phrases += [{"last": f"return the {state}", "highest": f"return the highest {state} reached", "lowest": f"return the lowest {state} reached",
-                 "history": f"return the list of all {state} values after each {x}"}[result]]  # fmt: skip
-    before, after, value = {
-        "last": ("", "", state),
-        "highest": (f"best = {state}\n", f"    best = max(best, {state})\n", "best"),
-        "lowest": (f"worst = {state}\n", f"    worst = min(worst, {state})\n", "worst"),
-        "history": ("history = []\n", f"    history.append({state})\n", "history"),
-    }[result]
-    body = (
-        f"{state} = {start}\n{before}for {x} in {vs}:\n"
-        + (f"    if {ends}:\n        break\n" if stop else "")
-        + f"    if {condition}:\n        {yes}\n    else:\n        {no}\n{after}return {value}"
-    )
-    return single(
-        draw, ["counter", *([stop] if stop else []), test, first, second, result], vs, "ints", say(rng, phrases), body
-    )
+    stop = drawer.condition(one) if rng.random() < 0.4 else None
+    test = drawer.condition(one, [stop.name] if stop else [])
+    first = drawer.draw(operations.UPDATES, x=one, state=state)
+    second = drawer.draw(operations.UPDATES, [first.name], x=one, state=state)
+    history = f"the list of all {state} values after each {one}"
+    endings = {  # name: a line before the loop, one at the end of its body, what is returned, and that in words
+        "last": ("", "", state, f"the {state}"),
+        "highest": (f"best = {state}", f"    best = max(best, {state})", "best", f"the highest {state} reached"),
+        "lowest": (f"worst = {state}", f"    worst = min(worst, {state})", "worst", f"the lowest {state} reached"),
+        "history": ("history = []", f"    history.append({state})", "history", history),
+    }
+    ending = rng.choice(list(endings))
+    before, after, returned, said = endings[ending]
+    names = ["counter", test.name, first.name, second.name, ending]
+    phrases = [f"start with a {state} of {start}", f"for each {one} that is {test.phrase}, {first.phrase}"]
+    phrases += [f"for any other {one}, {second.phrase}", f"return {said}"]
+    lines = [f"    if {test.code}:", f"        {first.code}", "    else:", f"        {second.code}"]
+    if stop:
+        names.insert(1, stop.name)
+        phrases.insert(1, f"stop at the first {one} that is {stop.phrase}")
+        lines = [f"    if {stop.code}:", "        break", *lines]
+    lines = [f"{state} = {start}", before, f"for {one} in {many}:", *lines, after, f"return {returned}"]
+    return single(drawer, names, many, "ints", say(rng, phrases), [line for line in lines if line])
 
 
 def switch(rng):
-    """A switch that a character flips; what happens to the others depends on it."""
-    text, draw = rng.choice(TEXTS), Drawer(rng)
+    """A switch that a character flips; what becomes of the other characters depends on it."""
+    text, drawer = rng.choice(operations.TEXTS), Drawer(rng)
     char, on = rng.choice("#*aeo"), rng.choice(("on", "off"))
-    first, then, yes = draw(COPIES, n="result")
-    second, otherwise, no = draw(COPIES, [first], n="result")
-    phrases = [f"start switched {on}", f'each "{char}" flips the switch and is left out', f"while on, {then}", f"while off, {otherwise}", "return the result"]  # fmt: skip
-    body = (
-        f'on = {on == "on"}\nresult = ""\nfor char in {text}:\n    if char == "{char}":\n        on = not on\n'
-        f"    elif on:\n        {yes}\n    else:\n        {no}\nreturn result"
-    )
-    return single(
-        draw, ["switch", on, first, second], text, "marked" if char in "#*" else "text", say(rng, phrases), body
-    )
+    first = drawer.draw(operations.COPIES, n="result")
+    second = drawer.draw(operations.COPIES, [first.name], n="result")
+    phrases = [f"start switched {on}", f'each "{char}" flips the switch and is left out']
+    phrases += [f"while on, {first.phrase}", f"while off, {second.phrase}", "return the result"]
+    lines = [f"on = {on == 'on'}", 'result = ""', f"for char in {text}:", f'    if char == "{char}":']
+    lines += ["        on = not on", "    elif on:", f"        {first.code}", "    else:", f"        {second.code}"]
+    kind = "marked" if char in "#*" else "text"
+    names = ["switch", on, first.name, second.name]
+    return single(drawer, names, text, kind, say(rng, phrases), [*lines, "return result"])
 
 
-def single(draw, operations, argument, kind, summary, body):
-    return Draft(
-        operations, argument, kind, summary, ["".join(f"    {line}\n" for line in body.split("\n"))], draw.constants
-    )
+def single(drawer, names, argument, kind, summary, lines):
+    """The Draft of a program that is written in one way. names: of its operations."""
+    return Draft(names, argument, kind, summary, bodies=[indented(lines)], constants=drawer.constants)
 
 
-FAMILIES = {f.__name__: f for f in (lists, strings, dicts, numbers, recursion, states)}
-
-
-# -- arguments to try a function on
-
-
-def number(rng, constants, top=20):
-    """Often next to a constant of the program: that is where an error shows."""
-    if constants and rng.random() < 0.4:
-        return rng.choice(constants) + rng.randint(-1, 1)
-    return rng.randint(-9, top) if rng.random() < 0.3 else rng.randint(0, top)
-
-
-def random_input(rng, kind, constants, short):
-    """An argument of a kind; short ones are for a docstring."""
-    n = rng.randint(3, 4) if short else rng.choice((0, 1, 2, 4, 5, 6, 7))
-    if kind == "number":
-        return max(0, rng.randint(0, 400) if rng.random() < 0.6 else number(rng, constants))
-    if kind == "small":
-        return rng.randint(10, 25) if short else rng.randint(0, 40)
-    if kind == "ints":
-        return [number(rng, constants) for _ in range(n)]
-    if kind == "nested":
-        flat = [number(rng, constants) for _ in range(n)]
-        return [[x, [y]] if i == 1 else [x] if i == 3 else x for i, (x, y) in enumerate(zip(flat, flat[::-1]))]
-    if kind == "table":
-        return {name: number(rng, constants) for name in rng.sample(NAMES, n)}
-    words = [rng.choice(WORDS) for _ in range(rng.randint(2, 3) if short else n)]
-    return rng.choice("#*").join(words) if kind == "marked" else " ".join(words)
+FAMILIES = {family.__name__: family for family in (lists, strings, dicts, numbers, recursion, states)}

@@ -1,57 +1,41 @@
-"""Python exercises without end: functions composed from small typed operations, each with docstring, solution, tests.
+"""From a Draft of programs.py to an Exercise with a name and examples, and from that to a textbook page, a conversation
+or a test problem.
 
-    python corpus/exercises.py --out_dir=data/exercises          documents.jsonl, chats.jsonl, problems.jsonl
+What the docstring of an exercise promises is what its code does, for its examples and tests come from running the code.
 
-The idea is phi-1's (arXiv:2306.11644), the generator is ours and needs no other model: a program is a chain of
-operations, each of which knows several ways to be said and to be written (corpus/operations.py, joined by
-corpus/programs.py). What the docstring promises is what the code does, for the examples and tests come from running the
-code. A *composition* is the sequence of operations without names, constants and wording; every composition belongs to
-training or to the test problems by its hash, so a test problem can be solved by composing, never by remembering.
+A *composition* is the family and the sequence of its operations, "lists:keep_above>sum", without names, constants and
+wording. Every composition belongs either to training or to the test problems, by its hash. Splitting by exercise would
+not do: the same chain of operations with other numbers would lie on both sides, and a model could remember it. Like
+this, a test problem can only be solved by putting known operations together in a new way.
 """
 
 import collections
 import hashlib
-import json
-import os
 import random
 import re
-import sys
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
-from functools import partial
-from pathlib import Path
+from dataclasses import dataclass
 
-from tqdm import tqdm
-
-import configurator
 from configurator import UserError
-from exercises.operations import VERBS
-from exercises.programs import FAMILIES, random_input
+from exercises import operations
+from exercises.programs import FAMILIES
 from tokenizer import complete_request, fenced
-
-
-@dataclass
-class Settings:
-    out_dir: str = "data/exercises"  # documents.jsonl, chats.jsonl, problems.jsonl
-    documents: int = 40_000  # exercises as textbook pages
-    chats: int = 6_000  # exercises as conversations
-    problems: int = 300  # exercises as test problems, the same number from every family
-    num_workers: int = 0  # processes; 0 = one per core; the files do not depend on it
-    seed: int = 1337  # another seed, other exercises; the split by composition stays
-
 
 TEST_SHARE = 0.1  # of the compositions
 N_TESTS = 12  # assertions per problem
 LARGEST = 9999  # numbers beyond it do not occur in examples
+VIEWS = ("documents", "chats", "problems")
 
 
 @dataclass
 class Exercise:
+    """A function in words and in code, and what it returns for some arguments."""
+
     family: str
     composition: str  # family and operations: what the split is made by
     level: int  # how many operations
     signature: str  # def name(argument):
-    entry_point: str
+    entry_point: str  # name
+    argument: str
     summary: str  # what the function does
     bodies: list[str]  # of functions that do the same, the plainest first
     examples: list[tuple]  # (argument, result); the first shows something, the others test
@@ -59,11 +43,15 @@ class Exercise:
 
 
 def is_test(composition):
+    """Whether a composition belongs to the test problems."""
     return int.from_bytes(hashlib.sha256(composition.encode()).digest()[:8]) < TEST_SHARE * 2**64
 
 
-def exercise(family, index, seed, test=False):
-    """The index-th exercise of a family, from the compositions of the training or of the test side."""
+def make_exercise(family, index, seed, test=False):
+    """The index-th exercise of a family, from the compositions of the training or of the test side.
+
+    Drafts are drawn until one is of the right side and has fit examples. Raises UserError after 10,000 of them.
+    """
     for attempt in range(10_000):
         key = f"{family}|{index}|{seed}|{test}|{attempt}"
         rng = random.Random(int.from_bytes(hashlib.blake2b(key.encode()).digest()[:8]))
@@ -71,34 +59,70 @@ def exercise(family, index, seed, test=False):
         composition = f"{family}:" + ">".join(draft.operations)
         if is_test(composition) != test:
             continue
-        name = f"{rng.choice(VERBS)}_{draft.argument}"
+        name = f"{rng.choice(operations.VERBS)}_{draft.argument}"
         examples = worked_examples(draft, name, rng, N_TESTS + 1 if test else 2)
         if examples is None or (test and not every_step_matters(draft, name, examples)):
             continue
+        first_input = examples[0][0]
         return Exercise(
-            family,
-            composition,
-            len(draft.operations),
-            f"def {name}({draft.argument}):",
-            name,
-            draft.summary,
-            [body.replace("FUNCTION", name) for body in draft.styles],
-            examples,
-            [load(stage, name, draft.argument)(examples[0][0]) for stage in draft.stages],
+            family=family,
+            composition=composition,
+            level=len(draft.operations),
+            signature=f"def {name}({draft.argument}):",
+            entry_point=name,
+            argument=draft.argument,
+            summary=draft.summary,
+            bodies=[body.replace("FUNCTION", name) for body in draft.bodies],
+            examples=examples,
+            trace=[load(stage, name, draft.argument)(first_input) for stage in draft.stages],
         )
     raise UserError(f"no exercise of family {family} found: are all its compositions on one side of the split?")
 
 
 def load(body, name, argument):
-    """The function that a body makes. Only text that corpus/programs.py wrote is executed here."""
+    """The function that a body makes. Only text that programs.py wrote is executed here."""
     scope = {}
     exec(f"def {name}({argument}):\n" + body.replace("FUNCTION", name), scope)
     return scope[name]
 
 
+# -- examples
+
+
+def random_number(rng, constants, top=20):
+    """A small whole number, often next to a constant of the program: that is where an error shows."""
+    if constants and rng.random() < 0.4:
+        return rng.choice(constants) + rng.randint(-1, 1)
+    return rng.randint(-9, top) if rng.random() < 0.3 else rng.randint(0, top)
+
+
+def random_input(rng, kind, constants, short):
+    """An argument of a Draft's kind to try a function on; short ones are for a docstring."""
+    n = rng.randint(3, 4) if short else rng.choice((0, 1, 2, 4, 5, 6, 7))
+    if kind == "number":
+        return max(0, rng.randint(0, 400) if rng.random() < 0.6 else random_number(rng, constants))
+    if kind == "small":
+        return rng.randint(10, 25) if short else rng.randint(0, 40)
+    if kind == "ints":
+        return [random_number(rng, constants) for _ in range(n)]
+    if kind == "nested":
+        values = [random_number(rng, constants) for _ in range(n)]
+        nested = list(values)  # a, b, c, d becomes a, [b, [c]], c, [d]
+        if n > 1:
+            nested[1] = [values[1], [values[-2]]]
+        if n > 3:
+            nested[3] = [values[3]]
+        return nested
+    if kind == "table":
+        return {name: random_number(rng, constants) for name in rng.sample(operations.NAMES, n)}
+    words = [rng.choice(operations.WORDS) for _ in range(rng.randint(2, 3) if short else n)]
+    return rng.choice("#*").join(words) if kind == "marked" else " ".join(words)
+
+
 def worked_examples(draft, name, rng, count):
-    """[(argument, result)], or None where the bodies disagree, most results are alike, or too few are fit to be shown."""
-    functions = [load(body, name, draft.argument) for body in dict.fromkeys(draft.styles)]
+    """count pairs (argument, result), the first of which shows something. None where the bodies disagree, most results
+    are alike, or too few examples are fit to be shown."""
+    functions = [load(body, name, draft.argument) for body in dict.fromkeys(draft.bodies)]
     examples = {}
     for _ in range(5 * count):
         argument = random_input(rng, draft.kind, draft.constants, short=len(examples) < 2)
@@ -112,12 +136,13 @@ def worked_examples(draft, name, rng, count):
     commonest = collections.Counter(repr(result) for _, result in examples.values()).most_common(1)
     if len(examples) < count or commonest[0][1] > (count + 1) // 2:
         return None
-    return sorted(examples.values(), key=lambda example: not example[1])  # one that shows something comes first
+    return sorted(examples.values(), key=lambda example: not example[1])  # empty results and zeros go to the end
 
 
 def unsuitable(value):
-    """Whether a value is too large for an example, or holds a list as benchmarks are full of them: three evenly spaced
-    numbers, four digits in a row, three at the end, or only two; single letters."""
+    """Whether a value is too large for an example, or holds a list such as benchmarks are full of, whose tests would
+    then be in the training data: three evenly spaced numbers, four digits in a row, three at the end, or only two;
+    single letters."""
     if isinstance(value, dict):
         return any(map(unsuitable, value.values()))
     if isinstance(value, list):
@@ -133,8 +158,9 @@ def unsuitable(value):
 def every_step_matters(draft, name, examples):
     """Whether leaving out any step of a pipeline changes a result: sorting before a sum would not."""
     for body in draft.dropped:
+        shortened = load(body, name, draft.argument)
         try:
-            if all(repr(load(body, name, draft.argument)(value)) == repr(result) for value, result in examples):
+            if all(repr(shortened(value)) == repr(result) for value, result in examples):
                 return False
         except (TypeError, AttributeError, ValueError):  # without the step the next one has the wrong type
             continue
@@ -144,28 +170,29 @@ def every_step_matters(draft, name, examples):
 # -- the three views
 
 
-def docstring(e):
-    """The lines of a docstring, with one example, indented as the body of a function."""
-    argument, result = e.examples[0]
-    lines = [*e.summary.split("\n"), f">>> {e.entry_point}({literal(argument)})", literal(result)]
-    return "".join(f"    {line}\n" for line in ['"""' + lines[0], *lines[1:], '"""'])
+def record(view, seed, i):
+    """The i-th line of a view's file: exercises of all families in turn."""
+    family = list(FAMILIES)[i % len(FAMILIES)]
+    number = i // len(FAMILIES)
+    made = make_exercise(family, f"{view}{number}", seed, test=view == "problems")
+    rng = random.Random(f"{view}|{i}|{seed}")
+    if view == "documents":
+        return {"id": f"documents/{i}", "text": document(made, rng)}
+    if view == "chats":
+        return {"id": f"chats/{i}", "messages": chat(made, rng)}
+    return problem(made, number)
+
+
+def head(exercise):
+    """The signature and a docstring with one example: what comes before the body."""
+    argument, result = exercise.examples[0]
+    lines = ['"""' + exercise.summary, f">>> {exercise.entry_point}({literal(argument)})", literal(result), '"""']
+    return f"{exercise.signature}\n" + "".join(f"    {line}\n" for line in "\n".join(lines).split("\n"))
 
 
 def literal(value):
     """repr with double quotes, as the programs are written."""
     return re.sub(r"'([^'\"]*)'", r'"\1"', repr(value))  # no string here holds a quote
-
-
-def document(e, rng):
-    """A textbook page: the function, and in a quarter of the cases an explanation before and a worked example behind it."""
-    function = f"{e.signature}\n{docstring(e)}{rng.choice(e.bodies)}"
-    if rng.random() < 0.75:
-        return function
-    argument, result = e.examples[0]
-    shown = [argument, *e.trace] if e.trace and not any(map(unsuitable, e.trace)) else [argument, result]
-    steps = " -> ".join(map(literal, shown))
-    explanation = f"# {EXPLANATIONS[e.family]}\n\n"
-    return f"{explanation}{function}\n# {e.entry_point}({literal(argument)}): {steps}\n"
 
 
 EXPLANATIONS = {
@@ -178,80 +205,52 @@ EXPLANATIONS = {
 }
 
 
-def chat(e, rng):
+def document(exercise, rng):
+    """A textbook page: the function, and, in a quarter of them, an explanation before and a worked example behind it."""
+    function = head(exercise) + rng.choice(exercise.bodies)
+    if rng.random() < 0.75:
+        return function
+    argument, result = exercise.examples[0]
+    shown = [argument, result]
+    if exercise.trace and not any(map(unsuitable, exercise.trace)):
+        shown = [argument, *exercise.trace]
+    steps = " -> ".join(map(literal, shown))
+    explanation = EXPLANATIONS[exercise.family]
+    return f"# {explanation}\n\n{function}\n# {exercise.entry_point}({literal(argument)}): {steps}\n"
+
+
+def chat(exercise, rng):
     """A conversation: a request in one of several forms, the function, and sometimes a second turn."""
-    task, argument = e.summary, e.signature[4:-1]
-    prompt = f"{e.signature}\n{docstring(e)}"
-    request = rng.choice(
-        [complete_request(prompt)] * 3
-        + [
-            f"Write a Python function `{argument}`.\n{task}",
-            f"Implement `{argument}` in Python:\n{task}",
-            f"{task}\nName the function `{e.entry_point}`, its argument `{argument.split('(')[1][:-1]}`.",
-        ]
-    )
-    plain, *others = dict.fromkeys(e.bodies)
-    messages = [("user", request), ("assistant", fenced(f"{e.signature}\n{plain}", "python"))]
-    turn = rng.random()
-    if turn < 0.1 and others:
-        messages += [
-            ("user", "Write it with plain loops."),
-            ("assistant", fenced(f"{e.signature}\n{others[0]}", "python")),
-        ]
-    elif turn < 0.2:
-        value, result = e.examples[1]
-        messages += [
-            ("user", "Show a call."),
-            ("assistant", f"`{e.entry_point}({literal(value)})` returns `{literal(result)}`."),
-        ]
-    return [{"role": role, "content": content} for role, content in messages]
+    summary, call = exercise.summary, f"{exercise.entry_point}({exercise.argument})"
+    complete = complete_request(head(exercise))
+    write, implement = f"Write a Python function `{call}`.\n{summary}", f"Implement `{call}` in Python:\n{summary}"
+    name = f"{summary}\nName the function `{exercise.entry_point}`, its argument `{exercise.argument}`."
+    request = rng.choice([complete, complete, complete, write, implement, name])
+
+    answers = [fenced(f"{exercise.signature}\n{body}", "python") for body in dict.fromkeys(exercise.bodies)]
+    turns = [request, answers[0]]
+    second_turn = rng.random()
+    if second_turn < 0.1 and len(answers) > 1:
+        turns += ["Write it with plain loops.", answers[1]]
+    elif second_turn < 0.2:
+        value, result = exercise.examples[1]
+        turns += ["Show a call.", f"`{exercise.entry_point}({literal(value)})` returns `{literal(result)}`."]
+    roles = ("user", "assistant") * 2
+    return [{"role": role, "content": content} for role, content in zip(roles, turns)]
 
 
-def problem(e, number):
+def problem(exercise, number):
     """The exercise in HumanEval's shape."""
-    tests = "".join(
-        f"    assert candidate({literal(value)}) == {literal(result)}\n" for value, result in e.examples[1:]
-    )
+    asserts = [
+        f"    assert candidate({literal(value)}) == {literal(result)}" for value, result in exercise.examples[1:]
+    ]
     return {
-        "task_id": f"{e.family}/{number}",
-        "prompt": f"{e.signature}\n{docstring(e)}",
-        "entry_point": e.entry_point,
-        "canonical_solution": e.bodies[0],
-        "test": f"def check(candidate):\n{tests}",
-        "family": e.family,
-        "level": e.level,
-        "composition": e.composition,
+        "task_id": f"{exercise.family}/{number}",
+        "prompt": head(exercise),
+        "entry_point": exercise.entry_point,
+        "canonical_solution": exercise.bodies[0],
+        "test": "\n".join(["def check(candidate):", *asserts]) + "\n",
+        "family": exercise.family,
+        "level": exercise.level,
+        "composition": exercise.composition,
     }
-
-
-def record(view, seed, i):
-    """The i-th line of a view: exercises of all families in turn."""
-    family = list(FAMILIES)[i % len(FAMILIES)]
-    e = exercise(family, f"{view}{i // len(FAMILIES)}", seed, test=view == "problems")
-    rng = random.Random(f"{view}|{i}|{seed}")
-    if view == "documents":
-        return {"id": f"documents/{i}", "text": document(e, rng)}
-    if view == "chats":
-        return {"id": f"chats/{i}", "messages": chat(e, rng)}
-    return problem(e, i // len(FAMILIES))
-
-
-def main(s):
-    if min(s.documents, s.chats, s.problems, s.num_workers) < 0:
-        raise UserError("documents, chats, problems and num_workers must not be negative")
-    out = Path(s.out_dir)
-    out.mkdir(parents=True, exist_ok=True)
-    with ProcessPoolExecutor(s.num_workers or os.cpu_count()) as pool:
-        for view in ("documents", "chats", "problems"):
-            count, path = getattr(s, view), out / f"{view}.jsonl"
-            records = pool.map(partial(record, view, s.seed), range(count), chunksize=200)
-            with open(path.with_suffix(".tmp"), "w", encoding="utf-8") as f:
-                for line in tqdm(records, total=count, desc=view, unit="exercise"):
-                    f.write(json.dumps(line, ensure_ascii=False) + "\n")
-            os.replace(path.with_suffix(".tmp"), path)
-    configurator.write_json(out / "made_by.json", {"settings": asdict(s), "made_by": configurator.made_by()})
-    print(f"{s.documents:,} documents, {s.chats:,} chats, {s.problems:,} problems -> {out}")
-
-
-if __name__ == "__main__":
-    configurator.run(main, Settings)

@@ -14,8 +14,8 @@ import tokenize
 import pytest
 from conftest import DATA, stage
 
-from exercises.views import exercise, is_test
 from exercises.programs import FAMILIES
+from exercises.views import is_test, make_exercise
 
 
 @pytest.fixture(scope="module")
@@ -60,10 +60,10 @@ def test_every_solution_passes_and_every_docstring_example_is_true(made):
         assert eval(example[1], scope) == ast.literal_eval(example[2]), program
 
 
-OTHER = {
-    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Add, ast.FloorDiv: ast.Mult, ast.Mod: ast.Mult, ast.Gt: ast.LtE, ast.Lt: ast.GtE,
-    ast.GtE: ast.Lt, ast.LtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.In: ast.NotIn, ast.NotIn: ast.In,
-}  # fmt: skip
+# What a mutant has in place of an operator.
+OTHER = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Add, ast.FloorDiv: ast.Mult, ast.Mod: ast.Mult}
+OTHER |= {ast.Gt: ast.LtE, ast.Lt: ast.GtE, ast.GtE: ast.Lt, ast.LtE: ast.Gt}
+OTHER |= {ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.In: ast.NotIn, ast.NotIn: ast.In}
 
 
 def mutants(solution, signature):
@@ -111,7 +111,7 @@ def test_no_composition_is_on_both_sides_of_the_split():
     for family in FAMILIES:
         for test, count in ((False, 400), (True, 40)):
             for i in range(count):
-                sides[test].add(exercise(family, i, seed=5, test=test).composition)
+                sides[test].add(make_exercise(family, i, seed=5, test=test).composition)
     assert not sides[False] & sides[True] and all(is_test(c) for c in sides[True])
 
 
@@ -147,33 +147,44 @@ def test_the_three_views_are_what_they_say(made):
     assert {"Complete", "Write", "Implement"} <= openings
 
 
+LAYOUT = (tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.COMMENT)
+
+
 def code_tokens(text):
+    """Python's tokens without layout and comments; of what is no Python, words and signs."""
     tokens = tokenize.generate_tokens(io.StringIO(text).readline)
     try:
-        return [t.string for t in tokens if t.type not in (tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.COMMENT)]  # fmt: skip
+        return [token.string for token in tokens if token.type not in LAYOUT]
     except (tokenize.TokenError, IndentationError):
         return re.findall(r"\w+|[^\w\s]", text)
 
 
 def grams(text, n=10):
-    words = [word for token in code_tokens(text) for word in re.findall(r"\w+|[^\w\s]", token)]
+    """The set of n consecutive words of code."""
+    words = re.findall(r"\w+|[^\w\s]", " ".join(code_tokens(text)))
     return {tuple(words[i : i + n]) for i in range(len(words) - n + 1)}
+
+
+def benchmark_texts():
+    """The texts of HumanEval's and MBPP's problems."""
+    with gzip.open(DATA / "humaneval/HumanEval.jsonl.gz", "rt") as f:
+        for problem in map(json.loads, f):
+            yield problem["prompt"] + problem["canonical_solution"]
+            yield problem["test"]
+    with gzip.open(DATA / "mbpp/mbpp.jsonl.gz", "rt") as f:
+        for problem in map(json.loads, f):
+            yield from (problem["text"], problem["code"], *problem["test_list"])
 
 
 @pytest.mark.skipif(not (DATA / "humaneval").exists(), reason="needs the benchmarks' files")
 def test_no_ten_tokens_of_what_is_trained_on_are_shared_with_the_benchmarks(tmp_path):
-    benchmark = set()
-    for path, fields in (("humaneval/HumanEval.jsonl.gz", "prompt canonical_solution test"), ("mbpp/mbpp.jsonl.gz", "text code test_list")):  # fmt: skip
-        with gzip.open(DATA / path, "rt") as f:
-            for line in f:
-                record = json.loads(line)
-                parts = [record[field] for field in fields.split()]
-                for text in [parts[0] + parts[1], *parts[2:]] if "prompt" in record else [*parts[:2], *parts[2]]:
-                    benchmark |= grams(text)
+    benchmark = set().union(*map(grams, benchmark_texts()))
     count = int(os.environ.get("EXERCISES", 3000))  # 50000 are the demo's: minutes
     stage("exercises", f"--out_dir={tmp_path}", f"--documents={count}", f"--chats={count // 3}", cwd=tmp_path)
-    texts = [d["text"] for d in records(tmp_path, "documents")]
-    texts += [p[key] for p in records(tmp_path, "problems") for key in ("prompt", "canonical_solution")]
-    texts += [m["content"] for c in records(tmp_path, "chats") for m in c["messages"]]
-    shared = {gram for text in texts for gram in grams(text) & benchmark}
+    texts = [document["text"] for document in records(tmp_path, "documents")]
+    for problem in records(tmp_path, "problems"):
+        texts += [problem["prompt"], problem["canonical_solution"]]
+    for chat in records(tmp_path, "chats"):
+        texts += [message["content"] for message in chat["messages"]]
+    shared = set().union(*(grams(text) & benchmark for text in texts))
     assert not shared, [" ".join(gram) for gram in list(shared)[:20]]

@@ -1,0 +1,75 @@
+"""Python exercises without end: functions composed from small typed operations, with docstrings and tests.
+
+    python -m exercises --out_dir=data/exercises
+    python -m exercises --documents=2e6 --seed=7
+
+Leaves documents.jsonl (textbook pages), chats.jsonl (conversations) and problems.jsonl (tests in
+HumanEval's shape). The idea is phi-1's (arXiv:2306.11644); the generator is ours and needs no other
+model: a program is a chain of operations, each of which knows several ways to be said and to be
+written. No chain of operations that is tested occurs in the documents and chats.
+"""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+from tqdm import tqdm
+
+import configurator
+from configurator import UserError
+from corpus.parallel import mapped
+from exercises import views
+
+
+@dataclass
+class Settings:
+    """How many exercises, and where to."""
+
+    # -- results
+    out_dir: str = "data/exercises"  # documents.jsonl, chats.jsonl, problems.jsonl
+    documents: int = 40_000  # exercises as textbook pages
+    chats: int = 6_000  # exercises as conversations
+    problems: int = 300  # exercises as test problems, the same number from every family
+    # -- how they are made
+    seed: int = 1337  # another seed, other exercises; which compositions are tested stays
+    num_workers: int = 0  # processes; 0 = one per core; the files do not depend on it
+
+
+PART = 200  # exercises that a worker makes at a time
+
+
+def main(settings):
+    """Write the three files."""
+    if min(settings.documents, settings.chats, settings.problems, settings.num_workers) < 0:
+        raise UserError("documents, chats, problems and num_workers must not be negative")
+    out = Path(settings.out_dir)
+    out.mkdir(parents=True, exist_ok=True)
+    for view in views.VIEWS:
+        write(out / f"{view}.jsonl", view, getattr(settings, view), settings)
+    about = {"settings": asdict(settings), "made_by": configurator.made_by()}
+    configurator.write_json(out / "made_by.json", about)
+    print(f"{settings.documents:,} documents, {settings.chats:,} chats, {settings.problems:,} problems -> {out}")
+
+
+def write(path, view, count, settings):
+    """Write count exercises as lines of JSON; the file has its name only when it is whole."""
+    parts = [range(start, min(start + PART, count)) for start in range(0, count, PART)]
+    num_workers = settings.num_workers or os.cpu_count()
+    beside = path.with_suffix(".tmp")
+    with open(beside, "w", encoding="utf-8") as f, tqdm(total=count, desc=view, unit="exercise") as bar:
+        # Each worker gets partial(views.record, view, seed), the function from a number to an exercise.
+        for lines in mapped(json_lines, parts, num_workers, partial, views.record, view, settings.seed):
+            f.writelines(lines)
+            bar.update(len(lines))
+    os.replace(beside, path)
+
+
+def json_lines(record, numbers):
+    """record(number) of each number, as a line of JSON."""
+    return [json.dumps(record(number), ensure_ascii=False) + "\n" for number in numbers]
+
+
+if __name__ == "__main__":
+    configurator.run(main, Settings)
