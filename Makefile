@@ -4,7 +4,7 @@ PYTHON ?= python3
 START := $(shell date +%s)
 
 demo: .venv/installed
-	.venv/bin/python demo.py --started=$(START)
+	.venv/bin/python recipe.py configs/demo.toml --started=$(START)
 
 test: .venv/installed
 	.venv/bin/python -m pytest

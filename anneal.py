@@ -3,9 +3,10 @@
     python anneal.py --data=data/stdlib:1,data/exercise-pages:2,data/exercise-chats:1
     python anneal.py --decay_shape=cosine --out_dir=out/anneal-cosine
 
-It goes on from the trunk's weights and optimizer state, at its learning rate, down to the floor: what was
-learnt at a high rate settles, and what is read last counts most (MiniCPM, arXiv:2404.06395). Folders that
-the trunk has read are read on from where it stopped. --block_size and --rope_base lengthen the context.
+It goes on from the trunk's weights and optimizer state, at its learning rate, down to the floor:
+what was learnt at a high rate settles, and what is read last counts most (MiniCPM,
+arXiv:2404.06395). Folders that the trunk has read are read on from where it stopped. --block_size
+and --rope_base lengthen the context.
 """
 
 from dataclasses import dataclass
@@ -53,9 +54,7 @@ def main(settings):
     # Row numbers mean the same rows only where the trunk cut its data alike.
     same_rows = all(getattr(settings, key) == meta["settings"].get(key) for key in ("block_size", "seed", "best_fit"))
     read_before = meta.get("rows_read", {}) if same_rows else {}
-    data = Mixture(
-        mixture, config.block_size, batch_size, settings.seed, tokenizer.eot, settings.best_fit, read_before
-    )
+    data = Mixture(mixture, config.block_size, batch_size, settings.seed, tokenizer.eot, settings.best_fit, read_before)
     model = checkpoint.trained_model(config, folder, meta, tokenizer, machine)
     train(settings, machine, model, tokenizer, data, schedule, val, init=folder)
 

@@ -224,12 +224,12 @@ class Transformer(nn.Module):
 def document_mask(doc_ids: Tensor) -> Tensor:
     """(B, T) document numbers -> (B, 1, T, T) bool, true where query i may look at key j: same document, j <= i.
 
-        doc_ids 1 1 1 2 2       key    1 1 1 2 2
-                        query 1        x . . . .
-                              1        x x . . .
-                              1        x x x . .
-                              2        . . . x .      the second document does not see the first
-                              2        . . . x x
+    doc_ids 1 1 1 2 2       key    1 1 1 2 2
+                    query 1        x . . . .
+                          1        x x . . .
+                          1        x x x . .
+                          2        . . . x .      the second document does not see the first
+                          2        . . . x x
     """
     T = doc_ids.shape[1]
     causal = torch.ones(T, T, dtype=torch.bool, device=doc_ids.device).tril()

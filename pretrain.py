@@ -1,11 +1,12 @@
-"""Stage 3: token shards -> a trunk checkpoint. The training loop stands in this file; anneal.py and sft.py import it.
+"""Stage 3: token shards -> a trunk checkpoint.
 
     python pretrain.py                                           the demo's scale, from data/stdlib
     python pretrain.py configs/124m.toml --lr=2e-3               a recipe, and a setting of your own
     torchrun --nproc_per_node=6 pretrain.py configs/0.5b.toml    six GPUs
 
 By default the run ends at a constant learning rate: the trunk, which can be trained on or annealed.
---decay_steps=N decays over the last N steps instead, --schedule=cosine over the whole run.
+--decay_steps=N decays over the last N steps instead, --schedule=cosine over the whole run. The
+training loop stands in this file, in train() and train_step(); anneal.py and sft.py import it.
 """
 
 import math
@@ -85,7 +86,9 @@ class LaterSettings(TrainSettings):
     val: str = ""  # shard folders to validate on: a,b; empty = those that are trained on
     block_size: int | None = None  # context length; auto = as before, longer ones usually with a larger rope_base
     rope_base: float | None = None  # wavelengths of the rotary positions; auto = as before
+    # -- batch
     batch_tokens: int | None = None  # tokens per optimizer step, over all processes; auto = as before
+    # -- learning rate and optimizer
     optimizer: str | None = None  # muon or adamw; auto = as before
     weight_decay: float | None = None  # on the hidden matrices; auto = as before
 

@@ -1,153 +1,302 @@
-"""make demo: every stage in its order on one recipe, the same test after each of the last three, and a report.
+"""A whole recipe: every stage that a TOML file names, in the file's order, and a report at the end.
 
-It runs the same commands that you would type; each is printed before it starts.
+    python recipe.py configs/demo.toml
+    python recipe.py configs/demo.toml mine.toml        what mine.toml says comes on top
+
+Each stage is started by the command that a person would type, which is printed first. A stage with
+several runs, such as [prepare_data.pages] and [prepare_data.chats], is started once for each. A run
+that was interrupted goes on where it stopped when the same command is given again: what is finished
+is passed over, and a training stage resumes from its newest checkpoint. Paths in a recipe are
+relative to the repository.
 """
 
+import importlib
 import importlib.metadata
 import json
 import os
 import shlex
-import shutil
+import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 
 import configurator
-from configurator import UserError
-from training.trainer import clock
+from configurator import ROOT, UserError
+from training.log import clock
+
+TRAINING = ("pretrain", "anneal", "sft")  # these run under torchrun
 
 
 @dataclass
 class Settings:
-    recipe: str = "configs/demo.toml"  # the settings of every stage
-    out_dir: str = "out/demo"  # the results
-    data_dir: str = "data/demo"  # tokenizer, exercises and shards
-    processes: int | None = None  # that train together; auto = 2, or 1 where there is one core or a GPU
+    """What concerns the recipe as a whole: its table [recipe]."""
+
+    # -- recipe
+    out_dir: str = "out/recipe"  # summary.json, report.html, report.md, loss.png, progress.json
+    # processes that train together; auto = 2 on a CPU with two cores or more, else 1
+    processes: int | None = None
+    bpb_of: str = ""  # the shard folder whose bits per byte the summary shows; empty = the mean of all
+    try_next: str = ""  # a command to show at the end
     started: float = 0.0  # Unix time at which the person started, so that installing counts; 0 = now
 
 
-LADDER = {"base": "pretrain", "annealed": "anneal", "tuned": "sft"}  # what the test is run on, and the stage it is from
+@dataclass
+class Step:
+    """One run of a stage."""
+
+    stage: str  # pretrain
+    run: str  # the name of its table where the stage runs several times: [eval_humaneval.tuned]
+    files: list[str]  # configs/demo.toml:tuned
+    settings: object  # the stage's Settings, resolved
+
+    @property
+    def name(self):
+        """eval_humaneval.tuned, or the stage's own name."""
+        return f"{self.stage}.{self.run}" if self.run else self.stage
+
+    @property
+    def result(self):
+        """The file or folder that the step leaves."""
+        return Path(self.settings.out if self.stage == "tokenizer_train" else self.settings.out_dir)
 
 
-def main(s):
-    start = s.started or time.time()
-    out, data = Path(s.out_dir), Path(s.data_dir)
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
-    exercises, tokenizer = data / "exercises", data / "tokenizer.json"
-    code, pages, chats = data / "stdlib", data / "exercise-pages", data / "exercise-chats"
-    stages = {"install": {"seconds": time.time() - start}}
+def main(settings):
+    """Run what is not finished, then summarize all of it."""
+    installing = time.time() - settings.started if settings.started else 0.0
+    files = [os.path.relpath(path, ROOT) for path in sys.argv[1:] if not path.startswith("-")]
+    os.chdir(ROOT)
+    if settings.processes is None:
+        settings.processes = 1 if torch.cuda.is_available() else min(2, os.cpu_count())
+    steps = read_steps(files)
+    progress = Progress(Path(settings.out_dir) / "progress.json")
+    for step in steps:
+        if progress.is_finished(step):
+            print(f"{step.name}: finished before, in {clock(progress.seconds_of(step))}")
+            continue
+        resume = progress.begin(step) and step.stage in TRAINING and has_checkpoints(step)
+        start = time.time()
+        if not (resume and is_trained(step)):
+            run(command_of(step, settings.processes, resume), settings.processes if step.stage in TRAINING else 1)
+        if step.stage in TRAINING and not is_trained(step):
+            raise UserError(f"{step.name} was stopped before its last step: the same command goes on from there")
+        progress.finish(step, time.time() - start)
+    summary = summarize(settings, steps, progress, installing)
+    out = Path(settings.out_dir)
+    configurator.write_json(out / "summary.json", summary)
+    runs = ",".join(str(step.result) for step in steps if step.stage in TRAINING)
+    if runs:
+        run(["-m", "experiments.plot", f"--runs={runs}", "--follow", f"--out={out / 'loss.png'}"])
+    run(["-m", "experiments.report", f"--recipe={out}"])
+    print_summary(summary, out, settings.try_next)
 
-    def stage(name, script, *arguments, processes=1):
-        seconds = run(script, s.recipe, *map(str, arguments), processes=processes)
-        stages.setdefault(name, {"seconds": 0.0})["seconds"] += seconds
 
-    def train(name, *arguments):
-        processes = s.processes or (1 if torch.cuda.is_available() else min(2, os.cpu_count()))
-        stage(name, f"{name}.py", *arguments, f"--out_dir={out / name}", processes=processes)
-        last = read_lines(out / name / "metrics.jsonl")[-1]
-        stages[name] |= {"tokens": last["tokens"], "val_bpb": last["sources"].get(str(code), {}).get("val_bpb")}
+# -- from TOML files to steps
 
-    stage("exercises", "exercises", f"--out_dir={exercises}")
-    documents = exercises / "documents.jsonl"
-    stage("tokenizer_train", "tokenizer_train.py", f"--sources=stdlib,{documents}", f"--out={tokenizer}")
-    made_up = ("--filters=false", "--near_dedup=false")  # exercises are short, and like each other by design
-    for source, folder, *more in (("stdlib", code), (documents, pages, *made_up), (exercises / "chats.jsonl", chats, "--chats")):  # fmt: skip
-        stage(
-            "prepare_data",
-            "prepare_data.py",
-            f"--sources={source}",
-            f"--tokenizer={tokenizer}",
-            f"--out_dir={folder}",
-            *more,
-        )
-    manifests = [json.loads((folder / "manifest.json").read_text()) for folder in (code, pages, chats)]
-    stages["prepare_data"]["tokens"] = sum(m["splits"][split]["tokens"] for m in manifests for split in m["splits"])
-    train("pretrain", f"--data={code}:1,{pages}:2")
-    train(
-        "anneal", f"--init={out / 'pretrain'}", f"--data={code}:2,{pages}:3,{chats}:2", f"--val={code},{pages},{chats}"
-    )
-    train("sft", f"--init={out / 'anneal'}", f"--data={chats}", f"--val={code},{pages},{chats}")
 
-    scores = {}
-    for name, trained in LADDER.items():
-        folder = out / f"eval-{name}"
-        problems = exercises / "problems.jsonl"
-        stage(
-            "evaluation",
-            "eval_humaneval.py",
-            f"--problems={problems}",
-            f"--checkpoint={out / trained}",
-            f"--out_dir={folder}",
-        )
-        result = json.loads((folder / "summary.json").read_text())
-        scores[name] = {key: result[key] for key in ("pass@1", "stderr", "families")} | {"n": result["n_problems"]}
+def read_steps(files):
+    """The Steps that TOML files name, in their order, every setting checked before the first one starts."""
+    tables = {path: configurator.parse_toml(path) for path in files}
+    stages = {}  # stage -> its runs
+    for table in tables.values():
+        for stage in table:
+            if stage in configurator.STAGES:
+                runs = stages.setdefault(stage, [])
+                runs += [run for run in runs_of(stage, table) if run not in runs]
+    if not stages:
+        raise UserError("no stages to run: name a recipe, python recipe.py configs/demo.toml")
+    steps = []
+    for stage, runs in stages.items():
+        steps += [read_step(stage, run, tables) for run in runs or [""]]
+    return steps
 
-    summary = {
-        "stages": {
-            name: {"seconds": round(v["seconds"], 1), "tokens": v.get("tokens"), "val_bpb": v.get("val_bpb")}
-            for name, v in stages.items()
-        },
+
+def runs_of(stage, table):
+    """The names of a stage's runs in one file."""
+    known = configurator.settings_of(settings_class(stage))
+    return configurator.runs_of(table.get(stage, {}), {setting.table for setting in known.values()})
+
+
+def read_step(stage, run, tables):
+    """The Step of one run. A file that does not have the run's own table gives its general settings."""
+    files = []
+    for path, table in tables.items():
+        files.append(f"{path}:{run}" if run in runs_of(stage, table) else path)
+    return Step(stage, run, files, configurator.load(settings_class(stage), files, stage))
+
+
+def settings_class(stage):
+    """The Settings of a stage's script or module."""
+    is_script = Path(ROOT, f"{stage}.py").exists()
+    return importlib.import_module(stage if is_script else f"{stage}.__main__").Settings
+
+
+# -- running them
+
+
+def command_of(step, processes, resume):
+    """The arguments behind `python` that start a step."""
+    arguments = [*configurator.command(step.stage).split(), *step.files, *(["--resume"] if resume else [])]
+    if step.stage in TRAINING and processes > 1:
+        return ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", *arguments]
+    return arguments
+
+
+def run(arguments, processes=1):
+    """Run python with these arguments, shown as a person would type them. Raises UserError where it fails; its own
+    error line is then on the screen already."""
+    shown = shlex.join(["python", *arguments]).replace("python -m torch.distributed.run", "torchrun")
+    print(f"\n$ {shown}", flush=True)
+    threads = {"OMP_NUM_THREADS": str(max(1, os.cpu_count() // processes))}
+    stage = subprocess.Popen([sys.executable, *arguments], env={**threads, **os.environ})
+
+    def pass_on(number, frame):
+        stopped_by.append(number)
+        if number == signal.SIGTERM:  # Ctrl-C reaches every process of the terminal by itself
+            stage.send_signal(number)
+
+    stopped_by = []
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    code = stage.wait()  # a stage that trains ends with a checkpoint
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    if stopped_by:
+        raise UserError("interrupted: the same command goes on from here")
+    if code:
+        raise UserError(f"the command exited with code {code}")
+
+
+class Progress:
+    """progress.json: which steps are finished, with which settings and in how many seconds, and which one was begun.
+
+    A step is finished if it and all before it ran with the settings that they have now, and what it left is there.
+    """
+
+    def __init__(self, path):
+        self.path, self.begun = path, None
+        self.finished = []  # {"step", "settings", "seconds"} in the order in which they ran
+        self.n_same = 0  # so many of them are known to be up to date
+        try:
+            saved = json.loads(path.read_text(encoding="utf-8"))
+            self.finished, self.begun = saved["finished"], saved["begun"]
+        except FileNotFoundError:
+            pass
+        except (ValueError, KeyError, TypeError):
+            raise UserError(f"{path} is damaged: delete it to run the recipe from its start") from None
+
+    def is_finished(self, step):
+        """Whether a step need not run; to be asked of every step in its order."""
+        entry = self.finished[self.n_same] if self.n_same < len(self.finished) else None
+        if entry is None or not same(entry, step) or not step.result.exists():
+            self.finished = self.finished[: self.n_same]
+            return False
+        self.n_same += 1
+        return True
+
+    def seconds_of(self, step):
+        """How long a finished step took."""
+        return next(entry["seconds"] for entry in self.finished if entry["step"] == step.name)
+
+    def begin(self, step):
+        """Note that a step starts; whether an interrupted run had begun the same one."""
+        again = self.begun is not None and same(self.begun, step)
+        if not again:
+            self.begun = {"step": step.name, "settings": asdict(step.settings)}
+        self.save()
+        return again
+
+    def finish(self, step, seconds):
+        """Note that a step has ended well."""
+        self.finished.append({"step": step.name, "settings": asdict(step.settings), "seconds": seconds})
+        self.n_same, self.begun = self.n_same + 1, None
+        self.save()
+
+    def save(self):
+        """Write progress.json."""
+        about = {"finished": self.finished, "begun": self.begun, "made_by": configurator.made_by()}
+        configurator.write_json(self.path, about)
+
+
+def same(entry, step):
+    """Whether an entry of progress.json is of this step with these settings."""
+    return entry["step"] == step.name and entry["settings"] == json.loads(json.dumps(asdict(step.settings)))
+
+
+def has_checkpoints(step):
+    """Whether a training step has saved anything yet."""
+    return any(step.result.glob("step_????????"))
+
+
+def is_trained(step):
+    """Whether the newest checkpoint of a training step is that of its last step."""
+    newest = max(step.result.glob("step_????????/meta.json"), default=None)
+    if newest is None:
+        return False
+    meta = json.loads(newest.read_text(encoding="utf-8"))
+    return meta["step"] >= meta["settings"]["max_steps"]
+
+
+# -- what came out
+
+
+def summarize(settings, steps, progress, installing):
+    """summary.json: seconds, tokens and bits per byte of each stage, and the score of each evaluation."""
+    stages, scores = {"install": {"seconds": installing, "tokens": None, "val_bpb": None}}, {}
+    for step in steps:
+        name = step.name if step.stage in TRAINING else step.stage.replace("eval_humaneval", "evaluation")
+        row = stages.setdefault(name, {"seconds": 0.0, "tokens": None, "val_bpb": None})
+        row["seconds"] += progress.seconds_of(step)
+        if step.stage in TRAINING:
+            last = read_records(step.result / "metrics.jsonl")[-1]
+            row["tokens"] = last["tokens"]
+            row["val_bpb"] = last["sources"].get(settings.bpb_of, {} if settings.bpb_of else last).get("val_bpb")
+        if step.stage == "prepare_data":
+            splits = json.loads((step.result / "manifest.json").read_text(encoding="utf-8"))["splits"]
+            row["tokens"] = (row["tokens"] or 0) + sum(split["tokens"] for split in splits.values())
+        if step.stage == "eval_humaneval":
+            found = json.loads((step.result / "summary.json").read_text(encoding="utf-8"))
+            score = {key: found[key] for key in ("pass@1", "stderr", "families")}
+            scores[step.run or step.name] = {**score, "n": found["n_problems"], "results": str(step.result)}
+    for row in stages.values():
+        row["seconds"] = round(row["seconds"], 1)
+    return {
+        "stages": stages,
         "exercises": scores,
-        "total_seconds": round(time.time() - start, 1),
+        "total_seconds": round(sum(row["seconds"] for row in stages.values()), 1),
         "torch": importlib.metadata.version("torch"),
         "cores": os.cpu_count(),
+        "bpb_of": settings.bpb_of,
+        "settings": asdict(settings),
         "made_by": configurator.made_by(),
     }
-    configurator.write_json(out / "summary.json", summary)
-    run(
-        "experiments.plot",
-        f"--runs={','.join(str(out / name) for name in LADDER.values())}",
-        "--follow",
-        f"--out={out / 'loss.png'}",
-    )
-    run("experiments.report", f"--demo={out}", f"--problems={exercises / 'problems.jsonl'}")
-    print_summary(summary, out)
 
 
-def run(script, *arguments, processes=1):
-    """Run a script of this repository as a person would; seconds taken. Its error line is already on the screen."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else []
-    shown = ["torchrun", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else ["python"]
-    print("\n$ " + shlex.join([*shown, script, *arguments]), flush=True)
-    start = time.time()
-    threads = {"OMP_NUM_THREADS": str(max(1, os.cpu_count() // processes))}
-    code = subprocess.run(
-        [sys.executable, *launcher, script, *arguments], cwd=Path(__file__).parent, env={**threads, **os.environ}
-    ).returncode
-    if code:
-        raise UserError(f"{script} ended with exit code {code}")
-    return time.time() - start
-
-
-def read_lines(path):
+def read_records(path):
+    """The records of a file of JSON lines."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def print_summary(summary, out):
-    print(f"\n{'stage':<18}{'time':>8}{'tokens':>14}{'stdlib bpb':>12}")
+def print_summary(summary, out, try_next):
+    """The same for a person at a terminal."""
+    print(f"\n{'stage':<18}{'time':>8}{'tokens':>16}{'val bpb':>9}")
     for name, row in summary["stages"].items():
         tokens = f"{row['tokens']:,}" if row["tokens"] else ""
         bpb = f"{row['val_bpb']:.3f}" if row["val_bpb"] else ""
-        print(f"{name:<18}{clock(row['seconds']):>8}{tokens:>14}{bpb:>12}")
+        print(f"{name:<18}{clock(row['seconds']):>8}{tokens:>16}{bpb:>9}".rstrip())
     print(f"{'total':<18}{clock(summary['total_seconds']):>8}\n")
-    families = list(summary["exercises"]["base"]["families"])
-    print(f"{'pass@1':<18}{'all':>16}" + "".join(f"{family:>11}" for family in families))
-    for name, score in summary["exercises"].items():
-        cells = "".join(f"{score['families'][family]['pass@1']:>11.0%}" for family in families)
-        print(f"{name:<18}{score['pass@1']:>8.1%} +- {score['stderr']:.1%}{cells}")
-    n = summary["exercises"]["base"]["n"]
-    print(f"on {n} exercises whose compositions were in no training data\n")
-    print(f"""results      {out}/report.html  {out}/report.md  {out}/summary.json  {out}/loss.png
-checkpoints  {out}/pretrain  {out}/anneal  {out}/sft
-
-try next     .venv/bin/python sample.py --checkpoint={out}/sft --chat --temperature=0 --prompt="Write a Python function \\`select_prices(prices)\\`.
-Keep the prices that are above 7, then add 3 to each price, and return the sum."
-             README.md, for models of 124 M to 1 B parameters""")
+    scores = summary["exercises"]
+    families = list(next(iter(scores.values()))["families"]) if scores else []
+    if scores:
+        print(f"{'pass@1':<10}{'all':>15}" + "".join(f"{family:>10}" for family in families))
+    for name, score in scores.items():
+        cells = "".join(f"{score['families'][family]['pass@1']:>10.0%}" for family in families)
+        print(f"{name:<10}{score['pass@1']:>7.1%} +- {score['stderr']:.1%}{cells}")
+    print(f"\nresults    {out}/report.html  {out}/report.md  {out}/summary.json")
+    if try_next:
+        print(f"try next   {try_next}")
 
 
 if __name__ == "__main__":

@@ -96,9 +96,7 @@ class Tokenizer:
         if str(source) in tiktoken.list_encoding_names():
             return cls.from_tiktoken(str(source))
         names = ", ".join(tiktoken.list_encoding_names())
-        raise UserError(
-            f"no tokenizer {source}: run tokenizer_train.py first, or name a .model file or one of {names}"
-        )
+        raise UserError(f"no tokenizer {source}: run tokenizer_train.py first, or name a .model file or one of {names}")
 
     @classmethod
     def from_file(cls, path):

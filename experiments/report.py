@@ -1,94 +1,122 @@
-"""The demo's results as one page: python experiments/report.py --demo=out/demo writes report.html and report.md."""
+"""The page at the end of a recipe: the scores of its models, loss, time, and what they wrote.
+
+python -m experiments.report --recipe=out/demo          writes report.html and report.md there
+"""
 
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import configurator
 import pages
 from configurator import UserError
-from training.trainer import clock
+from evaluation.problems import read_problems
+from training.log import clock
 
 
 @dataclass
 class Settings:
-    demo: str = "out/demo"  # what demo.py left there
-    problems: str = "data/demo/exercises/problems.jsonl"  # the problems that were tested on
+    """The settings of the report."""
+
+    # -- report
+    recipe: str = "out/demo"  # the out_dir of a recipe that has run
 
 
-def main(s):
-    out = Path(s.demo)
+def main(settings):
+    """Write the report of a recipe's summary.json."""
+    out = Path(settings.recipe)
     try:
         summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
-        problems = {p["task_id"]: p for p in map(json.loads, Path(s.problems).read_text(encoding="utf-8").splitlines())}
-        results = {name: read_results(out / f"eval-{name}" / "results.jsonl") for name in summary["exercises"]}
+        answers = {name: read_answers(score["results"]) for name, score in summary["exercises"].items()}
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{out} does not hold the results of a demo: {error}") from None
-    pages.write(out / "report", contents(summary, problems, results, out / "loss.png"))
+        raise UserError(f"{out} does not hold the results of a recipe: {error}") from None
+    pages.write(out / "report", contents(summary, answers, out / "loss.png"))
     print(f"report -> {out / 'report.html'}  {out / 'report.md'}")
 
 
-def read_results(path):
-    return {r["task_id"]: r for r in map(json.loads, path.read_text(encoding="utf-8").splitlines())}
+def read_answers(folder):
+    """{task_id: record of results.jsonl} of an evaluation's folder, the first sample of each problem."""
+    answers = {}
+    for line in Path(folder, "results.jsonl").read_text(encoding="utf-8").splitlines():
+        record = json.loads(line)
+        answers.setdefault(record["task_id"], record)
+    return answers
 
 
-def contents(summary, problems, results, image):
+def contents(summary, answers, image):
     """The report as blocks of pages.py."""
     scores = summary["exercises"]
-    first = next(iter(scores.values()))
-    families = list(first["families"])
     yield "title", "A small code model, from nothing"
     yield (
         "text",
-        (
-            f"Trained in {clock(summary['total_seconds'])} minutes on {summary['cores']} CPU cores, PyTorch {summary['torch']}. "
-            f"Tested after each stage on {first['n']} exercises whose compositions of operations were in no training data: "
-            "the share of first answers that pass the exercise's tests, with the standard error."
-        ),
+        f"Trained in {clock(summary['total_seconds'])} (minutes, or hours) on a machine with {summary['cores']} CPU cores "
+        f"and PyTorch {summary['torch']}.",
     )
-    yield "heading", "The ladder: pass@1 on held-out exercises"
-    rows = [[name, f"{v['pass@1']:.1%} ± {v['stderr']:.1%}", *(f"{v['families'][f]['pass@1']:.0%}" for f in families)] for name, v in scores.items()]  # fmt: skip
-    yield "table", (["model", "all", *families], rows)
-    yield "heading", "Loss through the stages"
-    yield "image", image
-    yield (
-        "text",
-        (
-            "Pretraining runs at a constant learning rate and ends undecayed; the anneal brings the rate down, and the loss "
-            "drops with it; then the model is tuned on conversations, whose answers alone count."
-        ),
-    )
-    yield "heading", "Time and tokens"
-    yield (
-        "table",
-        (
-            ["stage", "time", "tokens", "bits per byte on unseen library files"],
-            [
-                [
-                    name,
-                    clock(v["seconds"]),
-                    f"{v['tokens']:,}" if v["tokens"] else "",
-                    f"{v['val_bpb']:.3f}" if v["val_bpb"] else "",
-                ]
-                for name, v in summary["stages"].items()
-            ],
-        ),
-    )
-    yield "heading", "What they wrote"
-    shown, last = [], list(scores)[-1]
-    for family in families:
-        ids = [task for task in problems if problems[task]["family"] == family and task in results[last]]
-        failed = [task for task in ids if not results[last][task]["passed"]]
-        shown += ids[:1] + [task for task in failed[:1] if task != ids[0]]
-    yield "text", f"The first exercise of each family, and the first that the {last} model failed, where it failed one."
-    for task in shown:
-        verdicts = ", ".join(f"{name}: {results[name][task]['result']}" for name in scores)
-        yield "text", f"{task}, {problems[task]['level']} operations - {verdicts}"
+    if scores:
+        yield "heading", "The ladder: pass@1"
+        yield "table", score_table(scores)
+        n_problems = next(iter(scores.values()))["n"]
         yield (
-            "code",
-            f"{problems[task]['prompt'].rstrip()}\n\n# {last}:\n{results[last][task]['completion'].strip(chr(10))}\n",
+            "text",
+            f"The share of {n_problems} problems whose first answer passes all tests, with its standard error.",
         )
+    if image.exists():
+        yield "heading", "Loss through the stages"
+        yield "image", image
+        yield (
+            "text",
+            "Pretraining runs at a constant learning rate and ends undecayed; the anneal brings the rate down, and the "
+            "loss drops with it; then the model is tuned on conversations, whose answers alone count.",
+        )
+    yield "heading", "Time and tokens"
+    yield "table", stage_table(summary)
+    if scores:
+        yield "heading", "What they wrote"
+        yield from answer_blocks(scores, answers)
+
+
+def score_table(scores):
+    """A row per model: all problems, and each family of problems where the file names families."""
+    families = list(next(iter(scores.values()))["families"])
+    rows = []
+    for name, score in scores.items():
+        by_family = [f"{score['families'][family]['pass@1']:.0%}" for family in families]
+        rows.append([name, f"{score['pass@1']:.1%} ± {score['stderr']:.1%}", *by_family])
+    return ["model", "all", *families], rows
+
+
+def stage_table(summary):
+    """A row per stage."""
+    measured = f"bits per byte of unseen text in {summary['bpb_of']}" if summary["bpb_of"] else "bits per byte"
+    rows = []
+    for name, row in summary["stages"].items():
+        tokens = f"{row['tokens']:,}" if row["tokens"] else ""
+        bpb = f"{row['val_bpb']:.3f}" if row["val_bpb"] else ""
+        rows.append([name, clock(row["seconds"]), tokens, bpb])
+    return ["stage", "time", "tokens", measured], rows
+
+
+def answer_blocks(scores, answers):
+    """The first problem of each family, and the first that the last model failed."""
+    last = list(scores)[-1]
+    about = json.loads(Path(scores[last]["results"], "summary.json").read_text(encoding="utf-8"))["settings"]
+    problems = read_problems(about["problems"] or "data/HumanEval.jsonl.gz", about["mbpp_ids"])
+    shown, families, failed_families = [], set(), set()
+    for task, problem in problems.items():
+        if task not in answers[last]:
+            continue
+        is_first_failure = not answers[last][task]["passed"] and problem.family not in failed_families
+        if problem.family not in families or is_first_failure:
+            shown.append(task)
+        families.add(problem.family)
+        if is_first_failure:
+            failed_families.add(problem.family)
+    yield "text", f"The first problem of each kind, and the first that the {last} model failed, if it failed one."
+    for task in shown:
+        verdicts = ", ".join(f"{name}: {answers[name][task]['result']}" for name in scores)
+        yield "text", f"{task} - {verdicts}"
+        completion = answers[last][task]["completion"].strip("\n")
+        yield "code", f"{problems[task].prompt.rstrip()}\n\n# {last}:\n{completion}\n"
 
 
 if __name__ == "__main__":

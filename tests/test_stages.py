@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, TINY_MODEL, assert_one_line_error, door_error, load_model, stage
+from conftest import TINY_MODEL, assert_one_line_error, door_error, load_model, stage
 
 import anneal
 import sft
@@ -236,40 +236,3 @@ def test_another_tokenizers_checkpoint_is_refused(workdir, trunk, tmp_path, corp
     stage("prepare_data.py", f"--sources={corpus}", "--out_dir=data/other", cwd=tmp_path)
     arguments = [f"--init={trunk}", "--data=data/other", *QUIET]
     assert_one_line_error(stage("anneal.py", *arguments, cwd=tmp_path, check=False), "tokenizer")
-
-
-def test_the_demo_runs_from_end_to_end(tmp_path):
-    """The real script on a tiny recipe: all stages, the summary that other scripts read, and the report."""
-    tiny = ["n_layer = 1", "n_embd = 32", "block_size = 256", "max_steps = 3", "warmup_steps = 1", "best_fit = true"]
-    quiet = ["compile = false", "eval_tokens = 1000", "batch_tokens = 1024"]
-    recipe = {
-        "exercises": ["documents = 300", "chats = 120", "problems = 12"],
-        "tokenizer_train": ["max_bytes = 300_000", "vocab_size = 512"],
-        "prepare_data": ["val_fraction = 0.1"],
-        "pretrain": [*tiny, *quiet],
-        "anneal": ["decay_tokens = 2048", *quiet],
-        "sft": ["max_steps = 2", *quiet],
-        "eval_humaneval": ["max_new_tokens = 8"],
-    }
-    text = "".join(f"[{name}]\n" + "\n".join(values) + "\n" for name, values in recipe.items())
-    (tmp_path / "tiny.toml").write_text(text)
-    out = tmp_path / "out"
-    arguments = [
-        f"--recipe={tmp_path / 'tiny.toml'}",
-        f"--out_dir={out}",
-        f"--data_dir={tmp_path / 'data'}",
-        "--processes=1",
-    ]
-    result = stage("demo.py", *arguments, cwd=ROOT)
-    summary = json.loads((out / "summary.json").read_text())
-    assert set(summary["exercises"]) == {"base", "annealed", "tuned"}
-    for score in summary["exercises"].values():
-        assert score["n"] == 12 and 0 <= score["pass@1"] <= 1 and score["stderr"] >= 0 and len(score["families"]) == 6
-    assert {"pretrain", "anneal", "sft", "evaluation"} <= set(summary["stages"]) and "held-out" in (
-        out / "report.md"
-    ).read_text()
-    page = (out / "report.html").read_text()
-    assert "data:image/png;base64," in page and "http" not in page.replace("http-equiv", ""), (
-        "one file that needs no other"
-    )
-    assert "pass@1" in result.stdout

@@ -21,18 +21,18 @@ DECAYS = {
 class Schedule:
     """Warmup, a constant learning rate, decay: the three parts of every run.
 
-        lr    _______________________            wsd: decay_steps is a part of the run, or 0 for a trunk
-             /                       \\           that anneal.py continues from (MiniCPM, arXiv:2404.06395)
-            /                          ` .
-        0  /                               `
+    lr    _______________________            wsd: decay_steps is a part of the run, or 0 for a trunk
+         /                       \\           that anneal.py continues from (MiniCPM, arXiv:2404.06395)
+        /                          ` .
+    0  /                               `
 
-        lr    .                                  cosine: the decay begins where the warmup ends, so its
-             /  ` .                              length must be known before the run begins
-            /        ` .
-        0  /               ` .  .
+    lr    .                                  cosine: the decay begins where the warmup ends, so its
+         /  ` .                              length must be known before the run begins
+        /        ` .
+    0  /               ` .  .
 
-           |warmup|  constant | decay_steps |
-           step 0                           max_steps
+       |warmup|  constant | decay_steps |
+       step 0                           max_steps
     """
 
     lr: float

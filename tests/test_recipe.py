@@ -1,0 +1,141 @@
+"""recipe.py: the whole demo on a tiny scale, going on after a kill, and recipes that lack nothing."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT, TINY_MODEL, assert_one_line_error, load_model, stage
+
+import recipe
+
+TINY = {
+    "exercises": ["documents = 300", "chats = 120", "problems = 12"],
+    "tokenizer_train": ["max_bytes = 300_000", "vocab_size = 512"],
+    "prepare_data": ["val_fraction = 0.1"],
+    "pretrain": ["n_layer = 1", "n_embd = 32", "n_head = 2", "n_kv_head = 2", "max_steps = 3", "warmup_steps = 1"],
+    "anneal": ["decay_tokens = 2048"],
+    "sft": ["max_steps = 2"],
+    "eval_humaneval": ["max_new_tokens = 8"],
+    "recipe": ["processes = 1"],
+}
+TRAINED = ["compile = false", "eval_tokens = 1000", "batch_tokens = 1024"]
+
+
+def write_tables(path, tables):
+    path.write_text("".join(f"[{name}]\n" + "\n".join(lines) + "\n" for name, lines in tables.items()))
+    return path
+
+
+@pytest.fixture(scope="module")
+def tiny_demo(tmp_path_factory):
+    """The demo's recipe in a folder of its own, a file that makes it tiny, and what running both printed."""
+    folder = tmp_path_factory.mktemp("demo")
+    text = (ROOT / "configs/demo.toml").read_text()
+    (folder / "demo.toml").write_text(text.replace("out/demo", f"{folder}/out").replace("data/demo", f"{folder}/data"))
+    tables = {name: lines + TRAINED * (name in recipe.TRAINING) for name, lines in TINY.items()}
+    write_tables(folder / "tiny.toml", tables)
+    return folder, stage("recipe.py", folder / "demo.toml", folder / "tiny.toml", cwd=ROOT).stdout
+
+
+def test_the_demo_runs_from_end_to_end(tiny_demo):
+    """The real recipe on a tiny scale: all stages, the summary that other scripts read, and the report."""
+    folder, printed = tiny_demo
+    summary = json.loads((folder / "out/summary.json").read_text())
+    assert list(summary["exercises"]) == ["base", "annealed", "tuned"]
+    for score in summary["exercises"].values():
+        assert score["n"] == 12 and 0 <= score["pass@1"] <= 1 and score["stderr"] >= 0 and len(score["families"]) == 6
+    stages = "install exercises tokenizer_train prepare_data pretrain anneal sft evaluation".split()
+    assert list(summary["stages"]) == stages
+    assert summary["stages"]["sft"]["tokens"] == 2048 and summary["stages"]["sft"]["val_bpb"] > 1
+    for name in ("pretrain", "anneal", "sft", "eval-base", "eval-tuned", "loss.png", "report.md"):
+        assert (folder / "out" / name).exists()
+    page = (folder / "out/report.html").read_text()
+    assert "data:image/png;base64," in page and "http" not in page.replace("http-equiv", ""), "one file, no other"
+    assert "pass@1" in printed and "$ python pretrain.py" in printed and "try next   python sample.py" in printed
+
+
+def test_what_is_finished_is_not_run_again(tiny_demo):
+    folder, _ = tiny_demo
+    first = json.loads((folder / "out/summary.json").read_text())
+    changed = write_tables(folder / "longer.toml", {"eval_humaneval": ["max_new_tokens = 9"]})
+    printed = stage("recipe.py", folder / "demo.toml", folder / "tiny.toml", changed, cwd=ROOT).stdout
+    ran = [line.split()[2] for line in printed.splitlines() if line.startswith("$ ") and "-m" not in line]
+    assert ran == ["eval_humaneval.py"] * 3 and "prepare_data.stdlib: finished before" in printed
+    again = json.loads((folder / "out/summary.json").read_text())
+    assert again["stages"]["pretrain"] == first["stages"]["pretrain"]
+
+
+@pytest.fixture
+def two_stages(workdir, tmp_path):
+    """A recipe of pretraining and annealing on shards that are there; its paths begin with a name of one's own."""
+
+    def write(name):
+        common = ["batch_tokens = 256", "micro_batch = 4", "compile = false", "eval_tokens = 500"]
+        sizes = [argument.removeprefix("--").replace("=", " = ") for argument in TINY_MODEL]
+        shards = f'data = "{workdir}/data/shards"'
+        out = tmp_path / name
+        tables = {
+            "recipe": [f'out_dir = "{out}"', "processes = 1"],
+            "pretrain": [*common, *sizes, shards, f'out_dir = "{out}/trunk"', "max_steps = 12", "save_every = 3"],
+            "anneal": [*common, shards, f'init = "{out}/trunk"', f'out_dir = "{out}/annealed"', "max_steps = 4"],
+        }
+        return write_tables(tmp_path / f"{name}.toml", tables), out
+
+    return write
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_an_interrupted_recipe_goes_on_where_it_stopped(two_stages, number):
+    path, whole = two_stages("whole")
+    stage("recipe.py", path, cwd=ROOT)
+    path, broken = two_stages("broken")
+    process = subprocess.Popen([sys.executable, "recipe.py", path], cwd=ROOT, env=os.environ, start_new_session=True)
+    while not list(broken.glob("trunk/step_0000000[369]")) and process.poll() is None:
+        time.sleep(0.01)
+    if number == signal.SIGKILL:
+        os.killpg(process.pid, number)  # the stage dies with it
+    else:
+        process.send_signal(number)
+    assert process.wait() == (2 if number == signal.SIGTERM else -number) and not (broken / "annealed").exists()
+    assert "--resume" in stage("recipe.py", path, cwd=ROOT).stdout
+    for name in ("trunk", "annealed"):
+        one, two = (load_model(out / name)[0].state_dict() for out in (whole, broken))
+        assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+@pytest.mark.parametrize(
+    "tables, words",
+    [
+        ({"model": ["n_layer = 1"]}, "unknown table [model]"),
+        ({"conftest": ["x = 1"]}, "unknown table [conftest]"),
+        ({"recipe": []}, "no stages to run"),
+        ({"pretrain": ["max_steps = 1"], "sft": ["best_fit = true"]}, "unknown setting 'best_fit'"),
+        ({"anneal": ["decay_steps = 3"]}, "unknown setting 'decay_steps'"),
+    ],
+)
+def test_a_mistake_anywhere_in_a_recipe_is_found_before_it_starts(tmp_path, tables, words):
+    path = write_tables(tmp_path / "x.toml", {"recipe": [f'out_dir = "{tmp_path}/out"'], **tables})
+    assert_one_line_error(stage("recipe.py", path, cwd=ROOT, check=False), words)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.toml")), ids=lambda path: path.stem)
+def test_a_recipe_is_whole(path):
+    """Whatever a stage reads comes from the hub, from Python's library, or from an earlier stage of the same file."""
+    made = set()
+    for step in recipe.read_steps([str(path)]):
+        s = step.settings
+        folders = [part.split(":")[0] for key in ("data", "val") for part in getattr(s, key, "").split(",")]
+        files = [getattr(s, key, "") for key in ("init", "checkpoint", "problems")]
+        files += [s.tokenizer] if step.stage == "prepare_data" else []
+        sources = [source for source in getattr(s, "sources", []) if not source.startswith(("hf:", "stdlib"))]
+        for read in filter(None, folders + files + sources):
+            assert {read, str(Path(read).parent)} & made, f"{step.name} reads {read}, which nothing has made"
+        made.add(str(step.result))
+    assert [step.run for step in recipe.read_steps([str(path)])[-3:]] == ["base", "annealed", "tuned"]
