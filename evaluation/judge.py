@@ -1,55 +1,72 @@
 """The inside of the sandbox: a fresh interpreter that evaluation/sandbox.py starts for one sample.
 
-    stdin:  settings, the program, the test, each behind its length
-    stdout: {"passed": ..., "result": ..., "active": ...}, all as Python literals
+    sandbox.py                         judge                                  candidate
+        |-- settings, program --------->|
+        |                               |-- fork ------------------------------>| runs the program
+        |-- the test ------------------>|                                       |
+        |                               |-- ("call", handle(0), [[1, 2]], {}) ->|
+        |                               |<- ("value", [2, 3]) ------------------|
+        |<- {"passed": True, ...} ------|
 
 Two processes, so that a program cannot cheat. The *candidate* is forked off before the test has been read: it runs
-the program and answers calls with plain data. The *judge* then reads the test and runs it with a stand-in for every
-function of the program. No expected value, no frame and no comparison of the test is ever in the candidate's
+the program and answers requests with plain data. The *judge* then reads the test and runs it with a stand-in for
+every function of the program. No expected value, no frame and no comparison of the test is ever in the candidate's
 memory, and what it returns is made of plain builtin types, so that only a right value compares equal. Whatever the
-candidate does to itself - os._exit, patching builtins, odd __eq__ methods - is a call without an answer.
+candidate does to itself - os._exit, patching builtins, odd __eq__ methods - is a request without an answer.
 
-Both are confined by what an unprivileged Linux process can give up for good: rlimits, Landlock (files), seccomp
-(no new processes, no network, no signals, no changes of ownership or rights).
+sandbox.py writes length-prefixed blocks. Judge and candidate write Python literals, one a line. An object that is no
+plain data stays with the candidate, and handle(n) stands for the n-th of them.
 """
 
 # Few and small modules: starting takes most of the time of a run. json, platform, signal and types would double it.
 import builtins
-import ctypes
 import os
-import resource
-import struct
 import sys
 
+from evaluation import confine
+
 MAX_REPLY = 16_000_000  # bytes of one answer of the candidate
+SIGKILL, SIGXCPU, SIGPROF = 9, 24, 27
+TIME_IS_UP = (SIGKILL, SIGXCPU, SIGPROF)  # what the limits of CPU time end a process with
 CodeType, ModuleType = type((lambda: 0).__code__), type(sys)
 
 
 def main():
+    """Read settings, program and test from stdin; write the verdict, a dict as a literal, to stdout."""
+    forget_the_repository()
     sys.set_int_max_str_digits(0)
     settings = decode(read_block())
     program = read_block()
     os.chdir(settings["folder"])
     verdict = os.fdopen(os.dup(1), "w")
-    os.dup2(os.open(os.devnull, os.O_RDWR), 1)
+    os.dup2(os.open(os.devnull, os.O_RDWR), 1)  # whatever is printed from here on goes nowhere
     os.dup2(1, 2)
-    limit_resources(settings)
-    active = ["rlimits"] + ["landlock"] * restrict_files(settings["folder"])
-    ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)  # memory and files of one are closed to the other
-    requests, replies, calls = os.pipe(), os.pipe(), call_filter()
+    active = confine.before_fork(settings)
+    requests, replies = os.pipe(), os.pipe()  # (end to read from, end to write to)
     candidate = os.fork()
     if candidate == 0:
         os.dup2(1, 0)
         verdict.close()
-        os.close(requests[1]), os.close(replies[0])
-        restrict_calls(calls)
+        os.close(requests[1])
+        os.close(replies[0])
+        confine.after_fork(settings)
         serve(program, os.fdopen(requests[0], "rb"), os.fdopen(replies[1], "wb"))
         os._exit(0)
-    os.close(requests[0]), os.close(replies[1])
-    active += ["seccomp"] * restrict_calls(calls)
+    os.close(requests[0])
+    os.close(replies[1])
+    active += confine.after_fork(settings)
     channel = Channel(candidate, os.fdopen(requests[1], "wb"), os.fdopen(replies[0], "rb"))
     result = judge(decode(read_block()), channel)
     verdict.write(repr({"passed": result == "passed", "result": result[:400], "active": active}))
+
+
+def forget_the_repository():
+    """The program can neither import nor read this repository's files, which PYTHONPATH had to name for this module.
+    Landlock's list of readable folders, too, is made from sys.path."""
+    sys.dont_write_bytecode = True  # this module's own has been written
+    sys.path.remove(os.environ.pop("PYTHONPATH"))
+    for name in ("evaluation", "evaluation.judge", "evaluation.confine"):
+        del sys.modules[name]
 
 
 def read_block():
@@ -58,51 +75,50 @@ def read_block():
 
 
 def read_exactly(size):
+    """size bytes of stdin, past Python's buffer."""
     data = b""
     while len(data) < size:
         data += os.read(0, min(size - len(data), 1 << 20)) or sys.exit("the evaluator has gone")
     return data
 
 
-# -- what crosses the border: Python literals, one a line
+# -- what crosses the border
 
 PLAIN = (bool, int, float, str, bytes)  # bool before int, which it is a kind of
+LITERALS = {list: "[%s]", tuple: "(%s)", set: "set([%s])", frozenset: "frozenset([%s])", bytearray: "bytearray([%s])"}
 CALLS = {"set": set, "frozenset": frozenset, "complex": complex, "bytearray": bytearray}
 
 
-def encode(value, handle=None):
-    """Plain data as a literal; any other object stays where it is, and handle(object) is its number."""
+def encode(value, number_of=None):
+    """Plain data as a literal; an object that is none as handle(number_of(object))."""
     for kind in PLAIN:
         if isinstance(value, kind):
             return repr(kind(value))
     if value is None:
         return "None"
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{encode(k, handle)}: {encode(v, handle)}" for k, v in value.items()) + "}"
+        items = [f"{encode(key, number_of)}: {encode(item, number_of)}" for key, item in value.items()]
+        return "{" + ", ".join(items) + "}"
     if isinstance(value, complex):
         return f"complex({value.real!r}, {value.imag!r})"
-    for kind, shape in (
-        (list, "[%s]"),
-        (tuple, "(%s)"),
-        (set, "set([%s])"),
-        (frozenset, "frozenset([%s])"),
-        (bytearray, "bytearray([%s])"),
-    ):
+    for kind, literal in LITERALS.items():
         if isinstance(value, kind):
-            return shape % "".join(encode(item, handle) + ", " for item in value)
-    return f"handle({handle(value)})"
+            return literal % "".join(encode(item, number_of) + ", " for item in value)
+    return f"handle({number_of(value)})"
 
 
 def decode(text, handle=None):
-    """The value of a literal that encode wrote; handle(number) stands for what did not cross. Nothing is executed: the
-    text is parsed, and anything but a literal raises ValueError."""
+    """The value of a literal that encode wrote; handle(number) is called for what did not cross. Nothing is executed:
+    the text is parsed, and anything but a literal raises an error."""
 
     def value(node):
         kind = type(node).__name__
         if kind == "Constant":
             return node.value
-        if kind in ("List", "Tuple"):
-            return (list if kind == "List" else tuple)(map(value, node.elts))
+        if kind == "List":
+            return [value(item) for item in node.elts]
+        if kind == "Tuple":
+            return tuple(value(item) for item in node.elts)
         if kind == "Dict":
             return dict(zip(map(value, node.keys), map(value, node.values)))
         if kind == "UnaryOp" and type(node.op).__name__ == "USub":
@@ -110,12 +126,12 @@ def decode(text, handle=None):
         if kind == "Name" and node.id in ("inf", "nan"):
             return float(node.id)
         if kind == "Call" and not node.keywords:
-            if node.func.id == "handle" and handle:
-                return handle(*map(value, node.args))
-            return CALLS[node.func.id](*map(value, node.args))
+            called = handle if handle and node.func.id == "handle" else CALLS[node.func.id]
+            return called(*map(value, node.args))
         raise ValueError(f"{kind} in an answer")
 
-    return value(compile(text, "<answer>", "eval", 0x400).body)  # ast.PyCF_ONLY_AST
+    only_parse = 0x400  # ast.PyCF_ONLY_AST
+    return value(compile(text, "<answer>", "eval", only_parse).body)
 
 
 # -- the candidate
@@ -130,14 +146,18 @@ def serve(program, requests, replies):
         objects.append(thing)
         return len(objects) - 1
 
-    def answer(op, thing, *more):
-        if op == "get":
+    def run_program():
+        exec(compile(program, "<program>", "exec"), module.__dict__)
+
+    def carry_out(operation, thing, *more):
+        if operation == "get":
             return module.__dict__[thing]
-        if op == "call":
-            return thing(*more[0], **more[1])
-        if op == "list":
+        if operation == "call":
+            arguments, keywords = more
+            return thing(*arguments, **keywords)
+        if operation == "list":
             return list(thing)
-        return getattr(thing, *more) if op == "attribute" else setattr(thing, *more)
+        return getattr(thing, *more) if operation == "attribute" else setattr(thing, *more)
 
     def reply(function, *arguments):
         try:
@@ -147,9 +167,9 @@ def serve(program, requests, replies):
         replies.write(content.encode() + b"\n")
         replies.flush()
 
-    reply(lambda: exec(compile(program, "<program>", "exec"), module.__dict__))
+    reply(run_program)
     for line in requests:
-        reply(answer, *decode(line.decode(), objects.__getitem__))
+        reply(carry_out, *decode(line.decode(), objects.__getitem__))
 
 
 # -- the judge
@@ -160,20 +180,22 @@ class Ended(Exception):
 
 
 class Channel:
-    """Asks the candidate and decodes its answers; its exceptions are raised here, where they are of a builtin type."""
+    """Asks the candidate and decodes its answers. An exception there is raised here if it is of a builtin type."""
 
     def __init__(self, candidate, requests, replies):
         self.candidate, self.requests, self.replies = candidate, requests, replies
 
     def ask(self, *request):
+        """The answer to (operation, object, ...)."""
         try:
-            self.requests.write(encode(request, number_of).encode() + b"\n")
+            self.requests.write(encode(request, remote_number).encode() + b"\n")
             self.requests.flush()
         except BrokenPipeError:
             raise self.ended() from None
         return self.answer()
 
     def answer(self):
+        """The next answer; the first one says that the program has been run."""
         line = self.replies.readline(MAX_REPLY)
         if not line:
             raise self.ended()
@@ -184,18 +206,16 @@ class Channel:
             name, message = map(str, content)
         except Exception:
             raise Ended("an answer that is not plain data") from None
-        kind = getattr(builtins, name, None)
-        if isinstance(kind, type) and issubclass(kind, Exception):
-            raise kind(message)
+        error = getattr(builtins, name, None)
+        if isinstance(error, type) and issubclass(error, Exception):
+            raise error(message)
         raise Ended(f"{name}: {message}")
 
     def ended(self):
+        """Why the candidate is no longer there, as an exception."""
         _, status = os.waitpid(self.candidate, 0)
-        killed_by = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
-        return Ended("timed out" if killed_by in (SIGKILL, SIGXCPU) else "the program ended itself")
-
-
-SIGKILL, SIGXCPU = 9, 24
+        is_late = os.WIFSIGNALED(status) and os.WTERMSIG(status) in TIME_IS_UP
+        return Ended("timed out" if is_late else "the program ended itself")
 
 
 class Remote:
@@ -203,48 +223,45 @@ class Remote:
     true nor false: plain data alone decides a test."""
 
     def __init__(self, channel, number):
-        self.__dict__.update(channel=channel, number=number)
-
-    def ask(self, op, *more):
-        return self.channel.ask(op, self, *more)
+        self.__dict__.update(_channel=channel, _number=number)
 
     def __call__(self, *arguments, **keywords):
-        return self.ask("call", list(arguments), keywords)
+        return self._channel.ask("call", self, list(arguments), keywords)
 
     def __getattr__(self, name):
-        return self.ask("attribute", name)
+        return self._channel.ask("attribute", self, name)
 
     def __setattr__(self, name, value):
-        self.ask("set", name, value)
+        self._channel.ask("set", self, name, value)
 
     def __iter__(self):
-        return iter(self.ask("list"))
+        return iter(self._channel.ask("list", self))
 
-    def undecided(self, *_):
+    def _undecided(self, *_):
         raise TypeError("the program returned an object that is not plain data")
 
-    __eq__ = __ne__ = __lt__ = __gt__ = __le__ = __ge__ = __bool__ = __hash__ = undecided
+    __eq__ = __ne__ = __lt__ = __gt__ = __le__ = __ge__ = __bool__ = __hash__ = _undecided
 
 
-def number_of(thing):
+def remote_number(thing):
+    """The number of a Remote. Raises TypeError for any other object: the candidate has nothing of the kind."""
     if type(thing) is not Remote:
         raise TypeError(f"the test passes a {type(thing).__name__}, which cannot cross into the program's process")
-    return thing.number
+    return thing._number
 
 
 def judge(test, channel):
-    """Run the test, {"helpers", "code", "entry_points"}: "passed", or why not. The entry points are the
-    program's, and so is any other name that the test uses and that neither it, the helpers nor Python define."""
-    namespace = {}
+    """Run the test, {"helpers", "code", "entry_points"}: "passed", or why not. The entry points are the program's, and
+    so is any other name that the test uses and that neither it, the helpers nor Python define."""
     try:
         channel.answer()  # the program has been run
-        code, helpers = (compile(test[key], "<test>", "exec") for key in ("code", "helpers"))
-        wanted = names_in(code)
-        if wanted & set(helpers.co_names) - set(test["entry_points"]):
+        code, helpers = compile(test["code"], "<test>", "exec"), compile(test["helpers"], "<test>", "exec")
+        namespace, wanted, entry_points = {}, names_in(code), set(test["entry_points"])
+        if wanted & set(helpers.co_names) - entry_points:
             exec(helpers, namespace)
         for name in sorted(wanted):
-            if name in test["entry_points"] or not (name in namespace or hasattr(builtins, name)):
-                if name in sys.stdlib_module_names and name not in test["entry_points"]:
+            if name in entry_points or not (name in namespace or hasattr(builtins, name)):
+                if name in sys.stdlib_module_names and name not in entry_points:
                     namespace[name] = __import__(name)
                 elif not name.startswith("__"):
                     try:
@@ -261,103 +278,8 @@ def judge(test, channel):
 
 def names_in(code):
     """The names that a code object and those inside it use."""
-    inner = (names_in(constant) for constant in code.co_consts if isinstance(constant, CodeType))
-    return set(code.co_names).union(*inner)
-
-
-# -- confinement
-
-
-def limit_resources(settings):
-    def limit(what, amount):
-        _, most = resource.getrlimit(what)
-        amount = amount if most == resource.RLIM_INFINITY else min(amount, most)
-        resource.setrlimit(what, (amount, amount))
-
-    limit(resource.RLIMIT_AS, settings["memory"])
-    limit(resource.RLIMIT_CPU, settings["cpu_seconds"])
-    limit(resource.RLIMIT_FSIZE, settings["file_size"])
-    limit(resource.RLIMIT_NPROC, 512)  # counts all of the user's; where seccomp holds, there are no new ones anyway
-    limit(resource.RLIMIT_NOFILE, 64)
-    limit(resource.RLIMIT_CORE, 0)
-
-
-PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP = 4, 38, 22
-LANDLOCK_CREATE, LANDLOCK_ADD, LANDLOCK_RESTRICT = 444, 445, 446  # system calls, the same on every processor
-READ_AND_RUN = 0b1101  # of the access rights in linux/landlock.h: execute, read files, read folders
-ALL_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15}  # how many access rights a version of Landlock knows; 16 from 5 on
-
-
-def restrict_files(folder):
-    """Landlock: read the interpreter and the system's libraries, write to folder, and nothing else. Whether it holds."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    version = libc.syscall(LANDLOCK_CREATE, None, ctypes.c_size_t(0), 1)
-    if version < 1:
-        return False
-    rights = (1 << ALL_RIGHTS.get(version, 16)) - 1
-    # files, TCP ports, and from version 6 on signals and abstract sockets: a version reads as many as it knows
-    attributes = (ctypes.c_uint64 * 3)(rights, 0b11, 0b11)
-    ruleset = libc.syscall(
-        LANDLOCK_CREATE, attributes, ctypes.c_size_t(8 if version < 4 else 16 if version < 6 else 24), 0
-    )
-    readable = ["/usr", "/lib", "/lib64", sys.base_prefix, "/dev/urandom", *sys.path]
-    for path, allowed in [(path, READ_AND_RUN) for path in readable] + [(folder, rights), (os.devnull, 0b110)]:
-        if os.path.exists(path):
-            handle = os.open(path, os.O_PATH)
-            allowed &= rights if os.path.isdir(path) else 0b111
-            rule = allowed.to_bytes(8, sys.byteorder) + handle.to_bytes(4, sys.byteorder)
-            libc.syscall(LANDLOCK_ADD, ruleset, 1, rule, 0)
-            os.close(handle)
-    held = libc.syscall(LANDLOCK_RESTRICT, ruleset, 0) == 0
-    os.close(ruleset)
-    return held
-
-
-# System calls that nothing here needs, by processor: their numbers from the kernel's tables.
-FORBIDDEN = {
-    "x86_64": {  # vfork fork execve kill tkill tgkill rt_sigqueueinfo, ptrace process_vm_*, socket.. bind, setsid setpgid
-        *(57, 58, 59, 62, 200, 234, 129, 297, 101, 310, 311, 41, 42, 43, 44, 49, 50, 53, 109, 112, 322),
-        # unshare setns mount umount chroot pivot_root reboot, modules, bpf perf keys io_uring pidfd, shm msg sem
-        *(272, 308, 165, 166, 161, 155, 169, 175, 176, 313, 321, 298, 248, 249, 250, 425, 424, 434, 438, 29, 64, 68),
-        # chmod chown setxattr utime families, priorities, limits, mknod, clocks and names
-        *(90, 91, 92, 93, 94, 260, 268, 452, 188, 189, 190, 132, 235, 261, 280, 141, 203, 160, 302, 133, 259, 227, 164, 170, 171),
-    },
-    "aarch64": {
-        *(221, 129, 130, 131, 138, 240, 117, 270, 271, 198, 199, 200, 201, 202, 203, 206, 154, 157, 281),
-        *(97, 268, 40, 39, 51, 41, 142, 105, 106, 273, 280, 241, 217, 218, 219, 425, 424, 434, 438, 194, 190, 186),
-        *(52, 53, 54, 55, 452, 5, 6, 7, 88, 140, 122, 164, 261, 33, 112, 170, 161, 162),
-    },
-}  # fmt: skip
-ARCHITECTURE = {"x86_64": (0xC000003E, 56, 435), "aarch64": (0xC00000B7, 220, 435)}  # audit's number, clone, clone3
-ALLOW, DENY, NO_SUCH_CALL = 0x7FFF0000, 0x00050001, 0x00050026  # SECCOMP_RET_ALLOW; _ERRNO with EPERM, ENOSYS
-LOAD, EQUAL, AT_LEAST, ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06  # instructions of classic BPF
-
-
-def call_filter():
-    """The seccomp program as bytes, or None for a processor whose system calls are not known here."""
-    machine = os.uname().machine
-    if machine not in FORBIDDEN:
-        return None
-    architecture, clone, clone3 = ARCHITECTURE[machine]
-    program = [(LOAD, 0, 0, 4), (EQUAL, 1, 0, architecture), (RETURN, 0, 0, DENY), (LOAD, 0, 0, 0)]
-    program += [(AT_LEAST, 0, 1, 0x40000000), (RETURN, 0, 0, DENY)]  # x32's calls have numbers of their own
-    program += [(EQUAL, 0, 1, clone3), (RETURN, 0, 0, NO_SUCH_CALL)]  # its flags cannot be seen: libc then uses clone
-    for number in sorted(FORBIDDEN[machine]):
-        program += [(EQUAL, 0, 1, number), (RETURN, 0, 0, DENY)]
-    program += [(EQUAL, 0, 3, clone), (LOAD, 0, 0, 16), (ANY_BIT, 1, 0, 0x10000), (RETURN, 0, 0, DENY)]  # CLONE_THREAD
-    program += [(RETURN, 0, 0, ALLOW)]
-    return b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
-
-
-def restrict_calls(program):
-    """seccomp: a filter of system calls that this process cannot take back. Threads stay possible. Whether it holds."""
-    if program is None:
-        return False
-    buffer = ctypes.create_string_buffer(program)
-    filter = struct.pack("@HP", len(program) // 8, ctypes.addressof(buffer))
-    return ctypes.CDLL(None).prctl(PR_SET_SECCOMP, 2, filter, 0, 0) == 0
-
-
-if __name__ == "__main__":
-    main()
+    names = set(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            names |= names_in(constant)
+    return names

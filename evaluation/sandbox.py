@@ -1,13 +1,13 @@
 """Run a program that nobody has read, and its test: in a fresh interpreter, confined, and killed when it takes long.
 
-What confines it, and why it cannot cheat, is in evaluation/jail.py. Here is the outside: one interpreter per sample in
-its own process group and an empty folder, with no inherited environment, judged by its CPU time, with three times that
-on the clock as a backstop for one that sleeps.
+Why a program cannot cheat stands in evaluation/judge.py, what confines it in evaluation/confine.py. Here is the
+outside: one interpreter per sample in its own process group and an empty folder, with no inherited environment,
+limited in CPU time, and in time on the clock as well, for a program that sleeps.
 """
 
 import ast
+import math
 import os
-import py_compile
 import shutil
 import signal
 import subprocess
@@ -16,31 +16,29 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
+from evaluation.judge import TIME_IS_UP
+
 PROTECTIONS = {"rlimits", "landlock", "seccomp"}
-JAIL = Path(__file__).with_name("jail.py")
-
-
-@cache
-def compiled_jail():
-    """jail.py as bytecode, beside the other modules' where that can be written: parsing it takes a quarter of a run."""
-    try:
-        return py_compile.compile(str(JAIL))
-    except OSError:
-        return str(JAIL)
+# Neither site-packages nor the folder of the program on the import path: -S, -s, -P.
+JUDGE = [sys.executable, "-S", "-s", "-P", "-c", "from evaluation.judge import main; main()"]
+ENVIRONMENT = {"PYTHONPATH": str(Path(__file__).resolve().parent.parent), "PYTHONHASHSEED": "0", "PYTHONUTF8": "1"}
 
 
 @dataclass
 class Limits:
+    """What a program may use. Judge and candidate have each of these to themselves."""
+
     timeout: float = 3.0  # seconds of CPU time
-    memory_mb: int = 1024  # address space of each of the two processes
+    memory_mb: int = 1024  # address space
     file_mb: int = 16  # the largest file that can be written
 
 
 @dataclass
 class Verdict:
+    """What came of a program."""
+
     passed: bool
     result: str  # passed, timed out, or failed: and why
     seconds: float  # on the clock
@@ -48,30 +46,29 @@ class Verdict:
 
 
 def run(program, test, limits=Limits()) -> Verdict:
-    """program: Python text. test: {"helpers", "code", "entry_points"}: helpers and code are run on the test's side, where
-    the names of the entry points, and any name that nobody else defines, stand for those of the program."""
+    """program: Python text. test: {"helpers", "code", "entry_points"}: helpers and code are run on the test's side,
+    where the entry points, and any name that nobody else defines, stand for those of the program."""
     start = time.perf_counter()
     folder = tempfile.mkdtemp(prefix="sandbox_")
     settings = {
         "folder": folder,
         "memory": limits.memory_mb << 20,
-        "cpu_seconds": max(1, round(limits.timeout)),
+        "timeout": limits.timeout,
+        "cpu_seconds": math.ceil(limits.timeout),
         "file_size": limits.file_mb << 20,
     }
-    blocks = [text.encode("utf-8", "replace") for text in (repr(settings), program, repr(test))]
+    message = b""
+    for text in (repr(settings), program, repr(test)):
+        block = text.encode("utf-8", "replace")
+        message += len(block).to_bytes(8) + block
+    pipe = subprocess.PIPE
     process = subprocess.Popen(
-        [sys.executable, "-S", "-s", "-P", compiled_jail()],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        cwd=folder,
-        env={"PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUTF8": "1"},
-        start_new_session=True,
+        JUDGE, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, cwd=folder, env=ENVIRONMENT, start_new_session=True
     )
     output, timed_out = b"", False
     try:
-        message = b"".join(len(block).to_bytes(8) + block for block in blocks)
         output, _ = process.communicate(message, timeout=3 * limits.timeout + 1)
+        timed_out = -process.returncode in TIME_IS_UP  # the judge: its test takes long
     except subprocess.TimeoutExpired:
         timed_out = True
     finally:
