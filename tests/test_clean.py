@@ -11,18 +11,36 @@ import numpy as np
 import pytest
 from conftest import ROOT, assert_one_line_error, door_error, program, stage
 
-from cleaning import cluster
+import cleaning.settings
+import configurator
 import prepare_data
-from cleaning import classifier
+from cleaning import classifier, cluster
 from cleaning.view import View
+from configurator import UserError
 from shards import Shards, read_manifest
 
+REQUEST = "Count the places at which a list of numbers rises, and how steep it is there."
+SOLUTION = """\
+    total = 0
+    previous = None
+    for value in values:
+        if previous is not None and value > previous:
+            total += 1
+        previous = value
+    return total
+"""
 PROBLEM = {
     "task_id": "Made/0",
-    "prompt": 'def count_rising(values):\n    """Count the places at which a list of numbers rises, and how steep it is there.\n    """\n',
-    "canonical_solution": "    total = 0\n    previous = None\n    for value in values:\n        if previous is not None and value > previous:\n            total += 1\n        previous = value\n    return total\n",
+    "prompt": f'def count_rising(values):\n    """{REQUEST}\n    """\n',
+    "canonical_solution": SOLUTION,
     "test": "def check(candidate):\n    assert candidate([1, 5, 2, 7]) == 2\n",
-}  # fmt: skip
+}
+
+
+def write_records(path, records):
+    """A file of JSON lines; its path."""
+    path.write_text("\n".join(map(json.dumps, records)))
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -50,13 +68,19 @@ def benchmark_file(tmp_path_factory):
 
 
 def prepare(workdir, sources, out, *arguments, script="prepare_data.py", **options):
-    return stage(script, f"--sources={sources}", f"--out_dir={out}", "--tokenizer=data/tokenizer.json", *arguments, cwd=workdir, **options)  # fmt: skip
+    common = (f"--sources={sources}", f"--out_dir={out}", "--tokenizer=data/tokenizer.json")
+    return stage(script, *common, *arguments, cwd=workdir, **options)
 
 
 def dropped(out):
-    return {
-        d["id"]: (d["rule"], d["detail"]) for d in map(json.loads, (out / "dropped.jsonl").read_text().splitlines())
-    }
+    """{id: (rule, detail)} of a shard folder's dropped.jsonl."""
+    drops = map(json.loads, (out / "dropped.jsonl").read_text().splitlines())
+    return {drop["id"]: (drop["rule"], drop["detail"]) for drop in drops}
+
+
+def rules_of(out):
+    """{id: rule} of the same."""
+    return {name: rule for name, (rule, _) in dropped(out).items()}
 
 
 def texts(out, tokenizer):
@@ -64,9 +88,8 @@ def texts(out, tokenizer):
     found = []
     for split in ("train", "val"):
         shards = Shards(out, split)
-        found += [
-            tokenizer.decode(shards.tokens(a + 1, n - 1).tolist()) for a, n in zip(*shards.documents(tokenizer.eot))
-        ]
+        for start, length in zip(*shards.documents(tokenizer.eot)):
+            found.append(tokenizer.decode(shards.tokens(start + 1, length - 1).tolist()))
     return sorted(found)
 
 
@@ -79,7 +102,7 @@ def cleaned(workdir, dirty, benchmark_file, tmp_path_factory):
 
 def test_every_drop_has_its_rule_and_reason(cleaned, dirty):
     drops = dropped(cleaned)
-    assert {name: rule for name, (rule, _) in drops.items()} == {
+    assert rules_of(cleaned) == {
         "good_00.py": "exact_duplicate",  # copy.py is the first by its path
         "near.py": "near_duplicate",
         "made.py": "generated",
@@ -110,10 +133,11 @@ def test_the_report_adds_up(cleaned, dirty):
     last, splits = report["steps"][-1]["kept"], read_manifest(cleaned)["splits"]
     for what in ("documents", "bytes", "tokens"):
         assert last[what] == splits["train"][what] + splits["val"][what]
-    assert {rule: n["documents"] for step in report["steps"] for rule, n in step["rules"].items()} == {
-        "exact_duplicate": 1, "near_duplicate": 1, "generated": 1, "syntax": 1, "benchmark_words": 1, "bad_utf8": 1, "bad_json": 1,
-    }  # fmt: skip
-    assert report["sources"] == {str(dirty): {rule: 1 for step in report["steps"] for rule in step["rules"]}}
+    rules = {}
+    for step in report["steps"]:
+        rules |= {rule: n["documents"] for rule, n in step["rules"].items()}
+    expected = "exact_duplicate near_duplicate generated syntax benchmark_words bad_utf8 bad_json"
+    assert rules == dict.fromkeys(expected.split(), 1) and report["sources"] == {str(dirty): rules}
     assert report["replaced"] == {"email": 1} and report["clusters"] == {"2": 2}
     assert report["benchmarks"]["similar"] == {"Made/0": {"similarity": 1.0, "document": "leak.py"}}
     for name in ("report.md", "report.html"):
@@ -154,16 +178,15 @@ def test_workers_chunks_and_order_change_nothing(workdir, dirty, benchmark_file,
     kept = []
     for seed in (1, 2):  # the same documents as records, in another order
         random.Random(seed).shuffle(records)
-        (tmp_path / f"{seed}.jsonl").write_text("\n".join(map(json.dumps, records)))
-        prepare(workdir, tmp_path / f"{seed}.jsonl", tmp_path / f"out{seed}", *arguments)
+        prepare(workdir, write_records(tmp_path / f"{seed}.jsonl", records), tmp_path / f"out{seed}", *arguments)
         kept.append(texts(tmp_path / f"out{seed}", tokenizer))
     assert kept[0] == kept[1] == [text for text in texts(cleaned, tokenizer) if text != program(34)]
 
 
 def test_a_second_pass_removes_nothing(workdir, cleaned, benchmark_file, tmp_path, tokenizer):
     kept = texts(cleaned, tokenizer)
-    (tmp_path / "again.jsonl").write_text("\n".join(json.dumps({"path": "x.py", "content": text}) for text in kept))
-    prepare(workdir, tmp_path / "again.jsonl", tmp_path / "x", f"--decontaminate={benchmark_file}")
+    again = write_records(tmp_path / "again.jsonl", [{"path": "x.py", "content": text} for text in kept])
+    prepare(workdir, again, tmp_path / "x", f"--decontaminate={benchmark_file}")
     assert dropped(tmp_path / "x") == {} and texts(tmp_path / "x", tokenizer) == kept
 
 
@@ -183,20 +206,19 @@ def test_near_copies_of_another_folders_validation_documents_are_dropped(workdir
     (tmp_path / "more/a_near_copy.py").write_text(text + "# one more line\n")
     (tmp_path / "more/other.py").write_text(program(400))
     prepare(workdir, tmp_path / "more", tmp_path / "x", "--against=data/shards", "--val_fraction=0")
-    assert {name: rule for name, (rule, _) in dropped(tmp_path / "x").items()} == {"a_near_copy.py": "near_duplicate"}
+    assert rules_of(tmp_path / "x") == {"a_near_copy.py": "near_duplicate"}
     assert "data/shards" in dropped(tmp_path / "x")["a_near_copy.py"][1]
     assert read_manifest(tmp_path / "x")["splits"]["train"]["documents"] == 1
 
 
 def test_chats_and_exercises_are_decontaminated_too(workdir, benchmark_file, tmp_path):
-    request = "Count the places at which a list of numbers rises, and how steep it is there."
-    records = [{"instruction": request, "output": "return 0"}, {"instruction": "Say hello.", "output": "Hello."}]
-    (tmp_path / "chats.jsonl").write_text("\n".join(map(json.dumps, records)))
     arguments = (f"--decontaminate={benchmark_file}", "--val_fraction=0")
-    prepare(workdir, tmp_path / "chats.jsonl", tmp_path / "x", "--chats", *arguments)
-    assert {name: rule for name, (rule, _) in dropped(tmp_path / "x").items()} == {"chats.jsonl:1": "benchmark_words"}
-    (tmp_path / "pages.jsonl").write_text(json.dumps({"text": f"# {request}\n" + program(50)}) + "\n" + json.dumps({"text": program(51)}))  # fmt: skip
-    prepare(workdir, tmp_path / "pages.jsonl", tmp_path / "y", "--filters=false", *arguments)
+    records = [{"instruction": REQUEST, "output": "return 0"}, {"instruction": "Say hello.", "output": "Hello."}]
+    chats = write_records(tmp_path / "chats.jsonl", records)
+    prepare(workdir, chats, tmp_path / "x", "--chats", *arguments)
+    assert rules_of(tmp_path / "x") == {"chats.jsonl:1": "benchmark_words"}
+    pages = write_records(tmp_path / "pages.jsonl", [{"text": f"# {REQUEST}\n{program(50)}"}, {"text": program(51)}])
+    prepare(workdir, pages, tmp_path / "y", "--filters=false", *arguments)
     assert set(dropped(tmp_path / "y")) == {"pages.jsonl:1"}
 
 
@@ -211,9 +233,82 @@ def test_mistakes_end_in_one_line(workdir, dirty, tmp_path):
     ):
         result = prepare(workdir, dirty, tmp_path / "x", *arguments, check=False)
         assert_one_line_error(result, words)
-    (tmp_path / "scores.jsonl").write_text('{"id": 1}')
-    assert_one_line_error(prepare(workdir, dirty, tmp_path / "x", f"--scores={tmp_path / 'scores.jsonl'}", check=False), "line 1")  # fmt: skip
     assert not list(tmp_path.glob("x/*.bin"))
+
+
+@pytest.mark.parametrize(
+    "line", [b'{"id": 1}', b'{"id": "\xff", "score": 1}', b'{"id": 1, "score": 1' + b"0" * 400 + b"}"]
+)
+def test_a_bad_score_file_is_named_with_its_line(workdir, tmp_path, line):
+    (tmp_path / "scores.jsonl").write_bytes(line)
+    arguments = (f"--tokenizer={workdir / 'data/tokenizer.json'}", f"--out_dir={tmp_path / 'x'}")
+    error = door_error(prepare_data, f"--scores={tmp_path / 'scores.jsonl'}", *arguments)
+    assert "line 1: not a record of id and score" in error and not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("data", [b"x" * 99, b"PK\3\4" + b"x" * 99, b"\x93NUMPY\1\0"])
+def test_a_file_that_is_no_classifier_is_named(tmp_path, data):
+    (tmp_path / "q.npz").write_bytes(data)
+    with pytest.raises(UserError, match="no classifier"):
+        classifier.Classifier.load(tmp_path / "q.npz")
+
+
+def test_simplify_without_opencc_is_a_mistake(workdir, dirty, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "opencc", None)
+    out = tmp_path / "x"
+    arguments = (f"--sources={dirty}", f"--out_dir={out}", f"--tokenizer={workdir / 'data/tokenizer.json'}")
+    assert "pip install opencc" in door_error(prepare_data, "--simplify", *arguments)
+    assert not out.exists()
+
+
+def test_installing_jieba_makes_a_folder_out_of_date(workdir, dirty, tmp_path, monkeypatch, capsys):
+    """jieba counts Chinese words where it is installed, so that other documents may be kept."""
+    out, tokenizer = tmp_path / "x", workdir / "data/tokenizer.json"
+    settings = prepare_data.Settings(sources=[str(dirty)], out_dir=str(out), tokenizer=str(tokenizer), num_workers=1)
+    prepare_data.main(settings)
+    prepare_data.main(settings)
+    assert "already" in capsys.readouterr().out
+    monkeypatch.setattr(cleaning.settings, "installed_version", lambda package: f"{package} of tomorrow")
+    prepare_data.main(settings)
+    assert "already" not in capsys.readouterr().out
+    assert read_manifest(out)["ingredients"]["jieba"] == "jieba of tomorrow"
+
+
+def test_thresholds_are_a_table_of_their_own(workdir, tmp_path):
+    (tmp_path / "recipe.toml").write_text("[prepare_data.rules]\nmax_line_length = 150\n")
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files/good.py").write_text(program(0))
+    (tmp_path / "files/long.py").write_text(program(1) + f"NUMBERS = [{', '.join(map(str, range(50)))}]\n")
+    arguments = (tmp_path / "recipe.toml", "--min_code_words=3", "--val_fraction=0")
+    prepare(workdir, tmp_path / "files", tmp_path / "x", *arguments)
+    assert rules_of(tmp_path / "x") == {"long.py": "long_line"}
+    rules = read_manifest(tmp_path / "x")["settings"]["rules"]
+    assert (rules["max_line_length"], rules["min_code_words"], rules["max_bytes"]) == (150, 3, 3_000_000)
+
+
+def test_every_setting_is_explained():
+    """Also those in tables of their own, and those whose comment the formatter has moved."""
+    for settings_class in (prepare_data.Settings, cluster.Settings, classifier.Settings):
+        notes = configurator.notes_of(settings_class)
+        assert set(notes) == set(configurator.settings_of(settings_class))
+        assert [name for name, note in notes.items() if not note.text or not note.heading] == []
+
+
+def test_a_rule_of_two_steps_is_counted_in_both(workdir, tmp_path):
+    """empty: a file of no bytes cannot be read; one of nothing but a licence is left empty."""
+    folder = tmp_path / "files"
+    folder.mkdir()
+    (folder / "a.py").write_text("")
+    (folder / "b.py").write_text("# Copyright: all rights are reserved\n")
+    (folder / "c.py").write_text(program(0))
+    prepare(workdir, folder, tmp_path / "x", "--val_fraction=0")
+    assert read_manifest(tmp_path / "x")["sources"][str(folder)]["dropped"] == {"empty": 2}
+
+
+def test_where_nothing_is_left_for_training_nothing_is_written(workdir, dirty, tmp_path):
+    result = prepare(workdir, dirty, tmp_path / "x", "--val_fraction=0.9999999", check=False)
+    assert_one_line_error(result, "no documents for training", "dropped.jsonl")
+    assert not list(tmp_path.glob("x/*.bin")) and not (tmp_path / "x/manifest.json").exists()
 
 
 # -- scores
@@ -223,19 +318,22 @@ def labelled(tmp_path, n=300):
     """Programs against prose of the same words: n-grams of punctuation tell them apart, single words do not."""
     records = [{"text": program(seed, lines=6), "label": 1} for seed in range(n)]
     records += [{"text": " ".join(re.findall(r"\w+", program(seed + 1000, lines=6))), "label": 0} for seed in range(n)]
-    (tmp_path / "labelled.jsonl").write_text("\n".join(map(json.dumps, records)))
-    return tmp_path / "labelled.jsonl"
+    return write_records(tmp_path / "labelled.jsonl", records)
 
 
 def test_a_classifier_is_learnt_and_documents_are_dropped_by_it(workdir, tmp_path):
-    result = stage("cleaning.classifier", f"--labelled={labelled(tmp_path)}", f"--out={tmp_path / 'q.npz'}", cwd=tmp_path)
+    result = stage(
+        "cleaning.classifier", f"--labelled={labelled(tmp_path)}", f"--out={tmp_path / 'q.npz'}", cwd=tmp_path
+    )
     assert float(re.search(r"AUC ([\d.]+)", result.stdout)[1]) > 0.95 and "chosen" in result.stdout
-    classifier = classifier.Classifier.load(tmp_path / "q.npz")
+    learnt = classifier.Classifier.load(tmp_path / "q.npz")
     prose = " ".join(re.findall(r"\w+", program(5000, lines=6)))
-    assert classifier.score(View(program(5001, lines=6))) > classifier.threshold > classifier.score(View(prose))
-    (tmp_path / "mixed.jsonl").write_text("\n".join(json.dumps({"text": t}) for t in (prose, program(5002, lines=6))))
-    prepare(workdir, tmp_path / "mixed.jsonl", tmp_path / "x", f"--quality={tmp_path / 'q.npz'}", "--filters=false", "--val_fraction=0")  # fmt: skip
-    assert {name: rule for name, (rule, _) in dropped(tmp_path / "x").items()} == {"mixed.jsonl:1": "low_quality"}
+    scores = [learnt.score(View(text)) for text in (program(5001, lines=6), prose)]
+    assert scores[0] > learnt.threshold > scores[1]
+    mixed = write_records(tmp_path / "mixed.jsonl", [{"text": prose}, {"text": program(5002, lines=6)}])
+    arguments = (f"--quality={tmp_path / 'q.npz'}", "--filters=false", "--val_fraction=0")
+    prepare(workdir, mixed, tmp_path / "x", *arguments)
+    assert rules_of(tmp_path / "x") == {"mixed.jsonl:1": "low_quality"}
     again = stage(
         "cleaning.classifier", f"--labelled={tmp_path / 'labelled.jsonl'}", f"--out={tmp_path / 'r.npz'}", cwd=tmp_path
     )
@@ -258,11 +356,15 @@ def test_auc_and_thresholds_are_those_of_counting():
 
 
 def test_mistakes_in_labels_are_named(tmp_path):
-    assert "labelled" in door_error(quality)
+    assert "labelled" in door_error(classifier)
     (tmp_path / "l.jsonl").write_text('{"text": "x"}')
-    assert "no label" in door_error(quality, f"--labelled={tmp_path / 'l.jsonl'}")
-    (tmp_path / "l.jsonl").write_text("\n".join(json.dumps({"text": program(i), "label": "good"}) for i in range(30)))
-    assert "one label only" in door_error(quality, f"--labelled={tmp_path / 'l.jsonl'}")
+    assert "no label" in door_error(classifier, f"--labelled={tmp_path / 'l.jsonl'}")
+    for text in ('"\udcff"', '"\\ud800"'):  # a byte that is not UTF-8, half of a surrogate pair
+        line = f'{{"text": {text}, "label": 1}}'
+        (tmp_path / "l.jsonl").write_bytes(line.encode("utf-8", "surrogateescape"))
+        assert "one label only (0" in door_error(classifier, f"--labelled={tmp_path / 'l.jsonl'}")
+    write_records(tmp_path / "l.jsonl", [{"text": program(i), "label": "good"} for i in range(30)])
+    assert "one label only" in door_error(classifier, f"--labelled={tmp_path / 'l.jsonl'}")
 
 
 def test_documents_are_dropped_by_a_score_file(workdir, tmp_path):
@@ -270,8 +372,9 @@ def test_documents_are_dropped_by_a_score_file(workdir, tmp_path):
         (tmp_path / f"f{i}.py").write_text(program(i))
     scores = [{"id": f"f{i}.py", "score": float(i)} for i in range(3)]
     (tmp_path / "s").mkdir()
-    (tmp_path / "s/scores.jsonl").write_text("\n".join(map(json.dumps, scores)))
-    prepare(workdir, tmp_path, tmp_path / "s/x", f"--scores={tmp_path / 's/scores.jsonl'}", "--min_score=0.5", "--max_score=1.5", "--val_fraction=0")  # fmt: skip
+    scores = write_records(tmp_path / "s/scores.jsonl", scores)
+    arguments = (f"--scores={scores}", "--min_score=0.5", "--max_score=1.5", "--val_fraction=0")
+    prepare(workdir, tmp_path, tmp_path / "s/x", *arguments)
     drops = {name: detail for name, (rule, detail) in dropped(tmp_path / "s/x").items() if rule == "score"}
     assert set(drops) == {"f0.py", "f2.py", "f3.py"} and drops["f3.py"] == "no score"
 
@@ -288,7 +391,7 @@ def test_a_cluster_run_keeps_what_one_machine_keeps(workdir, dirty, benchmark_fi
         assert read_manifest(tmp_path / "x")[name] == read_manifest(cleaned)[name]
 
 
-def test_a_cluster_run_goes_on_with_the_tasks_that_are_not_finished(workdir, dirty, cleaned, benchmark_file, tmp_path, tokenizer):  # fmt: skip
+def test_a_cluster_run_goes_on_where_it_stopped(workdir, dirty, cleaned, benchmark_file, tmp_path, tokenizer):
     """A file in the way of task 2 stops the run; taken away, only that task is done again."""
     pytest.importorskip("datatrove")
     (tmp_path / "x/chunks/000002.tokens.tmp").mkdir(parents=True)
@@ -298,9 +401,8 @@ def test_a_cluster_run_goes_on_with_the_tasks_that_are_not_finished(workdir, dir
     os.rmdir(tmp_path / "x/chunks/000002.tokens.tmp")
     os.link(tmp_path / "x/chunks/000000.tokens", tmp_path / "first")
     prepare(workdir, dirty, tmp_path / "x", *arguments, script="cleaning.cluster")
-    assert (tmp_path / "first").stat().st_mtime_ns == first and texts(tmp_path / "x", tokenizer) == texts(
-        cleaned, tokenizer
-    )
+    assert (tmp_path / "first").stat().st_mtime_ns == first, "a finished task is not done again"
+    assert texts(tmp_path / "x", tokenizer) == texts(cleaned, tokenizer)
 
 
 def test_without_datatrove_one_line_says_what_to_install(monkeypatch):

@@ -1,0 +1,107 @@
+"""The settings of stage 2, which prepare_data.py and `python -m cleaning.cluster` share."""
+
+import hashlib
+import importlib.metadata
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+from cleaning.rules import Thresholds
+from cleaning.view import CHINESE, CODE, PROSE, PYTHON
+from configurator import UserError
+from corpus.documents import optional
+
+KINDS = (PYTHON, CODE, PROSE, CHINESE)
+
+
+@dataclass
+class Settings:
+    """What is read, what is done to it, and where the shards go."""
+
+    # -- reading and writing
+    sources: list[str] = field(default_factory=lambda: ["stdlib"])  # presets, files, folders, hf:owner/name[:data_dir]
+    out_dir: str = "data/stdlib"  # the shard folder
+    tokenizer: str = "data/tokenizer.json"  # a tokenizer.json, a SentencePiece .model, or a name such as gpt2
+    val_fraction: float = 0.05  # share of the documents for validation, by hash; .001 is enough for billions of tokens
+    shard_bytes: int = 256_000_000  # text per shard: an interrupted run goes on after the last whole one
+    num_workers: int = 0  # processes; 0 = one per core
+    adopt: bool = False  # out_dir already holds shards of llm.c or modded-nanogpt: only describe them
+
+    # -- chats
+    chats: bool = False  # the records are conversations: render them by the chat template, with a loss mask
+    prompts: str = ""  # a folder of <type>.pre.prompt and <type>.post.prompt, drawn for records with a type
+    char_noise: float = 0.0  # share of the characters of requests that are deleted or repeated
+
+    # -- cleaning
+    clean: bool = True  # all that stands below; false drops nothing but what cannot be read
+    replace_pii: bool | None = None  # e-mail and IP addresses, keys and tokens become placeholders; auto = not in chats
+    strip_licenses: bool = True  # code: the comment with copyright and licence at the top is taken off
+    simplify: bool = False  # Chinese: traditional characters become simplified ones (pip install opencc)
+    filters: bool = True  # drop documents by the rules, whose thresholds are below; chats are not filtered
+    kind: str = ""  # records without path and language are: python, code, prose, chinese; empty = told by their look
+
+    # -- quality
+    quality: str = ""  # drop what this classifier scores low (python -m cleaning.classifier makes one)
+    min_quality: float | None = None  # its threshold; auto = the one that was chosen when it was trained
+    # drop by the scores in this file, {"id", "score"} a line (python -m evaluation.score makes one)
+    scores: str = ""
+    min_score: float | None = None  # keep from this score on; auto = from any
+    max_score: float | None = None  # keep up to this score; auto = up to any
+
+    # -- decontamination
+    decontaminate: list[str] = field(default_factory=list)  # files of benchmark problems whose copies are dropped
+    min_similarity: float = 0.9  # of a function's syntax tree to a benchmark solution's, from which it is a copy
+
+    # -- duplicates
+    exact_dedup: bool = True  # of documents with the same text, trailing white space apart, keep one
+    near_dedup: bool | None = None  # of documents with nearly the same 5-grams of words, keep one; auto = not of chats
+    near_threshold: float = 0.7  # Jaccard similarity of their 5-grams from which two documents are the same (BigCode)
+    against: list[str] = field(default_factory=list)  # shard folders: near copies of their val documents are dropped
+
+    rules: Thresholds = field(default_factory=Thresholds)  # thresholds of the rules
+
+    def check(self):
+        """Fill in what auto stands for; UserError for values that make no sense, before anything is read."""
+        self.resolve()
+        if not 0 <= self.char_noise < 1:
+            raise UserError("char_noise must lie in [0, 1)")
+        if not 0 <= self.val_fraction < 1:
+            raise UserError("val_fraction must lie in [0, 1)")
+        if self.shard_bytes < 1 or self.num_workers < 0:
+            raise UserError("shard_bytes must lie above 0, num_workers at 0 or above")
+        if not 0 < self.near_threshold <= 1 or not 0 < self.min_similarity <= 1:
+            raise UserError("near_threshold and min_similarity must lie in (0, 1]")
+        if self.kind not in ("", *KINDS):
+            raise UserError(f"kind must be one of {', '.join(KINDS)}, or empty, not {self.kind!r}")
+        if self.chats and self.against:
+            raise UserError("--against compares documents: it cannot be used with --chats")
+        if self.clean and self.simplify:
+            optional("opencc", "simplified characters (--simplify)")
+
+    def resolve(self):
+        """Fill in what auto stands for. In conversations made-up addresses are part of the task, and requests that
+        differ in one number are different requests: both steps are off there."""
+        if self.replace_pii is None:
+            self.replace_pii = not self.chats
+        if self.near_dedup is None:
+            self.near_dedup = not self.chats
+
+    def ingredients(self, fingerprint):
+        """What the shards depend on apart from the documents, as JSON can hold it: the settings that matter, the
+        tokenizer's fingerprint, the content of every file that is read beside the sources, the version of jieba.
+        A folder whose manifest names the same ingredients and documents is up to date."""
+        values = asdict(self)
+        named = {setting.name: values[setting.name] for setting in fields(Settings)}
+        for name in ("out_dir", "num_workers", "adopt"):
+            del named[name]
+        paths = [*self.decontaminate, self.quality, self.scores]
+        paths += [Path(folder) / "manifest.json" for folder in self.against]
+        digests = {str(path): hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16] for path in paths if path}
+        return {**named, "tokenizer": fingerprint, "files": digests, "jieba": installed_version("jieba")}
+
+
+def installed_version(package):
+    """The version of a package, or None where it is not installed. Chinese words are counted by jieba where it is."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
