@@ -1,11 +1,11 @@
 """Stage 6: checkpoint -> pass@k on HumanEval, MBPP, or any file of their shape.
 
-    python eval_humaneval.py --checkpoint=out/sft                                    greedy, one sample
-    python eval_humaneval.py --checkpoint=out/sft --n_samples=20 --temperature=0.2   pass@1 and pass@10
-    python eval_humaneval.py --samples=samples.jsonl                                 score what another program wrote
+python eval_humaneval.py --checkpoint=out/sft                                    greedy, one sample
+python eval_humaneval.py --checkpoint=out/sft --n_samples=20 --temperature=0.2   pass@1 and pass@10
+python eval_humaneval.py --samples=samples.jsonl                                 what another program wrote
 
-Leaves samples.jsonl and results.jsonl (the formats of OpenAI's human-eval) and summary.json. An interrupted run goes
-on where it was.
+Leaves samples.jsonl and results.jsonl (the formats of OpenAI's human-eval) and summary.json.
+An interrupted run goes on where it was.
 """
 
 import collections
@@ -27,10 +27,14 @@ from shards import sha256_file
 
 @dataclass
 class Settings:
-    problems: str = ""  # a .jsonl or .jsonl.gz of problems; empty = HumanEval, downloaded once into data/
+    # -- what to test
     checkpoint: str = ""  # the model to test: a checkpoint or a folder of them
     samples: str = ""  # or: a file of {"task_id", "completion"} to score
-    out_dir: str = "out/eval"  # samples.jsonl, results.jsonl, summary.json
+    # -- problems
+    problems: str = ""  # a .jsonl or .jsonl.gz of problems; empty = HumanEval, downloaded once into data/
+    mbpp_ids: str = "11-510"  # which to take from a file of MBPP's shape: its test split; 11 = this one
+    limit: int = 0  # only the first so many problems; 0 = all
+    # -- writing
     chat: bool | None = None  # ask as in a chat and take the code from the reply; auto = as the checkpoint was trained
     n_samples: int = 1  # completions per problem; pass@k needs at least k
     temperature: float = 0.0  # 0 = greedy; 0.2 is usual for pass@1, 0.8 for pass@10 and pass@100
@@ -38,39 +42,69 @@ class Settings:
     max_new_tokens: int = 512  # length of a completion
     batch_size: int = 64  # completions under way at a time
     seed: int = 1337  # of the draws
-    device: str = "cpu"  # cpu or cuda, for generating
-    limit: int = 0  # only the first so many problems; 0 = all
-    similar: str = ""  # prepare_data.py's report.json: also score the problems apart that the data came close to
-    min_similarity: float = 0.8  # of a training document to a problem, from which the problem counts as similar (phi-1)
-    mbpp_ids: str = "11-510"  # of a file of MBPP's shape: its test split
+    device: str | None = None  # cuda, cuda:1, mps or cpu; auto = the first of these that is there
+    dtype: str | None = None  # bf16 or fp32 in matrix products; auto = bf16 where the device has units for it
+    # -- running
     timeout: float = 3.0  # CPU seconds per program
     memory_mb: int = 1024  # memory per program
     num_workers: int = 0  # programs run at a time; 0 = two per core: half of the time one waits for its judge
+    # -- results
+    out_dir: str = "out/eval"  # samples.jsonl, results.jsonl, summary.json
+    similar: str = ""  # prepare_data.py's report.json: also score the problems apart that the data came close to
+    min_similarity: float = 0.8  # of a training document to a problem, from which the problem counts as similar (phi-1)
+
+
+@dataclass
+class Sample:
+    """One completion of a problem."""
+
+    task_id: str
+    number: int  # among the problem's samples, from 0
+    completion: str
 
 
 HUMANEVAL = "https://github.com/openai/human-eval/raw/master/data/HumanEval.jsonl.gz"
 HUMANEVAL_SHA256 = "b796127e635a67f93fb35c04f4cb03cf06f38c8072ee7cee8833d7bee06979ef"
 
 
-def main(s):
-    if bool(s.checkpoint) == bool(s.samples):
-        raise UserError("give either --checkpoint=DIR, a model to test, or --samples=FILE, completions to score")
-    if s.n_samples < 1 or s.batch_size < 1 or s.temperature < 0 or s.timeout <= 0 or not 0 < s.top_p <= 1:
-        raise UserError("needed: n_samples >= 1, batch_size >= 1, temperature >= 0, timeout > 0, 0 < top_p <= 1")
-    if s.checkpoint and s.n_samples > 1 and s.temperature == 0:
-        raise UserError("n_samples > 1 needs a temperature: at 0 all samples are the same")
-    path = Path(s.problems) if s.problems else downloaded(Path("data/HumanEval.jsonl.gz"))
-    problems = read_problems(path, s.mbpp_ids)
-    problems = dict(list(problems.items())[: s.limit or None])
-    out = Path(s.out_dir)
+def main(settings):
+    """Problems, a model's completions of them, a verdict on each, and what share is right."""
+    check(settings)
+    path = Path(settings.problems) if settings.problems else downloaded(Path("data/HumanEval.jsonl.gz"))
+    problems = read_problems(path, settings.mbpp_ids)
+    problems = dict(list(problems.items())[: settings.limit or None])
+    similar = similar_names(settings) if settings.similar else None
+    out = Path(settings.out_dir)
     out.mkdir(parents=True, exist_ok=True)
-    samples = read_samples(s.samples, problems) if s.samples else generated(s, problems, path, out)
-    results = judged(s, problems, samples, out)
-    summary = summarize(s, problems, results)
-    if s.similar:
-        summary["by_similarity"] = by_similarity(s, path, results)
-    configurator.write_json(out / "summary.json", {**summary, "settings": asdict(s), "made_by": configurator.made_by()})
+
+    if settings.samples:
+        samples = read_samples(settings.samples, problems)
+    else:
+        samples = write_samples(settings, problems, path, out)
+    results = run_samples(settings, problems, samples, out)
+
+    summary = summarize(problems, results)
+    if similar is not None:
+        summary["by_similarity"] = by_similarity(similar, path, results)
+    about = {"settings": asdict(settings), "made_by": configurator.made_by()}
+    configurator.write_json(out / "summary.json", {**summary, **about})
     print_table(summary, out)
+
+
+def check(settings):
+    """Raises UserError for settings that contradict each other or are out of range."""
+    if bool(settings.checkpoint) == bool(settings.samples):
+        raise UserError("give either --checkpoint=DIR, a model to test, or --samples=FILE, completions to score")
+    for name in ("n_samples", "batch_size", "max_new_tokens", "memory_mb"):
+        if getattr(settings, name) < 1:
+            raise UserError(f"{name} must be at least 1")
+    for name in ("limit", "seed", "num_workers", "temperature"):
+        if not getattr(settings, name) >= 0:
+            raise UserError(f"{name} must not be negative")
+    if not 0 < settings.timeout < 1e6 or not 0 < settings.top_p <= 1:
+        raise UserError("needed: timeout > 0, 0 < top_p <= 1")
+    if settings.checkpoint and settings.n_samples > 1 and settings.temperature == 0:
+        raise UserError("n_samples > 1 needs a temperature: at 0 all samples are the same")
 
 
 def downloaded(path):
@@ -93,177 +127,208 @@ def downloaded(path):
 
 
 def read_samples(path, problems):
-    """[(task_id, number among the problem's samples, completion)] of a sample file."""
-    samples, seen = [], collections.Counter()
+    """[Sample] of a file that another program wrote."""
+    samples, n_samples, n_unknown = [], collections.Counter(), 0
     for record in read_lines(path):
-        task, completion = str(record.get("task_id")), record.get("completion")
+        task_id, completion = str(record.get("task_id")), record.get("completion")
         if not isinstance(completion, str):
-            raise UserError(f"{path}: a sample of {task} has no completion")
-        if task in problems:
-            samples.append((task, seen[task], completion))
-            seen[task] += 1
-        else:
-            seen["unknown"] += 1
-    if seen["unknown"]:
-        print(f"{seen['unknown']} samples are of none of the problems and are passed over")
+            raise UserError(f"{path}: a sample of {task_id} has no completion")
+        if task_id not in problems:
+            n_unknown += 1
+            continue
+        completion = completion.encode("utf-8", "replace").decode()  # JSON can hold halves of characters, "\ud800"
+        samples.append(Sample(task_id, n_samples[task_id], completion))
+        n_samples[task_id] += 1
+    if n_unknown:
+        print(f"{n_unknown} samples are of none of the problems and are passed over")
     if not samples:
         raise UserError(f"{path} holds no samples of these problems")
     return samples
 
 
-def generated(s, problems, path, out):
-    """The same, from the checkpoint. samples.jsonl grows batch by batch; a run of the same recipe goes on there."""
-    from evaluation.generate import generate
+def write_samples(settings, problems, path, out):
+    """[Sample] of a checkpoint, in the problems' order. samples.jsonl grows batch by batch, and a run that was
+    interrupted goes on there."""
+    from evaluation.generate import Sampling, generate  # these import torch, which takes seconds
     from training import checkpoint
+    from training import machine as machines
 
-    model, tokenizer, meta = checkpoint.load_model(s.checkpoint, s.device)
-    model.eval()
-    chat = meta.get("chat", False) if s.chat is None else s.chat
-    keys = ("n_samples", "temperature", "top_p", "max_new_tokens", "batch_size", "seed", "limit")
-    recipe = {key: getattr(s, key) for key in keys} | {
-        "chat": chat,
-        "problems": sha256_file(path),
-        "model": meta["sha256"],
-    }
-    done = continued(out / "samples.jsonl", recipe)
+    machine = machines.start(settings.device, settings.dtype)
+    model, tokenizer, meta = checkpoint.load_model(settings.checkpoint, machine)
+    # What auto stands for here is saved with the results.
+    settings.device, settings.dtype = str(machine.device), "bf16" if machine.dtype.itemsize == 2 else "fp32"
+    if settings.chat is None:
+        settings.chat = meta.get("chat", False)
+    prompts = {task_id: prompt_ids(problem, tokenizer, settings.chat) for task_id, problem in problems.items()}
+    seeds = {}  # (task_id, number) -> seed: of its own, so that a completion does not depend on its batch
+    for task_id in problems:
+        for number in range(settings.n_samples):
+            seeds[task_id, number] = settings.seed + len(seeds)
+    wanted = sorted(seeds, key=lambda key: len(prompts[key[0]]))  # similar lengths in a batch: little padding
 
-    def prompt(problem):
-        if chat:
-            request = [{"role": "user", "content": problem.request}]
-            return [tokenizer.eot, *tokenizer.render(request, generation_prompt=True)[0]]
-        return [tokenizer.eot, *tokenizer.encode(problem.prompt.strip())]
-
-    prompts = {task: prompt(problem) for task, problem in problems.items()}
-    wanted = [(task, i) for task in sorted(problems, key=lambda task: len(prompts[task])) for i in range(s.n_samples)]
-    places = {key: place for place, key in enumerate((task, i) for task in problems for i in range(s.n_samples))}
+    done = samples_so_far(settings, out, {"problems": sha256_file(path), "model": meta["sha256"]})
+    sampling = Sampling(settings.temperature, top_p=settings.top_p)
+    stop = () if settings.chat else next(iter(problems.values())).stop
     with (
-        open(out / "samples.jsonl", "a", encoding="utf-8") as f,
+        open(out / "samples.jsonl", "a", encoding="utf-8") as file,
         tqdm(total=len(wanted), desc="writing", unit="sample") as bar,
     ):
-        for start in range(0, len(wanted), s.batch_size):
-            batch = [key for key in wanted[start : start + s.batch_size] if key not in done]
+        for start in range(0, len(wanted), settings.batch_size):
+            batch = wanted[start : start + settings.batch_size]
+            bar.update(len(batch))
+            batch = [key for key in batch if key not in done]
             fitting = [key for key in batch if len(prompts[key[0]]) < model.config.block_size]
+            batch_prompts, batch_seeds = [prompts[key[0]] for key in fitting], [seeds[key] for key in fitting]
             completions = generate(
-                model,
-                tokenizer,
-                [prompts[task] for task, _ in fitting],
-                s.max_new_tokens,
-                s.temperature,
-                top_p=s.top_p,
-                stop=() if chat else next(iter(problems.values())).stop,
-                seed=[s.seed + places[key] for key in fitting],
+                model, tokenizer, batch_prompts, settings.max_new_tokens, sampling, seeds=batch_seeds, stop=stop
             )
-            texts = {key: code_in(c.text) if chat else c.text for key, c in zip(fitting, completions)}
-            for task, i in batch:  # a prompt that does not fit the context is a failure
-                done[task, i] = texts.get((task, i), "")
-                line = {"task_id": task, "completion_id": i, "completion": done[task, i]}
-                f.write(json.dumps(line, ensure_ascii=False) + "\n")
-            f.flush()
-            bar.update(min(s.batch_size, len(wanted) - start))
-    return [(task, i, done[task, i]) for task, i in places]
+            texts = dict.fromkeys(batch, "")  # where a prompt does not fit the context, nothing is written
+            for key, completion in zip(fitting, completions):
+                texts[key] = code_in(completion.text) if settings.chat else completion.text
+            for (task_id, number), text in texts.items():
+                file.write(json_line({"task_id": task_id, "completion_id": number, "completion": text}))
+            file.flush()
+            done |= texts
+    return [Sample(task_id, number, done[task_id, number]) for task_id, number in seeds]
 
 
-def continued(path, recipe):
-    """{(task_id, number): completion} of an interrupted run of the same recipe; otherwise the file starts anew."""
-    note = path.with_suffix(".recipe.json")
-    if not (path.exists() and note.exists() and json.loads(note.read_text()) == recipe):
+def prompt_ids(problem, tokenizer, chat):
+    """What the model sees of a problem: a user's message in a chat, or the beginning of a document."""
+    if chat:
+        request = [{"role": "user", "content": problem.request}]
+        ids, _ = tokenizer.render(request, generation_prompt=True)
+        return [tokenizer.eot, *ids]
+    # Without the white space at the end: the model learnt "\n    " as one token, which a prompt must not cut.
+    return [tokenizer.eot, *tokenizer.encode(problem.prompt.strip())]
+
+
+def samples_so_far(settings, out, hashes):
+    """{(task_id, number): completion} of an interrupted run, if it had the same settings, problems and model; otherwise
+    samples.jsonl starts anew."""
+    names = "n_samples temperature top_p max_new_tokens batch_size seed limit mbpp_ids chat device dtype".split()
+    this_run = {name: getattr(settings, name) for name in names} | hashes
+    path, note = out / "samples.jsonl", out / "samples.settings.json"
+    if not note.exists() or json.loads(note.read_text(encoding="utf-8")) != this_run:
         path.unlink(missing_ok=True)
-        configurator.write_json(note, recipe)
-        return {}
-    records = whole_lines(path)
-    with open(path, "w", encoding="utf-8") as f:
-        f.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-    return {(record["task_id"], record["completion_id"]): record["completion"] for record in records}
+        configurator.write_json(note, this_run)
+    return {(record["task_id"], record["completion_id"]): record["completion"] for record in whole_lines(path)}
+
+
+def json_line(record):
+    """A record as a line of a .jsonl file."""
+    return json.dumps(record, ensure_ascii=False) + "\n"
+
+
+def whole_lines(path):
+    """The records of a file that this script wrote; where it was cut off in the middle of a line, this part goes."""
+    data = path.read_bytes() if path.exists() else b""
+    end = data.rfind(b"\n") + 1
+    if end < len(data):
+        os.truncate(path, end)
+    return [json.loads(line) for line in data[:end].splitlines()]
 
 
 # -- verdicts
 
 
-def judged(s, problems, samples, out):
-    """One record per sample, in their order. results.jsonl grows as programs end; what it already holds is not run again."""
-    limits = sandbox.Limits(timeout=s.timeout, memory_mb=s.memory_mb)
-    path, jobs, results = out / "results.jsonl", {}, {}
-    before = {record["key"]: record for record in whole_lines(path) if "key" in record}
-    for task, i, completion in samples:
-        program, test = problems[task].program(completion), problems[task].test
-        key = hashlib.sha256(json.dumps([program, test, asdict(limits)]).encode()).hexdigest()[:16]
-        jobs[task, i] = key, program, test
-    waiting = {key: (key, program, test) for key, program, test in jobs.values() if key not in before}
-    with open(path, "a", encoding="utf-8") as f:
-        verdicts = sandbox.run_all(waiting.values(), s.num_workers or 2 * os.cpu_count(), limits)
-        for key, verdict in tqdm(verdicts, total=len(waiting), desc="running", unit="program"):
-            before[key] = {"key": key, **asdict(verdict)}
-            f.write(json.dumps(before[key]) + "\n")
-            f.flush()
-    for task, i, completion in samples:
-        results[task, i] = {"task_id": task, "completion_id": i, "completion": completion, **before[jobs[task, i][0]]}
-    with open(path.with_suffix(".tmp"), "w", encoding="utf-8") as f:
-        f.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in results.values())
-    os.replace(path.with_suffix(".tmp"), path)
+def run_samples(settings, problems, samples, out):
+    """A record per sample, in their order: the sample, and what came of its program in the sandbox. results.jsonl grows
+    as programs end; those that it already holds are not run again."""
+    limits = sandbox.Limits(timeout=settings.timeout, memory_mb=settings.memory_mb)
+    path = out / "results.jsonl"
+    verdicts = {}  # of programs: equal ones are run once
+    for record in whole_lines(path):
+        verdicts[record["key"]] = {name: record[name] for name in ("key", "passed", "result", "seconds", "active")}
+    keys, jobs = [], {}
+    for sample in samples:
+        problem = problems[sample.task_id]
+        program = problem.program(sample.completion)
+        content = json.dumps([program, problem.test, asdict(limits)])
+        key = hashlib.sha256(content.encode()).hexdigest()[:16]
+        keys.append(key)
+        if key not in verdicts:
+            jobs[key] = key, program, problem.test
+    with open(path, "a", encoding="utf-8") as file:
+        ended = sandbox.run_all(jobs.values(), settings.num_workers or 2 * os.cpu_count(), limits)
+        for key, verdict in tqdm(ended, total=len(jobs), desc="running", unit="program"):
+            verdicts[key] = {"key": key, **asdict(verdict)}
+            file.write(json_line(verdicts[key]))
+            file.flush()
+    results = []
+    for sample, key in zip(samples, keys):
+        about = {"task_id": sample.task_id, "completion_id": sample.number, "completion": sample.completion}
+        results.append({**about, **verdicts[key]})
+    configurator.write_text(path, "".join(map(json_line, results)))
     return results
 
 
-def whole_lines(path):
-    """The records of a file that may have been cut off while it was written."""
-    lines = path.read_text(encoding="utf-8").splitlines(True) if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+# -- the score
 
 
-def summarize(s, problems, results):
-    counts = collections.defaultdict(lambda: [0, 0])
-    for (task, _), record in results.items():
-        counts[task][0] += 1
-        counts[task][1] += record["passed"]
-    if len(counts) < len(problems):
-        print(f"{len(problems) - len(counts)} of {len(problems)} problems have no samples and are left out")
-    families = collections.defaultdict(list)
-    for task, count in counts.items():
-        families[problems[task].family].append(count)
-    missing = sandbox.PROTECTIONS - set().union(*(record["active"] for record in results.values()))
-    if missing:
-        print(f"warning: no program was confined by {' and '.join(sorted(missing))}: this system may not offer it")
-    return {
-        **score(list(counts.values())),
-        "n_problems": len(counts),
-        "n_samples": len(results),
-        "failures": collections.Counter(
-            failure(record["result"]) for record in results.values() if not record["passed"]
-        ),
-        "families": {
-            name: {**score(group), "n_problems": len(group)} for name, group in sorted(families.items()) if name
-        },
-        "sandbox": sorted(sandbox.PROTECTIONS - missing),
-    }
-
-
-def by_similarity(s, path, results):
-    """The score on the problems that the training data came close to, and on the others (phi-1, section 5)."""
-    try:
-        found = json.loads(Path(s.similar).read_text(encoding="utf-8"))["benchmarks"]["similar"]
-        close = {name for name, entry in found.items() if entry["similarity"] >= s.min_similarity}
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"{s.similar} is no report.json of prepare_data.py --decontaminate") from None
-    groups = {"similar": collections.defaultdict(lambda: [0, 0]), "other": collections.defaultdict(lambda: [0, 0])}
-    for (task, _), record in results.items():
-        name = str(task) if "/" in str(task) else f"{path.name.split('.')[0]}/{task}"
-        count = groups["similar" if name in close else "other"][task]
+def pass_rates(results):
+    """pass@k, its standard error and the number of problems of records of run_samples."""
+    counts = {}  # task_id -> [samples, passed ones]
+    for record in results:
+        count = counts.setdefault(record["task_id"], [0, 0])
         count[0] += 1
         count[1] += record["passed"]
-    return {name: {**score(list(g.values())), "n_problems": len(g)} for name, g in groups.items() if g}
+    return {**score(list(counts.values())), "n_problems": len(counts)}
 
 
-def failure(result):
-    """The kind of failure: "failed: NameError: name ..." is a NameError."""
-    return result.removeprefix("failed: ").split(":")[0]
+def grouped(results, name_of):
+    """{name: pass_rates of the records that name_of calls so}; "" is no name."""
+    groups = collections.defaultdict(list)
+    for record in results:
+        groups[name_of(record)].append(record)
+    return {name: pass_rates(groups[name]) for name in sorted(groups) if name}
+
+
+def summarize(problems, results):
+    """What summary.json says: the score, also by the problems' families, the kinds of failure, what confined them."""
+    rates = pass_rates(results)
+    if rates["n_problems"] < len(problems):
+        print(f"{len(problems) - rates['n_problems']} of {len(problems)} problems have no samples and are left out")
+    failures, active = collections.Counter(), set()
+    for record in results:
+        active.update(record["active"])
+        if not record["passed"]:  # "failed: NameError: name 'x' is not defined" is a NameError
+            failures[record["result"].removeprefix("failed: ").split(":")[0]] += 1
+    missing = sandbox.PROTECTIONS - active
+    if missing:
+        print(f"warning: no program was confined by {' and '.join(sorted(missing))}: this system may not offer it")
+    families = grouped(results, lambda record: problems[record["task_id"]].family)
+    about = {"n_samples": len(results), "failures": failures, "families": families}
+    return {**rates, **about, "sandbox": sorted(sandbox.PROTECTIONS - missing)}
+
+
+def similar_names(settings):
+    """The names of the problems that a training document resembles, from a report of prepare_data.py."""
+    try:
+        found = json.loads(Path(settings.similar).read_text(encoding="utf-8"))["benchmarks"]["similar"]
+        return {name for name, entry in found.items() if entry["similarity"] >= settings.min_similarity}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f"{settings.similar} is no report.json of prepare_data.py --decontaminate") from None
+
+
+def by_similarity(similar, path, results):
+    """The score on the problems that the training data came close to, and on the others (phi-1, section 5)."""
+
+    def group_of(record):
+        name = record["task_id"]
+        if "/" not in name:  # the report's names: HumanEval/0, and mbpp/11 for number 11 of mbpp.jsonl
+            name = f"{path.name.split('.')[0]}/{name}"
+        return "similar" if name in similar else "other"
+
+    return grouped(results, group_of)
 
 
 def print_table(summary, out):
-    parts = {**summary["families"], **summary.get("by_similarity", {})}
-    rows = [*parts.items(), ("all", summary)]
-    ks = [int(key[5:]) for key in summary if key.startswith("pass@")]
+    """The score by family and similarity, and in all; the most frequent failures."""
+    rows = {**summary["families"], **summary.get("by_similarity", {}), "all": summary}
+    ks = [int(key.removeprefix("pass@")) for key in summary if key.startswith("pass@")]
     print(f"\n{'':<16}{'problems':>10}" + "".join(f"{f'pass@{k}':>18}" for k in ks))
-    for name, group in rows:
-        cells = (f"{group[f'pass@{k}']:.1%} +- {group[stderr_key(k)]:.1%}" for k in ks)
+    for name, group in rows.items():
+        cells = [f"{group[f'pass@{k}']:.1%} +- {group[stderr_key(k)]:.1%}" for k in ks]
         print(f"{name:<16}{group['n_problems']:>10}" + "".join(f"{cell:>18}" for cell in cells))
     failures = ", ".join(f"{n} {kind}" for kind, n in summary["failures"].most_common(5))
     print(f"failures: {failures or 'none'}\nresults -> {out}")

@@ -1,8 +1,8 @@
 """A checkpoint writes: it completes, chats, or fills a gap.
 
 python sample.py --prompt="def fibonacci(n):"
-python sample.py --prompt="def area(r):" --suffix="return result"     (a model trained with fill-in-the-middle)
-python sample.py --prompt="Write a function that adds two numbers." --chat    (a tuned model)
+python sample.py --prompt="def area(r):" --suffix="return result"            (trained with fill-in-the-middle)
+python sample.py --prompt="Write a function that adds two numbers." --chat   (a tuned model)
 """
 
 import codecs
@@ -10,70 +10,82 @@ import sys
 import time
 from dataclasses import dataclass
 
-import torch
-
 import configurator
 from configurator import UserError
-from evaluation.generate import generate
+from evaluation.generate import Sampling, generate
 from training import checkpoint
+from training import machine as machines
 
 
 @dataclass
 class Settings:
+    # -- what to write
     checkpoint: str = "out/pretrain"  # a checkpoint or a folder of them, of which the newest is taken
     prompt: str = "def "  # what to continue; with --suffix the text before the gap, with --chat the user's message
     suffix: str = ""  # text after a gap to fill
     chat: bool = False  # render the prompt with the chat template
     num_samples: int = 1  # completions, made in one batch; a single one is shown as it grows
     max_new_tokens: int = 200  # tokens to write at most
+    stop: str = ""  # end at this text; \n and \t are understood
+    # -- how to draw
     temperature: float = 0.8  # 0 = always the likeliest token
     top_k: int = 0  # draw from this many likeliest tokens; 0 = all
     top_p: float = 0.95  # draw from the fewest tokens that hold this share of the probability
-    stop: str = ""  # end at this text; \n and \t are understood
     seed: int = 0  # sample i draws from seed + i
-    device: str = "cpu"  # cpu or cuda
+    # -- machine
+    device: str | None = None  # cuda, cuda:1, mps or cpu; auto = the first of these that is there
+    dtype: str | None = None  # bf16 or fp32 in matrix products; auto = bf16 where the device has units for it
 
 
-def main(s):
-    if s.temperature < 0 or not 0 < s.top_p <= 1 or s.top_k < 0 or s.num_samples < 1 or s.max_new_tokens < 1:
-        raise UserError("needed: temperature >= 0, 0 < top_p <= 1, top_k >= 0, num_samples >= 1, max_new_tokens >= 1")
-    if s.device != "cpu" and not torch.cuda.is_available():
-        raise UserError(f"device={s.device}, but this PyTorch sees no GPU")
-    model, tokenizer, _ = checkpoint.load_model(s.checkpoint, s.device)
-    model.eval().to(torch.float32 if s.device == "cpu" else torch.bfloat16)
-    if s.chat:
-        request = [{"role": "user", "content": s.prompt}]
-        prompt = [tokenizer.eot, *tokenizer.render(request, generation_prompt=True)[0]]
-    elif s.suffix:
-        prompt = tokenizer.render_gap(s.prompt, s.suffix)
-    else:
-        prompt = [tokenizer.eot, *tokenizer.encode(s.prompt)]  # every document begins with <|endoftext|>
+def main(settings):
+    """Write completions on standard output, and on standard error how fast."""
+    if not settings.temperature >= 0 or not 0 < settings.top_p <= 1 or settings.top_k < 0 or settings.seed < 0:
+        raise UserError("needed: temperature >= 0, 0 < top_p <= 1, top_k >= 0, seed >= 0")
+    if settings.num_samples < 1 or settings.max_new_tokens < 1:
+        raise UserError("num_samples and max_new_tokens must be at least 1")
+    machine = machines.start(settings.device, settings.dtype)
+    model, tokenizer, _ = checkpoint.load_model(settings.checkpoint, machine)
+    prompt = prompt_ids(settings, tokenizer)
+    before = "" if settings.chat else settings.prompt  # what is shown around a completion
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")  # a character may come in two parts
+
+    def show(new_bytes):
+        print(decoder.decode(new_bytes), end="", flush=True)
+
+    alone = settings.num_samples == 1
+    if alone:
+        print(before, end="", flush=True)
     start = time.perf_counter()
-    show_prompt = "" if s.chat else s.prompt
-    stream = codecs.getincrementaldecoder("utf-8")("replace")
-    if s.num_samples == 1:
-        print(show_prompt, end="", flush=True)
     completions = generate(
         model,
         tokenizer,
-        [prompt] * s.num_samples,
-        s.max_new_tokens,
-        s.temperature,
-        s.top_k,
-        s.top_p,
-        stop=[s.stop.replace("\\n", "\n").replace("\\t", "\t")] if s.stop else [],
-        seed=s.seed,
-        on_bytes=(lambda b: print(stream.decode(b), end="", flush=True)) if s.num_samples == 1 else None,
+        [prompt] * settings.num_samples,
+        settings.max_new_tokens,
+        Sampling(settings.temperature, settings.top_k, settings.top_p),
+        seeds=range(settings.seed, settings.seed + settings.num_samples),
+        stop=[settings.stop.replace("\\n", "\n").replace("\\t", "\t")] if settings.stop else [],
+        on_bytes=show if alone else None,
     )
-    if s.num_samples == 1:
-        print(s.suffix)
+    seconds = time.perf_counter() - start
+    if alone:
+        print(settings.suffix)
     else:
         for i, completion in enumerate(completions):
-            print(
-                f"--- sample {i}, seed {s.seed + i}, ended by {completion.reason}\n{show_prompt}{completion.text}{s.suffix}"
-            )
-    n, seconds = sum(len(c.ids) for c in completions), time.perf_counter() - start
-    print(f"{n} tokens in {seconds:.1f} s, {n / seconds:.0f} tok/s", file=sys.stderr)
+            print(f"--- sample {i}, seed {settings.seed + i}, ended by {completion.reason}")
+            print(before + completion.text + settings.suffix)
+    n_tokens = sum(len(completion.ids) for completion in completions)
+    print(f"{n_tokens} tokens in {seconds:.1f} s, {n_tokens / seconds:.0f} tok/s", file=sys.stderr)
+
+
+def prompt_ids(settings, tokenizer):
+    """The prompt as the model was trained to see it: a user's turn, a gap, or the beginning of a document."""
+    if settings.chat:
+        request = [{"role": "user", "content": settings.prompt}]
+        ids, _ = tokenizer.render(request, generation_prompt=True)
+        return [tokenizer.eot, *ids]
+    if settings.suffix:
+        return tokenizer.render_gap(settings.prompt, settings.suffix)
+    return [tokenizer.eot, *tokenizer.encode(settings.prompt)]  # every document begins with <|endoftext|>
 
 
 if __name__ == "__main__":

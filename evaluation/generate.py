@@ -1,4 +1,13 @@
-"""Decoding: many prompts of different length in one batch, each token costing one position (KV cache)."""
+"""Decoding: prompts of different length go through the model in one batch, and with a KV cache every new token costs
+one position instead of the whole row.
+
+Padding stands at the left, so that all prompts end in the same column and the next token of every row is read there:
+
+    column       0      1      2      3      4   |   5    6
+    row 0        a      b      c      d      e   |   f    g      position = column
+    row 1      <eot>  <eot>  <eot>    h      i   |   j    k      position = column - 3; the padding is never looked at
+                                                     ^ new tokens, one column a step
+"""
 
 from dataclasses import dataclass
 
@@ -10,91 +19,111 @@ from model import KVCache
 
 
 @dataclass
+class Sampling:
+    """How the next token is drawn: from the top_k likeliest, and of these from the fewest that hold the share top_p of
+    the probability (arXiv:1904.09751)."""
+
+    temperature: float = 0.0  # logits are divided by it; 0 = always the likeliest token
+    top_k: int = 0  # 0 = all
+    top_p: float = 1.0  # 1 = all
+
+
+@dataclass
 class Completion:
-    ids: list[int]  # the new tokens, the one that ended the row left out
+    """What the model wrote behind a prompt."""
+
+    ids: list[int]  # the new tokens, without the one that ended the row
     text: str  # their text, cut before the stop string
     reason: str  # why it ended: "stop" (a stop token or string) or "length"
 
 
 class Row:
-    """One prompt's completion in the making."""
+    """One prompt's completion in the making.
+
+    A stop string may begin in one token and end in a later one. The last bytes, one fewer than the longest stop string
+    has, are therefore held back from on_bytes until what follows shows whether one begins there:
+
+        stop string  "\\ndef"          text so far  return x\\nd
+                                       shown        ^^^^^^^
+                                       held back           ^^^^    three bytes: "\\nd" may become "\\ndef"
+    """
 
     def __init__(self, tokenizer, prompt, stop, stop_ids, limit, on_bytes):
         self.tokenizer, self.stop_ids, self.limit, self.on_bytes = tokenizer, stop_ids, limit, on_bytes
-        self.stop = [s.encode() for s in stop]
-        self.held_back = max(map(len, self.stop), default=1) - 1  # bytes that may be the beginning of a stop string
-        self.last = prompt[-1]
-        self.ids, self.data, self.shown = [], bytearray(), 0
+        self.stop = [text.encode() for text in stop]
+        self.held_back = max(map(len, self.stop), default=1) - 1
+        self.last = prompt[-1]  # the newest token, which the model sees next
+        self.ids, self.data, self.n_shown = [], bytearray(), 0
         self.reason = "length" if limit < 1 else None
 
     def add(self, token):
+        """Append a token, or end the row."""
         self.last = token
         if token in self.stop_ids:
             self.reason = "stop"
         else:
-            new = self.tokenizer.token_bytes[token]
             searched_from = max(0, len(self.data) - self.held_back)
             self.ids.append(token)
-            self.data += new
-            ends = [i for s in self.stop if (i := self.data.find(s, searched_from)) >= 0]
+            self.data += self.tokenizer.token_bytes[token]
+            found = [self.data.find(text, searched_from) for text in self.stop]
+            ends = [place for place in found if place >= 0]
             if ends:
                 self.data, self.reason = self.data[: min(ends)], "stop"
             elif len(self.ids) >= self.limit:
                 self.reason = "length"
-        safe = len(self.data) if self.reason else max(self.shown, len(self.data) - self.held_back)
-        if self.on_bytes and safe > self.shown:
-            self.on_bytes(bytes(self.data[self.shown : safe]))
-        self.shown = max(self.shown, safe)
+        if self.on_bytes:
+            self.show()
+
+    def show(self):
+        """Call on_bytes with what has become certain since the last time."""
+        certain = len(self.data) if self.reason else len(self.data) - self.held_back
+        if certain > self.n_shown:
+            self.on_bytes(bytes(self.data[self.n_shown : certain]))
+            self.n_shown = certain
 
     def completion(self):
+        """The Completion of a row that has ended."""
         return Completion(self.ids, self.data.decode("utf-8", "replace"), self.reason)
 
 
 @torch.no_grad()
 def generate(
-    model,
-    tokenizer,
-    prompts,
-    max_new_tokens,
-    temperature=0.0,
-    top_k=0,
-    top_p=1.0,
-    stop=(),
-    stop_ids=None,
-    seed=0,
-    on_bytes=None,
+    model, tokenizer, prompts, max_new_tokens, sampling=Sampling(), seeds=None, stop=(), stop_ids=None, on_bytes=None
 ) -> list[Completion]:
-    """Complete each of prompts (lists of ids, not empty) by up to max_new_tokens, or to the end of the context.
+    """Continue each of prompts (lists of ids, not empty) by up to max_new_tokens, or to the end of the context.
 
-    temperature 0 takes the likeliest token; otherwise tokens are drawn from the top_k likeliest (0 = all), of these from
-    the fewest that hold the share top_p. Row i draws from seed + i alone, or from seed[i] where seed is a list, so it
-    comes out the same in any batch.
-    A row ends at one of stop_ids (by default <|endoftext|> and <|im_end|>) or when its text holds a string of stop.
-    on_bytes(new bytes) is called as the text of a single prompt grows. Raises UserError for a prompt that fills the context.
+    Row i draws with the seed seeds[i] (by default i) and nothing else, so that it comes out the same in any batch.
+    A row ends at one of stop_ids (by default <|endoftext|> and <|im_end|>), or where its text holds a string of stop.
+    on_bytes(new bytes) is called as the text of a single prompt grows.
+    Raises UserError for a prompt that fills the context.
     """
     if not prompts:
         return []
-    config, device = model.config, model.embed_tokens.weight.device
-    stop_ids = {tokenizer.eot, tokenizer.special["<|im_end|>"]} if stop_ids is None else set(stop_ids)
+    block_size, device = model.config.block_size, model.embed_tokens.weight.device
     longest = max(map(len, prompts))
-    if longest >= config.block_size or not all(prompts):
-        raise UserError(
-            f"a prompt must have 1 to {config.block_size - 1} tokens, the context that the model was trained with, not {longest}"
-        )
-    rows = [
-        Row(tokenizer, p, stop, stop_ids, min(max_new_tokens, config.block_size - len(p)), on_bytes) for p in prompts
-    ]
-    seeds = seed if isinstance(seed, list) else range(seed, seed + len(prompts))
-    draws = np.stack([np.random.default_rng(n).random(max_new_tokens + 1) for n in seeds])
-    start = torch.tensor([longest - len(p) for p in prompts], device=device)
-    cache = KVCache(config, start, longest + max_new_tokens, model.embed_tokens.weight.dtype)
-    ids = torch.tensor(
-        [[tokenizer.eot] * (longest - len(p)) + list(p) for p in prompts], device=device
-    )  # padded at the left
+    if longest >= block_size or not all(prompts):
+        raise UserError(f"a prompt must have 1 to {block_size - 1} tokens, the model's context, not {longest}")
+    if stop_ids is None:
+        ends = ("<|endoftext|>", "<|im_end|>")
+        stop_ids = {tokenizer.token_id(name) for name in ends if name in tokenizer.special}
+    rows = []
+    for prompt in prompts:
+        limit = min(max_new_tokens, block_size - len(prompt))
+        rows.append(Row(tokenizer, prompt, stop, stop_ids, limit, on_bytes))
+
+    # Every row has its own random numbers, one a step: what it draws does not depend on the rows beside it.
+    seeds = range(len(prompts)) if seeds is None else seeds
+    draws = np.stack([np.random.default_rng(seed).random(max_new_tokens + 1) for seed in seeds])
+
+    n_padding = [longest - len(prompt) for prompt in prompts]
+    ids = [[tokenizer.eot] * n + list(prompt) for n, prompt in zip(n_padding, prompts)]
+    ids = torch.tensor(ids, device=device)  # (B, longest) in the first step, then (B, 1)
+    start = torch.tensor(n_padding, device=device)
+    cache = KVCache(model.config, start, longest + max_new_tokens, model.embed_tokens.weight.dtype)
     for step in range(max_new_tokens):
-        logits = model(ids, cache=cache)[:, -1, : tokenizer.vocab_size].float()
-        chosen = pick(logits, temperature, top_k, top_p, draws[:, step]).tolist()
-        for row, token in zip(rows, chosen):
+        logits = model(ids, cache=cache)[:, -1, : tokenizer.vocab_size]  # without the padding of the vocabulary
+        chosen = pick(logits.float(), sampling, draws[:, step])
+        for row, token in zip(rows, chosen.tolist()):
             if row.reason is None:
                 row.add(token)
         if all(row.reason for row in rows):
@@ -103,15 +132,20 @@ def generate(
     return [row.completion() for row in rows]
 
 
-def pick(logits, temperature, top_k, top_p, draws):
+def pick(logits, sampling, draws):
     """One token per row of logits (B, vocab_size); draws (B,) are uniform in [0, 1)."""
-    if temperature == 0:
+    if sampling.temperature == 0:
         return logits.argmax(-1)
-    p, order = torch.softmax(logits.double() / temperature, -1).sort(dim=-1, descending=True, stable=True)
-    if top_k:
-        p[:, top_k:] = 0
+    if logits.device.type == "mps":
+        logits = logits.cpu()  # Apple's GPUs have no float64
+    probabilities = torch.softmax(logits.double() / sampling.temperature, -1)
+    p, order = probabilities.sort(dim=-1, descending=True, stable=True)
+    if sampling.top_k:
+        p[:, sampling.top_k :] = 0
     p /= p.sum(-1, keepdim=True)
-    p[p.cumsum(-1) - p >= top_p] = 0  # what lies wholly above the share top_p; the likeliest always stays
+    p[p.cumsum(-1) - p >= sampling.top_p] = 0  # what lies wholly above the share top_p; the likeliest always stays
+    # The draw, a share of what is left, falls into the interval of one token on the line of cumulative sums:
+    #     0 |---- token 0 ----|-- token 1 --|- token 2 -| reached[-1]
     reached = p.cumsum(-1)
     target = torch.from_numpy(draws).to(p.device)[:, None] * reached[:, -1:]
     place = (reached <= target).sum(-1, keepdim=True).clamp(max=p.shape[1] - 1)

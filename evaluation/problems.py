@@ -1,64 +1,74 @@
 """Benchmark problems, what a model is asked, and the score.
 
-A file of problems has HumanEval's shape (prompt, entry_point, canonical_solution, test) or MBPP's (text or prompt, code,
-test_list); every record becomes a Problem, and nothing after that knows which it was.
+A file of problems has HumanEval's shape (prompt, entry_point, canonical_solution, test) or MBPP's (text or prompt,
+code, test_list); every record becomes a Problem, and nothing after that knows which it was.
 """
 
 import gzip
 import json
 import math
 import re
+import zlib
 from dataclasses import dataclass
 
 from configurator import UserError
 from tokenizer import complete_request
 
-# How base models are cut off after the function: the lists of bigcode-evaluation-harness (its tasks humaneval and mbpp).
+# Where a base model's completion is cut off: the lists of bigcode-evaluation-harness (its tasks humaneval and mbpp).
 HUMANEVAL_STOP = ("\nclass", "\ndef", "\n#", "\n@", "\nprint", "\nif", "\n```", "<file_sep>")
 MBPP_STOP = ("\nclass", "\nassert", '\n"""', "\nprint", "\nif", "\n<|/", "\n```")
 
 
 @dataclass
 class Problem:
+    """One task of a benchmark."""
+
     task_id: str
     prompt: str  # what a base model continues; a completion is judged behind it
-    stop: tuple[str, ...]
+    stop: tuple[str, ...]  # a base model's completion ends before the first of these
     request: str  # what a chat model is asked
     test: dict  # for evaluation/sandbox.py
     solution: str  # the canonical one, as a completion
     family: str = ""  # for a table by kind, where the file names kinds
 
     def program(self, completion):
+        """What is run: the prompt and what a model wrote behind it."""
         return self.prompt + completion
 
 
 def read_lines(path):
-    """The records of a file of JSON lines, plain or .gz. Raises UserError naming the line that is none."""
+    """Yield the records of a file of JSON lines, plain or .gz. Raises UserError naming the line that is none."""
+    number = 0
     try:
-        with (
-            gzip.open(path, "rt", encoding="utf-8") if str(path).endswith(".gz") else open(path, encoding="utf-8") as f
-        ):
-            for number, line in enumerate(f, 1):
+        with gzip.open(path) if str(path).endswith(".gz") else open(path, "rb") as file:
+            for number, line in enumerate(file, 1):
                 if line.strip():
-                    record = json.loads(line)
+                    record = json.loads(line.decode())
                     if not isinstance(record, dict):
                         raise ValueError
                     yield record
-    except (ValueError, EOFError):
-        raise UserError(f"{path} is not a file of JSON records, one a line (line {number})") from None
+    except (ValueError, EOFError, zlib.error):
+        raise UserError(f"{path} is not a file of JSON records, one a line (line {max(1, number)})") from None
 
 
 def read_problems(path, mbpp_ids):
-    """{task_id: Problem}. mbpp_ids, "11-510", are the ids to take from a file of MBPP's shape."""
-    first, last = (int(n) for n in mbpp_ids.split("-"))
+    """{task_id: Problem} of a file. mbpp_ids: which ids to take from a file of MBPP's shape, "11-510" or "11".
+    Raises UserError for ids that are none, a record without the fields of either shape, and where nothing is left."""
+    ids = re.fullmatch(r"(\d+)(?:-(\d+))?", mbpp_ids)
+    if not ids:
+        raise UserError(f"mbpp_ids must be one id or a range of them, such as 11-510, not {mbpp_ids!r}")
+    first, last = int(ids[1]), int(ids[2] or ids[1])
     problems = {}
     for record in read_lines(path):
-        if "test_list" in record and not first <= int(record["task_id"]) <= last:
-            continue
         try:
-            problem = from_mbpp(record) if "test_list" in record else from_humaneval(record)
-        except (KeyError, TypeError) as error:
-            raise UserError(f"{path}: problem {record.get('task_id')} has no usable {error}") from None
+            if "test_list" not in record:
+                problem = from_humaneval(record)
+            elif first <= int(record["task_id"]) <= last:
+                problem = from_mbpp(record)
+            else:
+                continue
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(f"{path}: problem {record.get('task_id')} has no usable fields: {error!r}") from None
         problems[problem.task_id] = problem
     if not problems:
         raise UserError(f"no problems in {path}")
@@ -66,8 +76,9 @@ def read_problems(path, mbpp_ids):
 
 
 def from_humaneval(record):
+    """The Problem of a record of HumanEval's shape."""
     return Problem(
-        task_id=record["task_id"],
+        task_id=str(record["task_id"]),
         prompt=record["prompt"],
         stop=HUMANEVAL_STOP,
         request=complete_request(record["prompt"]),
@@ -83,6 +94,8 @@ def from_humaneval(record):
 
 
 def from_mbpp(record):
+    """The Problem of a record of MBPP's shape. A base model sees the text and the first test, as in InCoder
+    (arXiv:2204.05999) and bigcode-evaluation-harness."""
     text, tests = record.get("text") or record["prompt"], record["test_list"]
     setup = [*record.get("test_imports", []), record.get("test_setup_code", "")]
     return Problem(
@@ -106,21 +119,23 @@ def code_in(reply):
 
 
 def pass_at_k(n, c, k):
-    """The chance that at least one of k samples passes, estimated without bias from c of n that did:
+    """The chance that at least one of k samples passes, estimated without bias from n samples of which c passed:
     1 - C(n - c, k) / C(n, k) (Chen et al., arXiv:2107.03374, section 2.1)."""
     return 1 - math.comb(n - c, k) / math.comb(n, k)
 
 
 def stderr_key(k):
-    """Where score keeps the standard error of pass@k."""
+    """Where score() keeps the standard error of pass@k."""
     return "stderr" if k == 1 else f"stderr@{k}"
 
 
 def score(counts, ks=(1, 10, 100)):
-    """counts: (n, c) per problem. {"pass@k", "stderr" of pass@1, "stderr@k" of the others} for every k with k samples
-    of every problem. The standard error is that of a mean over problems drawn at random."""
+    """counts: (samples, passed ones) per problem. {"pass@1", "stderr" of pass@1, "pass@10", "stderr@10", ...} for every
+    k with k samples of every problem. The standard error is that of a mean over problems drawn at random."""
     scores = {}
-    for k in (k for k in ks if all(n >= k for n, _ in counts)):
+    for k in ks:
+        if any(n < k for n, _ in counts):
+            continue
         values = [pass_at_k(n, c, k) for n, c in counts]
         mean = sum(values) / len(values)
         variance = sum((value - mean) ** 2 for value in values) / max(1, len(values) - 1)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from configurator import UserError
-from evaluation.generate import generate, pick
+from evaluation.generate import Sampling, generate, pick
 from model import ModelConfig, Transformer
 
 
@@ -20,6 +20,7 @@ def model():
 
 PROMPTS = [[312, 5, 6, 7], [312], [312, *range(20, 40)], [312, 100]]
 NO_STOP = dict(stop_ids=())
+WARM = Sampling(temperature=1.0)
 
 
 def test_greedy_equals_the_full_forward_pass(model, tokenizer):
@@ -31,42 +32,36 @@ def test_greedy_equals_the_full_forward_pass(model, tokenizer):
         assert completion.ids == ids[len(prompt) :] and completion.reason == "length"
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"temperature": 1.0, "seed": 5}, {"temperature": 0.7, "top_k": 9, "top_p": 0.8, "seed": 2}]
-)
-def test_batched_equals_single(model, tokenizer, options):
-    together = generate(model, tokenizer, PROMPTS, 15, **options, **NO_STOP)
-    for i, prompt in enumerate(PROMPTS):
-        alone = generate(model, tokenizer, [prompt], 15, **{**options, "seed": options.get("seed", 0) + i}, **NO_STOP)[
-            0
-        ]
-        assert alone == together[i]
+@pytest.mark.parametrize("sampling", [Sampling(), WARM, Sampling(temperature=0.7, top_k=9, top_p=0.8)])
+def test_batched_equals_single(model, tokenizer, sampling):
+    seeds = [5, 2, 9, 4]
+    together = generate(model, tokenizer, PROMPTS, 15, sampling, seeds, **NO_STOP)
+    for prompt, seed, completion in zip(PROMPTS, seeds, together):
+        assert generate(model, tokenizer, [prompt], 15, sampling, [seed], **NO_STOP) == [completion]
 
 
 def test_seeds_repeat_and_differ(model, tokenizer):
-    a, b, c = (
-        generate(model, tokenizer, [PROMPTS[0]], 20, temperature=1.0, seed=seed, **NO_STOP)[0].ids for seed in (1, 1, 2)
-    )
+    a, b, c = generate(model, tokenizer, [PROMPTS[0]] * 3, 20, WARM, seeds=[1, 1, 2], **NO_STOP)
     assert a == b != c
+    assert generate(model, tokenizer, [PROMPTS[0]] * 3, 20, WARM, **NO_STOP)[1] == a, "row 1 has seed 1 by default"
 
 
 def test_stop_tokens_and_stop_strings(model, tokenizer):
-    free = generate(model, tokenizer, [PROMPTS[0]], 20, temperature=1.0, **NO_STOP)[0]
-    stopped = generate(model, tokenizer, [PROMPTS[0]], 20, temperature=1.0, stop_ids=[free.ids[7]])[0]
+    free = generate(model, tokenizer, [PROMPTS[0]], 20, WARM, **NO_STOP)[0]
+    stopped = generate(model, tokenizer, [PROMPTS[0]], 20, WARM, stop_ids=[free.ids[7]])[0]
     cut = free.ids.index(free.ids[7])
     assert stopped.ids == free.ids[:cut] and stopped.reason == "stop"
     text = tokenizer.decode_bytes(i for i in free.ids if i < 312)
     word = next(chr(b) for b in text[5:] if b < 128)  # one that is text by itself
-    got = generate(model, tokenizer, [PROMPTS[0]], 20, temperature=1.0, stop=[word, "never"], **NO_STOP)[0]
+    got = generate(model, tokenizer, [PROMPTS[0]], 20, WARM, stop=[word, "never"], **NO_STOP)[0]
     assert got.reason == "stop" and got.text == text[: text.index(word.encode())].decode("utf-8", "replace")
 
 
 def test_streaming_shows_the_text_and_never_a_part_of_the_stop_string(model, tokenizer):
     for stop in ([], ["e"], ["lu"], ["ret", "\n"]):
         shown = []
-        completion = generate(
-            model, tokenizer, [PROMPTS[2]], 20, temperature=1.0, stop=stop, on_bytes=shown.append, **NO_STOP
-        )[0]
+        options = dict(stop=stop, on_bytes=shown.append, **NO_STOP)
+        completion = generate(model, tokenizer, [PROMPTS[2]], 20, WARM, **options)[0]
         assert b"".join(shown).decode("utf-8", "replace") == completion.text
 
 
@@ -83,7 +78,7 @@ def test_pick_draws_from_the_distribution():
     draws = (np.arange(1000) + 0.5) / 1000
 
     def shares(**options):
-        picked = pick(logits.expand(1000, 4), **{**dict(temperature=1.0, top_k=0, top_p=1.0), **options}, draws=draws)
+        picked = pick(logits.expand(1000, 4), Sampling(**{"temperature": 1.0, **options}), draws)
         return (torch.bincount(picked, minlength=4) / 1000).tolist()
 
     assert shares() == pytest.approx([0.1, 0.4, 0.2, 0.3], abs=2e-3)
@@ -92,3 +87,20 @@ def test_pick_draws_from_the_distribution():
     assert shares(top_p=0.7) == pytest.approx([0, 4 / 7, 0, 3 / 7], abs=2e-3), "the fewest that hold .7"
     assert shares(temperature=0.5) == pytest.approx([x / 0.3 for x in (0.01, 0.16, 0.04, 0.09)], abs=2e-3)
     assert shares(temperature=0) == [0, 1, 0, 0]
+
+
+def test_apples_gpus_have_no_float64():
+    """What is drawn from is moved to the CPU there."""
+
+    class OnAppleGPU:
+        device = torch.device("mps")
+
+        def cpu(self):
+            return torch.tensor([[0.0, 50.0, 0.0]])
+
+    assert pick(OnAppleGPU(), WARM, np.array([0.5])).tolist() == [1]
+
+
+def test_a_tokenizer_without_chat_tokens_stops_at_the_end_of_text(model, tokenizer, monkeypatch):
+    monkeypatch.setattr(tokenizer, "special", {"<|endoftext|>": tokenizer.eot})
+    assert generate(model, tokenizer, PROMPTS, 3)[0].ids

@@ -1,7 +1,6 @@
 """The stages as a person runs them: the whole pipeline, processes, kills, and every kind of bad input."""
 
 import json
-import math
 import os
 import resource
 import shutil
@@ -16,7 +15,6 @@ from conftest import ROOT, TINY_MODEL, assert_one_line_error, door_error, load_m
 
 import pretrain as pretrain_module
 import sample
-from training import checkpoint
 
 RUN = [
     *TINY_MODEL,
@@ -61,40 +59,6 @@ def unbroken(workdir):
     """Twelve steps without a break: what every other way of getting there is compared with."""
     result = pretrain(workdir, "unbroken", "--max_steps=12", "--eval_every=4", "--save_every=3", "--decay_steps=4")
     return workdir / "unbroken", result.stdout
-
-
-def test_every_document_is_scored_by_its_bits_per_byte(workdir, unbroken, corpus):
-    """Against the definition, one window at a time; and the score file is one that prepare_data.py filters by."""
-    stage(
-        "evaluation.score",
-        f"--checkpoint={unbroken[0]}",
-        f"--sources={corpus}",
-        "--out=scores.jsonl",
-        "--windows=3",
-        cwd=workdir,
-    )
-    records = {r["id"]: r for r in map(json.loads, (workdir / "scores.jsonl").read_text().splitlines())}
-    assert set(records) == {path.name for path in corpus.iterdir()}
-    model, tokenizer, _ = load_model(unbroken[0], "cpu")
-    model = model.eval().float()
-    for name in ("file_00.py", "file_59.py"):
-        text = (corpus / name).read_text(encoding="utf-8")
-        ids = [tokenizer.eot, *tokenizer.encode(text)][: 3 * 32 + 1]
-        bits = 0.0
-        for start in range(0, len(ids) - 1, 32):
-            window = ids[start : start + 33]
-            log_p = torch.log_softmax(model(torch.tensor([window[:-1]]))[0].float(), -1)
-            bits -= sum(log_p[i, token].item() for i, token in enumerate(window[1:])) / math.log(2)
-        n_bytes = len(tokenizer.decode_bytes(ids[1:]))
-        assert records[name]["bytes"] == n_bytes and records[name]["score"] == pytest.approx(bits / n_bytes, abs=2e-3)
-    limit = sorted(r["score"] for r in records.values())[30]
-    arguments = (f"--sources={corpus}", "--scores=scores.jsonl", f"--max_score={limit}", "--out_dir=data/likely")
-    stage("prepare_data.py", *arguments, cwd=workdir)
-    dropped = [json.loads(line) for line in (workdir / "data/likely/dropped.jsonl").read_text().splitlines()]
-    assert len(dropped) == sum(r["score"] > limit for r in records.values()) and {d["rule"] for d in dropped} == {
-        "score"
-    }
-    assert_one_line_error(stage("evaluation.score", "--checkpoint=nowhere", cwd=workdir, check=False), "nowhere")
 
 
 def test_each_stage_picks_up_where_the_one_before_left_off(tmp_path, corpus):
