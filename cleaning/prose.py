@@ -1,157 +1,184 @@
 """Rules for natural language: Gopher's for words between spaces, others for Chinese. They never see code.
 
-Gopher: Rae et al., arXiv:2112.11446, table A1, as datatrove and C4's successors apply it. Chinese: what web crawls are
-full of. jieba (words) and opencc (traditional to simplified) are used where they are installed.
+Gopher: Rae et al., arXiv:2112.11446, table A1, as datatrove and C4's successors apply it. The rules for Chinese are
+ours and drop what web crawls are full of. jieba cuts Chinese into words where it is installed; opencc, for traditional
+to simplified characters, is needed only where that is asked for.
 """
 
-import importlib
 import re
 from collections import Counter
 from functools import cache
 
-from cleaning.rules import ALL_RULES, over, under
+from cleaning.rules import ALL_RULES, outside, over, under
+from corpus.documents import optional
 
 STOP_WORDS = {"the", "be", "to", "of", "and", "that", "have", "with"}
 BULLETS = ("-", "*", "•", "‣", "◦", "·")
+# Gopher's bounds: n -> share of characters in the commonest n-gram, and in all n-grams that occurred before.
+TOP_NGRAM = {2: 0.20, 3: 0.18, 4: 0.16}
+REPEATED_NGRAMS = {5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.10}
 
 
-def word_count(view, t):
-    n = len(view.text.split())
-    return under(n, t.min_words, "words") or over(n, t.max_words, "words")
+def word_count(view, thresholds):
+    """Captions and headings at one end, whole books and dumps at the other (Gopher)."""
+    return outside(len(view.spaced_words), thresholds.min_words, thresholds.max_words, "words")
 
 
-def word_length(view, t):
-    words = view.text.split()
-    mean = sum(map(len, words)) / max(1, len(words))
-    return under(mean, t.min_mean_word, "mean word") or over(mean, t.max_mean_word, "mean word")
+def word_length(view, thresholds):
+    """Text that is not made of words: codes, URLs, single letters (Gopher)."""
+    mean = sum(map(len, view.spaced_words)) / max(1, len(view.spaced_words))
+    return outside(mean, thresholds.min_mean_word, thresholds.max_mean_word, "mean word")
 
 
-def symbols(view, t):
-    n = view.text.count("#") + view.text.count("...") + view.text.count("…")
-    return over(n / max(1, len(view.text.split())), t.max_symbols, "symbols per word")
+def symbols(view, thresholds):
+    """Hash tags, and teasers that are cut off (Gopher)."""
+    n_symbols = view.text.count("#") + view.text.count("...") + view.text.count("…")
+    return over(n_symbols / max(1, len(view.spaced_words)), thresholds.max_symbols, "symbols per word")
 
 
-def bullets(view, t):
-    n = sum(line.startswith(BULLETS) for line in view.full_lines)
-    return over(n / len(view.full_lines), t.max_bullets, "lines with a bullet")
+def bullets(view, thresholds):
+    """Lists and menus (Gopher)."""
+    found = sum(line.startswith(BULLETS) for line in view.full_lines)
+    return over(found / len(view.full_lines), thresholds.max_bullets, "lines with a bullet")
 
 
-def ellipses(view, t):
-    n = sum(line.endswith(("...", "…")) for line in view.full_lines)
-    return over(n / len(view.full_lines), t.max_ellipses, "lines that end in an ellipsis")
+def ellipses(view, thresholds):
+    """Lists of teasers: lines that end in an ellipsis (Gopher)."""
+    found = sum(line.endswith(("...", "…")) for line in view.full_lines)
+    return over(found / len(view.full_lines), thresholds.max_ellipses, "lines that end in an ellipsis")
 
 
-def words_with_letter(view, t):
-    words = view.text.split()
-    n = sum(any(char.isalpha() for char in word) for word in words)
-    return under(n / max(1, len(words)), t.min_words_with_letter, "words with a letter")
+def words_with_letter(view, thresholds):
+    """Tables of numbers, and strings of punctuation (Gopher)."""
+    found = sum(any(map(str.isalpha, word)) for word in view.spaced_words)
+    share = found / max(1, len(view.spaced_words))
+    return under(share, thresholds.min_words_with_letter, "words with a letter")
 
 
-def stop_words(view, t):
+def stop_words(view, thresholds):
+    """Text that is no English sentence: lists of keywords, other languages (Gopher)."""
     found = STOP_WORDS & set(re.findall(r"[a-z]+", view.text.lower()))
-    return under(len(found), t.min_stop_words, "different stop words")
+    return under(len(found), thresholds.min_stop_words, "different stop words")
 
 
-def repeated_lines(view, t):
-    return repeated(view.full_lines, "line", t)
+def repeated_lines(view, thresholds):
+    """Menus and footers that occur on every page of a crawl (Gopher)."""
+    return repeated(view.full_lines, "line", thresholds)
 
 
-def repeated_paragraphs(view, t):
-    return repeated([part.strip() for part in re.split(r"\n\s*\n", view.text) if part.strip()], "paragraph", t)
+def repeated_paragraphs(view, thresholds):
+    """Texts pasted together from the same parts (Gopher)."""
+    parts = [part.strip() for part in re.split(r"\n\s*\n", view.text)]
+    return repeated([part for part in parts if part], "paragraph", thresholds)
 
 
-def repeated(parts, what, t):
-    """Gopher: at most .3 of the parts, and .2 of their characters, in parts that occurred before."""
-    seen, again, chars = set(), 0, 0
+def repeated(parts, what, thresholds):
+    """The reason to drop a text if too many of its parts, or of its characters in parts, occurred before."""
+    seen = set()
+    n_again, chars_again = 0, 0
     for part in parts:
         if part in seen:
-            again, chars = again + 1, chars + len(part)
+            n_again += 1
+            chars_again += len(part)
         seen.add(part)
-    return over(again / max(1, len(parts)), 0.3 * t.max_repetition, f"repeated {what}s") or over(
-        chars / max(1, sum(map(len, parts))), 0.2 * t.max_repetition, f"characters in repeated {what}s"
-    )
+    share, share_of_chars = n_again / max(1, len(parts)), chars_again / max(1, sum(map(len, parts)))
+    too_many = over(share, 0.3 * thresholds.max_repetition, f"repeated {what}s")
+    return too_many or over(share_of_chars, 0.2 * thresholds.max_repetition, f"characters in repeated {what}s")
 
 
-TOP = {2: 0.20, 3: 0.18, 4: 0.16}
-REPEATED = {5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.10}
-
-
-def repeated_ngrams(view, t):
-    """Characters in the commonest n-gram (n = 2..4), and in all that occur twice (n = 5..10), over all characters."""
-    words = view.text.split()
+def repeated_ngrams(view, thresholds):
+    """Phrases over and over: the commonest n-gram (n = 2 to 4), and all repeated ones (n = 5 to 10) (Gopher)."""
+    words = view.spaced_words
     n_chars = max(1, sum(map(len, words)))
-    for n, bound in TOP.items():
-        ngrams = Counter(tuple(words[i : i + n]) for i in range(len(words) - n + 1))
-        (ngram, count), *_ = ngrams.most_common(1) or [((), 0)]
-        if count > 1 and (reason := over(sum(map(len, ngram)) * count / n_chars, bound * t.max_repetition, f"commonest {n}-gram")):  # fmt: skip
+    for n, bound in TOP_NGRAM.items():
+        counts = Counter(tuple(words[i : i + n]) for i in range(len(words) - n + 1))
+        for ngram, count in counts.most_common(1):
+            share = sum(map(len, ngram)) * count / n_chars
+            reason = over(share, bound * thresholds.max_repetition, f"commonest {n}-gram")
+            if count > 1 and reason:
+                return reason
+    for n, bound in REPEATED_NGRAMS.items():
+        share = chars_in_repeated(words, n) / n_chars
+        if reason := over(share, bound * thresholds.max_repetition, f"repeated {n}-grams"):
             return reason
-    for n, bound in REPEATED.items():
-        seen, covered = set(), bytearray(len(words))
-        for i in range(len(words) - n + 1):
-            ngram = tuple(words[i : i + n])
-            if ngram in seen:
-                covered[i : i + n] = b"\1" * n
-            seen.add(ngram)
-        chars = sum(len(word) for word, mark in zip(words, covered) if mark)
-        if reason := over(chars / n_chars, bound * t.max_repetition, f"repeated {n}-grams"):
-            return reason
+
+
+def chars_in_repeated(words, n):
+    """Characters of the words that are part of an n-gram that occurred before; each word counts once."""
+    seen, repeats = set(), bytearray(len(words))
+    for i in range(len(words) - n + 1):
+        ngram = tuple(words[i : i + n])
+        if ngram in seen:
+            repeats[i : i + n] = b"\1" * n
+        seen.add(ngram)
+    return sum(len(word) for word, is_repeat in zip(words, repeats) if is_repeat)
 
 
 # -- Chinese
 
+CONTACT = re.compile(
+    r"(?:QQ|微信|加微|VX|WeChat|电话|手机|热线|联系方式|客服)\s*(?:群|号|号码)?\s*[:：是]?\s*[\w+-]{5,}"
+    r"|(?<!\d)1[3-9]\d{9}(?!\d)|(?<!\d)0\d{2,3}-\d{7,8}(?!\d)",
+    re.IGNORECASE,
+)
+URL = re.compile(r"https?://|www\.|\.(?:com|cn|net)\b", re.IGNORECASE)
+BOILERPLATE = re.compile(
+    r"版权所有|未经授权|转载请|点击(?:这里|查看|下载|进入)|上一[篇页]|下一[篇页]|返回(?:首页|顶部)|登录|注册会员|扫码"
+    r"|关注(?:我们|公众号)|ICP备|广告|友情链接|免责声明|责任编辑|相关(?:阅读|推荐)"
+)
+
 
 @cache
-def optional(name):
-    """The module, or None where it is not installed: these two only sharpen what works without them."""
+def word_cutter():
+    """The module that cuts Chinese into words, jieba, or None where it is not installed and chinese_length()
+    estimates. Which one it is decides about short documents, so a record of how data was made should name it."""
     try:
-        return importlib.import_module(name)
+        import jieba
     except ImportError:
         return None
+    jieba.setLogLevel("ERROR")
+    return jieba
 
 
-def chinese_length(view, t):
-    if jieba := optional("jieba"):
-        jieba.setLogLevel("ERROR")
-        n = sum(bool(word.strip()) for word in jieba.cut(view.text))
+def chinese_length(view, thresholds):
+    """Captions, titles and scraps of a few words."""
+    if cutter := word_cutter():
+        n_words = sum(bool(word.strip()) for word in cutter.cut(view.text))
     else:
-        n = sum("\u4e00" <= char <= "\u9fff" for char in view.text) // 2
-    return under(n, t.min_chinese_words, "words")
+        n_words = sum("\u4e00" <= char <= "\u9fff" for char in view.text) // 2  # a word has two characters or so
+    return under(n_words, thresholds.min_chinese_words, "words")
 
 
-CONTACT = re.compile(r"(?:QQ|微信|加微|VX|WeChat|电话|手机|热线|联系方式|客服)\s*(?:群|号|号码)?\s*[:：是]?\s*[\w+-]{5,}|(?<!\d)1[3-9]\d{9}(?!\d)|(?<!\d)0\d{2,3}-\d{7,8}(?!\d)", re.I)  # fmt: skip
-URL = re.compile(r"https?://|www\.|\.(?:com|cn|net)\b", re.I)
-BOILERPLATE = re.compile(r"版权所有|未经授权|转载请|点击(?:这里|查看|下载|进入)|上一[篇页]|下一[篇页]|返回(?:首页|顶部)|登录|注册会员|扫码|关注(?:我们|公众号)|ICP备|广告|友情链接|免责声明|责任编辑|相关(?:阅读|推荐)")  # fmt: skip
+def lines_with(pattern, name, what):
+    """Make the rule that bounds the share of lines in which a pattern is found, by the threshold max_<name>."""
 
+    def rule(view, thresholds):
+        found = sum(bool(pattern.search(line)) for line in view.full_lines)
+        return over(found / len(view.full_lines), getattr(thresholds, f"max_{name}"), what)
 
-def lines_with(pattern, setting, what):
-    def rule(view, t):
-        n = sum(bool(pattern.search(line)) for line in view.full_lines)
-        return over(n / len(view.full_lines), getattr(t, setting), what)
-
-    rule.__name__ = setting.removeprefix("max_")
+    rule.__name__ = name
     return rule
 
 
 def simplified(text):
-    """Traditional characters as simplified ones, where opencc is installed (pip install opencc)."""
-    return converter().convert(text) if optional("opencc") else text
+    """text with simplified characters in place of traditional ones. Raises UserError where opencc is not installed."""
+    return converter().convert(text)
 
 
 @cache
 def converter():
-    return optional("opencc").OpenCC("t2s")
+    """opencc's converter from traditional to simplified. Raises UserError where opencc is not installed."""
+    return optional("opencc", "simplified Chinese characters").OpenCC("t2s")
 
 
-PROSE_RULES = [
-    *ALL_RULES, word_count, word_length, symbols, bullets, ellipses, words_with_letter, stop_words,
-    repeated_lines, repeated_paragraphs, repeated_ngrams,
-]  # fmt: skip
+WORD_RULES = [word_count, word_length, symbols, bullets, ellipses, words_with_letter, stop_words]
+PROSE_RULES = ALL_RULES + WORD_RULES + [repeated_lines, repeated_paragraphs, repeated_ngrams]
 CHINESE_RULES = [
     *ALL_RULES,
     chinese_length,
-    lines_with(CONTACT, "max_contacts", "lines with a contact number"),
-    lines_with(URL, "max_url_lines", "lines with a URL"),
-    lines_with(BOILERPLATE, "max_boilerplate", "lines of boilerplate"),
+    lines_with(CONTACT, "contacts", "lines with a contact number"),
+    lines_with(URL, "url_lines", "lines with a URL"),
+    lines_with(BOILERPLATE, "boilerplate", "lines of boilerplate"),
     repeated_lines,
     repeated_paragraphs,
 ]

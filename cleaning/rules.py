@@ -1,11 +1,15 @@
-"""Which documents are worth training on: one small function per rule, keep (None) or the reason.
+"""Which documents are worth training on: one small function per rule.
 
-Code has rules of its own and so has prose; rules for prose never see code, which fails them by design. The thresholds
-are settings of prepare_data.py, each with its source behind it. Where well-kept code fell to the published value, as
-`python experiments/code_rules.py` counts, the default is looser than the source, and the source's value is in brackets.
+A rule takes a document's View and the Thresholds and returns None to keep the document, or the reason why not. Code
+and prose have rules of their own: code fails the rules for prose by design. Rules for prose and Chinese are in
+prose.py.
+
+The thresholds are settings of prepare_data.py, each with its source in brackets. Where the published value drops
+well-kept code, as `python -m experiments.code_rules` counts, the default is looser and the published value is named
+too.
 
 Sources: StarCoder (arXiv:2305.06161, bigcode-dataset/preprocessing/filtering.py), OpenCoder (arXiv:2411.04905,
-opc_data_filtering/pipeline/code_filter_config.py), Gopher (arXiv:2112.11446, table A1). Rules for prose are in prose.py.
+opc_data_filtering/pipeline/code_filter_config.py), Gopher (arXiv:2112.11446, table A1).
 """
 
 import re
@@ -21,255 +25,307 @@ from cleaning import hashing
 
 @dataclass
 class Thresholds:
-    max_bytes: int = 3_000_000  # all kinds (OpenCoder)
-    max_line_length: int = 1000  # code: characters of the longest line (StarCoder, OpenCoder)
-    max_mean_line_length: float = 100.0  # code (StarCoder, OpenCoder)
-    min_mean_line_length: float = 5.0  # code (OpenCoder)
-    min_code_words: int = 5  # code (OpenCoder: 30, under which short modules fall)
-    max_code_lines: int = 100_000  # code (OpenCoder; its lower bound of 10 lines would drop teaching files)
-    min_alphanumeric: float = 0.25  # code: share of characters that are letters or digits (StarCoder)
-    min_alphabetic: float = 0.25  # code: share of characters but white space that are letters (OpenCoder: .5)
-    max_digits: float = 0.5  # code: share of characters but white space that are digits (OpenCoder: .2)
-    max_whitespace: float = 0.6  # code: share of characters that are white space (OpenCoder: .5)
-    max_replacement: float = 0.01  # all kinds: share of characters that are U+FFFD, from wrong decoding (OpenCoder)
-    max_encoded_run: int = 1024  # code: the longest stretch of base64, hex or escapes, characters (OpenCoder)
-    max_encoded: float = 0.5  # code: share of characters in stretches of over 64 (OpenCoder)
-    max_string: float = 0.6  # code: share of characters inside string literals, docstrings apart (OpenCoder)
-    max_long_words: float = 0.4  # code: share of characters in words of over 50 (OpenCoder)
-    max_hex_words: float = 0.4  # code: share of words that are hexadecimal numbers (OpenCoder)
-    min_comments: float = 0.0  # code: share of characters in comments (StarCoder: .01)
-    max_comments: float = 0.8  # code (StarCoder, OpenCoder)
-    max_todo_lines: float = 0.2  # code: share of lines with TODO or FIXME (OpenCoder: .01)
-    max_duplicate_lines: float = 0.7  # code: share of lines that occurred before (OpenCoder)
-    max_top_bigram: float = 0.3  # code: share of word characters in the commonest 2-gram (OpenCoder: .2)
-    max_top_trigram: float = 0.27  # code (OpenCoder: .18)
-    max_top_4gram: float = 0.24  # code (OpenCoder: .16)
-    max_duplicate_ngrams: float = (
-        0.8  # code: share of 5-grams that occurred before (OpenCoder: .8 down to .6 for 10-grams)
-    )
-    min_html_visible: float = 0.2  # HTML: share of characters that a reader sees, and at least 100 of them (StarCoder)
-    min_fertility: float = (
-        0.12  # code: bytes per token, for every bit of a token number (StarCoder: .16, 2.5 of 15.6 bits)
-    )
-    max_def_lines: float = 0.4  # Python: share of lines that open a function (OpenCoder: .2)
-    max_pass_lines: float = 0.2  # Python: share of lines that say pass (OpenCoder: .05)
-    max_import_lines: float = (
-        0.9  # Python: share of lines that import (OpenCoder: .3, under which packages' __init__.py fall)
-    )
-    max_return_lines: float = 0.3  # Python: share of lines that return a name or a constant (OpenCoder: .1)
-    max_print_lines: float = 0.4  # Python (OpenCoder)
-    max_assert_lines: float = 0.8  # Python (OpenCoder: .4, under which tests fall)
-    max_data_lines: float = (
-        0.92  # Python: share of lines that open with a literal or a bracket (OpenCoder: .5 without logic)
-    )
-    min_words: int = 50  # prose (Gopher)
-    max_words: int = 100_000  # prose (Gopher)
-    min_mean_word: float = 3.0  # prose: characters (Gopher)
-    max_mean_word: float = 10.0  # prose (Gopher)
-    max_symbols: float = 0.1  # prose: # and ellipses per word (Gopher)
-    max_bullets: float = 0.9  # prose: share of lines that open with a bullet (Gopher)
-    max_ellipses: float = 0.3  # prose: share of lines that end in an ellipsis (Gopher)
-    min_words_with_letter: float = 0.8  # prose (Gopher)
-    min_stop_words: int = 2  # prose: of the, be, to, of, and, that, have, with (Gopher)
-    max_repetition: float = 1.0  # prose: times Gopher's bounds on repeated lines, paragraphs and n-grams
-    min_chinese_words: int = 20  # Chinese: words as jieba cuts them, or half the characters where it is not installed
-    max_contacts: float = 0.1  # Chinese: share of lines with a telephone, QQ or WeChat number
-    max_url_lines: float = 0.3  # Chinese: share of lines with a URL
-    max_boilerplate: float = 0.3  # Chinese: share of lines that are navigation, advertising or legal notices
+    """The bounds that the rules compare with: a document beyond any of them is dropped."""
+
+    # -- all kinds
+    max_bytes: int = 3_000_000  # of a document (OpenCoder)
+    max_replacement: float = 0.01  # share of characters that are U+FFFD, left by wrong decoding (OpenCoder)
+
+    # -- code
+    max_line_length: int = 1000  # characters of the longest line (StarCoder, OpenCoder)
+    max_mean_line_length: float = 100.0  # characters of the mean line (StarCoder, OpenCoder)
+    min_mean_line_length: float = 5.0  # characters of the mean line (OpenCoder)
+    min_code_words: int = 5  # words of a document (OpenCoder: 30, which drops short modules)
+    max_code_lines: int = 100_000  # lines (OpenCoder; its lower bound of 10 lines would drop teaching files)
+    min_alphanumeric: float = 0.25  # share of characters that are letters or digits (StarCoder)
+    min_alphabetic: float = 0.25  # letters, as a share of the characters other than white space (OpenCoder: .5)
+    max_digits: float = 0.5  # digits, as a share of the characters other than white space (OpenCoder: .2)
+    max_whitespace: float = 0.6  # share of characters that are white space (OpenCoder: .5)
+    max_encoded_run: int = 1024  # characters of the longest stretch of base64, hex or escapes (OpenCoder)
+    max_encoded: float = 0.5  # share of characters in such stretches of over 64 (OpenCoder)
+    max_string: float = 0.6  # share of characters inside string literals other than docstrings (OpenCoder)
+    max_long_words: float = 0.4  # share of characters in words of over 50 (OpenCoder)
+    max_hex_words: float = 0.4  # share of words that are hexadecimal numbers (OpenCoder)
+    min_comments: float = 0.0  # share of characters in comments (StarCoder: .01)
+    max_comments: float = 0.8  # share of characters in comments (StarCoder, OpenCoder)
+    max_todo_lines: float = 0.2  # share of lines with TODO or FIXME (OpenCoder: .01)
+    max_duplicate_lines: float = 0.7  # share of lines that occurred before (OpenCoder)
+    max_top_bigram: float = 0.3  # share of word characters in the commonest 2-gram of words (OpenCoder: .2)
+    max_top_trigram: float = 0.27  # the same for the commonest 3-gram (OpenCoder: .18)
+    max_top_4gram: float = 0.24  # the same for the commonest 4-gram (OpenCoder: .16)
+    # share of 5-grams of words that occurred before (OpenCoder: from .8 for 5-grams down to .6 for 10-grams)
+    max_duplicate_ngrams: float = 0.8
+    min_html_visible: float = 0.2  # HTML: share of characters that a reader sees, at least 100 of them (StarCoder)
+    # bytes per token, divided by the bits of a token number (StarCoder: .16, that is 2.5 bytes for 15.6 bits)
+    min_fertility: float = 0.12
+
+    # -- Python
+    max_def_lines: float = 0.4  # share of lines that open a function (OpenCoder: .2)
+    max_pass_lines: float = 0.2  # share of lines that say pass (OpenCoder: .05)
+    # share of lines that import (OpenCoder: .3, which drops the __init__.py of packages)
+    max_import_lines: float = 0.9
+    max_return_lines: float = 0.3  # share of lines that return a name or a constant (OpenCoder: .1)
+    max_print_lines: float = 0.4  # share of lines that print (OpenCoder)
+    max_assert_lines: float = 0.8  # share of lines that assert (OpenCoder: .4, which drops tests)
+    # share of lines that open with a literal or a bracket (OpenCoder: .5, of files without any logic)
+    max_data_lines: float = 0.92
+
+    # -- prose
+    min_words: int = 50  # words of a document (Gopher)
+    max_words: int = 100_000  # words of a document (Gopher)
+    min_mean_word: float = 3.0  # characters of the mean word (Gopher)
+    max_mean_word: float = 10.0  # characters of the mean word (Gopher)
+    max_symbols: float = 0.1  # number signs and ellipses per word (Gopher)
+    max_bullets: float = 0.9  # share of lines that open with a bullet (Gopher)
+    max_ellipses: float = 0.3  # share of lines that end in an ellipsis (Gopher)
+    min_words_with_letter: float = 0.8  # share of words that have a letter (Gopher)
+    min_stop_words: int = 2  # how many of the, be, to, of, and, that, have, with must occur (Gopher)
+    max_repetition: float = 1.0  # factor on Gopher's bounds for repeated lines, paragraphs and n-grams
+
+    # -- Chinese
+    min_chinese_words: int = 20  # words as jieba cuts them; half the characters where it is not installed
+    max_contacts: float = 0.1  # share of lines with a telephone, QQ or WeChat number
+    max_url_lines: float = 0.3  # share of lines with a URL
+    max_boilerplate: float = 0.3  # share of lines that are navigation, advertising or legal notices
+
+
+def verdict(view, rules, thresholds):
+    """(name of the first rule that drops a document, its reason), or None to keep the document."""
+    for rule in rules:
+        if reason := rule(view, thresholds):
+            return rule.__name__, reason
+    return None
 
 
 def over(value, bound, what):
-    """The reason, where value lies over its bound."""
+    """The reason to drop a document if value exceeds its upper bound, else None."""
     return f"{what} {value:.3g} > {bound:g}" if value > bound else None
 
 
 def under(value, bound, what):
+    """The reason to drop a document if value falls below its lower bound, else None."""
     return f"{what} {value:.3g} < {bound:g}" if value < bound else None
+
+
+def outside(value, low, high, what):
+    """The reason to drop a document if value lies below its lower or above its upper bound, else None."""
+    return over(value, high, what) or under(value, low, what)
 
 
 # -- all kinds
 
 
-def too_large(view, t):
-    return over(len(view.data), t.max_bytes, "bytes")
+def too_large(view, thresholds):
+    """Database dumps and data files (OpenCoder)."""
+    return over(len(view.data), thresholds.max_bytes, "bytes")
 
 
-def wrong_decoding(view, t):
-    """Characters that an earlier reader could not decode."""
+def wrong_decoding(view, thresholds):
+    """Text that somebody read with the wrong encoding: characters became U+FFFD (OpenCoder)."""
     if "\ufffd" in view.text:
-        return over(view.text.count("\ufffd") / view.n_chars, t.max_replacement, "share of U+FFFD")
+        return over(view.text.count("\ufffd") / view.n_chars, thresholds.max_replacement, "share of U+FFFD")
 
 
-# -- code of any language
+# -- code of any language: its size
 
 
-def too_short(view, t):
-    return under(len(view.words[0]), t.min_code_words, "words")
+def too_short(view, thresholds):
+    """Stubs of a few words (OpenCoder)."""
+    return under(len(view.words[0]), thresholds.min_code_words, "words")
 
 
-def too_many_lines(view, t):
-    return over(len(view.lines), t.max_code_lines, "lines")
+def too_many_lines(view, thresholds):
+    """Tables and dumps with a source file's name (OpenCoder)."""
+    return over(len(view.lines), thresholds.max_code_lines, "lines")
 
 
-def long_line(view, t):
-    """Minified code and data on one line."""
-    return over(max(map(len, view.lines)), t.max_line_length, "longest line")
+def long_line(view, thresholds):
+    """Minified code, and data on one line (StarCoder, OpenCoder)."""
+    return over(max(map(len, view.lines)), thresholds.max_line_length, "longest line")
 
 
-def mean_line(view, t):
+def mean_line(view, thresholds):
+    """Minified code, or columns of numbers and brackets; empty lines do not count (StarCoder, OpenCoder)."""
     mean = sum(map(len, view.full_lines)) / len(view.full_lines)
-    return over(mean, t.max_mean_line_length, "mean line") or under(mean, t.min_mean_line_length, "mean line")
+    return outside(mean, thresholds.min_mean_line_length, thresholds.max_mean_line_length, "mean line")
 
 
-def alphanumeric(view, t):
-    return under((view.n_letters + view.n_digits) / view.n_chars, t.min_alphanumeric, "letters and digits")
+# -- code: its characters
 
 
-def letters(view, t):
-    return under(view.n_letters / view.n_visible, t.min_alphabetic, "letters")
+def alphanumeric(view, thresholds):
+    """Drawings, separators and other strings of punctuation (StarCoder)."""
+    return under((view.n_letters + view.n_digits) / view.n_chars, thresholds.min_alphanumeric, "letters and digits")
 
 
-def digits(view, t):
-    return over(view.n_digits / view.n_visible, t.max_digits, "digits")
+def letters(view, thresholds):
+    """Tables of numbers and symbols (OpenCoder)."""
+    return under(view.n_letters / view.n_visible, thresholds.min_alphabetic, "letters")
 
 
-def whitespace(view, t):
-    return over(view.n_space / view.n_chars, t.max_whitespace, "white space")
+def digits(view, thresholds):
+    """Numeric data (OpenCoder)."""
+    return over(view.n_digits / view.n_visible, thresholds.max_digits, "digits")
 
+
+def whitespace(view, thresholds):
+    """Tables and drawings set with spaces (OpenCoder)."""
+    return over(view.n_space / view.n_chars, thresholds.max_whitespace, "white space")
+
+
+# -- code: what it holds
 
 GENERATED = re.compile(
     r"\b(?:auto[- ]?generated|automatically generated|generated automatically|generated by|do not edit"
     r"|(?:file|code|module) (?:is|was) generated)\b|@generated\b",
     re.IGNORECASE,
 )
+# Stretches of base64 go on over line ends, quotes and the b of b"..." between them.
+BASE64 = re.compile(r"[A-Za-z0-9+/=]{64,}(?:\\?[nr]?[\"']?\s*[bB]?[\"']?[A-Za-z0-9+/=]{64,})*")
+ESCAPES = re.compile(r"\\(?:x[0-9a-fA-F]{2}\\){15,}|\\(?:u[0-9a-fA-F]{4}\\){10,}|0x(?:[0-9a-fA-F]{2},\s*0x){11,}")
+REAL_ENCODING = re.compile(r"[0-9].*[A-Za-z]|[A-Za-z].*[0-9]|[A-Z].*[a-z].*[A-Z]", re.DOTALL)
+HEX_WORD = re.compile(r"\b(?:0x[0-9a-fA-F]+|(?=[a-f]*\d)(?=\d*[a-f])[0-9a-f]{6,})\b")
+TODO = re.compile(r"\b(?:TODO|FIXME)\b")
 
 
-def generated(view, t):
-    """What a program wrote, says so in the first 200 characters (OpenCoder), in whole words: not every generator is."""
+def generated(view, thresholds):
+    """Files that a program wrote and that say so in their first 200 characters (OpenCoder)."""
     if match := GENERATED.search(view.text[:200]):
         return f"says {match.group()!r}"
 
 
-BASE64 = re.compile(
-    r"[A-Za-z0-9+/=]{64,}(?:\\?[nr]?[\"']?\s*[bB]?[\"']?[A-Za-z0-9+/=]{64,})*"
-)  # over several lines too
-ESCAPES = re.compile(r"\\(?:x[0-9a-fA-F]{2}\\){15,}|\\(?:u[0-9a-fA-F]{4}\\){10,}|0x(?:[0-9a-fA-F]{2},\s*0x){11,}")
-REAL_ENCODING = re.compile(r"[0-9].*[A-Za-z]|[A-Za-z].*[0-9]|[A-Z].*[a-z].*[A-Z]", re.DOTALL)
-
-
-def encoded_data(view, t):
-    """base64, hex and escapes. A run of one character, such as a ruler of =, is none."""
-    runs, lengths = [], view.words[1]
-    if (
-        len(lengths) and lengths.max() > 24 and view.longest_base64 >= 64
-    ):  # base64 has words of any length, between + and /
-        runs = [len(match.group()) for match in BASE64.finditer(view.text) if REAL_ENCODING.search(match.group())]
+def encoded_data(view, thresholds):
+    """Pictures and archives as base64, hex or escapes; not a ruler of = or other runs of one character (OpenCoder)."""
+    _, lengths = view.words
+    runs = []
+    # Base64 has words of any length between its + and /, so that 64 characters without a word of 25 hardly occur.
+    if len(lengths) and lengths.max() > 24 and view.longest_base64 >= 64:
+        found = [match.group() for match in BASE64.finditer(view.text)]
+        runs += [len(run) for run in found if REAL_ENCODING.search(run)]
     if any(view.text.count(mark) > 10 for mark in ("\\x", "\\u", "0x")):
         runs += [len(match.group()) for match in ESCAPES.finditer(view.text)]
     if runs:
-        return over(max(runs), t.max_encoded_run, "encoded run") or over(
-            sum(runs) / view.n_chars, t.max_encoded, "encoded"
-        )
+        too_long = over(max(runs), thresholds.max_encoded_run, "encoded run")
+        return too_long or over(sum(runs) / view.n_chars, thresholds.max_encoded, "encoded")
 
 
-def string_share(view, t):
-    return over(view.n_string / view.n_chars, t.max_string, "in strings")
+def string_share(view, thresholds):
+    """Texts and tables in string literals (OpenCoder)."""
+    return over(view.n_string / view.n_chars, thresholds.max_string, "in strings")
 
 
-def long_words(view, t):
-    lengths = view.words[1]
-    return over(lengths[lengths > 50].sum() / max(1, lengths.sum()), t.max_long_words, "in words of over 50")
+def long_words(view, thresholds):
+    """Hashes, keys and sequences without a space (OpenCoder)."""
+    _, lengths = view.words
+    share = lengths[lengths > 50].sum() / max(1, lengths.sum())
+    return over(share, thresholds.max_long_words, "in words of over 50")
 
 
-HEX_WORD = re.compile(r"\b(?:0x[0-9a-fA-F]+|(?=[a-f]*\d)(?=\d*[a-f])[0-9a-f]{6,})\b")
-
-
-def hex_words(view, t):
+def hex_words(view, thresholds):
+    """Dumps of memory, lists of colours and check sums (OpenCoder)."""
     if view.n_digits > view.n_visible / 8:
-        return over(len(HEX_WORD.findall(view.text)) / max(1, len(view.words[0])), t.max_hex_words, "hexadecimal words")
+        share = len(HEX_WORD.findall(view.text)) / max(1, len(view.words[0]))
+        return over(share, thresholds.max_hex_words, "hexadecimal words")
 
 
-def comments(view, t):
-    share = view.n_comment / view.n_chars
-    return over(share, t.max_comments, "comments") or under(share, t.min_comments, "comments")
+def comments(view, thresholds):
+    """Files that are nearly all comment, or have too few where min_comments asks for some (StarCoder, OpenCoder)."""
+    return outside(view.n_comment / view.n_chars, thresholds.min_comments, thresholds.max_comments, "comments")
 
 
-TODO = re.compile(r"\b(?:TODO|FIXME)\b")
+def todo_lines(view, thresholds):
+    """Skeletons that wait to be written (OpenCoder)."""
+    most = thresholds.max_todo_lines * len(view.lines)
+    if view.text.count("TODO") + view.text.count("FIXME") > most:  # count() is faster than the exact search below
+        return over(len(TODO.findall(view.text)) / len(view.lines), thresholds.max_todo_lines, "TODO lines")
 
 
-def todo_lines(view, t):
-    if view.text.count("TODO") + view.text.count("FIXME") > t.max_todo_lines * len(view.lines):
-        return over(len(TODO.findall(view.text)) / len(view.lines), t.max_todo_lines, "TODO lines")
-
-
-def duplicate_lines(view, t):
-    lines = [line for line in view.full_lines if len(line) > 3]  # brackets and else: repeat everywhere
-    if len(lines) > 10:
-        return over(1 - len(set(lines)) / len(lines), t.max_duplicate_lines, "lines that occurred before")
-
-
-def top_ngrams(view, t):
-    """The share of a document's letters that its commonest 2-, 3- or 4-gram of words takes."""
-    hashes, lengths = view.words
-    if len(hashes) < 100:
-        return None
-    most, sums = None, np.append(0, np.cumsum(lengths))  # the letters of an n-gram are a difference of sums
-    total = int(sums[-1])
-    for n, bound in ((2, t.max_top_bigram), (3, t.max_top_trigram), (4, t.max_top_4gram)):
-        longest = sums[n:] - sums[:-n]
-        if most is not None and most * int(longest.max()) <= bound * total:
-            continue  # no n-gram is commoner than the commonest 2-gram
-        found = hashing.ngrams(hashes, n)
-        ordered = np.sort(found)
-        edges = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
-        counts = np.diff(edges, append=len(ordered))
-        top = counts.argmax()
-        most = int(counts[top]) if n == 2 else most
-        place = int(np.argmax(found == ordered[edges[top]]))
-        share = int(longest[place]) * int(counts[top]) / total
-        if counts[top] > 2 and share > bound:
-            return f"commonest {n}-gram takes {share:.3g} > {bound:g}"
-
-
-def duplicate_ngrams(view, t):
-    if len(ngrams := view.fivegrams) >= 50:
-        return over(np.mean(ngrams[1:] == ngrams[:-1]), t.max_duplicate_ngrams, "5-grams that occurred before")
-
-
-def xml(view, t):
-    """XML under another name (StarCoder)."""
-    if "<?xml version=" in view.text[:100] and not view.where.lower().endswith((".xml", ".svg", ".html", ".xhtml")):
+def xml(view, thresholds):
+    """XML under another kind's name (StarCoder)."""
+    is_named_so = view.where.lower().endswith((".xml", ".svg", ".html", ".xhtml"))
+    if "<?xml version=" in view.text[:100] and not is_named_so:
         return "opens with <?xml version="
 
 
-def html(view, t):
-    """HTML with little to read (StarCoder)."""
-    if re.match(r"\s*<(?:!doctype html|html)\b", view.text[:200], re.IGNORECASE):
-        outside = "".join(
-            re.split(r"<!--|-->", view.text)[::2]
-        )  # comments, then scripts, then tags, each in linear time
-        outside = "".join(re.split(r"</?(?:script|style)\b[^<>]*>", outside, flags=re.IGNORECASE)[::2])
-        n_visible = len(" ".join(re.sub(r"<[^<>]*>", " ", outside).split()))
-        return under(n_visible / view.n_chars, t.min_html_visible, "visible text") or under(n_visible, 100, "visible characters")  # fmt: skip
+def html(view, thresholds):
+    """Web pages with little text outside of comments, scripts, styles and tags (StarCoder)."""
+    if not re.match(r"\s*<(?:!doctype html|html)\b", view.text[:200], re.IGNORECASE):
+        return None
+    # Comments, then scripts and styles, then tags, each by a pattern that needs linear time.
+    text = "".join(re.split(r"<!--|-->", view.text)[::2])
+    text = "".join(re.split(r"</?(?:script|style)\b[^<>]*>", text, flags=re.IGNORECASE)[::2])
+    n_visible = len(" ".join(re.sub(r"<[^<>]*>", " ", text).split()))
+    too_small_a_share = under(n_visible / view.n_chars, thresholds.min_html_visible, "visible text")
+    return too_small_a_share or under(n_visible, 100, "visible characters")
 
 
-def fertility(view, t):
-    """Text that the tokenizer cuts into shreds is no text of its kind. What is few bytes per token depends on the
-    vocabulary: a token number of 11 bits (2,048 tokens) stands for less text than one of 16."""
-    if view.n_tokens:
-        return under(len(view.data) / view.n_tokens, t.min_fertility * view.token_bits, "bytes per token")
+def fertility(view, thresholds):
+    """Text that the tokenizer shreds, unlike what it learnt from: binary data, foreign scripts (StarCoder)."""
+    if view.n_tokens:  # the bound grows with the bits of a token: one of 65,536 stands for more text than one of 2,048
+        return under(len(view.data) / view.n_tokens, thresholds.min_fertility * view.token_bits, "bytes per token")
+
+
+# -- code: what it repeats
+
+
+def duplicate_lines(view, thresholds):
+    """The same lines over and over; those of up to 3 characters, such as brackets, do not count (OpenCoder)."""
+    lines = [line for line in view.full_lines if len(line) > 3]
+    if len(lines) > 10:
+        return over(1 - len(set(lines)) / len(lines), thresholds.max_duplicate_lines, "lines that occurred before")
+
+
+def top_ngrams(view, thresholds):
+    """One phrase over and over: the share of word characters in the commonest 2-, 3- or 4-gram of words (OpenCoder)."""
+    hashes, lengths = view.words
+    if len(hashes) < 100:
+        return None
+    sums = np.append(0, np.cumsum(lengths))  # the characters of an n-gram are a difference of two sums
+    n_chars = int(sums[-1])
+    bigram_count = None
+    for n, bound in ((2, thresholds.max_top_bigram), (3, thresholds.max_top_trigram), (4, thresholds.max_top_4gram)):
+        sizes = sums[n:] - sums[:-n]
+        # No 3- or 4-gram occurs more often than the commonest 2-gram, which often rules them out without counting.
+        if bigram_count is not None and bigram_count * int(sizes.max()) <= bound * n_chars:
+            continue
+        count, place = commonest(hashing.ngrams(hashes, n))
+        if n == 2:
+            bigram_count = count
+        share = int(sizes[place]) * count / n_chars
+        if count > 2 and share > bound:
+            return f"commonest {n}-gram takes {share:.3g} > {bound:g}"
+
+
+def commonest(values):
+    """(count, first index) of the value that occurs most often in an array."""
+    ordered = np.sort(values)
+    starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
+    counts = np.diff(starts, append=len(ordered))
+    top = counts.argmax()
+    return int(counts[top]), int(np.argmax(values == ordered[starts[top]]))
+
+
+def duplicate_ngrams(view, thresholds):
+    """Passages over and over: the share of 5-grams of words that occurred before (OpenCoder)."""
+    ngrams = view.fivegrams  # sorted: equal ones are neighbours
+    if len(ngrams) >= 50:
+        share = np.mean(ngrams[1:] == ngrams[:-1])
+        return over(share, thresholds.max_duplicate_ngrams, "5-grams that occurred before")
 
 
 # -- Python
 
+SIMPLE_RETURN = re.compile(r"^[ \t]*return(?: (?:self\.)?\w+| \"\")?[ \t]*;?$", re.MULTILINE)
 
-def syntax(view, t):
+
+def syntax(view, thresholds):
+    """Text that Python cannot parse: Python 2, templates, files cut off."""
     return syntax_error(view.text)
 
 
-@lru_cache(maxsize=4)  # a rule asks again what was asked when personal data was replaced
+@lru_cache(maxsize=4)  # Cleaner.replaced() asks before and after a replacement, then the rule asks again
 def syntax_error(text):
-    """The first error of a Python text, or None. By the parser proper, without the cost of ast.parse's tree."""
+    """The first syntax error of a Python text, or None. symtable runs the parser without building ast's tree."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -280,51 +336,47 @@ def syntax_error(text):
         return f"{type(error).__name__}: {error}"
 
 
-def python_lines(openings, setting, what):
-    """The rule that bounds the share of lines that open with one of the words, outside of strings and comments: whole
-    words, so that password is no pass and important no import. openings ends in * where any ending will do."""
-    exact, begun = {o for o in openings if o[-1] != "*"}, tuple(o[:-1] for o in openings if o[-1] == "*")
+def python_lines(name, what, words, prefixes=()):
+    """Make the rule that bounds the share of lines that open with one of the words, or begin with one of the prefixes.
 
-    def rule(view, t):
-        n = sum(k for word, k in view.openings.items() if word in exact or (begun and word.startswith(begun)))
-        if len(view.full_lines) >= 8:
-            return over(n / len(view.full_lines), getattr(t, setting), what)
+    Strings and comments do not count, and words are whole: password is no pass. The bound is the threshold max_<name>.
+    what: the reason to give. All of these rules are OpenCoder's.
+    """
+    words, prefixes = set(words), tuple(prefixes)
 
-    rule.__name__ = setting.removeprefix("max_")
+    def rule(view, thresholds):
+        n_lines = len(view.full_lines)
+        if n_lines >= 8:
+            openings = view.openings.items()
+            found = sum(count for word, count in openings if word in words or word.startswith(prefixes))
+            return over(found / n_lines, getattr(thresholds, f"max_{name}"), what)
+
+    rule.__name__ = name
     return rule
 
 
-SIMPLE_RETURN = re.compile(r"^[ \t]*return(?: (?:self\.)?\w+| \"\")?[ \t]*;?$", re.MULTILINE)
-
-
-def return_lines(view, t):
-    """Classes of getters."""
-    if len(view.full_lines) >= 8 and view.openings["return"] > t.max_return_lines * len(view.full_lines):
-        n = len(SIMPLE_RETURN.findall(view.skeleton))
-        return over(n / len(view.full_lines), t.max_return_lines, "lines that only return")
+def return_lines(view, thresholds):
+    """Classes of getters: lines that return a name or a constant (OpenCoder)."""
+    n_lines = len(view.full_lines)
+    if n_lines >= 8 and view.openings["return"] > thresholds.max_return_lines * n_lines:
+        found = len(SIMPLE_RETURN.findall(view.skeleton))
+        return over(found / n_lines, thresholds.max_return_lines, "lines that only return")
 
 
 ALL_RULES = [too_large, wrong_decoding]
-CODE_RULES = [
-    *ALL_RULES, too_short, too_many_lines, long_line, mean_line, alphanumeric, letters, digits, whitespace, generated, encoded_data,
-    string_share, long_words, hex_words, comments, todo_lines, duplicate_lines, top_ngrams, duplicate_ngrams, xml, html, fertility,
-]  # fmt: skip
+SIZE_RULES = [too_short, too_many_lines, long_line, mean_line]
+CHARACTER_RULES = [alphanumeric, letters, digits, whitespace]
+CONTENT_RULES = [generated, encoded_data, string_share, long_words, hex_words, comments, todo_lines]
+REPETITION_RULES = [duplicate_lines, top_ngrams, duplicate_ngrams]
+CODE_RULES = ALL_RULES + SIZE_RULES + CHARACTER_RULES + CONTENT_RULES + REPETITION_RULES + [xml, html, fertility]
 PYTHON_RULES = [
     *CODE_RULES,
-    python_lines(["def", "async"], "max_def_lines", "lines that open a function"),
-    python_lines(["pass", "..."], "max_pass_lines", "lines that say pass"),
-    python_lines(["import", "from"], "max_import_lines", "lines that import"),
-    python_lines(["print"], "max_print_lines", "lines that print"),
-    python_lines(["assert", "self.assert*"], "max_assert_lines", "lines that assert"),
-    python_lines(list("0123456789([{]})\"'-,"), "max_data_lines", "lines of literals"),
+    python_lines("def_lines", "lines that open a function", ["def", "async"]),  # stubs
+    python_lines("pass_lines", "lines that say pass", ["pass", "..."]),  # interfaces without code
+    python_lines("import_lines", "lines that import", ["import", "from"]),  # collections of names
+    python_lines("print_lines", "lines that print", ["print"]),  # texts in print statements
+    python_lines("assert_lines", "lines that assert", ["assert"], prefixes=["self.assert"]),  # lists of cases
+    python_lines("data_lines", "lines of literals", "0123456789([{]})\"'-,"),  # tables
     return_lines,
     syntax,
-]  # fmt: skip
-
-
-def verdict(view, rules, thresholds):
-    """(name of the first rule that drops the document, its reason), or None to keep it."""
-    for rule in rules:
-        if reason := rule(view, thresholds):
-            return rule.__name__, reason
-    return None
+]

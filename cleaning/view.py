@@ -12,13 +12,19 @@ from cleaning import hashing
 PYTHON, CODE, PROSE, CHINESE = "python", "code", "prose", "chinese"
 PYTHON_SUFFIXES = {".py", ".pyi"}
 PROSE_SUFFIXES = {".txt", ".md", ".rst", ".tex"}
-NATURAL = set("text markdown restructuredtext tex en english zh chinese de german fr french es spanish it pt nl pl ru ja ko ar hi".split())  # fmt: skip
-CODE_LINE = re.compile(r"[;{}()\[\]:]$|^(?:def|class|import|from|return|#include|//|@|\}|public|func|fn)\b|^\w[\w.\[\]]* [-+*/|&]?= ")  # fmt: skip
+NATURAL = set("text markdown restructuredtext tex english chinese german french spanish".split())
+NATURAL |= set("en zh de fr es it pt nl pl ru ja ko ar hi".split())
+CODE_LINE = re.compile(
+    r"[;{}()\[\]:]$|^(?:def|class|import|from|return|#include|//|@|\}|public|func|fn)\b"
+    r"|^\w[\w.\[\]]* [-+*/|&]?= "
+)
 
 
 def kind_of(text, meta, default=""):
-    """PYTHON, CODE, PROSE or CHINESE: by the path, by the language that a record names, by default, by its look."""
-    suffix = PurePosixPath(re.sub(r":\d+$", "", str(meta.get("path") or ""))).suffix.lower()
+    """PYTHON, CODE, PROSE or CHINESE. The path in meta decides, else the language in meta, else the default, else the
+    text's look. Prose of which more than .3 is Chinese is CHINESE."""
+    path = re.sub(r":\d+$", "", str(meta.get("path") or ""))  # part of a long file: a/b.py:2000
+    suffix = PurePosixPath(path).suffix.lower()
     language = str(meta.get("language") or "").lower()
     if suffix in PYTHON_SUFFIXES or language in ("python", "python3", "py"):
         return PYTHON
@@ -26,7 +32,12 @@ def kind_of(text, meta, default=""):
         return CODE
     if language and language not in NATURAL:
         return CODE
-    kind = default or (PROSE if suffix else CODE if looks_like_code(text) else PROSE)
+    if suffix or language:
+        kind = PROSE
+    elif default:
+        kind = default
+    else:
+        kind = CODE if looks_like_code(text) else PROSE
     return CHINESE if kind == PROSE and chinese_share(text) > 0.3 else kind
 
 
@@ -37,16 +48,27 @@ def looks_like_code(text):
 
 
 def chinese_share(text):
+    """The share of Chinese characters in the first 5,000."""
     sample = text[:5000]
     return sum("\u4e00" <= char <= "\u9fff" for char in sample) / max(1, len(sample))
 
 
-# A string or a comment. The loops are unrolled (Friedl, Mastering Regular Expressions, ch. 6): twice as fast.
+# A string (group 1) or a comment. The loops are unrolled (Friedl, Mastering Regular Expressions, ch. 6): twice as fast.
 LITERALS = re.compile(
-    r"""('''[^\\']*(?:(?:\\.|'(?!''))[^\\']*)*(?:'''|\Z)|\"\"\"[^\\"]*(?:(?:\\.|"(?!""))[^\\"]*)*(?:\"\"\"|\Z)|"[^"\\\n]*(?:\\.[^"\\\n]*)*"|'[^'\\\n]*(?:\\.[^'\\\n]*)*')|#[^\n]*""",
+    r"('''[^\\']*(?:(?:\\.|'(?!''))[^\\']*)*(?:'''|\Z)"
+    r'|"""[^\\"]*(?:(?:\\.|"(?!""))[^\\"]*)*(?:"""|\Z)'
+    r'|"[^"\\\n]*(?:\\.[^"\\\n]*)*"'
+    r"|'[^'\\\n]*(?:\\.[^'\\\n]*)*')"
+    r"|#[^\n]*",
     re.DOTALL,
 )
-C_LITERALS = re.compile(r"""("(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*')|//[^\n]*|/\*.*?(?:\*/|\Z)|^\s*(?:#(?!\s*(?:include|define|if|endif|else|undef|pragma|elif)\b)|--)[^\n]*""", re.DOTALL | re.MULTILINE)  # fmt: skip
+# The same for C and its kin, for SQL (--) and for scripts (#, unless a directive of C's preprocessor follows).
+C_LITERALS = re.compile(
+    r"""("(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*')"""
+    r"|//[^\n]*|/\*.*?(?:\*/|\Z)"
+    r"|^\s*(?:#(?!\s*(?:include|define|if|endif|else|undef|pragma|elif)\b)|--)[^\n]*",
+    re.DOTALL | re.MULTILINE,
+)
 PYTHON_FUNCTION = re.compile(r"^[ \t]*(?:async )?def \w+\(.*\).*:", re.MULTILINE)
 QUOTES = ('"""', "'''")
 OPENING = re.compile(r"^[ \t]*([A-Za-z_][\w.]*|\.\.\.|[^\sA-Za-z_])", re.MULTILINE)
@@ -54,110 +76,136 @@ BASE64 = np.array([chr(byte).isalnum() or chr(byte) in "+/" for byte in range(12
 
 
 class View:
-    """A document and what several rules ask of it, each worked out once."""
+    """A document and what several rules ask of it, each worked out at most once.
+
+    text: the document. where: its name, of which the suffix counts. kind: PYTHON, CODE, ...; "" for a conversation.
+    """
 
     def __init__(self, text, where="", kind=PYTHON):
         self.text, self.where, self.kind = text, where, kind
         self.data = text.encode()
-        self.n_tokens, self.token_bits = None, None  # by the tokenizer; set by whoever has one
+        # Set by whoever has a tokenizer: the document's tokens, and log2 of the size of the vocabulary.
+        self.n_tokens, self.token_bits = None, None
 
-    @cached_property
-    def tokens(self):
-        return hashing.tokens(self.data)
+    # -- characters; those outside ASCII count as letters
 
     @cached_property
     def counts(self):
-        """How often each byte occurs; characters outside ASCII at their first byte."""
+        """How often each byte occurs, int (256,)."""
         return np.bincount(np.frombuffer(self.data, np.uint8), minlength=256)
 
     @cached_property
     def n_chars(self):
+        """Number of characters, at least 1, so that one may divide by it."""
         return max(1, len(self.text))
 
     @cached_property
     def n_visible(self):
+        """Number of characters other than white space, at least 1."""
         return max(1, self.n_chars - self.n_space)
 
     @cached_property
     def n_space(self):
-        return int(self.counts[[9, 10, 11, 12, 13, 32]].sum())
+        """Number of white-space characters."""
+        return int(self.counts[list(b"\t\n\v\f\r ")].sum())
 
     @cached_property
     def n_digits(self):
+        """Number of digits."""
         return int(self.counts[48:58].sum())
 
     @cached_property
-    def n_letters(self):  # a character outside ASCII counts as a letter
+    def n_letters(self):
+        """Number of letters. A character outside ASCII counts by its first byte, 0xC0 or above, as one."""
         return int(self.counts[65:91].sum() + self.counts[97:123].sum() + self.counts[0xC0:].sum())
-
-    @cached_property
-    def lines(self):
-        return self.text.splitlines() or [""]
-
-    @cached_property
-    def full_lines(self):
-        """Lines that hold anything, without their indentation."""
-        return [stripped for line in self.lines if (stripped := line.strip())] or [""]
-
-    @cached_property
-    def words(self):
-        """(hashes, lengths in bytes) of the tokens that are words."""
-        hashes, _, lengths, kinds = self.tokens
-        return hashes[kinds != hashing.OTHER], lengths[kinds != hashing.OTHER]
-
-    @cached_property
-    def literals(self):
-        """(first and last character of each comment and string, whether it is a string), arrays. By Python's rules, or by
-        those of C and its kin for code without a Python function."""
-        pattern = C_LITERALS if self.kind == CODE and not PYTHON_FUNCTION.search(self.text) else LITERALS
-        spans = np.array([(*m.span(), bool(m.lastindex)) for m in pattern.finditer(self.text)], np.int64).reshape(-1, 3)
-        return spans[:, 0], spans[:, 1], spans[:, 2] > 0
-
-    @cached_property
-    def skeleton(self):
-        """The text without comments, and with nothing in its strings."""
-        first, last, is_string = self.literals
-        ends = [*first.tolist(), len(self.text)]
-        parts = [self.text[a:b] for a, b in zip([0, *last.tolist()], ends)]
-        return "".join(
-            part + mark for part, mark in zip(parts, [*('""' if string else "" for string in is_string), ""])
-        )
-
-    @cached_property
-    def n_comment(self):
-        first, last, is_string = self.literals
-        return int((last - first)[~is_string].sum())
-
-    @cached_property
-    def n_string(self):
-        """Characters in strings; documentation, in three quotes, is none."""
-        first, last, is_string = self.literals
-        return sum(b - a for a, b in zip(first[is_string].tolist(), last[is_string].tolist()) if self.text[a : a + 3] not in QUOTES)  # fmt: skip
-
-    @cached_property
-    def code_tokens(self):
-        """The tokens outside of comments and strings: (hashes, first byte of each, kinds)."""
-        first, last, _ = self.literals
-        hashes, starts, _, kinds = self.tokens
-        if len(self.data) != len(self.text):  # characters -> bytes
-            of_char = np.flatnonzero(hashing.KIND[np.frombuffer(self.data, np.uint8)] != hashing.INSIDE)
-            first, last = of_char[first], np.append(of_char, len(self.data))[last]
-        before = np.searchsorted(first, starts, side="right") - 1  # the last literal that begins before a token
-        code = (before < 0) | (starts >= np.append(last, 0)[before])
-        return hashes[code], starts[code], kinds[code]
-
-    @cached_property
-    def fivegrams(self):
-        """The 5-grams of the document's words, uint64, sorted."""
-        return np.sort(hashing.ngrams(self.words[0], 5))
-
-    @cached_property
-    def openings(self):
-        """How often each word opens a line of the skeleton; other lines count under their first character."""
-        return Counter(OPENING.findall(self.skeleton))
 
     @cached_property
     def longest_base64(self):
         """Length of the longest run of letters, digits, + and /."""
         edges = np.flatnonzero(~BASE64[np.frombuffer(self.data, np.uint8)])
         return int(np.diff(edges, prepend=-1, append=len(self.data)).max()) - 1
+
+    # -- lines and words
+
+    @cached_property
+    def lines(self):
+        """All lines, at least one."""
+        return self.text.splitlines() or [""]
+
+    @cached_property
+    def full_lines(self):
+        """The lines that hold more than white space, without their indentation; at least one."""
+        stripped = map(str.strip, self.lines)
+        return list(filter(None, stripped)) or [""]
+
+    @cached_property
+    def spaced_words(self):
+        """Prose: what stands between white space, as Gopher counts words."""
+        return self.text.split()
+
+    @cached_property
+    def tokens(self):
+        """(hashes, starts, lengths, kinds) of the text's tokens, see hashing.tokens()."""
+        return hashing.tokens(self.data)
+
+    @cached_property
+    def words(self):
+        """(hashes, lengths in bytes) of the tokens that are words."""
+        hashes, _, lengths, kinds = self.tokens
+        is_word = kinds != hashing.OTHER
+        return hashes[is_word], lengths[is_word]
+
+    @cached_property
+    def fivegrams(self):
+        """The hashes of the document's 5-grams of words, uint64, sorted."""
+        return np.sort(hashing.ngrams(self.words[0], 5))
+
+    # -- code apart from comments and strings
+
+    @cached_property
+    def literals(self):
+        """(starts, ends, is_string) of the comments and strings, arrays: characters start:end. They are told by
+        Python's rules, or by those of C and its kin for code without a Python function."""
+        pattern = C_LITERALS if self.kind == CODE and not PYTHON_FUNCTION.search(self.text) else LITERALS
+        found = [(*match.span(), match.lastindex == 1) for match in pattern.finditer(self.text)]
+        spans = np.array(found, np.int64).reshape(-1, 3)
+        return spans[:, 0], spans[:, 1], spans[:, 2] > 0
+
+    @cached_property
+    def skeleton(self):
+        """The text without comments, and with "" in place of each string."""
+        parts, at = [], 0
+        for start, end, is_string in zip(*(array.tolist() for array in self.literals)):
+            parts += [self.text[at:start], '""' if is_string else ""]
+            at = end
+        return "".join(parts) + self.text[at:]
+
+    @cached_property
+    def n_comment(self):
+        """Number of characters in comments."""
+        starts, ends, is_string = self.literals
+        return int((ends - starts)[~is_string].sum())
+
+    @cached_property
+    def n_string(self):
+        """Number of characters in strings. Those in three quotes are documentation and do not count."""
+        starts, ends, is_string = self.literals
+        spans = zip(starts[is_string].tolist(), ends[is_string].tolist())
+        return sum(end - start for start, end in spans if self.text[start : start + 3] not in QUOTES)
+
+    @cached_property
+    def code_tokens(self):
+        """(hashes, starts, kinds) of the tokens outside of comments and strings."""
+        first, last, _ = self.literals
+        hashes, starts, _, kinds = self.tokens
+        if len(self.data) != len(self.text):  # literals count characters, tokens count bytes
+            byte_of_char = np.flatnonzero(hashing.KIND[np.frombuffer(self.data, np.uint8)] != hashing.INSIDE)
+            first, last = byte_of_char[first], np.append(byte_of_char, len(self.data))[last]
+        before = np.searchsorted(first, starts, side="right") - 1  # the last literal that begins before a token
+        is_code = (before < 0) | (starts >= np.append(last, 0)[before])
+        return hashes[is_code], starts[is_code], kinds[is_code]
+
+    @cached_property
+    def openings(self):
+        """How often each word opens a line of the skeleton; other lines count under their first character."""
+        return Counter(OPENING.findall(self.skeleton))

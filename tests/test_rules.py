@@ -3,16 +3,20 @@
 import ast
 import base64
 import random
+import sys
 import sysconfig
+import types
 from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 from conftest import program
 
+import configurator
 from cleaning import pii, prose, rules
 from cleaning.rules import Thresholds, syntax_error, verdict
 from cleaning.view import CHINESE, CODE, PROSE, PYTHON, View, kind_of
+from configurator import UserError
 
 rng = random.Random(0)
 GOOD = Path(ast.__file__).read_text(encoding="utf-8")  # well-kept code
@@ -106,8 +110,12 @@ FIXTURES = {
     ),
     "boilerplate": (CHINESE, CHINESE_TEXT.replace("。\n", "版权所有\n"), CHINESE_TEXT + "\n点击下载"),
 }
-RULES = {
-    rule.__name__: rule for rules in (rules.PYTHON_RULES, prose.PROSE_RULES, prose.CHINESE_RULES) for rule in rules
+RULES = {rule.__name__: rule for rule in rules.PYTHON_RULES + prose.PROSE_RULES + prose.CHINESE_RULES}
+RULES_OF = {
+    PYTHON: rules.PYTHON_RULES,
+    CODE: rules.CODE_RULES,
+    PROSE: prose.PROSE_RULES,
+    CHINESE: prose.CHINESE_RULES,
 }
 
 
@@ -138,19 +146,21 @@ def test_a_looser_threshold_keeps_a_superset(field):
     """Over all fixtures and random programs: what a threshold keeps, a looser one keeps."""
     texts = [(kind, text) for kind, *pair in FIXTURES.values() for text in pair if len(text) < 8_000]
     texts += [(PYTHON, program(seed)) for seed in range(5)]
-    rules = {
-        PYTHON: rules.PYTHON_RULES,
-        CODE: rules.CODE_RULES,
-        PROSE: prose.PROSE_RULES,
-        CHINESE: prose.CHINESE_RULES,
-    }
     kept = []
     base = getattr(Thresholds(), field)
     for factor in (0.5, 1, 2):
         value = type(base)(base * factor if LOOSER[field[:3]] > 0 else base / factor)
-        t = replace(Thresholds(), **{field: value})
-        kept.append({i for i, (kind, text) in enumerate(texts) if not verdict(View(text, kind=kind), rules[kind], t)})
+        thresholds = replace(Thresholds(), **{field: value})
+        verdicts = [verdict(View(text, kind=kind), RULES_OF[kind], thresholds) for kind, text in texts]
+        kept.append({i for i, found in enumerate(verdicts) if found is None})
     assert kept[0] <= kept[1] <= kept[2]
+
+
+def test_every_threshold_has_its_text_and_a_heading_in_help():
+    notes = configurator.notes_of(Thresholds)
+    assert list(notes) == [field.name for field in fields(Thresholds)]
+    assert all(note.text for note in notes.values())
+    assert {note.heading for note in notes.values()} == {"all kinds", "code", "Python", "prose", "Chinese"}
 
 
 @pytest.mark.parametrize(
@@ -172,11 +182,28 @@ def test_the_kind_of_a_document(text, meta, kind):
     assert kind_of(text, meta) == kind
 
 
+@pytest.mark.parametrize(
+    "text, meta, default, kind",
+    [
+        (ENGLISH, {}, CODE, CODE),
+        (GOOD, {"path": "Makefile"}, PYTHON, PYTHON),
+        (ENGLISH, {"path": "a/readme.md"}, CODE, PROSE),
+        (ENGLISH, {"language": "English"}, PYTHON, PROSE),
+        (CHINESE_TEXT, {"language": "zh"}, CODE, CHINESE),
+        ("x", {"path": "a/b.rs"}, PROSE, CODE),
+        (CHINESE_TEXT, {}, PROSE, CHINESE),
+    ],
+)
+def test_the_kind_that_is_set_is_for_documents_of_unknown_path_and_language(text, meta, default, kind):
+    assert kind_of(text, meta, default) == kind
+
+
 def test_rules_for_prose_never_see_code():
     from cleaning.clean import RULES as BY_KIND
 
+    of_prose = set(prose.PROSE_RULES + prose.CHINESE_RULES) - set(rules.ALL_RULES)
     for kind in (PYTHON, CODE):
-        assert not set(prose.PROSE_RULES + prose.CHINESE_RULES) - set(rules.ALL_RULES) & set(BY_KIND[kind])
+        assert not of_prose & set(BY_KIND[kind])
     assert verdict(View(program(0), kind=PYTHON), prose.PROSE_RULES, Thresholds()), "and code would fail them"
 
 
@@ -248,6 +275,34 @@ def test_syntax_is_what_the_parser_says(tmp_path):
         assert syntax_error(text), "nesting that no parser takes is an answer, not a crash"
 
 
-def test_traditional_characters_become_simplified():
+@pytest.fixture
+def fresh_packages():
+    """What is cached of optional packages, forgotten before and after."""
+    caches = (prose.word_cutter, prose.converter)
+    for function in caches:
+        function.cache_clear()
+    yield
+    for function in caches:
+        function.cache_clear()
+
+
+def test_traditional_characters_become_simplified(fresh_packages):
     pytest.importorskip("opencc")
     assert prose.simplified("學習語言模型") == "学习语言模型"
+
+
+def test_without_opencc_nothing_is_left_as_it_is_in_silence(fresh_packages, monkeypatch):
+    monkeypatch.setitem(sys.modules, "opencc", None)
+    with pytest.raises(UserError, match="pip install opencc"):
+        prose.simplified("學習語言模型")
+
+
+def test_chinese_words_are_counted_by_jieba_or_estimated(fresh_packages, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jieba", None)
+    assert prose.word_cutter() is None
+    assert prose.chinese_length(View("学习" * 19, kind=CHINESE), Thresholds()) == "words 19 < 20"
+    cutter = types.SimpleNamespace(setLogLevel=print, cut=lambda text: [*text, " "])
+    monkeypatch.setitem(sys.modules, "jieba", cutter)
+    prose.word_cutter.cache_clear()
+    assert prose.word_cutter() is cutter
+    assert prose.chinese_length(View("学习" * 9, kind=CHINESE), Thresholds()) == "words 18 < 20"
