@@ -1,11 +1,12 @@
 """Benchmark problems in training data: which documents hold one, told in two ways.
 
-    words       ten code tokens in a row (DeepSeek-Coder's rule, arXiv:2401.14196) of a problem's prompt, solution or tests:
-                finds copies, reformatted ones too. Boilerplate is no evidence: n-grams that are mostly punctuation and
-                numbers, or that more than MAX_SHARED problems of the benchmark have in common
-    structure   a function whose syntax tree, names and docstrings taken away, is nearly that of a solution (as phi-1's
-                arXiv:2306.11644, section 3.1): finds renamed copies. Comparing trees is slow, so only functions
-                of documents that share enough of the solution's skeleton, n-grams with all names alike, are compared
+    words       Ten code tokens in a row (DeepSeek-Coder's rule, arXiv:2401.14196) of a problem's prompt,
+                solution or tests. Finds copies, reformatted ones too. Boilerplate is no evidence: n-grams that
+                are mostly punctuation and numbers, or that more than MAX_SHARED problems have in common.
+    structure   A function whose syntax tree, names and docstrings taken away, is nearly that of a solution (as
+                in phi-1, arXiv:2306.11644, section 3.1). Finds renamed copies. Comparing trees is slow, so it
+                is only done where a document shares enough of the solution's skeleton: n-grams of tokens with
+                all names alike.
 
 A benchmark is any file of records: what they hold as text is looked for, what looks like Python is also compared by
 structure. It applies to documents, conversations and exercises alike, as text.
@@ -14,6 +15,7 @@ structure. It applies to documents, conversations and exercises alike, as text.
 import ast
 import builtins
 import difflib
+import itertools
 import keyword
 import re
 import textwrap
@@ -23,75 +25,116 @@ from pathlib import Path
 
 import numpy as np
 
-from configurator import UserError
 from cleaning import hashing
-from corpus.documents import Problem, read_json
 from cleaning.view import LITERALS, QUOTES, View
+from configurator import UserError
+from corpus.documents import Problem, read_json
 
 N = 10  # tokens in a row
 MIN_NAMES = 3  # words, not numbers, in an n-gram that counts as evidence
 MAX_SHARED = 3  # problems that may share an n-gram of words
-MIN_COPIED = 0.5  # share of the n-grams of a prompt, a solution or a test in a document that holds a copy of it,
-MIN_HITS, ENOUGH = 5, 16  # and at least so many; so many are enough whatever their share
+MIN_COPIED = 0.5  # a document holds a copy of a text if it has this share of the text's n-grams,
+MIN_HITS, ENOUGH = 5, 16  # and at least MIN_HITS of them; ENOUGH of them suffice whatever their share
 SKELETON = 6  # tokens in a row of a skeleton
 MAX_FUNCTIONS = 20  # solutions that may share an n-gram of a skeleton
-MIN_SKELETON = 0.6  # share of a solution's skeleton, close together, where functions are compared with it
-MIN_NODES = 20  # of a tree that is compared whatever its name: smaller functions are alike everywhere
-MIN_NAMED = 18  # nodes and letters of the name together: of a function that is compared with those of the same name
-SIMILAR = 0.5  # a problem that a function comes closer to than this is reported with it
+MIN_SKELETON = 0.6  # share of a solution's skeleton, close together, from which functions are compared with it
+MIN_NODES = 20  # nodes of a tree that is compared whatever its name: smaller functions are alike everywhere
+MIN_NAMED = 18  # nodes plus letters of the name of a function that is compared with those of the same name
+SIMILAR = 0.5  # from this similarity on a problem is reported
 NOT_TEXT = ("id", "task_id", "entry_point", "url", "source_file", "subject", "path")
 
 
 @dataclass
+class Function:
+    """A function of a problem's solution."""
+
+    problem: int  # the problem's number
+    tree: list  # see flat()
+    text: str  # its source without comments, docstrings and what stands in strings
+
+
+@dataclass
 class Benchmarks:
-    names: list  # problem number -> file's stem and the problem's id
-    texts: hashing.Index  # n-grams -> texts of problems
-    text_problems: np.ndarray  # text -> problem number
-    skeletons: hashing.Index  # skeletons' n-grams -> functions of solutions
-    functions: list  # (problem number, tree as a sequence) of those in skeletons
-    names_of_functions: hashing.Index  # "def name" -> functions
+    """The problems of all benchmark files, numbered, with what finds copies of them."""
+
+    names: list  # of each problem: "HumanEval/0", the file and the problem's id in it
+    texts: hashing.Index  # n-grams -> texts; a problem has several, its prompt, solution, tests, ...
+    text_problems: np.ndarray  # the number of the problem that each text is of
+    functions: list  # Functions of all solutions
+    skeletons: hashing.Index  # n-grams of skeletons -> functions
+    function_names: hashing.Index  # 2-grams "def name" -> functions
+
+
+# -- from files to Benchmarks
 
 
 def load(paths):
-    """Benchmarks of files of records: .jsonl, .json, .gz. Raises UserError for a file without a problem."""
-    names, texts, functions, owners = [], [], [], []
-    for path in paths:
-        path = Path(path)
-        if not path.exists():
-            raise UserError(f"no benchmark file {path}")
-        before = len(names)
-        for item in read_json(path, path.name):
-            if isinstance(item, Problem):
-                raise UserError(f"{path}, {item.where}: {item.rule} {item.detail}")
-            record, where = item
-            if not isinstance(record, dict):
-                raise UserError(f"{path}, {where}: not a record")
-            fields = {key: text for key, value in record.items() if key not in NOT_TEXT and (text := as_text(value))}
-            if fields:
-                identity = next((str(record[key]) for key in ("task_id", "id", "index") if record.get(key) is not None), where)  # fmt: skip
-                functions += [(len(names), *found) for found in solution_functions(fields)]
-                texts += [(len(names), text) for text in versions(fields)]
-                owners.append(str(record.get("entry_point") or f"{path.name}/{identity}"))
-                names.append(identity if "/" in identity else f"{path.name.split('.')[0]}/{identity}")
-        if len(names) == before:
+    """Benchmarks of files of records (.jsonl, .json, .gz). UserError for a damaged file or one without problems."""
+    names, owners, texts, text_problems, functions = [], [], [], [], []
+    for path in map(Path, paths):
+        n_before = len(names)
+        for record, where in records(path):
+            fields = text_fields(record)
+            if not fields:
+                continue
+            given = [record[key] for key in ("task_id", "id", "index") if record.get(key) is not None]
+            identity = str(given[0]) if given else where
+            functions += solution_functions(fields, len(names))
+            versions = text_versions(fields)
+            texts += versions
+            text_problems += [len(names)] * len(versions)
+            # Problems with one entry point are variants of one problem: what they share is no boilerplate.
+            owners.append(str(record.get("entry_point") or f"{path.name}/{identity}"))
+            names.append(identity if "/" in identity else f"{path.name.split('.')[0]}/{identity}")
+        if len(names) == n_before:
             raise UserError(f"no problems in {path}")
-    return index(names, texts, functions, owners)
+    owner_of_problem = np.unique(owners, return_inverse=True)[1]
+    text_problems = np.array(text_problems, np.int64)
+    text_ngrams = [informative_ngrams(text.encode()) for text in texts]
+    return Benchmarks(
+        names=names,
+        texts=hashing.Index(text_ngrams, MAX_SHARED, owner_of_problem[text_problems]),
+        text_problems=text_problems,
+        functions=functions,
+        skeletons=hashing.Index([function_skeleton(function) for function in functions], MAX_FUNCTIONS),
+        function_names=hashing.Index([def_and_name(function) for function in functions]),
+    )
+
+
+def records(path):
+    """Yield (record, where) of a benchmark file. Raises UserError for whatever is not a record."""
+    if not path.exists():
+        raise UserError(f"no benchmark file {path}")
+    for item in read_json(path, path.name):
+        if isinstance(item, Problem):
+            raise UserError(f"{path}, {item.where}: {item.rule} {item.detail}")
+        record, where = item
+        if not isinstance(record, dict):
+            raise UserError(f"{path}, {where}: not a record")
+        yield record, where
+
+
+def text_fields(record):
+    """{field: text} of what a record holds as text, apart from the fields in NOT_TEXT."""
+    fields = {key: as_text(value) for key, value in record.items() if key not in NOT_TEXT}
+    return {key: text for key, text in fields.items() if text}
 
 
 def as_text(value):
-    if isinstance(value, str):
-        return value
-    return "\n".join(filter(None, map(as_text, value))) if isinstance(value, list) else ""
+    """A string as it is, a list of strings as lines, anything else as ""."""
+    if isinstance(value, list):
+        return "\n".join(filter(None, map(as_text, value)))
+    return value if isinstance(value, str) else ""
 
 
-def versions(fields):
-    """The texts whose n-grams are evidence: every field; prompt and solution in one, with and without docstrings; what a
-    docstring says before its first example."""
+def text_versions(fields):
+    """The texts of a problem whose n-grams are evidence: every field; prompt and solution in one, with and without
+    docstrings; what a docstring says before its first example."""
     whole = solution(fields)
-    said = [
-        match.group().strip("\"'").split(">>>")[0] for match in LITERALS.finditer(whole) if match.group()[:3] in QUOTES
-    ]
-    return [*fields.values(), whole, LITERALS.sub("", whole), *said]
+    literals = [match.group() for match in LITERALS.finditer(whole)]
+    docstrings = [literal for literal in literals if literal[:3] in QUOTES]
+    explanations = [docstring.strip("\"'").split(">>>")[0] for docstring in docstrings]
+    return [*fields.values(), whole, LITERALS.sub("", whole), *explanations]
 
 
 def solution(fields):
@@ -103,135 +146,161 @@ def solution(fields):
     return ""
 
 
-def index(names, texts, functions, owners):
-    """owners: what problems with the same entry point have in common, variants of one problem, is no boilerplate."""
-    numbers = np.array([number for number, _ in texts], np.int64)
-    return Benchmarks(
-        names,
-        hashing.Index(
-            [informative(text.encode()) for _, text in texts],
-            MAX_SHARED,
-            np.unique(owners, return_inverse=True)[1][numbers],
-        ),  # fmt: skip
-        numbers,
-        hashing.Index([skeleton_of(sequence, text) for _, sequence, text in functions], MAX_FUNCTIONS),
-        [(number, sequence) for number, sequence, _ in functions],
-        hashing.Index([hashing.ngrams(hashing.tokens(text.encode())[0], 2)[:1] for _, _, text in functions]),
-    )
+def solution_functions(fields, problem):
+    """The Functions of a problem's solution, apart from __init__ and its kin, and short ones with short names."""
+    functions = []
+    for node in functions_of(textwrap.dedent(View(solution(fields)).skeleton)):
+        tree = flat(node)
+        if not node.name.startswith("__") and len(tree) + len(node.name) >= MIN_NAMED:
+            node.decorator_list = []
+            functions.append(Function(problem, tree, ast.unparse(without_docstring(node))))
+    return functions
 
 
-def informative(data):
-    """The n-grams of a text with MIN_NAMES words and more. A number or a single letter is no word."""
+def informative_ngrams(data):
+    """The n-grams of a text, as UTF-8, that have MIN_NAMES words and more. A number or a single letter is no word."""
     hashes, starts, lengths, kinds = hashing.tokens(data)
-    found = hashing.ngrams(hashes, N)
-    is_name = np.cumsum(np.append(0, (kinds == hashing.WORD) & (lengths > 1) & ~numbers(data, starts)))
-    return found[is_name[N:] - is_name[:-N] >= MIN_NAMES] if len(found) else found
+    ngrams = hashing.ngrams(hashes, N)
+    is_name = (kinds == hashing.WORD) & (lengths > 1) & ~is_number(data, starts)
+    n_names = np.cumsum(np.append(0, is_name))
+    return ngrams[n_names[N:] - n_names[:-N] >= MIN_NAMES] if len(ngrams) else ngrams
 
 
-def numbers(data, starts):
-    """Which tokens begin with a digit."""
-    return (np.frombuffer(data, np.uint8)[starts] - ord("0")) < 10
+def is_number(data, starts):
+    """Which tokens begin with a digit, bool (n,). starts: their first bytes."""
+    return (np.frombuffer(data, np.uint8)[starts] - ord("0")) < 10  # uint8: what lies below "0" wraps round
 
 
-# -- words
+# -- copies told by their words
 
 
 def copied(view, benchmarks):
-    """(problem number, the words) of the text with most evidence in a document, or None."""
-    found = hashing.ngrams(view.tokens[0], N)
-    texts, places = benchmarks.texts.find(found)
+    """(problem number, the first words in common) for the text with most evidence in a document, or None."""
+    ngrams = hashing.ngrams(view.tokens[0], N)
+    texts, places = benchmarks.texts.find(ngrams)
     if not len(texts):
         return None
-    owned = np.unique(np.stack([texts, found[places].view(np.int64)]), axis=1)[0]  # an n-gram counts once
-    hits = np.bincount(owned, minlength=len(benchmarks.texts.sizes))
-    enough = hits >= np.minimum(ENOUGH, np.maximum(MIN_HITS, MIN_COPIED * benchmarks.texts.sizes))
-    if not enough.any():
+    distinct = np.unique(np.stack([texts, ngrams[places].view(np.int64)]), axis=1)  # an n-gram counts once per text
+    hits = np.bincount(distinct[0], minlength=len(benchmarks.texts.sizes))
+    needed = np.minimum(ENOUGH, np.maximum(MIN_HITS, MIN_COPIED * benchmarks.texts.sizes))
+    if not (hits >= needed).any():
         return None
-    text = int(np.where(enough, hits, 0).argmax())
-    at = int(places[texts == text][0])
+    text = int(np.where(hits >= needed, hits, 0).argmax())
+    first = int(places[texts == text][0])
+    last = first + N - 1
     _, starts, lengths, _ = view.tokens
-    words = view.data[starts[at] : starts[at + N - 1] + lengths[at + N - 1]].decode("utf-8", "replace")
+    words = view.data[starts[first] : starts[last] + lengths[last]].decode("utf-8", "replace")
     return int(benchmarks.text_problems[text]), " ".join(words.split())
 
 
-# -- structure
+# -- copies told by their structure
 
 
-def one_hash(word):
+def word_hash(word):
+    """The hashes of a word's tokens: one, where it is a single token."""
     return hashing.tokens(word.encode())[0]
 
 
 # Words that renaming leaves alone: keywords, built-in functions, methods of built-in types.
-METHODS = {name for kind in (str, list, dict, set, int, float) for name in dir(kind) if not name.startswith("_")}
-FIXED_NAMES = {*keyword.kwlist, *(name for name in dir(builtins) if not name.startswith("_")), *METHODS}
-FIXED = hashing.Index([one_hash(word) for word in sorted(FIXED_NAMES) if len(one_hash(word)) == 1])
-NAME = one_hash("V")[0]
+BUILT_IN = itertools.chain(dir(builtins), *map(dir, (str, list, dict, set, int, float)))
+FIXED_NAMES = {*keyword.kwlist, *(name for name in BUILT_IN if not name.startswith("_"))}
+FIXED = hashing.Index([word_hash(name) for name in sorted(FIXED_NAMES)])
+NAME = word_hash("V")[0]
 
 
-def skeleton(data, hashes, starts, kinds):
-    """The n-grams of a program's tokens outside of comments and strings, with all names alike: what renaming and
-    reformatting keep."""
-    renamed = (kinds == hashing.WORD) & ~numbers(data, starts)
-    renamed[FIXED.places(hashes)] = False
-    return hashing.ngrams(np.where(renamed, NAME, hashes), SKELETON)
+def skeleton_ngrams(view):
+    """The n-grams of a program's tokens outside of comments and strings, with all names alike."""
+    hashes, starts, kinds = view.code_tokens
+    is_name = (kinds == hashing.WORD) & ~is_number(view.data, starts)
+    is_name[FIXED.places(hashes)] = False
+    return hashing.ngrams(np.where(is_name, NAME, hashes), SKELETON)
 
 
-def solution_functions(fields):
-    """(tree as a sequence, text) of each function of a problem's solution, comments and strings' contents gone."""
-    for function in functions_of(textwrap.dedent(View(solution(fields)).skeleton)):
-        if not function.name.startswith("__") and len(sequence := flat(function)) + len(function.name) >= MIN_NAMED:
-            function.decorator_list = []
-            yield sequence, ast.unparse(without_docstring(function))
+def function_skeleton(function):
+    """The skeleton n-grams of a Function, none where it is too small to be found by them."""
+    return skeleton_ngrams(View(function.text)) if len(function.tree) >= MIN_NODES else np.zeros(0, np.uint64)
 
 
-def skeleton_of(sequence, text):
-    view = View(text)
-    return skeleton(view.data, *view.code_tokens) if len(sequence) >= MIN_NODES else np.zeros(0, np.uint64)
+def def_and_name(function):
+    """The 2-gram with which a Function begins, "def name": an array of one hash."""
+    return hashing.ngrams(word_hash(function.text), 2)[:1]
+
+
+@dataclass
+class Suspicion:
+    """A stretch of a document that may hold a copy of a Function."""
+
+    function: int  # index into Benchmarks.functions
+    first: int  # byte of the document at which the stretch begins
+    last: int  # and ends; the same as first where "def" and the function's name were found there
 
 
 def closest(view, benchmarks):
-    """{problem number: similarity} of the problems whose solution a function of the document is like, from SIMILAR on."""
-    hashes, starts, kinds = view.code_tokens
-    named, places = benchmarks.names_of_functions.find(hashing.ngrams(hashes, 2))
-    wanted = [
-        (int(i), starts[k], starts[k]) for i, k in zip(named, places)
-    ]  # (function, first and last byte where it may be)
-    found = skeleton(view.data, *view.code_tokens)
-    functions, places = benchmarks.skeletons.find(found)
+    """{problem number: similarity} of the problems to whose solution a function of the document is similar."""
+    suspicions = same_names(view, benchmarks) + same_skeletons(view, benchmarks)
+    return compare(view, suspicions, benchmarks.functions) if suspicions else {}
+
+
+def same_names(view, benchmarks):
+    """Suspicions of the functions that are named as a benchmark's."""
+    hashes, starts, _ = view.code_tokens
+    functions, places = benchmarks.function_names.find(hashing.ngrams(hashes, 2))
+    return [Suspicion(int(i), starts[place], starts[place]) for i, place in zip(functions, places)]
+
+
+def same_skeletons(view, benchmarks):
+    """Suspicions of the stretches with MIN_SKELETON of a function's skeleton within twice the skeleton's length."""
+    _, starts, _ = view.code_tokens
+    ngrams = skeleton_ngrams(view)
+    functions, places = benchmarks.skeletons.find(ngrams)
     sizes = benchmarks.skeletons.sizes
     needed = np.maximum(1, MIN_SKELETON * sizes)
-    likely = np.bincount(functions, minlength=len(needed)) >= needed
-    functions, places = functions[likely[functions]], places[likely[functions]]
-    different = np.unique(functions << 44 | (found[places] >> np.uint64(20)).astype(np.int64)) >> 44  # each n-gram once
-    for i in np.flatnonzero(np.bincount(different, minlength=len(needed)) >= needed):
+    is_likely = np.bincount(functions, minlength=len(needed)) >= needed  # a fast test that passes over most
+    functions, places = functions[is_likely[functions]], places[is_likely[functions]]
+    # The same with each n-gram once per function: the function's number and 44 bits of the hash in one integer.
+    distinct = np.unique(functions << 44 | (ngrams[places] >> np.uint64(20)).astype(np.int64)) >> 44
+    suspicions = []
+    for i in np.flatnonzero(np.bincount(distinct, minlength=len(needed)) >= needed):
         mine = places[functions == i]
-        within = np.searchsorted(mine, mine + 2 * sizes[i])  # enough of a solution's skeleton must be close together
-        for k in np.flatnonzero(within - np.arange(len(mine)) >= needed[i]):
-            if len(np.unique(found[mine[k : within[k]]])) >= needed[i]:
-                wanted.append((int(i), starts[mine[k]], starts[mine[within[k] - 1]]))
-    return compare(view, wanted, benchmarks.functions) if wanted else {}
+        ends = np.searchsorted(mine, mine + 2 * sizes[i])  # mine[k : ends[k]] lie close together
+        for k in np.flatnonzero(ends - np.arange(len(mine)) >= needed[i]):
+            if len(np.unique(ngrams[mine[k : ends[k]]])) >= needed[i]:
+                suspicions.append(Suspicion(int(i), starts[mine[k]], starts[mine[ends[k] - 1]]))
+    return suspicions
 
 
-def compare(view, wanted, functions):
-    """wanted: (number of a function, first and last byte of the text where it may be copied)."""
-    best, blocks = {}, {}
-    lows, highs = (in_skeleton(view, np.array(places)).tolist() for places in list(zip(*wanted))[1:])
-    for (number, _, _), low, high in zip(wanted, lows, highs):
+def compare(view, suspicions, functions):
+    """{problem number: similarity}, the highest of any function of the document at which a Suspicion points."""
+    lows = in_skeleton(view, np.array([suspicion.first for suspicion in suspicions])).tolist()
+    highs = in_skeleton(view, np.array([suspicion.last for suspicion in suspicions])).tolist()
+    suspected = {}  # (start, end) of a function of the document -> the functions that it may be a copy of
+    for suspicion, low, high in zip(suspicions, lows, highs):
+        longest = 60 * len(functions[suspicion.function].tree)  # a namesake may be a much longer function
         for start, end in blocks_near(view.skeleton, low, high):
-            if low < high or end - start < 60 * len(functions[number][1]):  # its namesake may be a much longer function
-                blocks.setdefault((start, end), set()).add(number)
-    for (start, end), numbers in blocks.items():
-        for mine in map(flat, functions_of(textwrap.dedent(view.skeleton[start:end]))):
-            for number, theirs in (functions[i] for i in numbers):
-                if 0.8 * len(theirs) <= len(mine) <= 1.25 * len(theirs):
-                    ratio = similarity(mine, theirs, best.get(number, SIMILAR))
-                    if ratio > best.get(number, SIMILAR):
-                        best[number] = ratio
+            if low < high or end - start < longest:
+                suspected.setdefault((start, end), set()).add(suspicion.function)
+    best = {}
+    for (start, end), numbers in suspected.items():
+        trees = map(flat, functions_of(textwrap.dedent(view.skeleton[start:end])))
+        for tree, number in itertools.product(trees, numbers):
+            theirs = functions[number]
+            if 0.8 * len(theirs.tree) <= len(tree) <= 1.25 * len(theirs.tree):
+                needed = best.get(theirs.problem, SIMILAR)
+                ratio = similarity(tree, theirs.tree, needed)
+                if ratio > needed:
+                    best[theirs.problem] = ratio
     return best
 
 
+# The outermost functions of a text, whether the rest of it is Python or not.
+BLOCK = re.compile(
+    r"^([ \t]*)(?:async[ \t]+)?def\b.*(?:\n(?:\1[ \t]+\S.*|[ \t]*$|\1[)\]}].*))*",
+    re.MULTILINE,
+)
+
+
 def blocks_near(text, low, high):
-    """(start, end) of the functions that overlap a stretch of text; one that begins at low, where low is high."""
+    """Yield (start, end) of the functions that overlap text[low:high]; where low is high, of the one on that line."""
     first = text.rfind("\n", 0, low) + 1 if low == high else max(0, low - 4000)
     for match in BLOCK.finditer(text, first):
         if match.start() > high:
@@ -241,26 +310,26 @@ def blocks_near(text, low, high):
 
 
 def in_skeleton(view, places):
-    """Bytes of the text -> characters of view.skeleton."""
+    """Places in the text, bytes, as places in view.skeleton, characters."""
     array = np.frombuffer(view.data, np.uint8)
     chars = np.cumsum(hashing.KIND[array] != hashing.INSIDE)[places] - 1
-    first, last, is_string = view.literals
-    gone = np.append(0, np.cumsum(last - first - 2 * is_string))
-    return chars - gone[np.searchsorted(first, chars)]
+    starts, ends, is_string = view.literals
+    n_removed = np.append(0, np.cumsum(ends - starts - 2 * is_string))  # the two quotes of a string stay
+    return chars - n_removed[np.searchsorted(starts, chars)]
 
 
 def similarity(a, b, needed):
-    """The edit ratio 2 M / (len a + len b) of two sequences (Ratcliff and Obershelp), or 0 where it cannot reach needed."""
+    """The edit ratio 2 M / (len a + len b) of two sequences with M elements in common (Ratcliff and Obershelp), or 0
+    where an upper bound shows that it does not exceed needed."""
     matcher = difflib.SequenceMatcher(None, a, b, autojunk=False)
     return matcher.ratio() if matcher.quick_ratio() > needed else 0.0
 
 
-BLOCK = re.compile(  # the outermost functions of a text, whether the rest of it is Python or not
-    r"^([ \t]*)(?:async[ \t]+)?def\b.*(?:\n(?:\1[ \t]+\S.*|[ \t]*$|\1[)\]}].*))*", re.MULTILINE
-)
+# -- syntax trees
 
 
 def parsed(text):
+    """ast's tree of a Python text, or None where it cannot be parsed."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -270,33 +339,42 @@ def parsed(text):
 
 
 def functions_of(text):
+    """The nodes of the functions in a Python text, inner ones too; none where it cannot be parsed."""
     tree = parsed(text)
-    return [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)] if tree else []
+    nodes = ast.walk(tree) if tree else []
+    return [node for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
 
 
 def without_docstring(function):
+    """The node of a function, from which its docstring has been removed, unless there is nothing else."""
     if len(function.body) > 1 and ast.get_docstring(function, clean=False) is not None:
         function.body = function.body[1:]
     return function
 
 
-SKIPPED = (ast.Load, ast.Store, ast.Del, ast.expr_context)
-
-
 def flat(function):
-    """A function's tree as a sequence of node types, operators, constants, and the names that renaming leaves alone.
-    Docstring, annotations and decorators do not count."""
-    function = without_docstring(function)
-    out, stack = [], [*reversed(function.body)]
-    out += ["arg"] * len(function.args.args)
+    """A function's tree as a list of node types, operators, constants, and the names that renaming leaves alone, in
+    the order of the source. Docstring, annotations and decorators do not count."""
+    sequence = ["arg"] * len(function.args.args)
+    stack = without_docstring(function).body[::-1]
     while stack:
         node = stack.pop()
-        if isinstance(node, SKIPPED):
+        if isinstance(node, ast.expr_context):  # whether a name is read or written
             continue
-        name = getattr(node, "id", None) or getattr(node, "attr", None)
-        value = repr(node.value)[:40] if isinstance(node, ast.Constant) else name if name in FIXED_NAMES else ""
-        out.append(f"{type(node).__name__} {value}")
-        children = [child for field, child in ast.iter_fields(node) if field not in ("annotation", "returns")]
-        for child in reversed(children):
-            stack += [c for c in reversed(child) if isinstance(c, ast.AST)] if isinstance(child, list) else [child] if isinstance(child, ast.AST) else []  # fmt: skip
-    return out
+        value = getattr(node, "id", None) or getattr(node, "attr", None)
+        if isinstance(node, ast.Constant):
+            value = repr(node.value)[:40]
+        elif value not in FIXED_NAMES:
+            value = ""
+        sequence.append(f"{type(node).__name__} {value}")
+        stack += reversed(children(node))
+    return sequence
+
+
+def children(node):
+    """The nodes directly below a node, apart from annotations."""
+    found = []
+    for field, value in ast.iter_fields(node):
+        if field not in ("annotation", "returns"):
+            found += value if isinstance(value, list) else [value]
+    return [child for child in found if isinstance(child, ast.AST)]

@@ -1,16 +1,22 @@
 """Near-duplicates by MinHash-LSH, and exact ones: which documents to keep.
 
-    shingles     the set of a document's 5-grams of words, as 32-bit hashes (BigCode's choice of 5-grams: santacoder,
+    shingles     the set of a document's 5-grams of words, as 32-bit hashes (5-grams as BigCode has them: santacoder,
                  arXiv:2301.03988; with single words one removal in five was a false one)
-    signature    for each of n permutations of the hashes the smallest value in the set: two sets have the same one with
-                 probability J = |A and B| / |A or B| (Broder, 1997)
-    bands        the signature cut into bands of rows; documents that share a whole band are candidates: pairs of
-                 similarity J become one with probability 1 - (1 - J^rows)^bands
-    verified     candidates are compared by their true J; what reaches the threshold is linked, links make clusters
-    kept         of each cluster the document with most stars, then the newest, then the first by path
+    signature    for each of n permutations of all hashes, the smallest value in the set. Two sets A and B have the same
+                 smallest value with probability J = |A and B| / |A or B|, their Jaccard similarity (Broder, 1997)
+    bands        the signature cut into pieces of a few rows. Documents that agree in a whole band are candidates: of
+                 pairs with similarity J, a share of 1 - (1 - J^rows)^bands becomes candidates
+    verified     candidates are compared by their true J. Those that reach the threshold are linked
+    clusters     what is linked, directly or through others. Of each cluster one document is kept: that with most
+                 stars, then the newest, then the first by path
 
-Every step is a pure function of the set of documents: their order, the number of workers and of chunks change nothing,
-and what is kept has no near-duplicates among itself: deduplicating twice removes nothing more.
+             signature, 3 bands of 2 rows
+    doc 0    17 42 | 8 95 | 61 3
+    doc 1    17 42 | 8 11 | 29 3         doc 0 and doc 1 agree in the first band: a pair to verify.
+    doc 2    50 42 | 7 95 | 61 9         doc 2 agrees with doc 0 in three rows, but in no whole band.
+
+Every step is a pure function of the set of documents: their order, the number of workers and of chunks change nothing.
+What is kept has no near-duplicates among itself, so deduplicating twice removes nothing more.
 """
 
 import hashlib
@@ -20,11 +26,11 @@ import numpy as np
 
 from cleaning import hashing
 
-MIN_SHINGLES = 5  # a document with fewer says too little: it is compared exactly or not at all
+MIN_SHINGLES = 5  # a document with fewer says too little for similarity: only exact copies of it are found
 MAX_PERMUTATIONS, MAX_ROWS = 256, len(hashing.ORDER)
-MAX_NEIGHBOURS = (
-    2000  # in a bucket of more documents each is compared with as many of its own size: boilerplate, not copies
-)
+# Documents of one bucket are compared with at most so many of the next larger ones. Larger buckets come from
+# boilerplate that many documents share, not from copies.
+MAX_NEIGHBOURS = 2000
 
 rng = np.random.default_rng(19970611)
 MULTIPLIERS = rng.integers(0, 2**31, MAX_PERMUTATIONS, dtype=np.uint32) * np.uint32(2) + np.uint32(1)
@@ -32,7 +38,7 @@ OFFSETS = rng.integers(0, 2**32, MAX_PERMUTATIONS, dtype=np.uint32)
 
 
 def exact_digest(text):
-    """sha256 of a text whose line ends and trailing white space do not count, 16 bytes of it as two uint64."""
+    """16 bytes of a text's sha256 as two uint64. Line ends and trailing white space do not count."""
     normal = text.strip()
     if any(end in normal for end in (" \n", "\t\n", "\r", "\f", "\v")):
         normal = "\n".join(line.rstrip() for line in normal.splitlines())
@@ -40,14 +46,16 @@ def exact_digest(text):
 
 
 def shingles(ngrams):
-    """The set of a document's n-grams (sorted hashes, View.fivegrams) as uint32, sorted."""
+    """The set of a document's n-grams, uint32, sorted. ngrams: their hashes, sorted (View.fivegrams)."""
     short = (ngrams >> np.uint64(32)).astype(np.uint32)
     return short[np.append(True, short[1:] != short[:-1])] if len(short) else short
 
 
 def signature(shingles, n):
-    """The smallest value of each of n permutations of the shingles, uint32 (n,). h -> a h + b modulo 2^32 with odd a is a
-    permutation, exact in 32-bit arithmetic; the shingles' hashes are well mixed before it, which is what makes it a fair one."""
+    """The smallest value of each of n permutations of the shingles, uint32 (n,).
+
+    h -> a h + b modulo 2^32 with odd a is a permutation of the 32-bit numbers, and a fair one for well-mixed hashes.
+    """
     smallest = np.full(n, 2**32 - 1, np.uint32)
     for start in range(0, len(shingles), 4096):  # blocks that stay in the cache
         values = MULTIPLIERS[:n, None] * shingles[None, start : start + 4096]
@@ -57,47 +65,53 @@ def signature(shingles, n):
 
 
 def band_keys(signature, bands, rows):
-    """One 64-bit hash per band, uint64 (bands,)."""
+    """One 64-bit hash per band of a signature, uint64 (bands,). signature: uint32 (bands * rows,)."""
     return hashing.mix(signature.reshape(bands, rows).astype(np.uint64) @ hashing.ORDER[:rows])
 
 
 def banding(threshold, recall=0.999):
-    """(bands, rows): the most selective banding that misses at most 1 - recall of the pairs at the threshold. Candidates
-    are verified, so a false one costs time and nothing else, and a missed one is a copy in the training data."""
+    """(bands, rows): the most selective banding that finds at least this share of the pairs at the threshold.
+
+    More rows mean fewer candidates and more bands to find the same pairs. Candidates are verified, so a false one
+    costs only time; a pair that is missed is a copy in the training data.
+    """
     for rows in range(MAX_ROWS, 0, -1):
+        # (1 - threshold^rows)^bands = 1 - recall, solved for bands
         bands = math.ceil(math.log(1 - recall) / math.log1p(-(threshold**rows))) if threshold < 1 else 1
         if bands * rows <= MAX_PERMUTATIONS:
             return bands, rows
 
 
 def jaccard(a, b):
-    """The similarity of two sorted sets."""
+    """The similarity |a and b| / |a or b| of two sorted arrays without repetitions."""
     common = len(np.intersect1d(a, b, assume_unique=True))
     return common / (len(a) + len(b) - common)
 
 
 class Clusters:
-    """Union-find over n documents, in arrays; the root of a cluster is its lowest number."""
+    """Union-find over n documents: parent[i] leads towards the root of i's cluster, the lowest number in it."""
 
     def __init__(self, n):
         self.parent = np.arange(n)
 
     def roots(self, items):
+        """The root of each of the items, int (n,)."""
         while True:
             above = self.parent[items]
             if np.array_equal(above, items):
                 return items
-            self.parent[items] = self.parent[above]  # path halving
+            self.parent[items] = self.parent[above]  # path halving: the next search has half as far to go
             items = above
 
     def union(self, pairs):
+        """Make one cluster of the two clusters of each pair."""
         for a, b in pairs:
-            a, b = int(self.roots(np.array([a]))[0]), int(self.roots(np.array([b]))[0])
-            self.parent[max(a, b)] = min(a, b)
+            low, high = sorted(self.roots(np.array([a, b])).tolist())
+            self.parent[high] = low
 
 
 def exact_clusters(digests, clusters):
-    """Link the documents with the same digest, uint64 (n, 2)."""
+    """Link the documents with the same digest and return clusters. digests: uint64 (n, 2)."""
     order = np.lexsort(digests.T)
     same = np.flatnonzero((digests[order[1:]] == digests[order[:-1]]).all(axis=1))
     clusters.union(zip(order[same], order[same + 1]))
@@ -105,45 +119,65 @@ def exact_clusters(digests, clusters):
 
 
 def near_clusters(band, n_bands, sizes, digests, verify, threshold, clusters):
-    """Link the documents that are similar.
+    """Link the documents that are similar, and return clusters.
 
-    band(i): the keys of band i, uint64 (n,), one band in memory at a time. sizes: shingles per document; those of fewer
-    than MIN_SHINGLES stay out. verify(pairs (m, 2)) -> bool (m,). clusters: where exact copies are linked already."""
-    members = np.flatnonzero((clusters.roots(np.arange(len(sizes))) == np.arange(len(sizes))) & (sizes >= MIN_SHINGLES))
-    rejected = np.zeros(0, np.uint64)
+    band(i): the keys of band i, uint64 (n,). One band is in memory at a time.
+    sizes: shingles per document, int (n,). Documents with fewer than MIN_SHINGLES are left out. digests: as for
+    exact_clusters(). They order documents of one size, so that the order of documents does not count. verify(pairs):
+    whether each pair, int (m, 2), truly reaches the threshold, bool (m,).
+    clusters: Clusters of n documents in which exact copies are linked. Only the root of those is compared.
+    """
+    numbers = np.arange(len(sizes))
+    members = np.flatnonzero((clusters.roots(numbers) == numbers) & (sizes >= MIN_SHINGLES))
+    rejected = np.zeros(0, np.uint64)  # pairs that an earlier band has verified in vain, sorted
     for i in range(n_bands):
         keys = band(i)[members]
         order = np.lexsort((digests[members, 0], sizes[members], keys))  # in a bucket by size, then by content
-        keys, docs = keys[order], members[order]
-        here, failed = np.arange(len(keys) - 1), [rejected]
-        for distance in range(1, MAX_NEIGHBOURS):  # the pairs of neighbours, of next neighbours, ...
-            here = here[here + distance < len(keys)]
-            here = here[keys[here] == keys[here + distance]]
-            here = here[sizes[docs[here]] >= threshold * sizes[docs[here + distance]]]  # J <= the ratio of the sizes
-            if not len(here):
-                break
-            pairs = np.sort(np.stack([docs[here], docs[here + distance]], axis=1), axis=1)
+        new_rejected = [rejected]
+        for pairs in pairs_in_buckets(keys[order], members[order], sizes, threshold):
             codes = (pairs[:, 0].astype(np.uint64) << np.uint64(32)) | pairs[:, 1].astype(np.uint64)
-            open_ = (clusters.roots(pairs[:, 0]) != clusters.roots(pairs[:, 1])) & ~hashing.contains(rejected, codes)
-            if open_.any():
-                linked = verify(pairs[open_])
-                clusters.union(pairs[open_][linked])
-                failed.append(codes[open_][~linked])
-        rejected = np.unique(np.concatenate(failed))  # that no later band verifies them again
+            is_linked = clusters.roots(pairs[:, 0]) == clusters.roots(pairs[:, 1])
+            is_open = ~is_linked & ~hashing.contains(rejected, codes)
+            if is_open.any():
+                is_similar = verify(pairs[is_open])
+                clusters.union(pairs[is_open][is_similar])
+                new_rejected.append(codes[is_open][~is_similar])
+        rejected = np.unique(np.concatenate(new_rejected))
     return clusters
 
 
+def pairs_in_buckets(keys, documents, sizes, threshold):
+    """Yield arrays of pairs of documents (m, 2) with the same key: all neighbours, then all next neighbours, and so
+    on.
+
+    keys: sorted. documents: the number of each key's document; those of one key are sorted by their size.
+    """
+    left = np.arange(len(keys) - 1)
+    for distance in range(1, MAX_NEIGHBOURS):
+        left = left[left + distance < len(keys)]
+        left = left[keys[left] == keys[left + distance]]
+        # J is at most the ratio of the sizes. Who is too small for this neighbour is too small for larger ones.
+        left = left[sizes[documents[left]] >= threshold * sizes[documents[left + distance]]]
+        if not len(left):
+            return
+        yield np.sort(np.stack([documents[left], documents[left + distance]], axis=1), axis=1)
+
+
 def priority(meta, digest):
-    """The sort key by which a copy is kept: most stars, newest, first by path; then by content, never by place."""
+    """The sort key of a document among its copies, of which the smallest is kept: most stars, then the newest, then the
+    first by path, then by content; never by place. meta: its stars, date, path and where, as far as known."""
     stars = meta.get("stars")
     stars = float(stars) if isinstance(stars, (int, float)) and math.isfinite(stars) else 0.0
-    date = "".join(chr(0x10FFFF - ord(char)) for char in str(meta.get("date") or "")) + chr(0x10FFFF)  # newest first
-    return -stars, date, str(meta.get("path") or ""), tuple(int(d) for d in digest), str(meta.get("where"))
+    # Each character of the date is turned round, so that the newest sorts first; no date sorts last.
+    date = "".join(chr(0x10FFFF - ord(char)) for char in str(meta.get("date") or "")) + chr(0x10FFFF)
+    return -stars, date, str(meta.get("path") or ""), tuple(int(part) for part in digest), str(meta.get("where"))
 
 
 def choose(clusters, key):
-    """For each document the one kept in its place, itself where it is kept. key(i) -> priority(...), called for members
-    of clusters of two and more."""
+    """kept, int (n,): kept[i] is the index of the document that replaces i, or i itself if it stays.
+
+    key(i) is the priority() of document i. It is asked only for documents that have copies.
+    """
     roots = clusters.roots(np.arange(len(clusters.parent)))
     kept = np.arange(len(roots))
     order = np.argsort(roots, kind="stable")

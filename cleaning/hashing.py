@@ -1,32 +1,40 @@
 """Bytes -> tokens -> n-grams, all in numpy: what near-duplicates, benchmark copies and quality scores are told by.
 
-A token is a run of letters, digits and underscores, or one character of any other kind but white space, quotes and
-backslashes, which formatters change; a letter outside ASCII is a token of its own, so that Chinese has n-grams too. Case does not count. Tokens and n-grams exist
-as 64-bit hashes alone: for a million documents one collision within a document is expected, and nothing hangs on it.
-Some 60 MB/s on one core, where a regular expression and a Python loop reach 5.
+A token is a run of letters, digits and underscores, or one character of any other kind. White space, quotes and
+backslashes, which formatters change, are left out. A letter outside ASCII is a token of its own, so that Chinese has
+n-grams too. Case does not count.
+
+Tokens and n-grams exist as 64-bit hashes alone. Within a million documents one may expect one collision inside a
+document, which does no harm. It runs at some 60 MB/s on one core, where a regular expression and a Python loop reach
+5.
 """
 
 import numpy as np
 
-SPACE, OTHER, WORD, LEAD, INSIDE = range(5)  # kinds of bytes; LEAD and INSIDE: of a character outside ASCII
+# Kinds of bytes. A character outside ASCII is a LEAD byte and one or more INSIDE bytes.
+SPACE, OTHER, WORD, LEAD, INSIDE = range(5)
 
 
 def byte_kinds():
+    """The kind of each byte, uint8 (256,)."""
     kinds = np.full(256, OTHER, np.uint8)
     kinds[list(b" \t\n\r\v\f\0\"'`\\")] = SPACE
-    kinds[[byte for byte in range(128) if chr(byte).isalnum() or byte == ord("_")]] = WORD
+    kinds[list(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_")] = WORD
     kinds[0x80:0xC0], kinds[0xC0:] = INSIDE, LEAD
     return kinds
 
 
 KIND = byte_kinds()
 KINDS = KIND.tobytes()  # for bytes.translate, the fastest lookup there is
-LOWER = bytes(0 if KIND[byte] == SPACE else ord(chr(byte).lower()) if byte < 128 else byte for byte in range(256))
+LOWER = bytearray(bytes(range(256)).lower())
+for byte in np.flatnonzero(KIND == SPACE):
+    LOWER[byte] = 0  # white space adds nothing to a hash
 MAX_PIECE = 1 << 20  # bytes hashed at a time: the length of the tables below
-POWERS = np.cumprod(np.full(MAX_PIECE, 0x9E3779B97F4A7C15, np.uint64))  # of an odd number modulo 2^64
-INVERSES = np.cumprod(np.full(MAX_PIECE, pow(0x9E3779B97F4A7C15, -1, 2**64), np.uint64))  # their inverses
-rng = np.random.default_rng(20240520)  # fixed: hashes are compared across runs and machines
-ORDER = rng.integers(0, 2**63, 32, dtype=np.uint64) * np.uint64(2) + np.uint64(1)  # by place in an n-gram
+BASE = 0x9E3779B97F4A7C15  # an odd number, which has an inverse modulo 2^64
+POWERS = np.cumprod(np.full(MAX_PIECE, BASE, np.uint64))
+INVERSES = np.cumprod(np.full(MAX_PIECE, pow(BASE, -1, 2**64), np.uint64))
+rng = np.random.default_rng(20240520)  # a fixed seed: hashes are compared across runs and machines
+ORDER = rng.integers(0, 2**63, 32, dtype=np.uint64) * np.uint64(2) + np.uint64(1)  # a factor per place in an n-gram
 
 
 def mix(x):
@@ -37,34 +45,43 @@ def mix(x):
 
 
 def tokens(data: bytes):
-    """(hashes uint64, starts: index of the first byte, lengths in bytes, kinds: OTHER, WORD or LEAD) of UTF-8 text's tokens.
+    """(hashes, starts, lengths, kinds) of the tokens of UTF-8 text, arrays (n,): 64-bit hashes, index of the first
+    byte, bytes that count, and OTHER, WORD or LEAD.
 
-    A token's hash is the polynomial of its bytes, from sums of byte x power over the whole text: the difference of two
-    sums is the token's polynomial times the power at its start, which the inverse takes away."""
+    With powers of an odd base B modulo 2^64, a token of bytes b0 b1 b2 ... has the polynomial b0 + b1 B + b2 B^2 + ...
+    Sums of byte x power over the whole text give it without a loop: the difference of the sums at a token's ends is
+    the polynomial times the power at its start, and the inverse of that power takes the factor away.
+    """
     if len(data) > MAX_PIECE:
-        cut = data.rfind(b"\n", 0, MAX_PIECE) + 1 or MAX_PIECE
-        first, rest = tokens(data[:cut]), tokens(data[cut:])
-        return tuple(np.concatenate([a, b + cut if i == 1 else b]) for i, (a, b) in enumerate(zip(first, rest)))
+        return tokens_of_long(data)
     kinds = np.frombuffer(data.translate(KINDS), np.uint8)
-    word = kinds == WORD
-    first = (kinds == OTHER) | (kinds == LEAD)
-    first[:1] |= word[:1]
-    first[1:] |= word[1:] & ~word[:-1]
-    starts = np.flatnonzero(first)
-    values = np.frombuffer(data.translate(LOWER), np.uint8) * POWERS[: len(data)]  # white space counts 0
-    sums, filled = np.cumsum(values), np.cumsum(kinds != SPACE, dtype=np.int64)
-    ends = np.append(starts[1:], len(data))[: len(starts)] - 1
+    is_word = kinds == WORD
+    is_first = (kinds == OTHER) | (kinds == LEAD)
+    is_first[:1] |= is_word[:1]
+    is_first[1:] |= is_word[1:] & ~is_word[:-1]
+    starts = np.flatnonzero(is_first)
+    ends = np.append(starts[1:], len(data))[: len(starts)] - 1  # the last byte before the next token
+    values = np.frombuffer(data.translate(LOWER), np.uint8) * POWERS[: len(data)]
+    sums, n_filled = np.cumsum(values), np.cumsum(kinds != SPACE, dtype=np.int64)
     hashes = mix((sums[ends] - sums[starts] + values[starts]) * INVERSES[starts])
-    return hashes, starts, filled[ends] - filled[starts] + 1, kinds[starts]
+    return hashes, starts, n_filled[ends] - n_filled[starts] + 1, kinds[starts]
+
+
+def tokens_of_long(data):
+    """tokens() of a text above MAX_PIECE, which is cut at a line's end, or in the middle of a line that has none."""
+    cut = data.rfind(b"\n", 0, MAX_PIECE) + 1 or MAX_PIECE
+    hashes, starts, lengths, kinds = tokens(data[cut:])
+    return tuple(map(np.append, tokens(data[:cut]), (hashes, starts + cut, lengths, kinds)))
 
 
 def ngrams(hashes, n):
-    """Hashes of the n-grams of a sequence, uint64: one for each place at which one starts."""
+    """Hashes of the n-grams of a sequence of m hashes, uint64 (m - n + 1,): one for each place at which one starts."""
     if len(hashes) < n:
         return np.zeros(0, np.uint64)
-    total = np.zeros(len(hashes) - n + 1, np.uint64)
+    n_places = len(hashes) - n + 1
+    total = np.zeros(n_places, np.uint64)
     for i in range(n):
-        total += hashes[i : len(hashes) - n + 1 + i] * ORDER[i]
+        total += hashes[i : i + n_places] * ORDER[i]
     return mix(total)
 
 
@@ -76,42 +93,44 @@ def contains(table, hashes):
 
 
 class Index:
-    """Hashes -> the items that own them, as two sorted arrays, with a table of leading bits that passes over most
-    hashes at once."""
+    """Which items have a hash: two arrays side by side, hashes (sorted) and items. A table of the hashes' leading bits
+    passes over most of the hashes that no item has, without a search.
 
-    def __init__(self, owned, most=None, owner=None):
-        """owned: for each item its hashes. most: hashes that more items share are left out; where owner is given, the
-        owner of each item, owners are counted instead."""
-        lengths = np.array([len(hashes) for hashes in owned], np.int64)
-        items = np.repeat(np.arange(len(owned)), lengths)
-        hashes = np.concatenate([*owned, np.zeros(0, np.uint64)])
+    hashes_of: for each item its hashes. max_owners: hashes that more than so many owners have are left out; an item is
+    its own owner, or owners names one for each. sizes: how many different hashes each item has in the index.
+    """
+
+    def __init__(self, hashes_of, max_owners=None, owners=None):
+        n_items = len(hashes_of)
+        owners = np.arange(n_items) if owners is None else np.asarray(owners)
+        items = np.repeat(np.arange(n_items), [len(hashes) for hashes in hashes_of])
+        hashes = np.concatenate([*hashes_of, np.zeros(0, np.uint64)])
         order = np.lexsort((items, hashes))
         hashes, items = hashes[order], items[order]
-        new = np.append(True, (hashes[1:] != hashes[:-1]) | (items[1:] != items[:-1]))[: len(hashes)]
-        hashes, items = hashes[new], items[new]  # each hash once per item
-        if most is not None and len(hashes):
-            owners = items if owner is None else np.asarray(owner)[items]
-            pairs = np.unique(np.stack([np.unique(hashes, return_inverse=True)[1], owners]), axis=1)
-            common = np.bincount(pairs[0])[np.unique(hashes, return_inverse=True)[1]] > most
-            hashes, items = hashes[~common], items[~common]
+        is_new = np.append(True, (hashes[1:] != hashes[:-1]) | (items[1:] != items[:-1]))[: len(hashes)]
+        hashes, items = hashes[is_new], items[is_new]  # each hash once per item
+        if max_owners is not None and len(hashes):
+            number = np.unique(hashes, return_inverse=True)[1]
+            pairs = np.unique(np.stack([number, owners[items]]), axis=1)  # each owner once per hash
+            is_rare = np.bincount(pairs[0])[number] <= max_owners
+            hashes, items = hashes[is_rare], items[is_rare]
         self.hashes, self.items = hashes, items
-        self.sizes = np.bincount(items, minlength=len(owned))
-        bits = max(
-            10, int(len(hashes)).bit_length() + 4
-        )  # one entry in thirty is set, and no more of the cache is used
+        self.sizes = np.bincount(items, minlength=n_items)
+        # At least 16 entries per hash: few are set, so a hash that is not in the index is hardly ever searched for.
+        bits = max(10, len(hashes).bit_length() + 4)
         self.shift, self.seen = np.uint64(64 - bits), np.zeros(1 << bits, bool)
         self.seen[self.hashes >> self.shift] = True
 
     def places(self, hashes):
-        """Which of the hashes any item owns: their places."""
+        """The places in an array of hashes at which one is in the index."""
         places = np.flatnonzero(self.seen[hashes >> self.shift])
         return places[contains(self.hashes, hashes[places])]
 
     def find(self, hashes):
-        """(item, place in hashes) of every one that an item owns, two arrays."""
+        """(items, places): two arrays, an entry for each item that has the hash at a place of the given array."""
         places = self.places(hashes)
-        first, last = (np.searchsorted(self.hashes, hashes[places], side=side) for side in ("left", "right"))
-        n = last - first
-        which = np.repeat(np.arange(len(n)), n)
-        within = np.arange(len(which)) - np.repeat(np.cumsum(n) - n, n)
+        first = np.searchsorted(self.hashes, hashes[places], side="left")
+        n_items = np.searchsorted(self.hashes, hashes[places], side="right") - first
+        which = np.repeat(np.arange(len(places)), n_items)  # hash 0 has 2 items, hash 1 has 3: 0 0 1 1 1
+        within = np.arange(len(which)) - np.repeat(np.cumsum(n_items) - n_items, n_items)  # 0 1 0 1 2
         return self.items[first[which] + within], places[which]

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from conftest import DATA, program
 
-from configurator import UserError
 from cleaning import decontaminate
 from cleaning.view import CODE, PROSE, View
+from configurator import UserError
 
 PROBLEMS = [
     {

@@ -28,7 +28,7 @@ def keys(sets, bands=BANDS, rows=ROWS):
 
 
 def clustered(texts, threshold=0.7, metas=None):
-    """For each text the number of the one kept in its place."""
+    """kept[i] is the index of the text that replaces text i, or i itself if it stays."""
     sets = [shingles(text) for text in texts]
     digests = np.stack([dedup.exact_digest(text) for text in texts])
     sizes, bands = np.array([len(s) for s in sets]), keys(sets)
