@@ -4,11 +4,13 @@
     conversations   [{"from": "human" | "gpt" | "system", "value"}, ...]  ShareGPT's
     alpaca          instruction, input, output or response; history; system; seed tasks with one entry in instances
     pairs           query and response, prompt and response or completion, question and answer
-    commits         old_contents, new_contents, message or subject (CommitPackFT): the message asks, the new file answers
+    commits         old_contents, new_contents, message or subject (CommitPackFT): the message asks, the new
+                    file answers
     chat            turns of MOSS: what was said; its inner thoughts and tool calls are left out
     tasks           type, input, output: the words around the input are drawn from prompt files (see Prompts)
 
-A conversation that cannot be used becomes a Problem: empty_turn, wrong_role_order, no_assistant_turn, unknown_role, no_chat.
+A conversation that cannot be used becomes a Problem: empty_turn, wrong_role_order, no_assistant_turn, unknown_role,
+no_chat.
 """
 
 import hashlib
@@ -18,27 +20,25 @@ import re
 from pathlib import Path
 
 from configurator import UserError
-from corpus.documents import Document, Problem
+from corpus.documents import Document, Problem, field_names
 from tokenizer import fenced
 
-ROLES = {
-    **dict.fromkeys(("user", "human"), "user"),
-    **dict.fromkeys(("assistant", "gpt", "chatgpt", "bot", "model"), "assistant"),
-    "system": "system",
-}
+ROLES = {"user": "user", "human": "user", "system": "system"}
+ROLES |= dict.fromkeys(("assistant", "gpt", "chatgpt", "bot", "model"), "assistant")
 PAIRS = (("query", "response"), ("prompt", "response"), ("prompt", "completion"), ("question", "answer"))
 
 
 def from_record(record, where):
-    """A Document whose text is the conversation as JSON, {"messages": ..., "type": ...}, or the Problem that it has."""
+    """A Document whose text is the conversation as JSON, {"messages": ..., "type": ...}, or the Problem it has."""
     if not isinstance(record, dict):
         return Problem(where, "bad_json", "not an object")
     try:
         messages = turns(record)
         if messages is None:
-            return Problem(where, "no_chat", "fields: " + ", ".join(map(str, record))[:200])
+            return Problem(where, "no_chat", field_names(record))
         if problem := fault(messages):
-            return Problem(where, *problem)
+            rule, detail = problem
+            return Problem(where, rule, detail)
         chat = {"messages": [{"role": ROLES[role], "content": content} for role, content in messages]}
         if isinstance(record.get("type"), str):
             chat["type"] = record["type"]
@@ -51,28 +51,22 @@ def from_record(record, where):
         return Problem(where, "no_chat", f"{type(error).__name__}: {error}")
 
 
+# -- from a record's shape to turns: [(role as the record names it, content), ...]
+
+
 def turns(record):
-    """[(role as the record names it, content)], or None for a record of no known shape."""
+    """The turns of a record, or None where it has no known shape. Raises KeyError, TypeError, ValueError or
+    AttributeError for a record that only looks like a known one."""
     if "messages" in record:
         return [(message["role"], message["content"]) for message in record["messages"]]
     if "conversations" in record:
-        named = ("from", "value") if all("from" in turn for turn in record["conversations"]) else ("role", "content")
-        return system(record) + [tuple(turn[name] for name in named) for turn in record["conversations"]]
+        return system(record) + sharegpt(record)
     if "instruction" in record:
         return system(record) + alpaca(record)
     if "chat" in record:
-        return system(record) + [
-            (role, moss_text(turn[name]))
-            for turn in record["chat"].values()
-            for role, name in (("user", "Human"), ("assistant", "MOSS"))
-        ]
+        return system(record) + moss(record)
     if "old_contents" in record and "new_contents" in record:
-        message = record.get("message") or record.get("subject") or ""
-        language = str(record.get("lang") or "").lower()
-        request = (
-            f"{message}\n\n{fenced(record['old_contents'], language)}" if record["old_contents"].strip() else message
-        )
-        return [("user", request if message.strip() else ""), ("assistant", fenced(record["new_contents"], language))]
+        return commit(record)
     for question, answer in PAIRS:
         if question in record and answer in record:
             return system(record) + [("user", record[question]), ("assistant", record[answer])]
@@ -82,25 +76,50 @@ def turns(record):
 
 
 def system(record):
+    """The turn with the system's prompt, if a record has one."""
     text = record.get("system") or record.get("system_prompt") or record.get("meta_instruction") or ""
     return [("system", text)] if text.strip() else []
 
 
+def sharegpt(record):
+    """The turns of a conversation as ShareGPT, or OpenAI, names their parts."""
+    conversation = record["conversations"]
+    is_sharegpt = all("from" in turn for turn in conversation)
+    role, content = ("from", "value") if is_sharegpt else ("role", "content")
+    return [(turn[role], turn[content]) for turn in conversation]
+
+
 def alpaca(record):
+    """The turns of an instruction with its answer, and of the history before them."""
     if "instances" in record:
         (instance,) = record["instances"]
         record = {**instance, "instruction": record["instruction"]}
     request = "\n".join(part for part in (record["instruction"], record.get("input")) if part)
     answer = record["output"] if "output" in record else record["response"]
-    past = [
-        turn for question, reply in record.get("history") or [] for turn in (("user", question), ("assistant", reply))
-    ]
-    return [*past, ("user", request), ("assistant", answer)]
+    found = []
+    for question, reply in record.get("history") or []:
+        found += [("user", question), ("assistant", reply)]
+    return [*found, ("user", request), ("assistant", answer)]
 
 
-def moss_text(turn):
-    """A turn of MOSS without its marks, <|Human|>: ... <eoh>."""
-    return re.sub(r"<eo[hm]>\s*$", "", re.sub(r"^<\|(Human|MOSS)\|>: ?", "", turn))
+def moss(record):
+    """The turns of a conversation of MOSS without its marks, <|Human|>: ... <eoh>."""
+    found = []
+    for turn in record["chat"].values():
+        for role, name in (("user", "Human"), ("assistant", "MOSS")):
+            text = re.sub(r"^<\|(Human|MOSS)\|>: ?", "", turn[name])
+            found.append((role, re.sub(r"<eo[hm]>\s*$", "", text)))
+    return found
+
+
+def commit(record):
+    """A commit as a request, its message with the old file, and an answer, the new file."""
+    message = record.get("message") or record.get("subject") or ""
+    language = str(record.get("lang") or "").lower()
+    request = message
+    if record["old_contents"].strip():
+        request = f"{message}\n\n{fenced(record['old_contents'], language)}"
+    return [("user", request if message.strip() else ""), ("assistant", fenced(record["new_contents"], language))]
 
 
 def fault(messages):
@@ -114,7 +133,7 @@ def fault(messages):
     if "assistant" not in roles:
         return "no_assistant_turn", f"{len(roles)} turns"
     spoken = roles[1:] if roles[0] == "system" else roles
-    if any(role != ("user", "assistant")[i % 2] for i, role in enumerate(spoken)):
+    if any(role != "user" for role in spoken[0::2]) or any(role != "assistant" for role in spoken[1::2]):
         return "wrong_role_order", " ".join(roles[:6])
     return None
 
@@ -123,8 +142,12 @@ def fault(messages):
 
 
 class Prompts:
-    """A folder of prompt files, <type>.pre.prompt and <type>.post.prompt, one prompt a line. A conversation of that type
-    gets one of them, drawn at random, in front of its first request or behind it (as in BiLLa)."""
+    """A folder of prompt files, <type>.pre.prompt and <type>.post.prompt, one prompt a line. A conversation of that
+    type gets one of them, drawn at random, in front of its first request or behind it (as in BiLLa).
+
+    by_type: {type: [("pre" or "post", prompt), ...]}. Raises UserError for a folder or a file that is not as it should
+    be.
+    """
 
     def __init__(self, folder):
         self.by_type = {}
@@ -132,12 +155,16 @@ class Prompts:
             kind, _, place = path.name.removesuffix(".prompt").rpartition(".")
             if place not in ("pre", "post"):
                 raise UserError(f"{path} is neither <type>.pre.prompt nor <type>.post.prompt")
-            lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-            self.by_type.setdefault(kind, []).extend((place, line) for line in lines)
+            try:
+                lines = path.read_text(encoding="utf-8").splitlines()
+            except UnicodeDecodeError as error:
+                raise UserError(f"{path} is not UTF-8: {error}") from None
+            self.by_type.setdefault(kind, []).extend((place, line) for line in lines if line.strip())
         if folder and not self.by_type:
             raise UserError(f"no prompt files in {folder}: they are named <type>.pre.prompt and <type>.post.prompt")
 
     def applied(self, kind, request, rng):
+        """The request of a conversation of this type with a prompt, as it is where there are none for the type."""
         if kind not in self.by_type:
             return request
         place, prompt = rng.choice(self.by_type[kind])
@@ -145,23 +172,24 @@ class Prompts:
 
 
 def noisy(text, share, rng):
-    """text with a share of its characters deleted (one in five of them) or repeated once or twice: a model that has
-    read such requests understands typing errors."""
+    """text with a share of its characters mistyped: one in five of them is deleted, the others are repeated once or
+    twice. A model that has read such requests understands typing errors."""
     out = []
     for char in text:
-        times = 1 if rng.random() >= share else 0 if rng.random() < 0.2 else 1 + rng.randint(1, 2)
+        times = 1
+        if rng.random() < share:
+            times = 0 if rng.random() < 0.2 else 1 + rng.randint(1, 2)
         out.append(char * times)
     return "".join(out)
 
 
 def finished(text, prompts, char_noise):
-    """The messages of a Document's text, prompts and noise applied; what is drawn depends on the text alone."""
+    """The messages of a Document's text, with prompts and noise applied. What is drawn depends on the text alone."""
     chat = json.loads(text)
     messages = chat["messages"]
     rng = random.Random(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]))
-    first = next(message for message in messages if message["role"] == "user")
-    first["content"] = prompts.applied(chat.get("type"), first["content"], rng)
-    for message in messages if char_noise else ():
-        if message["role"] == "user":
-            message["content"] = noisy(message["content"], char_noise, rng) or message["content"]
+    requests = [message for message in messages if message["role"] == "user"]
+    requests[0]["content"] = prompts.applied(chat.get("type"), requests[0]["content"], rng)
+    for message in requests if char_noise else ():
+        message["content"] = noisy(message["content"], char_noise, rng) or message["content"]
     return messages

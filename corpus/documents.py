@@ -1,10 +1,11 @@
 """Readers: a source's name -> a stream of documents, in an order that depends on nothing but the source.
 
-A source is a preset ("stdlib"), a file, a folder, or "hf:owner/name[:data_dir]" for a data set on the Hugging
-Face hub. Memory stays constant: a file of JSON lines or a parquet file is read record by record. What cannot
-be used comes out in the same stream as a Problem that says where and why, so that nothing is lost silently.
+A source is a preset ("stdlib"), a file, a folder, or "hf:owner/name[:data_dir]" for a data set on the Hugging Face
+hub. Memory stays constant: a file of JSON lines or a parquet file is read record by record. What cannot be used comes
+out in the same stream as a Problem that says where and why, so that nothing is lost silently.
 """
 
+import bz2
 import gzip
 import importlib
 import itertools
@@ -14,8 +15,10 @@ import sysconfig
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
+from xml.etree import ElementTree
 
 from configurator import UserError
+from corpus import wikipedia
 
 CODE = set(
     ".py .pyi .c .h .cc .cpp .cxx .hpp .hh .cs .java .kt .scala .go .rs .swift .js .jsx .ts .tsx .rb .php .pl "
@@ -26,6 +29,9 @@ CODE = set(
 TEXT = CODE | {".txt", ".md"}
 RECORDS = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".json.gz", ".json", ".parquet")
 MAX_TEXT = 16_000_000  # bytes; a longer text file is read as several documents cut at line ends
+# Of the standard library only the library proper: its test suites are not shipped everywhere, and site-packages holds
+# other people's work.
+STDLIB_SKIP = ("site-packages", "dist-packages", "test", "tests", "idle_test", "lib-dynload")
 
 # The names that published corpora give their fields: The Stack and StarCoderData (content, max_stars_*),
 # The Stack v2 (path, repo_name, star_events_count), Dolma, OpenWebMath and C4 (text, url).
@@ -43,28 +49,33 @@ FIELDS = {
 
 @dataclass(slots=True)
 class Document:
+    """A text to train on, and what is known of it."""
+
     text: str
-    where: str  # file, and :line for a record, below the source
-    meta: dict = field(
-        default_factory=dict
-    )  # id, path, repo, license, stars, date, language: what the record gives of them
+    where: str  # the file below the source, with :line for a record
+    meta: dict = field(default_factory=dict)  # of id, path, repo, license, stars, date, language what the record gives
 
 
 @dataclass(slots=True)
 class Problem:
-    where: str
+    """What a reader found in place of a document."""
+
+    where: str  # as in Document
     rule: str  # bad_utf8, nul_byte, empty, bad_json, no_text, truncated, unreadable, unknown_format
     detail: str = ""
 
 
 def read(source, parse=None, share=(0, 1)):
     """Yield the Documents and Problems of a source. Raises UserError where the source itself is not there.
-    parse(record, where) makes a Document of a record; given, other files than those of records are not read.
-    share (i, n): only every n-th file, from the i-th on; a hub data set counts as one file."""
+
+    parse(record, where): makes a Document or Problem of a record. If it is given, only files of records are read.
+    share (i, n): only every n-th file, from the i-th on; a hub data set counts as one file.
+    """
     if source.startswith("hf:"):
-        yield from read_hub(source[3:], parse or from_record) if share[0] == 0 else ()
+        if share[0] == 0:
+            yield from read_hub(source[3:], parse or from_record)
         return
-    root = stdlib_folder() if source == "stdlib" else Path(source)
+    root = Path(sysconfig.get_paths()["stdlib"] if source == "stdlib" else source)
     if not root.exists():
         raise UserError(f"no source {source!r}: it is neither a preset (stdlib) nor a path that exists")
     files = walk(root, skip=STDLIB_SKIP if source == "stdlib" else ())
@@ -74,33 +85,25 @@ def read(source, parse=None, share=(0, 1)):
             yield from read_file(path, where, parse)
 
 
-# The library proper: its test suites are not shipped everywhere, and site-packages is other people's.
-STDLIB_SKIP = ("site-packages", "dist-packages", "test", "tests", "idle_test", "lib-dynload")
-
-
-def stdlib_folder():
-    return Path(sysconfig.get_paths()["stdlib"])
-
-
 def walk(root, skip=()):
-    """Files below root in sorted order; hidden folders and caches are passed over."""
+    """Yield the files below root in sorted order. Hidden folders, caches and those named in skip are passed over."""
     if root.is_file():
         yield root
         return
     for folder, subfolders, names in os.walk(root):
-        subfolders[:] = sorted(d for d in subfolders if not d.startswith(".") and d != "__pycache__" and d not in skip)
+        wanted = [name for name in subfolders if not name.startswith(".") and name not in ("__pycache__", *skip)]
+        subfolders[:] = sorted(wanted)  # os.walk goes into these
         yield from (Path(folder, name) for name in sorted(names) if not name.startswith("."))
 
 
 def read_file(path, where, parse=None):
+    """Yield the Documents and Problems of a file, whose name says what it is."""
     name = path.name.lower()
     if name.endswith(RECORDS):
-        lines = read_parquet(path, where, parse is None) if name.endswith(".parquet") else read_json(path, where)
-        for item in lines:
+        is_parquet = name.endswith(".parquet")
+        for item in read_parquet(path, where, parse is None) if is_parquet else read_json(path, where):
             yield item if isinstance(item, Problem) else (parse or from_record)(*item)
     elif name.endswith((".xml", ".xml.bz2")) and "wik" in name and parse is None:  # as dumps are named
-        from corpus.wikipedia import read_dump  # it needs this module
-
         yield from read_dump(path, where)
     elif path.suffix.lower() in TEXT and parse is None:
         yield from read_text(path, where)
@@ -108,49 +111,73 @@ def read_file(path, where, parse=None):
         yield Problem(where, "unknown_format", path.suffix)
 
 
+# -- text
+
+
 def read_text(path, where):
-    """One document per file; a file above MAX_TEXT becomes several, cut at line ends."""
+    """Yield one document per file; a file above MAX_TEXT becomes several, cut at line ends."""
     try:
-        with open(path, "rb") as f:
-            line = 1
-            while lines := f.readlines(MAX_TEXT):
-                data = b"".join(lines)
-                yield from_bytes(data, where if line == 1 else f"{where}:{line}")
-                line += len(lines)
-            if line == 1:
+        with open(path, "rb") as file:
+            number = 1  # of the first line of the document
+            while lines := file.readlines(MAX_TEXT):
+                yield from_bytes(b"".join(lines), where if number == 1 else f"{where}:{number}")
+                number += len(lines)
+            if number == 1:
                 yield Problem(where, "empty")
     except OSError as error:
         yield Problem(where, "unreadable", error.strerror)
 
 
 def from_bytes(data, where):
+    """The Document of a text file, or the Problem that it has."""
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        return Problem(where, "bad_utf8", f"line {data.count(10, 0, error.start) + 1}")
+        lines_before = data.count(b"\n", 0, error.start)
+        return Problem(where, "bad_utf8", f"line {lines_before + 1}")
     return checked(text, where, {"path": where})
 
 
 def checked(text, where, meta):
-    """The document, or the Problem that its text has."""
+    """The Document, or the Problem that its text has."""
     if not text.strip():
         return Problem(where, "empty")
     if "\0" in text:
-        return Problem(where, "nul_byte", f"line {text.count(chr(10), 0, text.index(chr(0))) + 1}")
+        lines_before = text.count("\n", 0, text.index("\0"))
+        return Problem(where, "nul_byte", f"line {lines_before + 1}")
     return Document(text, where, meta)
 
 
+def read_dump(path, where):
+    """Yield a document per article of a wiki's dump, plain or bz2 (multistream too); its id is its title."""
+    parser = optional("mwparserfromhell", "Wikipedia dumps")
+    title = "the beginning"
+    try:
+        with bz2.open(path) if path.suffix == ".bz2" else open(path, "rb") as file:
+            for title, markup in wikipedia.pages(file):
+                if markup is not None:
+                    text = wikipedia.plain_text(parser, markup)
+                    meta = {"path": f"{title}.txt", "id": title}
+                    place = f"{where}:{title}"
+                    yield Document(text, place, meta) if text else Problem(place, "empty")
+    except (ElementTree.ParseError, EOFError, zlib.error, ValueError, LookupError) as error:
+        yield Problem(f"{where}: after {title}", "truncated", str(error))
+    except OSError as error:
+        is_damaged = error.strerror is None  # bz2's errors are OSErrors without a number
+        yield Problem(f"{where}: after {title}", "truncated" if is_damaged else "unreadable", str(error))
+
+
+# -- records
+
+
 def from_record(record, where):
-    """record: a dict with any of the names in FIELDS."""
+    """The Document of a record, a dict with any of the names in FIELDS, or the Problem that it has."""
     if not isinstance(record, dict):
         return Problem(where, "bad_json", "not an object")
-    found = {
-        key: next((record[name] for name in names if record.get(name) is not None), None)
-        for key, names in FIELDS.items()
-    }
+    found = {key: first_of(record, names) for key, names in FIELDS.items()}
     text = found.pop("text")
     if not isinstance(text, str):
-        return Problem(where, "no_text", "fields: " + ", ".join(map(str, record))[:200])
+        return Problem(where, "no_text", field_names(record))
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
@@ -158,91 +185,95 @@ def from_record(record, where):
     return checked(text, where, {key: value for key, value in found.items() if value is not None})
 
 
+def first_of(record, names):
+    """The value of the first of the fields that a record has, or None."""
+    return next((record[name] for name in names if record.get(name) is not None), None)
+
+
+def field_names(record):
+    """What a record holds instead, for a Problem's detail, in characters that every file can hold."""
+    names = ", ".join(map(str, record))[:200]
+    return "fields: " + names.encode("utf-8", "backslashreplace").decode()
+
+
 def read_json(path, where):
-    """(record, where:line) of a file of JSON lines, plain or compressed. A file that is one JSON array is read too."""
+    """Yield (record, where:line) or a Problem per line of JSON lines, or (record, where:[i]) of one JSON array."""
     number = 0
     try:
-        with open_compressed(path) as f:
-            for number, line in enumerate(f, 1):
-                if number == 1 and line.lstrip()[:1] == b"[":
-                    records = json.loads(line + f.read())
+        lines = lines_of(path)
+        for number, line in enumerate(lines, 1):
+            if number == 1 and line.lstrip().startswith(b"["):
+                records = parsed_json(line + b"".join(lines), where)
+                if isinstance(records, Problem):
+                    yield records
+                else:
                     yield from ((record, f"{where}:[{i}]") for i, record in enumerate(records))
-                    return
-                if line.strip():
-                    try:
-                        yield json.loads(line), f"{where}:{number}"
-                    except UnicodeDecodeError:
-                        yield Problem(f"{where}:{number}", "bad_utf8")
-                    except (ValueError, RecursionError) as error:
-                        if number == 1 and path.name.endswith((".json", ".json.gz")):  # one object over many lines
-                            yield Problem(where, "bad_json", "neither an array nor one record per line")
-                            return
-                        yield Problem(f"{where}:{number}", "bad_json", str(error))
-            if number == 0:
-                yield Problem(where, "empty")
+            elif line.strip():
+                record = parsed_json(line, f"{where}:{number}")
+                if not isinstance(record, Problem):
+                    yield record, f"{where}:{number}"
+                elif record.rule == "bad_json" and number == 1 and path.name.endswith((".json", ".json.gz")):
+                    yield Problem(where, "bad_json", "neither an array nor one record per line")
+                    return  # one object over many lines
+                else:
+                    yield record
+        if number == 0:
+            yield Problem(where, "empty")
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         yield Problem(f"{where}:{number + 1}", "truncated", str(error))
-    except (ValueError, RecursionError) as error:  # of the array
-        yield Problem(where, "bad_json", str(error))
     except OSError as error:
         yield Problem(where, "unreadable", error.strerror)
 
 
-def open_compressed(path):
-    """The bytes of a plain, gzip or zstandard file as a file object."""
-    if path.suffix == ".gz":
-        return gzip.open(path, "rb")
+def parsed_json(data, where):
+    """The value of a JSON text, bytes, or the Problem that it has."""
+    try:
+        return json.loads(data)
+    except UnicodeDecodeError:
+        return Problem(where, "bad_utf8")
+    except (ValueError, RecursionError) as error:
+        return Problem(where, "bad_json", str(error))
+
+
+def lines_of(path):
+    """Yield the lines, bytes, of a plain, gzip or zstandard file. Raises EOFError or zlib.error for a damaged one."""
     if path.suffix == ".zst":
-        return ZstdLines(path)
-    return open(path, "rb")
+        yield from zstd_lines(path)
+    else:
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+            yield from file
 
 
-class ZstdLines:
-    """The lines of a .zst file. zstandard's own reader takes a cut-off file for a whole one; this raises EOFError."""
-
-    def __init__(self, path):
-        self.zstandard = optional("zstandard", ".zst files")
-        self.file = open(path, "rb")
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.file.close()
-
-    def blocks(self):
-        frame = None
-        while data := self.file.read(1 << 20):
+def zstd_lines(path):
+    """Yield the lines of a .zst file. zstandard's own reader takes a file that is cut off for a whole one."""
+    zstandard = optional("zstandard", ".zst files")
+    frame, rest = None, b""
+    with open(path, "rb") as file:
+        while data := file.read(1 << 20):
             while data:  # a file may hold several frames
-                frame = frame if frame and not frame.eof else self.zstandard.ZstdDecompressor().decompressobj()
+                if frame is None or frame.eof:
+                    frame = zstandard.ZstdDecompressor().decompressobj()
                 try:
-                    yield frame.decompress(data)
-                except self.zstandard.ZstdError as error:
+                    *lines, rest = (rest + frame.decompress(data)).split(b"\n")
+                except zstandard.ZstdError as error:
                     raise zlib.error(str(error)) from None
+                yield from (line + b"\n" for line in lines)
                 data = frame.unused_data
-        if frame and not frame.eof:
-            raise EOFError("the last frame is cut off")
-
-    def __iter__(self):
-        rest = b""
-        for block in self.blocks():
-            *lines, rest = (rest + block).split(b"\n")
-            yield from (line + b"\n" for line in lines)
-        if rest:
-            yield rest
-
-    def read(self):
-        raise zlib.error("a JSON array in a .zst file is not supported: use one record per line")
+    if frame and not frame.eof:
+        raise EOFError("the last frame is cut off")
+    if rest:
+        yield rest
 
 
 def read_parquet(path, where, known_columns):
-    """(record, where:row) of a parquet file; known_columns reads no others than those in FIELDS."""
+    """Yield (record, where:row) of a parquet file. known_columns: whether to read no others than those in FIELDS."""
     parquet = optional("pyarrow.parquet", ".parquet files")
     row = 0
     try:
         with parquet.ParquetFile(path) as table:
-            wanted = {name for names in FIELDS.values() for name in names}
-            columns = [name for name in table.schema_arrow.names if name in wanted] if known_columns else None
+            columns = None
+            if known_columns:
+                columns = [name for name in table.schema_arrow.names if name in itertools.chain(*FIELDS.values())]
             for batch in table.iter_batches(batch_size=256, columns=columns):
                 for record in batch.to_pylist():
                     row += 1
@@ -252,7 +283,7 @@ def read_parquet(path, where, known_columns):
 
 
 def read_hub(name, parse):
-    """Stream the train split of a hub data set; data_dir picks a part, such as a language of bigcode/starcoderdata."""
+    """Yield parse(record, where) for a hub data set's train split, streamed. data_dir: a part, such as a language."""
     datasets = optional("datasets", "hub data sets")
     name, _, data_dir = name.partition(":")
     try:
@@ -264,7 +295,7 @@ def read_hub(name, parse):
 
 
 def optional(module, purpose):
-    """Import an optional package, or say in one line what to install."""
+    """Import an optional package, or raise a UserError that says what to install. purpose: what needs it, plural."""
     try:
         return importlib.import_module(module)
     except ImportError:

@@ -12,10 +12,12 @@ from configurator import UserError
 
 
 def mapped(function, items, num_workers, start, *arguments):
-    """Yield function(state, item), state being what start(*arguments) gives in each process."""
+    """Yield function(state, item) for each item, in order. state is what start(*arguments) returns, called once in
+    each process; with one worker everything runs in this process. Raises UserError where a process dies."""
     if num_workers == 1:
         state = start(*arguments)
-        yield from (function(state, item) for item in items)
+        for item in items:
+            yield function(state, item)
         return
     with ProcessPoolExecutor(num_workers, initializer=start_worker, initargs=(start, arguments)) as pool:
         under_way = collections.deque()
@@ -32,13 +34,23 @@ def mapped(function, items, num_workers, start, *arguments):
             pool.shutdown(cancel_futures=True)
 
 
+# -- in a worker process, which keeps its state in a global variable
+
+
 def start_worker(start, arguments):
+    """Make the state, and see to it that the process ends with its parent and with nothing else."""
     global state
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, and the worker ends when that is killed
-    parent = multiprocessing.parent_process()
-    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+    threading.Thread(target=end_with_parent, daemon=True).start()
     state = start(*arguments)
 
 
+def end_with_parent():
+    """Wait until the parent has ended, even if it was killed, then end this process."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
 def call(function, item):
+    """function(state, item) in a worker."""
     return function(state, item)

@@ -175,6 +175,9 @@ def test_mistakes_in_prompt_folders_are_named(workdir, tmp_path):
     assert "no prompt files" in door_error(prepare_data, *arguments)
     (tmp_path / "fix.prompt").write_text("x")
     assert "neither" in door_error(prepare_data, *arguments)
+    (tmp_path / "fix.prompt").unlink()
+    (tmp_path / "fix.pre.prompt").write_bytes(b"\xff")
+    assert "not UTF-8" in door_error(prepare_data, *arguments)
 
 
 def test_noise_deletes_and_repeats_the_share_it_is_told():

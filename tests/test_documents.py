@@ -123,6 +123,27 @@ def test_every_broken_line_is_named_and_the_others_are_kept(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("name", ["x.jsonl", "x.json", "x.jsonl.gz"])
+@pytest.mark.parametrize("line", [b'{"text": "\xff"}', b"\xff"])
+def test_bytes_that_are_not_utf8_in_the_first_line_are_named(tmp_path, name, line):
+    opener = gzip.open if name.endswith(".gz") else open
+    with opener(tmp_path / name, "wb") as file:
+        file.write(line + b'\n{"text": "last"}\n')
+    assert problems(tmp_path / name) == [(f"{name}:1", "bad_utf8")]
+    assert texts(tmp_path / name) == ["last"]
+
+
+def test_bytes_that_are_not_utf8_in_an_array_are_named_as_such(tmp_path):
+    (tmp_path / "x.json").write_bytes(b'[{"text": "one"},\n{"text": "\xff"}]')
+    assert problems(tmp_path / "x.json") == [("x.json", "bad_utf8")]
+
+
+def test_a_problem_can_be_written_whatever_a_record_is_made_of(tmp_path):
+    write_jsonl(tmp_path / "x.jsonl", lines=['{"\\ud800": 1}'])
+    (problem,) = read(str(tmp_path / "x.jsonl"))
+    assert problem.rule == "no_text" and problem.detail.encode() == b"fields: \\ud800"
+
+
 def test_a_json_file_of_another_shape_is_one_problem(tmp_path):
     (tmp_path / "package.json").write_text(json.dumps({"name": "x", "version": 1}, indent=2))
     assert problems(tmp_path / "package.json") == [("package.json", "bad_json")]
@@ -150,6 +171,8 @@ def test_zstandard_files(tmp_path):
     assert texts(path) == [json.loads(line)["text"] for line in lines]
     path.write_bytes(frames[:-50])
     assert problems(path)[-1][1] == "truncated" and 1000 < len(texts(path)) < 20_000
+    path.write_bytes(zstandard.ZstdCompressor().compress(json.dumps(RECORDS, indent=1).encode()))
+    assert texts(path) == ["stack", "dolma", "math"], "an array too"
 
 
 def test_parquet_files(tmp_path):

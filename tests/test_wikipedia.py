@@ -54,6 +54,13 @@ def test_articles_lose_their_markup_and_other_pages_are_left_out(tmp_path, suffi
     assert documents[1].text == "数学是研究数量的学科。"
 
 
+@pytest.mark.parametrize("encoding", ["no-such-encoding", "utf-7"])
+def test_a_dump_in_an_unknown_encoding_is_named(tmp_path, encoding):
+    (tmp_path / "wiki.xml").write_text(f'<?xml version="1.0" encoding="{encoding}"?><mediawiki></mediawiki>')
+    (problem,) = read(str(tmp_path / "wiki.xml"))
+    assert problem.rule == "truncated" and "the beginning" in problem.where
+
+
 def test_a_truncated_dump_gives_its_whole_articles_and_is_named(tmp_path):
     path = dump(tmp_path, *((f"Page {i}", 0, "", f"Text {i} " * 100) for i in range(1000)), suffix=".xml.bz2")
     path.write_bytes(path.read_bytes()[:-200])
