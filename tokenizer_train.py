@@ -1,8 +1,14 @@
 """Stage 1: documents -> a byte-level BPE tokenizer.
 
-Text is cut into pre-tokens and counted; SentencePiece's C++ trainer learns the merges over the distinct
-pre-tokens, each byte written as one printable character; the learnt pieces, in rank order, become the ranks
-that tiktoken runs. The report shows what it does to text that it was not trained on.
+    python tokenizer_train.py
+    python tokenizer_train.py --sources=my_code/ --vocab_size=16384 --out=data/mine.json
+
+Byte-pair encoding (Sennrich et al., arXiv:1508.07909) begins with the 256 bytes as tokens. Again and
+again it makes one token of the two neighbours that stand side by side most often, until the vocabulary
+is full. Merges never cross the border between two pre-tokens: a word, a digit, punctuation, white space.
+
+SentencePiece's trainer, in C++, learns the merges; what it learns becomes the ranks that tiktoken runs.
+The report shows what the tokenizer does to text that it was not trained on.
 """
 
 import collections
@@ -20,88 +26,151 @@ from configurator import UserError
 from corpus.documents import Document, read
 from tokenizer import MAX_VOCAB, PATTERN, SPECIAL_TOKENS, Tokenizer
 
+MAX_PRETOKEN = 1000  # characters; a longer run without a space or a word is data, from which nothing is to be learnt
+
 
 @dataclass
 class Settings:
+    """The settings of this stage."""
+
+    # -- text
     sources: list[str] = field(default_factory=lambda: ["stdlib"])  # presets, files or folders to learn from
-    out: str = "data/tokenizer.json"  # the tokenizer; the report lies beside it
-    vocab_size: int = 2048  # tokens in all: 256 bytes, the merges and 8 special tokens; at most 65,536
     max_bytes: int = 100_000_000  # text to count per source: more changes the merges little
     holdout: float = 0.05  # share of the documents kept back for the report
 
+    # -- tokenizer
+    vocab_size: int = 2048  # tokens in all: 256 bytes, the merges and 8 special tokens; at most 65,536
+    out: str = "data/tokenizer.json"  # the tokenizer; the report lies beside it
+
 
 def main(settings):
-    if not 256 + len(SPECIAL_TOKENS) < settings.vocab_size <= MAX_VOCAB:
-        raise UserError(
-            f"vocab_size must lie between {257 + len(SPECIAL_TOKENS)} and {MAX_VOCAB:,} (a token is stored "
-            f"in 16 bits), not {settings.vocab_size:,}"
-        )
+    """Learn a tokenizer, save it, measure it on the documents kept back, and write and print a report."""
+    smallest = 256 + len(SPECIAL_TOKENS) + 1
+    if not smallest <= settings.vocab_size <= MAX_VOCAB:
+        limits = f"between {smallest} and {MAX_VOCAB:,} (a token is stored in 16 bits)"
+        raise UserError(f"vocab_size must lie {limits}, not {settings.vocab_size:,}")
     start = time.time()
     counts, held_out = count_pretokens(settings)
-    tokenizer = Tokenizer.from_bpe(PATTERN, learn_ranks(counts, settings.vocab_size))
+    ranks = learn_ranks(counts, settings.vocab_size)
+    tokenizer = Tokenizer.from_bpe(PATTERN, ranks)
     tokenizer.save(settings.out)
+
+    longest = sorted(tokenizer.token_bytes, key=len)[:-13:-1]
     report = {
         "vocab_size": tokenizer.vocab_size,
         "fingerprint": tokenizer.fingerprint,
         "seconds": time.time() - start,
         "held_out": {source: measure(tokenizer, texts) for source, texts in held_out.items()},
-        "longest_tokens": [t.decode("utf-8", "replace") for t in sorted(tokenizer.token_bytes, key=len)[:-13:-1]],
+        "longest_tokens": [token.decode("utf-8", "replace") for token in longest],
         "settings": vars(settings),
         "made_by": configurator.made_by(),
     }
-    configurator.write_json(report_path(settings.out), report)
+    configurator.write_json(settings.out.removesuffix(".json") + ".report.json", report)
     print_report(report, settings.out)
 
 
-def report_path(out):
-    return out.removesuffix(".json") + ".report.json"
+# -- counting
 
 
 def count_pretokens(settings):
-    """How often each pre-token occurs, and per source the documents held out, chosen by their hash."""
-    find = regex.compile(PATTERN).findall
+    """(counts, held_out): how often each pre-token occurs, and {source: texts} of the documents kept back.
+
+    A pre-token's merges do not depend on where it stands, so a text of gigabytes shrinks to its distinct
+    pre-tokens with their counts. Which documents are kept back is decided by their hash, so that it is the same
+    in every run.
+    """
+    find_pretokens = regex.compile(PATTERN).findall
     counts, held_out = collections.Counter(), {}
     for source in settings.sources:
-        taken, texts = 0, held_out.setdefault(source, [])
-        with tqdm(desc=f"counting {source}", unit="B", unit_scale=True) as bar:
-            for item in read(source):
-                if not isinstance(item, Document):
-                    continue  # prepare_data.py reports what cannot be read
-                data = item.text.encode()
-                if int.from_bytes(hashlib.sha256(data).digest()[:8]) < settings.holdout * 2**64:
-                    texts.append(item.text)
-                else:
-                    counts.update(find(item.text))
-                taken += len(data)
-                bar.update(len(data))
-                if taken >= settings.max_bytes:
-                    break
+        texts = held_out.setdefault(source, [])
+        for text in texts_of(source, settings.max_bytes):
+            digest = hashlib.sha256(text.encode()).digest()
+            if int.from_bytes(digest[:8]) < settings.holdout * 2**64:
+                texts.append(text)
+            else:
+                counts.update(find_pretokens(text))
     if not counts:
         raise UserError(f"no text to learn from in {', '.join(settings.sources)}")
     return counts, held_out
 
 
+def texts_of(source, max_bytes):
+    """Yield the texts of a source until they have max_bytes. What cannot be read, prepare_data.py reports."""
+    n_bytes = 0
+    with tqdm(desc=f"counting {source}", unit="B", unit_scale=True) as bar:
+        for item in read(source):
+            if isinstance(item, Document):
+                yield item.text
+                size = len(item.text.encode())
+                bar.update(size)
+                n_bytes += size
+            if n_bytes >= max_bytes:
+                break
+
+
+# -- learning
+
+
+def printable_bytes():
+    """A list of 256 printable characters, one for each byte: a trainer for text then learns over bytes.
+
+    Printable ASCII stays as it is, every other byte b becomes the character U+0100 + b. The pre-token " été"
+    has the bytes 20 C3 A9 74 C3 A9 and is written ĠǃƩtǃƩ.
+    """
+    return [chr(byte) if 33 <= byte < 127 else chr(0x100 + byte) for byte in range(256)]
+
+
 def learn_ranks(counts, vocab_size):
-    """The tokens (bytes) in rank order: the 256 bytes, then SentencePiece's merges."""
+    """The tokens, bytes, in rank order: the 256 bytes, then one token for each merge, as it was learnt.
+
+    SentencePiece gives its pieces in the order of the merges, in printable characters, and each becomes the
+    bytes that it stands for. Where " été" occurs 10 times and " et" 5 times, it merges first:
+
+        piece   ǃƩ       tǃƩ         ĠǃƩ         ĠǃƩtǃƩ
+        bytes   C3 A9    74 C3 A9    20 C3 A9    20 C3 A9 74 C3 A9
+        text    "é"      "té"        " é"        " été"
+        rank    256      257         258         259
+
+    counts: how often each pre-token occurs. Raises UserError where the text has too few merges in it.
+    """
     letters = printable_bytes()
     n_merges = vocab_size - 256 - len(SPECIAL_TOKENS)
-    # The trainer's input is one distinct pre-token a line with its count, sorted so that ties break alike everywhere.
-    lines = (
-        "".join(letters[b] for b in token.encode()) + f"\t{n}"
-        for token, n in sorted(counts.items())
-        if len(token) <= 1000
-    )  # a kilobyte without a space or a word is data: nothing to learn from
+    pieces = train_sentencepiece(counts, letters, n_merges)
+    byte_of = {letter: byte for byte, letter in enumerate(letters)}
+    merges = [bytes(map(byte_of.get, piece)) for piece in pieces if len(piece) > 1]
+    if len(merges) < n_merges:
+        enough = vocab_size - n_merges + len(merges)
+        raise UserError(f"only {len(merges):,} merges in this text: use more text or --vocab_size={enough}")
+    single_bytes = [bytes([byte]) for byte in range(256)]
+    return single_bytes + merges[:n_merges]
+
+
+def train_sentencepiece(counts, letters, n_merges):
+    """SentencePiece's pieces for these pre-tokens, in the order of its merges, apart from its token for unknown
+    text.
+
+    Its input has a line per distinct pre-token: the bytes as printable letters, a tab, the count. The lines are
+    sorted, so that ties between merges break alike on every machine.
+    """
+
+    def lines():
+        for pretoken, count in sorted(counts.items()):
+            if len(pretoken) <= MAX_PRETOKEN:
+                yield "".join(letters[byte] for byte in pretoken.encode()) + f"\t{count}"
+
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=lines,
+            sentence_iterator=lines(),
             model_writer=model,
             model_type="bpe",
             input_format="tsv",
-            vocab_size=n_merges + 257,
+            vocab_size=n_merges + 256 + 1,  # and the token for unknown text, which SentencePiece insists on
             hard_vocab_limit=False,
+            # Every byte is in the vocabulary, whether the text has it or not.
             required_chars="".join(letters),
             character_coverage=1.0,
+            # The text stays as it is, and a line is one word: PATTERN has cut it already.
             normalization_rule_name="identity",
             add_dummy_prefix=False,
             remove_extra_whitespaces=False,
@@ -110,35 +179,24 @@ def learn_ranks(counts, vocab_size):
             split_by_number=False,
             max_sentencepiece_length=64,
             max_sentence_length=1 << 20,
+            # No special tokens but that for unknown text: ours follow the ranks, see tokenizer.py.
             unk_id=0,
             bos_id=-1,
             eos_id=-1,
             minloglevel=2,
         )
-        pieces = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+        processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
     except RuntimeError as error:
-        raise UserError(
-            f"cannot learn {n_merges:,} merges from {len(counts):,} distinct pre-tokens: use more text or a "
-            f"smaller vocab_size ({error})"
-        ) from None
-    byte_of = {letter: b for b, letter in enumerate(letters)}
-    merges = [
-        bytes(byte_of[c] for c in piece) for piece in map(pieces.id_to_piece, range(1, len(pieces))) if len(piece) > 1
-    ]
-    if len(merges) < n_merges:
-        raise UserError(
-            f"only {len(merges):,} merges in this text: use more text or --vocab_size={vocab_size - n_merges + len(merges)}"
-        )
-    return [bytes([b]) for b in range(256)] + merges[:n_merges]
+        size = f"{n_merges:,} merges from {len(counts):,} distinct pre-tokens"
+        raise UserError(f"cannot learn {size}: use more text or a smaller vocab_size ({error})") from None
+    return [processor.id_to_piece(i) for i in range(1, len(processor))]
 
 
-def printable_bytes():
-    """One printable character for each byte, so that a trainer for text learns over bytes."""
-    return [chr(b) if 33 <= b < 127 else chr(0x100 + b) for b in range(256)]
+# -- the report
 
 
 def measure(tokenizer, texts):
-    """Size, bytes per token, speed on one thread, and whether every text comes back exactly."""
+    """Size of the texts, bytes per token, speed on one thread, and whether every text comes back exactly."""
     start = time.perf_counter()
     ids = [tokenizer.encode(text) for text in tqdm(texts, desc="measuring", leave=False)]
     seconds = time.perf_counter() - start
@@ -154,14 +212,13 @@ def measure(tokenizer, texts):
 
 
 def print_report(report, out):
-    print(
-        f"\n{'held-out source':<24}{'documents':>10}{'bytes':>12}{'tokens':>11}{'bytes/token':>13}{'MB/s':>7}  round trip"
-    )
-    for source, r in report["held_out"].items():
-        print(
-            f"{source:<24}{r['documents']:>10,}{r['bytes']:>12,}{r['tokens']:>11,}{r['bytes_per_token']:>13.3f}"
-            f"{r['mb_per_second']:>7.1f}  {'exact' if r['round_trip'] else 'BROKEN'}"
-        )
+    """Print a table with a line per source, the longest tokens and where the tokenizer is."""
+    sizes, rates = f"{'documents':>10}{'bytes':>12}{'tokens':>11}", f"{'bytes/token':>13}{'MB/s':>7}"
+    print(f"\n{'held-out source':<24}{sizes}{rates}  round trip")
+    for source, found in report["held_out"].items():
+        sizes = f"{found['documents']:>10,}{found['bytes']:>12,}{found['tokens']:>11,}"
+        rates = f"{found['bytes_per_token']:>13.3f}{found['mb_per_second']:>7.1f}"
+        print(f"{source:<24}{sizes}{rates}  {'exact' if found['round_trip'] else 'BROKEN'}")
     print("longest tokens: " + "  ".join(map(repr, report["longest_tokens"])))
     print(f"{report['vocab_size']:,} tokens, fingerprint {report['fingerprint']}, {report['seconds']:.1f} s -> {out}")
 
