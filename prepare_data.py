@@ -3,12 +3,14 @@
     python prepare_data.py --sources=my_code/,more.jsonl.gz --out_dir=data/mine
     python prepare_data.py --sources=chats.jsonl --chats --out_dir=data/chats
 
-A first pass reads the documents once: worker processes replace personal data, filter, decontaminate,
-tokenize and sign them, a chunk of `shard_bytes` at a time. Then near-duplicates are sought across all
-chunks, and the tokens of what is kept become shards, shard n from chunk n. Documents go to train or
-val by the hash of their text, so that adding documents moves none. What the folder holds depends on
-the documents and the settings alone, not on the number of workers or on interruptions; report.html
-says what was dropped and why.
+A first pass reads the documents once: worker processes replace personal data, filter,
+decontaminate, tokenize and sign them (MinHash signatures, by which similar documents are found);
+what they return is written in chunks of `shard_bytes` of text. Then near-duplicates are sought
+across all chunks, and the tokens of what is kept become shards, shard n from chunk n.
+
+Documents go to train or val by the hash of their text, so that adding documents moves none. What
+the folder holds depends on the documents and the settings alone, not on the number of workers or on
+interruptions; report.html says what was dropped and why.
 """
 
 import hashlib

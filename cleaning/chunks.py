@@ -98,16 +98,16 @@ class Chunks:
         path = self.folder / f"{entry['name']}.{name}"
         return np.memmap(path, dtype, "r") if path.stat().st_size else np.zeros(0, dtype)
 
-    def slice(self, chunk):
-        """Which documents are those of a chunk."""
+    def slice_of(self, chunk):
+        """The slice of the numbered list that a chunk's documents make up."""
         return slice(self.starts[chunk], self.starts[chunk + 1])
 
     def offsets(self, name):
         """Where each document's part of a stream begins in its chunk's file, int64 (documents,)."""
         found = np.zeros(len(self), np.int64)
         for chunk in range(len(self.entries)):
-            sizes = self.documents[name][self.slice(chunk)].astype(np.int64)
-            found[self.slice(chunk)] = np.cumsum(sizes) - sizes
+            sizes = self.documents[name][self.slice_of(chunk)].astype(np.int64)
+            found[self.slice_of(chunk)] = np.cumsum(sizes) - sizes
         return found
 
     def chunk_of(self, i):

@@ -1,13 +1,13 @@
-"""A learnt score of a document's worth: labelled documents -> a classifier that prepare_data.py drops by.
+"""Labelled documents -> a classifier of their worth, by which prepare_data.py drops others.
 
     python -m cleaning.classifier --labelled=labelled.jsonl --out=data/quality.npz
     python prepare_data.py --sources=my_code/ --quality=data/quality.npz --out_dir=data/good
 
-fastText's model (arXiv:1607.01759) in numpy: the hashed 1- to 3-grams of a text, a weight for each, a
-logistic of their normalised sum. With two labels fastText's layer of embeddings times its output layer
-is one number per n-gram, and that number is what is learnt here, with Adagrad. What it tells apart is
-what the labels say: educational value (phi-1, arXiv:2306.11644, had GPT-4 label 100,000 files), code
-questions in a general instruction set, ...
+fastText's model (arXiv:1607.01759) in numpy: the hashed 1- to 3-grams of a text, a weight for
+each, a logistic of their normalised sum. With two labels fastText's layer of embeddings times its
+output layer is one number per n-gram, and that number is what is learnt here, with Adagrad. What it
+tells apart is what the labels say: educational value (phi-1, arXiv:2306.11644, had GPT-4 label
+100,000 files), code questions in a general instruction set, ...
 """
 
 import hashlib

@@ -3,9 +3,10 @@
     python -m cleaning.cluster --sources=code/ --out_dir=data/code --tasks=64
     python -m cleaning.cluster --sources=code/ --out_dir=data/code --tasks=512 --executor=slurm
 
-The first runs on this machine, the second on a Slurm cluster. All machines must see the sources and
-out_dir. A run that was interrupted goes on with the tasks that are not finished; what is kept equals
-what prepare_data.py keeps on one machine. A task reads every n-th file, so have more files than tasks.
+The first runs on this machine, the second on a Slurm cluster. All machines must see the sources
+and out_dir. A run that was interrupted goes on with the tasks that are not finished; what is kept
+equals what prepare_data.py keeps on one machine. A task reads every n-th file, so have more files
+than tasks.
 """
 
 import hashlib

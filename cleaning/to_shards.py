@@ -109,7 +109,7 @@ def split_of(settings, chunks, kept, part):
 
 def write_shard(settings, chunks, kept, number):
     """Write the kept documents of a chunk as train and val file. Returns the manifest's entry for them."""
-    entry, part = chunks.entries[number], chunks.slice(number)
+    entry, part = chunks.entries[number], chunks.slice_of(number)
     documents, (stays, is_val) = chunks.documents[part], split_of(settings, chunks, kept, part)
     tokens, mask = chunks.array(entry, "tokens", "<u2"), chunks.array(entry, "mask", np.uint8)
     files, counts = [], {source: {} for source in settings.sources}

@@ -12,7 +12,6 @@ import pytest
 from conftest import ROOT, assert_one_line_error, door_error, program, stage
 
 import cleaning.settings
-import configurator
 import prepare_data
 from cleaning import classifier, cluster
 from cleaning.view import View
@@ -286,14 +285,6 @@ def test_thresholds_are_a_table_of_their_own(workdir, tmp_path):
     assert (rules["max_line_length"], rules["min_code_words"], rules["max_bytes"]) == (150, 3, 3_000_000)
 
 
-def test_every_setting_is_explained():
-    """Also those in tables of their own, and those whose comment the formatter has moved."""
-    for settings_class in (prepare_data.Settings, cluster.Settings, classifier.Settings):
-        notes = configurator.notes_of(settings_class)
-        assert set(notes) == set(configurator.settings_of(settings_class))
-        assert [name for name, note in notes.items() if not note.text or not note.heading] == []
-
-
 def test_a_rule_of_two_steps_is_counted_in_both(workdir, tmp_path):
     """empty: a file of no bytes cannot be read; one of nothing but a licence is left empty."""
     folder = tmp_path / "files"
@@ -322,9 +313,8 @@ def labelled(tmp_path, n=300):
 
 
 def test_a_classifier_is_learnt_and_documents_are_dropped_by_it(workdir, tmp_path):
-    result = stage(
-        "cleaning.classifier", f"--labelled={labelled(tmp_path)}", f"--out={tmp_path / 'q.npz'}", cwd=tmp_path
-    )
+    learn = ("cleaning.classifier", f"--labelled={labelled(tmp_path)}")
+    result = stage(*learn, f"--out={tmp_path / 'q.npz'}", cwd=tmp_path)
     assert float(re.search(r"AUC ([\d.]+)", result.stdout)[1]) > 0.95 and "chosen" in result.stdout
     learnt = classifier.Classifier.load(tmp_path / "q.npz")
     prose = " ".join(re.findall(r"\w+", program(5000, lines=6)))
@@ -334,12 +324,9 @@ def test_a_classifier_is_learnt_and_documents_are_dropped_by_it(workdir, tmp_pat
     arguments = (f"--quality={tmp_path / 'q.npz'}", "--filters=false", "--val_fraction=0")
     prepare(workdir, mixed, tmp_path / "x", *arguments)
     assert rules_of(tmp_path / "x") == {"mixed.jsonl:1": "low_quality"}
-    again = stage(
-        "cleaning.classifier", f"--labelled={tmp_path / 'labelled.jsonl'}", f"--out={tmp_path / 'r.npz'}", cwd=tmp_path
-    )
-    assert again.stdout.split("classifier")[0] == result.stdout.split("classifier")[0], (
-        "the same seed, the same classifier"
-    )
+    again = stage(*learn, f"--out={tmp_path / 'r.npz'}", cwd=tmp_path)
+    tables = [run.stdout.split("classifier")[0] for run in (result, again)]
+    assert tables[0] == tables[1], "the same seed, the same classifier"
 
 
 def test_auc_and_thresholds_are_those_of_counting():

@@ -36,9 +36,8 @@ def documents_of(folder, tokenizer):
 
 
 def test_tokens_in_equal_tokens_out(workdir, corpus, tokenizer):
-    assert documents_of(workdir / "data/shards", tokenizer) == sorted(
-        f.read_text(encoding="utf-8") for f in corpus.iterdir()
-    )
+    texts = sorted(path.read_text(encoding="utf-8") for path in corpus.iterdir())
+    assert documents_of(workdir / "data/shards", tokenizer) == texts
 
 
 def test_manifest_counts_are_those_of_the_files(workdir, corpus):
@@ -72,24 +71,16 @@ def test_foreign_shards_are_adopted(workdir, tmp_path, tokenizer):
     shutil.copytree(workdir / "data", tmp_path / "data")
     prepare(tmp_path, "--adopt", "--out_dir=x")
     assert Shards(tmp_path / "x", "val").tokens(1, 2).tolist() == [5, 6]
-    assert shards.read_manifest(tmp_path / "x")["splits"]["train"] == {
-        "documents": 2,
-        "bytes": 3,
-        "tokens": 5,
-        "counted": 5,
-    }
+    expected = {"documents": 2, "bytes": 3, "tokens": 5, "counted": 5}
+    assert shards.read_manifest(tmp_path / "x")["splits"]["train"] == expected
+    (tmp_path / "x/fineweb_train_000001.bin").unlink()
+    assert_one_line_error(prepare(tmp_path, "--adopt", "--out_dir=x", check=False), "no .bin shards for training in x")
 
 
 def test_any_number_of_workers_and_shards_gives_the_same_tokens(workdir, corpus):
-    prepare(workdir, f"--sources={corpus}", "--out_dir=data/two", "--val_fraction=0.2", "--num_workers=2")
-    prepare(
-        workdir,
-        f"--sources={corpus}",
-        "--out_dir=data/small",
-        "--val_fraction=0.2",
-        "--shard_bytes=20000",
-        "--num_workers=2",
-    )
+    arguments = (f"--sources={corpus}", "--val_fraction=0.2", "--num_workers=2")
+    prepare(workdir, *arguments, "--out_dir=data/two")
+    prepare(workdir, *arguments, "--out_dir=data/small", "--shard_bytes=20000")
     one, two, small = (all_tokens(workdir / "data" / name) for name in ("shards", "two", "small"))
     assert len(Shards(workdir / "data/small", "train").parts) > 3
     for split in ("train", "val"):
@@ -104,9 +95,8 @@ def test_split_is_stable_when_documents_are_added(workdir, corpus, tmp_path, tok
     for i in range(30):
         (bigger / f"a{i}.py").write_text(f"added = {i}\n")
     (bigger / "copy.py").write_bytes((corpus / "file_00.py").read_bytes())
-    prepare(
-        workdir, f"--sources={corpus},{bigger}", f"--out_dir={tmp_path / 'x'}", "--val_fraction=0.2", "--filters=false"
-    )
+    arguments = (f"--sources={corpus},{bigger}", "--val_fraction=0.2", "--filters=false")
+    prepare(workdir, *arguments, f"--out_dir={tmp_path / 'x'}")
 
     def val_documents(folder):
         text = tokenizer.decode(all_tokens(folder)["val"])
@@ -116,25 +106,16 @@ def test_split_is_stable_when_documents_are_added(workdir, corpus, tmp_path, tok
     assert before <= after and all("added" in text for text in after - before)
     dropped = [json.loads(line) for line in (tmp_path / "x/dropped.jsonl").read_text().splitlines()]
     assert len(dropped) == 61 and {d["rule"] for d in dropped} == {"exact_duplicate"}
-    assert {
-        "id": "file_00.py",
-        "source": str(corpus),
-        "rule": "exact_duplicate",
-        "detail": f"{bigger}/copy.py",  # the first by its path is kept
-    } in dropped
+    detail = f"{bigger}/copy.py"  # the first by its path is kept
+    assert {"id": "file_00.py", "source": str(corpus), "rule": "exact_duplicate", "detail": detail} in dropped
 
 
 def test_every_document_is_accounted_for(workdir, tmp_path):
     folder = tmp_path / "odd"
     folder.mkdir()
-    for name, data in {
-        "a.py": b"a = 1",
-        "b.py": b"a = 1",
-        "c.py": b"\xff",
-        "d.py": b"",
-        "e.xyz": b"x",
-        "f.jsonl": b'{"text": "y"}\n{',
-    }.items():
+    files = {"a.py": b"a = 1", "b.py": b"a = 1", "c.py": b"\xff", "d.py": b"", "e.xyz": b"x"}
+    files["f.jsonl"] = b'{"text": "y"}\n{'
+    for name, data in files.items():
         (folder / name).write_bytes(data)
     prepare(workdir, f"--sources={folder}", f"--out_dir={tmp_path / 'x'}", "--val_fraction=0", "--filters=false")
     source = shards.read_manifest(tmp_path / "x")["sources"][str(folder)]
@@ -144,13 +125,8 @@ def test_every_document_is_accounted_for(workdir, tmp_path):
 
 def test_killed_and_run_again_equals_one_run(workdir, corpus, tmp_path):
     """Kill -9 as soon as a chunk is finished; the second run goes on after it and the result is the same."""
-    arguments = [
-        f"--sources={corpus}",
-        "--val_fraction=0.2",
-        "--shard_bytes=4000",
-        "--num_workers=1",
-        f"--tokenizer={workdir / 'data/tokenizer.json'}",
-    ]
+    arguments = [f"--sources={corpus}", f"--tokenizer={workdir / 'data/tokenizer.json'}"]
+    arguments += ["--val_fraction=0.2", "--shard_bytes=4000", "--num_workers=1"]
     prepare(workdir, *arguments, f"--out_dir={tmp_path / 'whole'}")
     process = subprocess.Popen(
         [sys.executable, ROOT / "prepare_data.py", *arguments, f"--out_dir={tmp_path / 'x'}"],
@@ -224,17 +200,15 @@ def test_shards_of_different_tokenizers_do_not_mix(workdir, corpus, tmp_path):
 
 
 def test_bad_input(workdir, tmp_path):
-    assert_one_line_error(prepare(workdir, "--sources=nowhere", f"--out_dir={tmp_path / 'x'}", check=False), "nowhere")
-    assert_one_line_error(
-        prepare(workdir, "--val_fraction=2", f"--out_dir={tmp_path / 'x'}", check=False), "val_fraction"
-    )
-    assert_one_line_error(
-        prepare(workdir, "--tokenizer=none.json", f"--out_dir={tmp_path / 'x'}", check=False), "none.json"
-    )
     (tmp_path / "empty").mkdir()
-    assert_one_line_error(
-        prepare(workdir, f"--sources={tmp_path / 'empty'}", f"--out_dir={tmp_path / 'x'}", check=False), "no documents"
-    )
+    for argument, words in (
+        ("--sources=nowhere", "nowhere"),
+        ("--val_fraction=2", "val_fraction"),
+        ("--tokenizer=none.json", "none.json"),
+        (f"--sources={tmp_path / 'empty'}", "no documents"),
+    ):
+        result = prepare(workdir, argument, f"--out_dir={tmp_path / 'x'}", check=False)
+        assert_one_line_error(result, words)
     assert not list(tmp_path.glob("x/*.bin")) and not (tmp_path / "x/manifest.json").exists()
 
 
@@ -245,8 +219,7 @@ def test_no_space_left(workdir, corpus, tmp_path):
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 
-    result = prepare(
-        workdir, f"--sources={corpus}", f"--out_dir={tmp_path / 'x'}", "--num_workers=1", check=False, preexec_fn=limit
-    )
+    arguments = (f"--sources={corpus}", f"--out_dir={tmp_path / 'x'}", "--num_workers=1")
+    result = prepare(workdir, *arguments, check=False, preexec_fn=limit)
     assert_one_line_error(result, "File too large")
     assert not list(tmp_path.glob("x/*.bin*")) and not (tmp_path / "x/manifest.json").exists()
