@@ -273,6 +273,11 @@ def test_installing_jieba_makes_a_folder_out_of_date(workdir, dirty, tmp_path, m
     assert read_manifest(out)["ingredients"]["jieba"] == "jieba of tomorrow"
 
 
+def test_the_version_of_a_package_is_that_of_the_installed_one():
+    assert cleaning.settings.installed_version("numpy") == np.__version__
+    assert cleaning.settings.installed_version("no-such-package") is None
+
+
 def test_thresholds_are_a_table_of_their_own(workdir, tmp_path):
     (tmp_path / "recipe.toml").write_text("[prepare_data.rules]\nmax_line_length = 150\n")
     (tmp_path / "files").mkdir()
