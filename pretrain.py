@@ -24,7 +24,7 @@ from shards import load_tokenizer
 from training import checkpoint, machine as machines
 from training.dataloader import Mixture, batch_shape, parse_mixture
 from training.log import Log
-from training.optim import Schedule, lr_at, make_optimizers
+from training.optim import Schedule, lr_at, make_optimizers, optimized_parameters
 from training.validation import validate, validation_sets
 
 
@@ -157,12 +157,14 @@ def train(settings, machine, model, tokenizer, data, schedule, val, init=None, n
     and the step, so that a run that was killed and resumed equals the unbroken one, on a CPU bit for bit.
     """
     _, micro_batch = batch_shape(settings, model.config.block_size, machine.world_size)
+    # Every evaluation of a run reads the same tokens: else the curve would jump with the text.
     val_sets = validation_sets(val, settings, model.config.block_size, tokenizer.eot)
     if settings.verify and machine.is_main:
-        data.verify()
+        data.verify()  # a model trains on damaged shards without a word
     log = Log(settings, machine, model, data, micro_batch)
     optimizers = make_optimizers(model, settings, machines.fast_bf16(machine.device))
 
+    # Weights, optimizer state and the step are all that a run consists of: the data loader has no state.
     first_step = 0
     if settings.resume:
         first_step = checkpoint.restore(settings, machine, model, optimizers, tokenizer)
@@ -170,27 +172,32 @@ def train(settings, machine, model, tokenizer, data, schedule, val, init=None, n
         checkpoint.load_optimizers(init, optimizers, machine.device)
     log.open(first_step)
 
-    raw_model = model  # the same weights without wrappers, for validating and saving
+    # The wrappers share the weights with raw_model, which validates and saves: its names have no prefix, and rows of
+    # another shape do not make it compile again.
+    raw_model = model
     if should_compile(settings, machine):
         model = torch.compile(model)
     if machine.world_size > 1:
+        # Gradients live in the buffers that the processes exchange: one copy of them less in memory.
         model = DistributedDataParallel(model, gradient_as_bucket_view=True)
 
     metrics = {}
     with StopRequested() as stop:
         for step in range(first_step, settings.max_steps):
-            # The learning rate is a pure function of the step ...
+            # The learning rate is a pure function of the step, ...
             lr = lr_at(step, schedule)
             for optimizer in optimizers:
                 for group in optimizer.param_groups:
                     group["lr"] = lr
 
-            # ... and so are this process's rows of the global batch, and the noise, should the model draw any.
+            # ... and so are this process's rows of the global batch, and the noise, should the model draw any:
+            # a run that resumes at this step does exactly what the unbroken one would.
             batch = data.batch(step, machine, settings.doc_mask)
             torch.manual_seed(settings.seed + step * machine.world_size + machine.rank)
 
             loss, grad_norm = train_step(settings, machine, model, optimizers, batch, micro_batch, loss_fn)
             if not math.isfinite(loss) or not math.isfinite(grad_norm):
+                # No later step can repair this, and the next checkpoint would hold it.
                 raise UserError(
                     f"loss {loss} and gradient norm {grad_norm} at step {step}: "
                     f"try a lower --lr than {settings.lr:g}; the last checkpoint is untouched"
@@ -198,7 +205,8 @@ def train(settings, machine, model, tokenizer, data, schedule, val, init=None, n
             done = step + 1
             log.step(done, loss, lr, grad_norm)
 
-            # A signal may have reached only some of the processes: all of them stop after the same step.
+            # A signal may have reached only some of the processes: all of them stop after the same step, or those that
+            # go on would wait for the others' gradients for ever.
             stopping = machine.sum(stop.requested)[0] > 0
             is_last = done == settings.max_steps
             if is_last or (is_due(done, settings.eval_every) and not stopping):
@@ -208,12 +216,9 @@ def train(settings, machine, model, tokenizer, data, schedule, val, init=None, n
                 meta = {"settings": asdict(settings), "tokens": done * settings.batch_tokens, "metrics": metrics}
                 meta |= {"rows_read": data.rows_read(done), **(note or {})}
                 checkpoint.save(settings.out_dir, done, raw_model, optimizers, tokenizer, meta, settings.keep)
-            if stopping and not is_last:
-                if machine.is_main:
-                    print(f"stopped after step {done}, checkpoint saved; go on with --resume", flush=True)
+            if stopping:
                 break
-        else:
-            log.end(metrics)
+    log.end(done, metrics)
     machines.stop(machine)
 
 
@@ -226,29 +231,30 @@ def train_step(settings, machine, model, optimizers, batch, micro_batch, loss_fn
         micro-batch 1: 1000 targets, sum 3000      mean of means (3 + 1) / 2   = 2
         micro-batch 2:   10 targets, sum   10      mean          3010 / 1010   = 2.98
     """
-    n_counted = machine.sum(batch.count)[0]
+    n_counted = machine.sum(batch.count)[0]  # known before any forward pass, as it depends on the data alone
     total_loss, total_count = torch.zeros((), device=machine.device), 0
     parts = list(batch.split(micro_batch))
     for part in parts:
         # Gradients add up in p.grad. DistributedDataParallel exchanges them in backward(): once is enough, in the last.
         is_last = part is parts[-1]
         with nullcontext() if is_last or machine.world_size == 1 else model.no_sync():
-            with machine.autocast():
+            with machine.autocast():  # the backward pass uses the formats that the forward pass chose
                 loss, count = loss_fn(model, part)
-            # It averages over the processes; multiplying by their number makes that a sum.
+            # DistributedDataParallel averages over the processes; multiplying by their number makes that a sum.
             (loss * (machine.world_size / n_counted)).backward()
-        total_loss += loss.detach()
+        total_loss += loss.detach()  # without its graph, whose memory is free again here
         total_count += count
 
-    parameters = [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
+    # One odd batch with a huge gradient must not throw the weights far off. The norm is over all parameters at once.
+    parameters = optimized_parameters(optimizers)
     grad_norm = torch.nn.utils.clip_grad_norm_(parameters, settings.grad_clip or math.inf).item()
-    loss_sum, count = machine.sum(total_loss.item(), total_count)
+    loss_sum, count = machine.sum(total_loss.item(), total_count)  # item() waits until a GPU has finished
     loss = loss_sum / count
     if math.isfinite(loss) and math.isfinite(grad_norm):  # else the weights stay as they are, and train() stops
         for optimizer in optimizers:
             optimizer.step()
     for p in parameters:
-        p.grad = None
+        p.grad = None  # the next backward() then writes gradients instead of adding to zeros
     return loss, grad_norm
 
 

@@ -132,7 +132,8 @@ def test_a_recipe_is_whole(path):
     for step in recipe.read_steps([str(path)]):
         s = step.settings
         folders = [part.split(":")[0] for key in ("data", "val") for part in getattr(s, key, "").split(",")]
-        files = [getattr(s, key, "") for key in ("init", "checkpoint", "problems")]
+        files = [getattr(s, key, "") for key in ("init", "checkpoint")]
+        files += [s.problems] if step.stage == "eval_humaneval" else []
         files += [s.tokenizer] if step.stage == "prepare_data" else []
         sources = [source for source in getattr(s, "sources", []) if not source.startswith(("hf:", "stdlib"))]
         for read in filter(None, folders + files + sources):

@@ -100,9 +100,11 @@ class Log:
                 flush=True,
             )
 
-    def end(self, metrics):
-        """The last words: the last evaluation, folder by folder."""
-        if self.machine.is_main:
+    def end(self, step, metrics):
+        """The last words: the last evaluation, folder by folder, or how to go on where a signal stopped the run."""
+        if self.machine.is_main and step < self.settings.max_steps:
+            print(f"stopped after step {step}, checkpoint saved; go on with --resume", flush=True)
+        elif self.machine.is_main:
             for folder, m in metrics["sources"].items():
                 print(f"{folder:<28} val loss {m['val_loss']:.4f}  val bpb {m['val_bpb']:.4f}")
             print(f"checkpoint in {self.settings.out_dir}")

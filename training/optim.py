@@ -111,6 +111,15 @@ def make_optimizers(model, settings, fast_bf16):
     return optimizers
 
 
+def optimized_parameters(optimizers):
+    """The parameters of all optimizers as one list."""
+    parameters = []
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            parameters += group["params"]
+    return parameters
+
+
 class Float32Muon(torch.optim.Muon):
     """PyTorch's Muon with its Newton-Schulz iteration in float32, for processors without bf16 units.
 
