@@ -1,8 +1,8 @@
 """Stage 6: checkpoint -> pass@k on HumanEval, MBPP, or any file of their shape.
 
-python eval_humaneval.py --checkpoint=out/sft                                    greedy, one sample
-python eval_humaneval.py --checkpoint=out/sft --n_samples=20 --temperature=0.2   pass@1 and pass@10
-python eval_humaneval.py --samples=samples.jsonl                                 what another program wrote
+python eval_humaneval.py --checkpoint=out/sft                                   # greedy, one sample
+python eval_humaneval.py --checkpoint=out/sft --n_samples=20 --temperature=0.2  # and pass@10
+python eval_humaneval.py --samples=samples.jsonl                  # what another program wrote
 
 Leaves samples.jsonl and results.jsonl (the formats of OpenAI's human-eval) and summary.json.
 An interrupted run goes on where it was.
@@ -27,6 +27,8 @@ from shards import sha256_file
 
 @dataclass
 class Settings:
+    """The settings of this stage."""
+
     # -- what to test
     checkpoint: str = ""  # the model to test: a checkpoint or a folder of them
     samples: str = ""  # or: a file of {"task_id", "completion"} to score
@@ -52,15 +54,6 @@ class Settings:
     out_dir: str = "out/eval"  # samples.jsonl, results.jsonl, summary.json
     similar: str = ""  # prepare_data.py's report.json: also score the problems apart that the data came close to
     min_similarity: float = 0.8  # of a training document to a problem, from which the problem counts as similar (phi-1)
-
-
-@dataclass
-class Sample:
-    """One completion of a problem."""
-
-    task_id: str
-    number: int  # among the problem's samples, from 0
-    completion: str
 
 
 HUMANEVAL = "https://github.com/openai/human-eval/raw/master/data/HumanEval.jsonl.gz"
@@ -95,16 +88,15 @@ def check(settings):
     """Raises UserError for settings that contradict each other or are out of range."""
     if bool(settings.checkpoint) == bool(settings.samples):
         raise UserError("give either --checkpoint=DIR, a model to test, or --samples=FILE, completions to score")
-    for name in ("n_samples", "batch_size", "max_new_tokens", "memory_mb"):
-        if getattr(settings, name) < 1:
-            raise UserError(f"{name} must be at least 1")
-    for name in ("limit", "seed", "num_workers", "temperature"):
-        if not getattr(settings, name) >= 0:
-            raise UserError(f"{name} must not be negative")
-    if not 0 < settings.timeout < 1e6 or not 0 < settings.top_p <= 1:
-        raise UserError("needed: timeout > 0, 0 < top_p <= 1")
     if settings.checkpoint and settings.n_samples > 1 and settings.temperature == 0:
         raise UserError("n_samples > 1 needs a temperature: at 0 all samples are the same")
+    least = {"n_samples": 1, "batch_size": 1, "max_new_tokens": 1, "memory_mb": 1}
+    least |= {"limit": 0, "seed": 0, "num_workers": 0, "temperature": 0}
+    for name, smallest in least.items():
+        if not getattr(settings, name) >= smallest:
+            raise UserError(f"{name} must be at least {smallest}")
+    if not 0 < settings.timeout < 1e6 or not 0 < settings.top_p <= 1:
+        raise UserError("needed: timeout > 0, 0 < top_p <= 1")
 
 
 def downloaded(path):
@@ -123,22 +115,22 @@ def downloaded(path):
     return path
 
 
-# -- completions
+# -- completions: {"task_id", "completion_id", "completion"} each; the id counts a problem's samples from 0
 
 
 def read_samples(path, problems):
-    """[Sample] of a file that another program wrote."""
-    samples, n_samples, n_unknown = [], collections.Counter(), 0
+    """The records of a file that another program wrote, in which the completion_id may be missing."""
+    samples, counts, n_unknown = [], collections.Counter(), 0
     for record in read_lines(path):
         task_id, completion = str(record.get("task_id")), record.get("completion")
         if not isinstance(completion, str):
             raise UserError(f"{path}: a sample of {task_id} has no completion")
-        if task_id not in problems:
-            n_unknown += 1
-            continue
         completion = completion.encode("utf-8", "replace").decode()  # JSON can hold halves of characters, "\ud800"
-        samples.append(Sample(task_id, n_samples[task_id], completion))
-        n_samples[task_id] += 1
+        if task_id in problems:
+            samples.append({"task_id": task_id, "completion_id": counts[task_id], "completion": completion})
+            counts[task_id] += 1
+        else:
+            n_unknown += 1
     if n_unknown:
         print(f"{n_unknown} samples are of none of the problems and are passed over")
     if not samples:
@@ -147,8 +139,8 @@ def read_samples(path, problems):
 
 
 def write_samples(settings, problems, path, out):
-    """[Sample] of a checkpoint, in the problems' order. samples.jsonl grows batch by batch, and a run that was
-    interrupted goes on there."""
+    """The records of a checkpoint's completions, in the problems' order. samples.jsonl grows batch by batch, and a run
+    that was interrupted goes on there."""
     from evaluation.generate import Sampling, generate  # these import torch, which takes seconds
     from training import checkpoint
     from training import machine as machines
@@ -159,14 +151,11 @@ def write_samples(settings, problems, path, out):
     settings.device, settings.dtype = str(machine.device), "bf16" if machine.dtype.itemsize == 2 else "fp32"
     if settings.chat is None:
         settings.chat = meta.get("chat", False)
-    prompts = {task_id: prompt_ids(problem, tokenizer, settings.chat) for task_id, problem in problems.items()}
-    seeds = {}  # (task_id, number) -> seed: of its own, so that a completion does not depend on its batch
-    for task_id in problems:
-        for number in range(settings.n_samples):
-            seeds[task_id, number] = settings.seed + len(seeds)
-    wanted = sorted(seeds, key=lambda key: len(prompts[key[0]]))  # similar lengths in a batch: little padding
-
     done = samples_so_far(settings, out, {"problems": sha256_file(path), "model": meta["sha256"]})
+
+    prompts = {task_id: prompt_ids(problem, tokenizer, settings.chat) for task_id, problem in problems.items()}
+    seeds = sample_seeds(settings, problems)
+    wanted = sorted(seeds, key=lambda key: len(prompts[key[0]]))  # similar lengths in a batch: little padding
     sampling = Sampling(settings.temperature, top_p=settings.top_p)
     stop = () if settings.chat else next(iter(problems.values())).stop
     with (
@@ -178,18 +167,26 @@ def write_samples(settings, problems, path, out):
             bar.update(len(batch))
             batch = [key for key in batch if key not in done]
             fitting = [key for key in batch if len(prompts[key[0]]) < model.config.block_size]
-            batch_prompts, batch_seeds = [prompts[key[0]] for key in fitting], [seeds[key] for key in fitting]
-            completions = generate(
-                model, tokenizer, batch_prompts, settings.max_new_tokens, sampling, seeds=batch_seeds, stop=stop
-            )
+            ids, row_seeds = [prompts[task_id] for task_id, _ in fitting], [seeds[key] for key in fitting]
+            completions = generate(model, tokenizer, ids, settings.max_new_tokens, sampling, row_seeds, stop)
             texts = dict.fromkeys(batch, "")  # where a prompt does not fit the context, nothing is written
             for key, completion in zip(fitting, completions):
                 texts[key] = code_in(completion.text) if settings.chat else completion.text
             for (task_id, number), text in texts.items():
-                file.write(json_line({"task_id": task_id, "completion_id": number, "completion": text}))
+                record = {"task_id": task_id, "completion_id": number, "completion": text}
+                done[task_id, number] = record
+                file.write(json_line(record))
             file.flush()
-            done |= texts
-    return [Sample(task_id, number, done[task_id, number]) for task_id, number in seeds]
+    return [done[key] for key in seeds]
+
+
+def sample_seeds(settings, problems):
+    """{(task_id, completion_id): seed} of all samples: with one of its own, none depends on the batch that it is in."""
+    seeds = {}
+    for task_id in problems:
+        for number in range(settings.n_samples):
+            seeds[task_id, number] = settings.seed + len(seeds)
+    return seeds
 
 
 def prompt_ids(problem, tokenizer, chat):
@@ -203,15 +200,15 @@ def prompt_ids(problem, tokenizer, chat):
 
 
 def samples_so_far(settings, out, hashes):
-    """{(task_id, number): completion} of an interrupted run, if it had the same settings, problems and model; otherwise
-    samples.jsonl starts anew."""
+    """{(task_id, completion_id): record} of an interrupted run, if it had the same settings, problems and model;
+    otherwise samples.jsonl starts anew."""
     names = "n_samples temperature top_p max_new_tokens batch_size seed limit mbpp_ids chat device dtype".split()
     this_run = {name: getattr(settings, name) for name in names} | hashes
     path, note = out / "samples.jsonl", out / "samples.settings.json"
     if not note.exists() or json.loads(note.read_text(encoding="utf-8")) != this_run:
         path.unlink(missing_ok=True)
         configurator.write_json(note, this_run)
-    return {(record["task_id"], record["completion_id"]): record["completion"] for record in whole_lines(path)}
+    return {(record["task_id"], record["completion_id"]): record for record in whole_lines(path)}
 
 
 def json_line(record):
@@ -225,24 +222,28 @@ def whole_lines(path):
     end = data.rfind(b"\n") + 1
     if end < len(data):
         os.truncate(path, end)
-    return [json.loads(line) for line in data[:end].splitlines()]
+    try:
+        return [json.loads(line) for line in data[:end].splitlines()]
+    except ValueError:
+        raise UserError(f"{path} is not a file that this script wrote: delete it or give another out_dir") from None
 
 
 # -- verdicts
 
 
 def run_samples(settings, problems, samples, out):
-    """A record per sample, in their order: the sample, and what came of its program in the sandbox. results.jsonl grows
-    as programs end; those that it already holds are not run again."""
+    """The samples, each with its verdict: {"key", "passed", "result", "seconds", "active"}. results.jsonl grows as
+    programs end; those that it already holds are not run again."""
     limits = sandbox.Limits(timeout=settings.timeout, memory_mb=settings.memory_mb)
     path = out / "results.jsonl"
     verdicts = {}  # of programs: equal ones are run once
     for record in whole_lines(path):
-        verdicts[record["key"]] = {name: record[name] for name in ("key", "passed", "result", "seconds", "active")}
+        if "key" in record:  # human-eval's own results have none
+            verdicts[record["key"]] = {name: record[name] for name in ("key", "passed", "result", "seconds", "active")}
     keys, jobs = [], {}
     for sample in samples:
-        problem = problems[sample.task_id]
-        program = problem.program(sample.completion)
+        problem = problems[sample["task_id"]]
+        program = problem.program(sample["completion"])
         content = json.dumps([program, problem.test, asdict(limits)])
         key = hashlib.sha256(content.encode()).hexdigest()[:16]
         keys.append(key)
@@ -254,10 +255,7 @@ def run_samples(settings, problems, samples, out):
             verdicts[key] = {"key": key, **asdict(verdict)}
             file.write(json_line(verdicts[key]))
             file.flush()
-    results = []
-    for sample, key in zip(samples, keys):
-        about = {"task_id": sample.task_id, "completion_id": sample.number, "completion": sample.completion}
-        results.append({**about, **verdicts[key]})
+    results = [{**sample, **verdicts[key]} for sample, key in zip(samples, keys)]
     configurator.write_text(path, "".join(map(json_line, results)))
     return results
 

@@ -1,8 +1,8 @@
 """A checkpoint writes: it completes, chats, or fills a gap.
 
 python sample.py --prompt="def fibonacci(n):"
-python sample.py --prompt="def area(r):" --suffix="return result"            (trained with fill-in-the-middle)
-python sample.py --prompt="Write a function that adds two numbers." --chat   (a tuned model)
+python sample.py --prompt="def area(r):" --suffix="return result"           # fills the gap between
+python sample.py --prompt="Write a function that adds two numbers." --chat  # a tuned model
 """
 
 import codecs
@@ -19,6 +19,8 @@ from training import machine as machines
 
 @dataclass
 class Settings:
+    """What to write, and how."""
+
     # -- what to write
     checkpoint: str = "out/pretrain"  # a checkpoint or a folder of them, of which the newest is taken
     prompt: str = "def "  # what to continue; with --suffix the text before the gap, with --chat the user's message

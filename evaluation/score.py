@@ -28,6 +28,8 @@ from training import machine as machines
 
 @dataclass
 class Settings:
+    """What to score, and how."""
+
     # -- what to score
     checkpoint: str = "out/pretrain"  # a checkpoint or a folder of them, of which the newest is taken
     sources: list[str] = field(default_factory=lambda: ["stdlib"])  # as in prepare_data.py
