@@ -25,7 +25,8 @@ import textwrap
 import tokenize
 import tomllib
 import types
-from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import NoReturn, get_args
 
@@ -76,30 +77,67 @@ def command(stage):
     return f"{stage}.py" if (ROOT / f"{stage}.py").exists() else f"-m {stage}"
 
 
-# -- from text to settings
+# -- what settings there are
 
 
 @dataclass
 class Setting:
-    """One setting of a stage, as convert() and --help need it."""
+    """One setting of a stage: a field of its dataclass, and what the source says of it."""
 
     name: str
     kind: object  # its annotation: int, float | None, list[str], ...
     default: object
+    text: str  # its comment
+    heading: str
     table: str = ""  # the table of its own that it stands in: "rules" for [prepare_data.rules]
 
 
+@cache
 def settings_of(settings_class):
-    """{name: Setting} of a dataclass. A field that is itself a dataclass is a table of further settings."""
-    found = {}
-    for field in fields(settings_class):
+    """{name: Setting} of a dataclass in the order of --help: its own fields come before those that it inherits.
+
+    A field that a class declares again keeps its heading and gets the newer comment. A field whose type is a dataclass
+    is a table of further settings; its comment is their heading.
+    """
+    comments = {}
+    for cls in filter(is_dataclass, settings_class.__mro__):
+        for name, (text, heading) in comments_in(cls).items():
+            newer_text, newer_heading = comments.pop(name, (text, heading))
+            comments[name] = newer_text, newer_heading or heading
+    declared, found = {field.name: field for field in fields(settings_class)}, {}
+    for name, (text, heading) in comments.items():
+        field = declared[name]
         if is_dataclass(field.type):
-            for name, setting in settings_of(field.type).items():
-                found[name] = Setting(name, setting.kind, setting.default, field.name)
+            for inner in settings_of(field.type).values():
+                found[inner.name] = replace(inner, heading=text, table=name)
         else:
             default = field.default if field.default is not MISSING else field.default_factory()
-            found[field.name] = Setting(field.name, field.type, default)
+            found[name] = Setting(name, field.type, default, text, heading or "settings")
     return found
+
+
+def comments_in(cls):
+    """{field: (comment, heading)} of the fields that a class declares itself, from its source."""
+    source = textwrap.dedent(inspect.getsource(cls))
+    lines, comments = source.splitlines(), {}
+    for token in tokenize.generate_tokens(iter(source.splitlines(True)).__next__):
+        if token.type == tokenize.COMMENT:
+            comments[token.start[0]] = token.string.lstrip("#").strip()
+    found, heading, above = {}, "", []
+    declared = {node.lineno: node for node in ast.parse(source).body[0].body if isinstance(node, ast.AnnAssign)}
+    for number, line in enumerate(lines, 1):
+        if number in declared:
+            behind = comments.get(declared[number].end_lineno, "")
+            found[declared[number].target.id] = " ".join([*above, behind]).strip(), heading
+            above = []
+        elif line.lstrip().startswith("# --"):
+            heading = comments[number][2:].strip()
+        elif line.lstrip().startswith("#"):
+            above.append(comments[number])
+    return found
+
+
+# -- from text to settings
 
 
 def load(settings_class, argv, stage="", main=None):
@@ -268,72 +306,21 @@ def help_text(settings_class, stage, doc=""):
     """The module's docstring and every setting with its default and its comment, under headings."""
     usage = f"usage: python {command(stage)} [recipe.toml ...] [--key=value ...]"
     lines = [inspect.cleandoc(doc or ""), "", usage]
-    groups, known = {}, settings_of(settings_class)
-    notes = notes_of(settings_class)
-    for name, note in notes.items():
-        groups.setdefault(note.heading, []).append(name)
-    for heading, names in groups.items():
+    groups = {}
+    for setting in settings_of(settings_class).values():
+        groups.setdefault(setting.heading, []).append(setting)
+    for heading, settings in groups.items():
         lines += ["", heading]
-        for name in names:
-            first = f"  --{name}={value_text(known[name].default)}"
-            text = textwrap.wrap(notes[name].text, HELP_WIDTH - HELP_COLUMN)
-            if len(first) >= HELP_COLUMN:
+        for setting in settings:
+            first = f"  --{setting.name}={value_text(setting.default)}"
+            text = textwrap.wrap(setting.text, HELP_WIDTH - HELP_COLUMN)
+            if len(first) >= HELP_COLUMN:  # a long default has a line of its own
                 lines.append(first)
                 first = ""
-            lines.append(f"{first:<{HELP_COLUMN}}{text[0] if text else ''}".rstrip())
-            lines += [" " * HELP_COLUMN + line for line in text[1:]]
+            for line in text:
+                lines.append(f"{first:<{HELP_COLUMN}}{line}")
+                first = ""
     return "\n".join(lines).strip()
-
-
-@dataclass
-class Note:
-    """What the source says of a field: its comment, and the heading that it stands under."""
-
-    text: str
-    heading: str
-
-
-def notes_of(settings_class):
-    """{field: Note} in the order of --help: a class's own fields come before those that it inherits,
-    and a field that a class declares again keeps its place and heading but gets the newer comment."""
-    notes = {}
-    for cls in settings_class.__mro__:
-        if not is_dataclass(cls):
-            continue
-        for name, note in notes_in(cls).items():
-            if is_dataclass(cls.__annotations__[name]):
-                for key, inner in notes_of(cls.__annotations__[name]).items():
-                    notes[key] = Note(inner.text, note.text)
-            elif name not in notes:
-                notes[name] = note
-            elif note.heading:
-                newer = notes.pop(name)
-                notes[name] = Note(newer.text, newer.heading or note.heading)
-    return {name: Note(note.text, note.heading or "settings") for name, note in notes.items()}
-
-
-def notes_in(cls):
-    """{field: Note} of the fields that a class declares itself, from its source."""
-    source = textwrap.dedent(inspect.getsource(cls))
-    comments = {}  # line -> (column, comment)
-    for token in tokenize.generate_tokens(iter(source.splitlines(True)).__next__):
-        if token.type == tokenize.COMMENT:
-            comments[token.start[0]] = token.start[1], token.string.lstrip("#").strip()
-    own_line = {line for line in comments if source.splitlines()[line - 1].lstrip().startswith("#")}
-    headings = {line: comments[line][1][2:].strip() for line in own_line if comments[line][1].startswith("--")}
-    notes = {}
-    for node in ast.parse(source).body[0].body:
-        if not isinstance(node, ast.AnnAssign):
-            continue
-        above = []
-        line = node.lineno - 1
-        while line in own_line and line not in headings:
-            above.insert(0, comments[line][1])
-            line -= 1
-        behind = [comments[node.end_lineno][1]] if node.end_lineno in comments else []
-        heading = [text for line, text in sorted(headings.items()) if line < node.lineno][-1:]
-        notes[node.target.id] = Note(" ".join(above + behind), heading[0] if heading else "")
-    return notes
 
 
 # -- results

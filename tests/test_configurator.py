@@ -185,11 +185,10 @@ def test_every_door_explains_every_setting(door):
     """Under headings, in 100 columns, and none without a word: a comment that a formatter moved once left four empty."""
     module = importlib.import_module(door)
     known = configurator.settings_of(module.Settings)
-    notes = configurator.notes_of(module.Settings)
-    assert notes.keys() == known.keys()
-    for name, note in notes.items():
-        assert len(note.text) > 5, f"--{name} has no text"
-        assert note.heading != "settings" or len(known) < 8, f"--{name} stands under no heading"
+    assert len(known) == len(configurator.flat(module.Settings()))
+    for setting in known.values():
+        assert len(setting.text) > 3, f"--{setting.name} has no text"
+        assert setting.heading != "settings" or len(known) < 8, f"--{setting.name} stands under no heading"
     text = configurator.help_text(module.Settings, door.removesuffix(".__main__"), module.__doc__)
     assert max(map(len, text.splitlines())) <= 100
 
