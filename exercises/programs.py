@@ -5,11 +5,11 @@ end. Recursion and states are fixed shapes with places for operations.
 
 One draw from row to code, lists(random.Random(6994)). A value of this list is called size, several of them sizes:
 
-    row     ("above", ("greater than {k}", "above {k}", "larger than {k}"), "{x} > {k}")   of operations.CONDITIONS
+    row     above | greater than {k} | above {k} | larger than {k} | {x} > {k}             of operations.CONDITIONS
     Drawn   name "above", phrase "above 4", code "size > 4": {k} is 4 in both, {x} is size
     Step    name "keep_above", phrase "keep the sizes that are above 4"; its code comes from KEEP:
             "{n} = [size for size in {v} if size > 4]", where {v} holds what there is so far and {n} takes the result
-    row     ("sum", ("return the sum", "return the total"), "sum({v})")                    of operations.LIST_ENDS
+    row     sum | return the sum | return the total | sum({v})                             of operations.LIST_ENDS
     Draft   operations ["keep_above", "sum"], summary "Keep the sizes that are above 4, and return the total.", and two
             bodies that do the same, a plain one and one with loops and a new name for every result:
 
@@ -78,9 +78,9 @@ class Drawer:
         name, phrase = first.name + joint + second.name, first.phrase + joint + second.phrase
         return Drawn(name, phrase, first.code + joint + second.code, first.rows | second.rows)
 
-    def change(self, x, said, besides=()):
-        """A row of CHANGES of x, the value that the phrase calls one of the words in said."""
-        return self.draw(operations.CHANGES, besides, x=x, o=self.rng.choice(said))
+    def change(self, one, besides=()):
+        """A row of CHANGES that is done to each value of a list; one is what a value is called."""
+        return self.draw(operations.CHANGES, besides, x=one, o=self.rng.choice((f"each {one}", f"every {one}")))
 
 
 def fill(template, **values):
@@ -203,7 +203,7 @@ def list_steps(rng, drawer, one, many, count):
             drawn = drawer.draw(operations.LIST_STEPS, used, x=one, vs=many)
             steps.append(expression(drawn))
         elif kind == "change":
-            drawn = drawer.change(one, (f"each {one}", f"every {one}"), used)
+            drawn = drawer.change(one, used)
             steps.append(shaped(CHANGE, drawn.name, drawn.phrase, one, to=drawn.code))
         else:
             drawn = drawer.condition(one, used)
@@ -253,7 +253,7 @@ def dicts(rng):
             said = rng.choice(("keep the entries whose {x} is {p}", "keep only entries where the {x} is {p}"))
             step = shaped(KEEP_ENTRY, drawn.name, fill(said, x=one, p=drawn.phrase), one, test=drawn.code)
         elif kind == "change":
-            drawn = drawer.change(one, (f"each {one}", f"every {one}"), used)
+            drawn = drawer.change(one, used)
             step = shaped(CHANGE_ENTRY, drawn.name, drawn.phrase, one, to=drawn.code)
         else:
             drawn = drawer.draw(operations.TABLE_STEPS, used)

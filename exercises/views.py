@@ -206,7 +206,7 @@ EXPLANATIONS = {
 
 
 def document(exercise, rng):
-    """A textbook page: the function, and, in a quarter of them, an explanation before and a worked example behind it."""
+    """A textbook page: the function, and in a quarter of them an explanation before and a worked example behind it."""
     function = head(exercise) + rng.choice(exercise.bodies)
     if rng.random() < 0.75:
         return function
