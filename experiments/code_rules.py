@@ -1,10 +1,11 @@
-"""What the code rules drop of code that is well kept: the standard library and every installed package of some size.
+"""What the code rules drop of code that is well kept: of the standard library and of every installed
+package of some size.
 
-python experiments/code_rules.py            a table per project and per rule; a minute
+    python -m experiments.code_rules            a table per project and per rule; a minute
+    python -m experiments.code_rules --max_data_lines=0.5
 """
 
 import collections
-import sys
 import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,35 +13,51 @@ from pathlib import Path
 from tqdm import tqdm
 
 import configurator
-from corpus.documents import Document, read
 from cleaning.rules import PYTHON_RULES, Thresholds, verdict
 from cleaning.view import View
+from corpus.documents import Document, read
+from experiments.common import print_table
 
 
 @dataclass
 class Settings(Thresholds):
-    min_files: int = 50  # a project with fewer is passed over
+    """The rules' thresholds, and what they are tried on."""
+
+    # -- projects
+    min_files: int = 50  # a project with fewer Python files is passed over
 
 
-def main(s):
-    packages = Path(sysconfig.get_paths()["purelib"])
-    projects = {"stdlib": "stdlib"} | {p.name: str(p) for p in sorted(packages.iterdir()) if p.is_dir()}
-    rules, rows, why = collections.Counter(), [], {}
+def main(settings):
+    """Apply the rules to every project and print both tables."""
+    projects = {"stdlib": "stdlib"}
+    for path in sorted(Path(sysconfig.get_paths()["purelib"]).iterdir()):
+        if path.is_dir():
+            projects[path.name] = str(path)
+    rules, examples, rows, n_files = collections.Counter(), {}, [], 0
     for name, source in tqdm(projects.items(), desc="projects", unit="project"):
-        views = [View(d.text, d.where) for d in read(source) if isinstance(d, Document) and d.where.endswith(".py")]
-        if len(views) < s.min_files:
+        documents = [item for item in read(source) if isinstance(item, Document) and item.where.endswith(".py")]
+        if len(documents) < settings.min_files:
             continue
-        found = [(view.where, verdict(view, PYTHON_RULES, s)) for view in views]
-        mine = collections.Counter(drop[0] for _, drop in found if drop)
-        why.update({drop[0]: f"{name}/{where}: {drop[1]}" for where, drop in found if drop})
-        rules += mine
-        rows.append((name, len(views), sum(mine.values()), ", ".join(f"{n} {rule}" for rule, n in mine.most_common(3))))
-    print(f"{'project':<16}{'files':>7}{'dropped':>9}{'share':>8}   most by")
-    for name, n, dropped, most in [*rows, ("all", sum(r[1] for r in rows), sum(r[2] for r in rows), "")]:
-        print(f"{name:<16}{n:>7,}{dropped:>9,}{dropped / n:>8.1%}   {most}")
-    print(f"\n{'rule':<18}{'files':>6}   for example")
-    for rule, n in rules.most_common():
-        print(f"{rule:<18}{n:>6,}   {why[rule]}")
+        dropped = collections.Counter()
+        for document in documents:
+            if drop := verdict(View(document.text, document.where), PYTHON_RULES, settings):
+                rule, reason = drop
+                dropped[rule] += 1
+                examples[rule] = f"{name}/{document.where}: {reason}"
+        n_files += len(documents)
+        rules += dropped
+        most = ", ".join(f"{n} {rule}" for rule, n in dropped.most_common(3))
+        rows.append(project_row(name, len(documents), dropped.total(), most))
+    rows.append(project_row("all", n_files, rules.total(), ""))
+    print_table(["project", "files", "dropped", "share", "most by"], rows, left=(0, 4))
+    print()
+    by_rule = [[rule, f"{n:,}", examples[rule]] for rule, n in rules.most_common()]
+    print_table(["rule", "files", "for example"], by_rule, left=(0, 2))
+
+
+def project_row(name, n_files, n_dropped, most):
+    """A row of the first table."""
+    return [name, f"{n_files:,}", f"{n_dropped:,}", f"{n_dropped / n_files:.1%}", most]
 
 
 if __name__ == "__main__":

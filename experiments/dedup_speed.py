@@ -1,15 +1,16 @@
-"""Near-duplicates, side by side: this repository, datasketch and datatrove on the same files with the same parameters.
+"""Near-duplicates, side by side: this repository, datasketch and datatrove on the same files.
 
-    pip install datasketch datatrove tokenizers "xxhash<4" && python experiments/dedup_speed.py --source=DIR
-    python experiments/dedup_speed.py --documents=1000000      time and memory of the clustering of so many documents
+    pip install datasketch datatrove tokenizers "xxhash<4"
+    python -m experiments.dedup_speed --source=DIR
+    python -m experiments.dedup_speed --documents=1000000     time and memory of so many documents
 
-5-grams of the same words, 14 bands of 8 rows (datatrove's default), one process each, from texts in memory to clusters. Only
-this repository verifies its candidates by their true similarity; the others' time goes without that.
+All three use 5-grams of the same words and 14 bands of 8 rows (datatrove's default) in one process,
+from texts in memory to clusters. Only this repository verifies its candidates by their true
+similarity; the others' time goes without that.
 """
 
 import re
 import resource
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -19,11 +20,12 @@ import numpy as np
 from tqdm import tqdm
 
 import configurator
-from configurator import UserError
 from cleaning import dedup
 from cleaning.chunks import DOCUMENT
-from corpus.documents import Document, optional, read
 from cleaning.view import View
+from configurator import UserError
+from corpus.documents import Document, optional, read
+from experiments.common import print_table
 
 BANDS, ROWS, THRESHOLD = 14, 8, 0.7
 WORD = re.compile(r"[a-z0-9_]+|[^\x00-\x7f]")
@@ -31,76 +33,76 @@ WORD = re.compile(r"[a-z0-9_]+|[^\x00-\x7f]")
 
 @dataclass
 class Settings:
+    """What to deduplicate."""
+
+    # -- documents
     source: str = "stdlib"  # the files
     megabytes: float = 20.0  # of text to take from them
     documents: int = 0  # instead: cluster so many made-up documents, one in ten of them a copy, and measure the memory
+    # -- results
     json: str = ""  # write the results here too
 
 
-def main(s):
-    if s.documents:
-        return measure_memory(s.documents)
+def main(settings):
+    """Compare the three on files, or measure the memory that this repository needs."""
+    if settings.documents:
+        return measure_memory(settings.documents)
     texts, size = [], 0
-    for item in read(s.source):
-        if isinstance(item, Document) and size < s.megabytes * 1e6:
+    for item in read(settings.source):
+        if isinstance(item, Document) and size < settings.megabytes * 1e6:
             texts.append(item.text)
             size += len(item.text.encode())
     if not texts:
-        raise UserError(f"no documents in {s.source}")
-    copies = [
-        text.replace("self", "this") + "\n# a copy\n" for text in texts[::10]
-    ]  # so that there is something to find
-    texts, size = texts + copies, size + sum(len(text.encode()) for text in copies)
+        raise UserError(f"no documents in {settings.source}")
+    for text in texts[::10]:  # copies, so that there is something to find
+        texts.append(text.replace("self", "this") + "\n# a copy\n")
+        size += len(texts[-1].encode())
     results = {}
     for name, run in (("WizardLearner", ours), ("datasketch", with_datasketch), ("datatrove", with_datatrove)):
         start = time.perf_counter()
         n_kept = run(texts)
         results[name] = {"seconds": time.perf_counter() - start, "kept": n_kept}
     print(f"{len(texts):,} documents, {size / 1e6:.1f} MB, {BANDS} bands of {ROWS}, one process\n")
-    print(f"{'':<16}{'seconds':>9}{'MB/s':>8}{'relative':>10}{'kept':>9}")
-    for name, r in results.items():
-        print(f"{name:<16}{r['seconds']:>9.1f}{size / 1e6 / r['seconds']:>8.2f}{results['WizardLearner']['seconds'] / r['seconds']:>10.3f}{r['kept']:>9,}")  # fmt: skip
-    if s.json:
-        configurator.write_json(s.json, {"results": results, "bytes": size, "documents": len(texts), "made_by": configurator.made_by()})  # fmt: skip
+    rows = []
+    for name, result in results.items():
+        seconds = result["seconds"]
+        relative = results["WizardLearner"]["seconds"] / seconds
+        cells = [f"{seconds:.1f}", f"{size / 1e6 / seconds:.2f}", f"{relative:.3f}", f"{result['kept']:,}"]
+        rows.append([name, *cells])
+    print_table(["", "seconds", "MB/s", "relative", "kept"], rows)
+    if settings.json:
+        about = {"bytes": size, "documents": len(texts), "made_by": configurator.made_by()}
+        configurator.write_json(settings.json, {"results": results, **about})
+
+
+def n_clusters(clusters, n):
+    """How many of n documents remain when one of each cluster is kept."""
+    return len(np.unique(clusters.roots(np.arange(n))))
 
 
 def ours(texts):
+    """Deduplicate as prepare_data.py does; how many texts remain."""
     sets = [dedup.shingles(View(text).fivegrams) for text in tqdm(texts, desc="WizardLearner", leave=False)]
-    bands = np.stack([dedup.band_keys(dedup.signature(s, BANDS * ROWS), BANDS, ROWS) for s in sets])
+    signatures = [dedup.signature(shingles, BANDS * ROWS) for shingles in sets]
+    bands = np.stack([dedup.band_keys(signature, BANDS, ROWS) for signature in signatures])
     digests = np.stack([dedup.exact_digest(text) for text in texts])
+    sizes = np.array([len(shingles) for shingles in sets])
+
+    def verify(pairs):
+        return np.array([dedup.jaccard(sets[a], sets[b]) >= THRESHOLD for a, b in pairs])
+
     clusters = dedup.exact_clusters(digests, dedup.Clusters(len(texts)))
-    verify = lambda pairs: np.array([dedup.jaccard(sets[a], sets[b]) >= THRESHOLD for a, b in pairs])  # noqa: E731
-    sizes = np.array([len(s) for s in sets])
     dedup.near_clusters(lambda i: bands[:, i], BANDS, sizes, digests, verify, THRESHOLD, clusters)
-    return len(np.unique(clusters.roots(np.arange(len(texts)))))
-
-
-def measure_memory(n):
-    """What chunks.Chunks and to_shards.duplicates() hold and do, for n documents whose signatures lie on disk."""
-    rng, bands = np.random.default_rng(0), dedup.banding(THRESHOLD)[0]
-    copies = rng.permutation(n)[: n // 10]
-    with tempfile.TemporaryDirectory() as folder:
-        for i in range(bands):  # a copy has the keys of the document before it
-            keys = rng.integers(0, 2**63, n, dtype=np.uint64)
-            keys[copies] = keys[copies - 1]
-            keys.tofile(f"{folder}/{i}")
-        del keys
-        start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        documents = np.zeros(n, DOCUMENT)
-        documents["digest"], documents["shingles"] = rng.integers(0, 2**63, (n, 2), dtype=np.uint64), 100
-        clusters = dedup.exact_clusters(documents["digest"], dedup.Clusters(n))
-        band, verify = lambda i: np.memmap(f"{folder}/{i}", np.uint64, "r"), lambda pairs: np.ones(len(pairs), bool)
-        dedup.near_clusters(band, bands, documents["shingles"], documents["digest"], verify, THRESHOLD, clusters)
-        kept = dedup.choose(clusters, lambda i: i)
-    found, grown = int((kept != np.arange(n)).sum()), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    print(f"{n:,} documents, {found:,} copies found in {time.perf_counter() - start:.0f} s; memory {grown / 1024:.0f} MB, signatures on disk {n * bands * 8 / 1e6:.0f} MB")  # fmt: skip
+    return n_clusters(clusters, len(texts))
 
 
 def words(text):
+    """The words of which the other two make 5-grams."""
     return WORD.findall(text.lower())
 
 
 def with_datasketch(texts):
+    """Deduplicate with datasketch's MinHashLSH; how many texts remain."""
     datasketch = optional("datasketch", "the comparison")
     lsh = datasketch.MinHashLSH(num_perm=BANDS * ROWS, params=(BANDS, ROWS))
     clusters = dedup.Clusters(len(texts))
@@ -110,18 +112,14 @@ def with_datasketch(texts):
         minhash.update_batch({" ".join(found[k : k + 5]).encode() for k in range(len(found) - 4)})
         clusters.union((i, j) for j in lsh.query(minhash))
         lsh.insert(i, minhash)
-    return len(np.unique(clusters.roots(np.arange(len(texts)))))
+    return n_clusters(clusters, len(texts))
 
 
 def with_datatrove(texts):
+    """Deduplicate with datatrove's four MinHash steps; how many texts remain."""
     optional("datatrove", "the comparison")
     from datatrove.data import Document as TroveDocument
-    from datatrove.pipeline.dedup.minhash import (
-        MinhashConfig,
-        MinhashDedupBuckets,
-        MinhashDedupCluster,
-        MinhashDedupSignature,
-    )
+    from datatrove.pipeline.dedup import minhash
     from datatrove.utils.word_tokenizers import WordTokenizer
 
     class Words(WordTokenizer):
@@ -129,15 +127,51 @@ def with_datatrove(texts):
         sent_tokenize = span_tokenize = None
 
     Words.__abstractmethods__ = frozenset()
-    config = MinhashConfig(n_grams=5, num_buckets=BANDS, hashes_per_bucket=ROWS)
+    config = minhash.MinhashConfig(n_grams=5, num_buckets=BANDS, hashes_per_bucket=ROWS)
     documents = (TroveDocument(text, str(i)) for i, text in enumerate(tqdm(texts, desc="datatrove", leave=False)))
     with tempfile.TemporaryDirectory() as folder:
-        MinhashDedupSignature(f"{folder}/signatures", config, language=Words()).run(documents, 0, 1)
+        signatures, buckets, remove = f"{folder}/signatures", f"{folder}/buckets", f"{folder}/remove"
+        minhash.MinhashDedupSignature(signatures, config, language=Words()).run(documents, 0, 1)
         for bucket in range(BANDS):
-            MinhashDedupBuckets(f"{folder}/signatures", f"{folder}/buckets", config=config).run(None, bucket, BANDS)
-        MinhashDedupCluster(f"{folder}/buckets", f"{folder}/remove", config=config).run(None, 0, 1)
-        removed = sum(path.stat().st_size // 4 for path in Path(folder, "remove").glob("*.remove"))
-    return len(texts) - removed
+            minhash.MinhashDedupBuckets(signatures, buckets, config=config).run(None, bucket, BANDS)
+        minhash.MinhashDedupCluster(buckets, remove, config=config).run(None, 0, 1)
+        n_removed = sum(path.stat().st_size // 4 for path in Path(remove).glob("*.remove"))
+    return len(texts) - n_removed
+
+
+def measure_memory(n):
+    """Print what seeking duplicates among n documents takes: what chunks.Chunks and to_shards.duplicates() hold and do,
+    with the signatures on disk."""
+    rng, n_bands = np.random.default_rng(0), dedup.banding(THRESHOLD)[0]
+    copies = rng.permutation(n)[: n // 10]
+    with tempfile.TemporaryDirectory() as folder:
+        for i in range(n_bands):  # a copy has the keys of the document before it
+            keys = rng.integers(0, 2**63, n, dtype=np.uint64)
+            keys[copies] = keys[copies - 1]
+            keys.tofile(f"{folder}/{i}")
+        del keys
+
+        def band(i):
+            return np.memmap(f"{folder}/{i}", np.uint64, "r")
+
+        start, before = time.perf_counter(), peak_memory()
+        documents = np.zeros(n, DOCUMENT)
+        documents["digest"], documents["shingles"] = rng.integers(0, 2**63, (n, 2), dtype=np.uint64), 100
+        clusters = dedup.exact_clusters(documents["digest"], dedup.Clusters(n))
+        sizes, digests = documents["shingles"], documents["digest"]
+        dedup.near_clusters(band, n_bands, sizes, digests, lambda pairs: np.ones(len(pairs), bool), THRESHOLD, clusters)
+        kept = dedup.choose(clusters, lambda i: i)
+        n_copies = int((kept != np.arange(n)).sum())
+        seconds, grown = time.perf_counter() - start, peak_memory() - before
+    print(
+        f"{n:,} documents, {n_copies:,} copies found in {seconds:.0f} s; "
+        f"memory {grown / 1024:.0f} MB, signatures on disk {n * n_bands * 8 / 1e6:.0f} MB"
+    )
+
+
+def peak_memory():
+    """The most memory that this process has held so far, in KB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 if __name__ == "__main__":

@@ -1,35 +1,46 @@
-"""Loss curves of one or more runs in one picture: python experiments/plot.py --runs=out/pretrain --out=loss.png"""
+"""Loss curves of one or more runs in one picture.
 
-import json
-import sys
+python -m experiments.plot --runs=out/pretrain --out=loss.png
+python -m experiments.plot --runs=out/pretrain,out/anneal,out/sft --follow     stages of one model
+"""
+
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import configurator
 from configurator import UserError
+from experiments.common import read_lines
 
 
 @dataclass
 class Settings:
+    """What to draw."""
+
+    # -- runs and picture
     runs: list[str] = field(default_factory=lambda: ["out/pretrain"])  # folders that hold a metrics.jsonl
     follow: bool = False  # the runs are stages of one model: draw each behind the one before
     out: str = "out/loss.png"  # the picture
 
 
 def read_metrics(run):
+    """The records of a run's metrics.jsonl. Raises UserError where there is none."""
     path = Path(run) / "metrics.jsonl"
     if not path.exists():
         raise UserError(f"no metrics.jsonl in {run}")
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return read_lines(path)
 
 
 def smoothed(values, window=9):
     """The mean of each value and its neighbours, fewer at the ends."""
-    half = window // 2
-    return [sum(part) / len(part) for i in range(len(values)) if (part := values[max(0, i - half) : i + half + 1])]
+    half, means = window // 2, []
+    for i in range(len(values)):
+        part = values[max(0, i - half) : i + half + 1]
+        means.append(sum(part) / len(part))
+    return means
 
 
-def main(s):
+def main(settings):
+    """Draw the training loss, the validation and the learning rate of every run."""
     try:
         import matplotlib
     except ImportError:
@@ -37,41 +48,48 @@ def main(s):
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, (left, middle, right) = pyplot.subplots(1, 3, figsize=(15, 4.2), constrained_layout=True)
-    offset, curves = 0, {}  # curves: {name: ([million tokens], [bits per byte])} of what was validated on
-    for i, run in enumerate(s.runs):
-        lines, color, name = read_metrics(run), f"C{i}", Path(run).name if s.follow else run
+    figure, axes = pyplot.subplots(1, 3, figsize=(15, 4.2), constrained_layout=True)
+    training, validation, learning_rate = axes
+    offset, curves = 0, {}  # curves: {what was validated on: [(million tokens, bits per byte)]}
+    for i, run in enumerate(settings.runs):
+        lines, color, name = read_metrics(run), f"C{i}", Path(run).name if settings.follow else run
         steps = [line for line in lines if "loss" in line]
         tokens = [(line["tokens"] + offset) / 1e6 for line in steps]
         losses = [line["loss"] for line in steps]
-        left.plot(tokens, losses, color=color, alpha=0.25)
-        left.plot(tokens, smoothed(losses), color=color, label=name)
-        right.plot(tokens, [line["lr"] for line in steps], color=color, label=name)
-        for line in (line for line in lines if "val_bpb" in line):
-            # stages validate on different mixtures: their folders compare, their means do not
-            for key, m in line["sources"].items() if s.follow else [(run, line)]:
-                x, y = curves.setdefault(Path(key).name if s.follow else key, ([], []))
-                x.append((line["tokens"] + offset) / 1e6)
-                y.append(m["val_bpb"])
-        offset += lines[-1]["tokens"] if s.follow else 0
-        if s.follow and run != s.runs[-1]:
-            for axis in (left, middle, right):
-                axis.axvline(offset / 1e6, color="gray", linestyle=":")
-    for name, (x, y) in curves.items():
-        middle.plot(x, y, "o-", label=name)
-        middle.annotate(f"{y[-1]:.3f}", (x[-1], y[-1]), (0, 7), textcoords="offset points", ha="center")
-    middle.margins(0.1, 0.15)
-    for axis, title in (
-        (left, "training loss, nats per token"),
-        (middle, "validation, bits per byte"),
-        (right, "learning rate"),
-    ):
+        training.plot(tokens, losses, color=color, alpha=0.25)
+        training.plot(tokens, smoothed(losses), color=color, label=name)
+        learning_rate.plot(tokens, [line["lr"] for line in steps], color=color, label=name)
+        for line in lines:
+            for curve, bpb in validated(line, run, settings.follow).items():
+                curves.setdefault(curve, []).append(((line["tokens"] + offset) / 1e6, bpb))
+        if settings.follow:
+            offset += lines[-1]["tokens"]
+            if run != settings.runs[-1]:
+                for axis in axes:
+                    axis.axvline(offset / 1e6, color="gray", linestyle=":")
+    for name, points in curves.items():
+        validation.plot(*zip(*points), "o-", label=name)
+        last = points[-1]
+        validation.annotate(f"{last[1]:.3f}", last, (0, 7), textcoords="offset points", ha="center")
+    validation.margins(0.1, 0.15)
+    titles = ("training loss, nats per token", "validation, bits per byte", "learning rate")
+    for axis, title in zip(axes, titles):
         axis.set(title=title, xlabel="million tokens")
         axis.grid(alpha=0.3)
         axis.legend(fontsize="small")
-    Path(s.out).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(s.out, dpi=110)
-    print(f"loss curve -> {s.out}")
+    Path(settings.out).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(settings.out, dpi=110)
+    print(f"loss curve -> {settings.out}")
+
+
+def validated(line, run, follow):
+    """{curve: bits per byte} of a line of metrics.jsonl. Stages validate on different mixtures, so their means do not
+    compare; where the runs are stages, each folder is a curve of its own."""
+    if "val_bpb" not in line:
+        return {}
+    if not follow:
+        return {run: line["val_bpb"]}
+    return {Path(folder).name: scores["val_bpb"] for folder, scores in line["sources"].items()}
 
 
 if __name__ == "__main__":
