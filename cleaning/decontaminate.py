@@ -50,7 +50,8 @@ class Function:
 
     problem: int  # the problem's number
     tree: list  # see flat()
-    text: str  # its source without comments, docstrings and what stands in strings
+    skeleton: np.ndarray  # see skeleton_ngrams(); empty where the function is too small to be found by it
+    def_and_name: np.ndarray  # the hash of the 2-gram "def name", an array of one
 
 
 @dataclass
@@ -96,8 +97,8 @@ def load(paths):
         texts=hashing.Index(text_ngrams, MAX_SHARED, owner_of_problem[text_problems]),
         text_problems=text_problems,
         functions=functions,
-        skeletons=hashing.Index([function_skeleton(function) for function in functions], MAX_FUNCTIONS),
-        function_names=hashing.Index([def_and_name(function) for function in functions]),
+        skeletons=hashing.Index([function.skeleton for function in functions], MAX_FUNCTIONS),
+        function_names=hashing.Index([function.def_and_name for function in functions]),
     )
 
 
@@ -153,7 +154,9 @@ def solution_functions(fields, problem):
         tree = flat(node)
         if not node.name.startswith("__") and len(tree) + len(node.name) >= MIN_NAMED:
             node.decorator_list = []
-            functions.append(Function(problem, tree, ast.unparse(without_docstring(node))))
+            view = View(ast.unparse(without_docstring(node)))
+            skeleton = skeleton_ngrams(view) if len(tree) >= MIN_NODES else np.zeros(0, np.uint64)
+            functions.append(Function(problem, tree, skeleton, hashing.ngrams(view.tokens[0], 2)[:1]))
     return functions
 
 
@@ -214,16 +217,6 @@ def skeleton_ngrams(view):
     is_name = (kinds == hashing.WORD) & ~is_number(view.data, starts)
     is_name[FIXED.places(hashes)] = False
     return hashing.ngrams(np.where(is_name, NAME, hashes), SKELETON)
-
-
-def function_skeleton(function):
-    """The skeleton n-grams of a Function, none where it is too small to be found by them."""
-    return skeleton_ngrams(View(function.text)) if len(function.tree) >= MIN_NODES else np.zeros(0, np.uint64)
-
-
-def def_and_name(function):
-    """The 2-gram with which a Function begins, "def name": an array of one hash."""
-    return hashing.ngrams(word_hash(function.text), 2)[:1]
 
 
 @dataclass

@@ -51,22 +51,22 @@ def shingles(ngrams):
     return short[np.append(True, short[1:] != short[:-1])] if len(short) else short
 
 
-def signature(shingles, n):
-    """The smallest value of each of n permutations of the shingles, uint32 (n,).
+def signature(hashes, n):
+    """The smallest value of each of n permutations of the hashes, a document's shingles: uint32 (n,).
 
     h -> a h + b modulo 2^32 with odd a is a permutation of the 32-bit numbers, and a fair one for well-mixed hashes.
     """
     smallest = np.full(n, 2**32 - 1, np.uint32)
-    for start in range(0, len(shingles), 4096):  # blocks that stay in the cache
-        values = MULTIPLIERS[:n, None] * shingles[None, start : start + 4096]
+    for start in range(0, len(hashes), 4096):  # blocks that stay in the cache
+        values = MULTIPLIERS[:n, None] * hashes[None, start : start + 4096]
         values += OFFSETS[:n, None]
         np.minimum(smallest, values.min(axis=1), out=smallest)
     return smallest
 
 
-def band_keys(signature, bands, rows):
-    """One 64-bit hash per band of a signature, uint64 (bands,). signature: uint32 (bands * rows,)."""
-    return hashing.mix(signature.reshape(bands, rows).astype(np.uint64) @ hashing.ORDER[:rows])
+def band_keys(smallest, bands, rows):
+    """One 64-bit hash per band, uint64 (bands,), of a signature(), uint32 (bands * rows,)."""
+    return hashing.mix(smallest.reshape(bands, rows).astype(np.uint64) @ hashing.ORDER[:rows])
 
 
 def banding(threshold, recall=0.999):

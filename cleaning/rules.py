@@ -53,22 +53,18 @@ class Thresholds:
     max_top_bigram: float = 0.3  # share of word characters in the commonest 2-gram of words (OpenCoder: .2)
     max_top_trigram: float = 0.27  # the same for the commonest 3-gram (OpenCoder: .18)
     max_top_4gram: float = 0.24  # the same for the commonest 4-gram (OpenCoder: .16)
-    # share of 5-grams of words that occurred before (OpenCoder: from .8 for 5-grams down to .6 for 10-grams)
-    max_duplicate_ngrams: float = 0.8
+    max_duplicate_ngrams: float = 0.8  # share of 5-grams that occurred before (OpenCoder: .8 down to .6 for 10-grams)
     min_html_visible: float = 0.2  # HTML: share of characters that a reader sees, at least 100 of them (StarCoder)
-    # bytes per token, divided by the bits of a token number (StarCoder: .16, that is 2.5 bytes for 15.6 bits)
-    min_fertility: float = 0.12
+    min_fertility: float = 0.12  # bytes per token, divided by the bits of a token number (StarCoder: 2.5 / 15.6 = .16)
 
     # -- Python
     max_def_lines: float = 0.4  # share of lines that open a function (OpenCoder: .2)
     max_pass_lines: float = 0.2  # share of lines that say pass (OpenCoder: .05)
-    # share of lines that import (OpenCoder: .3, which drops the __init__.py of packages)
-    max_import_lines: float = 0.9
+    max_import_lines: float = 0.9  # share of lines that import (OpenCoder: .3, which drops packages' __init__.py)
     max_return_lines: float = 0.3  # share of lines that return a name or a constant (OpenCoder: .1)
     max_print_lines: float = 0.4  # share of lines that print (OpenCoder)
     max_assert_lines: float = 0.8  # share of lines that assert (OpenCoder: .4, which drops tests)
-    # share of lines that open with a literal or a bracket (OpenCoder: .5, of files without any logic)
-    max_data_lines: float = 0.92
+    max_data_lines: float = 0.92  # share of lines that open with a literal or bracket (OpenCoder: .5, without logic)
 
     # -- prose
     min_words: int = 50  # words of a document (Gopher)

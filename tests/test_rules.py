@@ -157,10 +157,11 @@ def test_a_looser_threshold_keeps_a_superset(field):
 
 
 def test_every_threshold_has_its_text_and_a_heading_in_help():
-    notes = configurator.notes_of(Thresholds)
-    assert list(notes) == [field.name for field in fields(Thresholds)]
-    assert all(note.text for note in notes.values())
-    assert {note.heading for note in notes.values()} == {"all kinds", "code", "Python", "prose", "Chinese"}
+    settings = configurator.settings_of(Thresholds)
+    assert list(settings) == [field.name for field in fields(Thresholds)]
+    assert all(setting.text for setting in settings.values())
+    headings = {setting.heading for setting in settings.values()}
+    assert headings == {"all kinds", "code", "Python", "prose", "Chinese"}
 
 
 @pytest.mark.parametrize(
