@@ -3,12 +3,13 @@
     python tokenizer_train.py
     python tokenizer_train.py --sources=my_code/ --vocab_size=16384 --out=data/mine.json
 
-Byte-pair encoding (Sennrich et al., arXiv:1508.07909) begins with the 256 bytes as tokens. Again and
-again it makes one token of the two neighbours that stand side by side most often, until the vocabulary
-is full. Merges never cross the border between two pre-tokens: a word, a digit, punctuation, white space.
+Byte-pair encoding (Sennrich et al., arXiv:1508.07909) begins with the 256 bytes as tokens. Again
+and again it makes one token of the two neighbours that stand side by side most often, until the
+vocabulary is full. Text is cut into pre-tokens first (words, digits, punctuation, white space), and
+no merge crosses the border between two of them.
 
-SentencePiece's trainer, in C++, learns the merges; what it learns becomes the ranks that tiktoken runs.
-The report shows what the tokenizer does to text that it was not trained on.
+SentencePiece's trainer, in C++, learns the merges, and what it learns becomes the ranks that
+tiktoken runs. The report shows what the tokenizer does to text that it was not trained on.
 """
 
 import collections
@@ -99,11 +100,12 @@ def texts_of(source, max_bytes):
     n_bytes = 0
     with tqdm(desc=f"counting {source}", unit="B", unit_scale=True) as bar:
         for item in read(source):
-            if isinstance(item, Document):
-                yield item.text
-                size = len(item.text.encode())
-                bar.update(size)
-                n_bytes += size
+            if not isinstance(item, Document):
+                continue
+            yield item.text
+            size = len(item.text.encode())
+            bar.update(size)
+            n_bytes += size
             if n_bytes >= max_bytes:
                 break
 
@@ -146,8 +148,7 @@ def learn_ranks(counts, vocab_size):
 
 
 def train_sentencepiece(counts, letters, n_merges):
-    """SentencePiece's pieces for these pre-tokens, in the order of its merges, apart from its token for unknown
-    text.
+    """SentencePiece's pieces for these pre-tokens, in the order of its merges, without its token for unknown text.
 
     Its input has a line per distinct pre-token: the bytes as printable letters, a tab, the count. The lines are
     sorted, so that ties between merges break alike on every machine.
