@@ -68,12 +68,12 @@ def start_timer(seconds):
 
 LANDLOCK_CREATE_RULESET, LANDLOCK_ADD_RULE, LANDLOCK_RESTRICT_SELF = 444, 445, 446  # the same on every processor
 ASK_VERSION, PATH_BENEATH = 1, 1
-# Access rights: the n-th is bit n. A version of Landlock knows them up to one; versions after 5 have added none.
+# Access rights: the n-th is bit n. Versions of Landlock before 5 know them up to LAST_RIGHT.
 RIGHTS = "execute write_file read_file read_dir remove_dir remove_file make_char make_dir make_reg make_sock".split()
 RIGHTS += "make_fifo make_block make_sym refer truncate ioctl_dev".split()
 LAST_RIGHT = {1: "make_sym", 2: "refer", 3: "truncate", 4: "truncate"}
-BIND_TCP, CONNECT_TCP = 1, 2  # handled from version 4 on
-ABSTRACT_SOCKETS, SIGNALS = 1, 2  # kept to processes of this ruleset from version 6 on
+BIND_TCP, CONNECT_TCP = 1, 2  # from version 4 on
+ABSTRACT_SOCKETS, SIGNALS = 1, 2  # from version 6 on: none to processes outside
 
 
 def rights(*names):
@@ -90,9 +90,13 @@ def restrict_files(folder):
     last = LAST_RIGHT.get(version, "ioctl_dev")
     everything = rights(*RIGHTS[: RIGHTS.index(last) + 1])
     # struct landlock_ruleset_attr: what is forbidden unless a rule allows it; it has grown with the versions
-    attributes = (ctypes.c_uint64 * 3)(everything, BIND_TCP | CONNECT_TCP, ABSTRACT_SOCKETS | SIGNALS)
-    size = 8 if version < 4 else 16 if version < 6 else 24
-    ruleset = LIBC.syscall(LANDLOCK_CREATE_RULESET, attributes, ctypes.c_size_t(size), 0)
+    fields = [everything]
+    if version >= 4:
+        fields.append(BIND_TCP | CONNECT_TCP)
+    if version >= 6:
+        fields.append(ABSTRACT_SOCKETS | SIGNALS)
+    attributes = (ctypes.c_uint64 * len(fields))(*fields)
+    ruleset = LIBC.syscall(LANDLOCK_CREATE_RULESET, attributes, ctypes.c_size_t(8 * len(fields)), 0)
 
     readable = ["/usr", "/lib", "/lib64", sys.base_prefix, "/dev/urandom", *sys.path]
     rules = [(path, rights("execute", "read_file", "read_dir")) for path in readable]
