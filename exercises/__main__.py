@@ -1,4 +1,4 @@
-"""Python exercises without end: functions composed from small typed operations, with docstrings and tests.
+"""Python exercises without end: functions composed from small operations, with docstrings and tests.
 
     python -m exercises --out_dir=data/exercises
     python -m exercises --documents=2e6 --seed=7

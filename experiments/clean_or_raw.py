@@ -1,10 +1,10 @@
-"""Does cleaning pay? The same model on as many tokens of a raw corpus and of what cleaning leaves of it.
+"""Does cleaning pay? One model on as many tokens of a raw corpus and of what cleaning leaves of it.
 
     python -m experiments.clean_or_raw       table and out/clean-or-raw/result.json, 25 minutes
 
-The raw corpus is the standard library and as many bytes of junk again, of the kinds that crawled code
-is full of: near copies of its files, minified code, generated tables, base64. Every model is scored on
-files that were held out before the junk was made.
+The raw corpus is the standard library and as many bytes of junk again, of the kinds that crawled
+code is full of: near copies of its files, minified code, generated tables, base64. Every model is
+scored on files that were held out before the junk was made.
 """
 
 import ast

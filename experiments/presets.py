@@ -2,8 +2,8 @@
 
     python -m experiments.presets
 
-Days by the usual formula: FLOPs per token x tokens / (cards x FLOP/s of one x mfu), by default of six
-RTX 3090, whose dense bf16 rate is 71 TFLOP/s.
+Days by the usual formula: FLOPs per token x tokens / (cards x FLOP/s of one x mfu), by default of
+six RTX 3090, whose dense bf16 rate is 71 TFLOP/s.
 """
 
 from dataclasses import dataclass

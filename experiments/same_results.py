@@ -1,13 +1,13 @@
 """Do two versions of the code give the same results? For people who expect no number to move.
 
-    python -m experiments.same_results                           HEAD~1 against the files as they are
-    python -m experiments.same_results --before=v1 --after=v2    two commits
+    python -m experiments.same_results                         HEAD~1 and the files as they are
+    python -m experiments.same_results --before=v1 --after=v2  two commits
 
 Runs a tiny pipeline in both, half a minute: exercises, tokenizer, shards, pretraining, annealing,
 tuning, evaluation; in fp32, on one thread of the CPU and without torch.compile, where the same code
-gives the same bits. Compared are the exercises and shards, the loss, learning rate and gradient norm
-of every step, the validation losses, the weights of the three checkpoints, and what the model wrote
-and whether it passed. Exit code 1 where anything differs.
+gives the same bits. Compared are the exercises and shards, the loss, learning rate and gradient
+norm of every step, the validation losses, the weights of the three checkpoints, and what the model
+wrote and whether it passed. Exit code 1 where anything differs.
 """
 
 import json

@@ -2,9 +2,9 @@
 
     python -m experiments.xz_baseline --data=data/stdlib
 
-Bits per byte of xz on the validation split alone, and after it has read the training split (how much
-the archive grows). A language model that has learnt something beyond repeated strings must be below
-the second figure.
+Bits per byte of xz on the validation split alone, and after it has read the training split (how
+much the archive grows). A language model that has learnt something beyond repeated strings must be
+below the second figure.
 """
 
 import lzma

@@ -37,17 +37,23 @@ def passes(program, test, entry_point, seconds=0.5):
         raise TimeoutError
 
     before = signal.signal(signal.SIGALRM, alarm)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    passed = False
     try:
-        scope = {}
-        exec(program + "\n" + test, scope)
-        scope["check"](scope[entry_point])
-        return True
-    except Exception:
-        return False
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        try:
+            scope = {}
+            exec(program + "\n" + test, scope)
+            scope["check"](scope[entry_point])
+            passed = True
+        except Exception:
+            pass
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    except TimeoutError:  # the alarm rang when the program had already ended, and only once
+        pass
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+    return passed
 
 
 def test_every_solution_passes_and_every_docstring_example_is_true(made):
