@@ -41,14 +41,15 @@ class UserError(Exception):
     """Something the person at the terminal can mend; shown as one line, exit code 2."""
 
 
-def run(main, settings_class):
+def run(main, settings_class, table=None):
     """What every stage ends with: settings from the command line, then main(settings).
 
-    Errors that a person can mend become one line and exit code 2.
+    Errors that a person can mend become one line and exit code 2. table: the stage whose table of a TOML file is read,
+    where that is another one.
     """
     stage = stage_name(main)
     try:
-        settings = load(settings_class, sys.argv[1:], stage, main)
+        settings = load(settings_class, sys.argv[1:], table or stage, main)
         if int(os.environ.get("RANK", 0)) == 0:  # torchrun starts several processes: one speaks
             show(settings, stage)
         main(settings)
@@ -109,7 +110,8 @@ def settings_of(settings_class):
         field = declared[name]
         if is_dataclass(field.type):
             for inner in settings_of(field.type).values():
-                found[inner.name] = replace(inner, heading=text, table=name)
+                part = "" if inner.heading == "settings" else f": {inner.heading}"
+                found[inner.name] = replace(inner, heading=text + part, table=name)
         else:
             default = field.default if field.default is not MISSING else field.default_factory()
             found[name] = Setting(name, field.type, default, text, heading or "settings")
@@ -143,11 +145,11 @@ def comments_in(cls):
 def load(settings_class, argv, stage="", main=None):
     """Settings from argv: TOML files in their order, then --key=value; exits after --help.
 
-    stage: whose tables of the TOML files to read. main: the function whose module --help describes.
+    stage: whose table of the TOML files to read. main: the function whose module --help describes.
     Raises UserError for an unknown key, a value of the wrong type, a file that is no TOML.
     """
-    if "--help" in argv or "-h" in argv:
-        print(help_text(settings_class, stage, inspect.getmodule(main).__doc__ if main else ""))
+    if main and ("--help" in argv or "-h" in argv):
+        print(help_text(settings_class, stage_name(main), inspect.getmodule(main).__doc__))
         sys.exit(0)
     known, values = settings_of(settings_class), {}
     for path in argv:

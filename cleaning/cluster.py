@@ -86,4 +86,4 @@ def executor(settings, name, pipeline, tasks, logs, before):
 
 
 if __name__ == "__main__":
-    configurator.run(main, Settings)
+    configurator.run(main, Settings, table="prepare_data")
