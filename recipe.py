@@ -71,25 +71,13 @@ def main(settings):
     os.chdir(ROOT)
     if settings.processes is None:
         settings.processes = 1 if torch.cuda.is_available() else min(2, os.cpu_count())
-    steps = read_steps(files)
-    progress = Progress(Path(settings.out_dir) / "progress.json")
-    for step in steps:
-        if progress.is_finished(step):
-            print(f"{step.name}: finished before, in {clock(progress.seconds_of(step))}")
-            continue
-        resume = progress.begin(step) and step.stage in TRAINING and has_checkpoints(step)
-        start = time.time()
-        if not (resume and is_trained(step)):
-            run(command_of(step, settings.processes, resume), settings.processes if step.stage in TRAINING else 1)
-        if step.stage in TRAINING and not is_trained(step):
-            raise UserError(f"{step.name} was stopped before its last step: the same command goes on from there")
-        progress.finish(step, time.time() - start)
-    summary = summarize(settings, steps, progress, installing)
-    out = Path(settings.out_dir)
+    steps, out = read_steps(files), Path(settings.out_dir)
+    seconds = run_steps(steps, out / "progress.json", settings.processes)
+    summary = summarize(settings, steps, seconds, installing)
     configurator.write_json(out / "summary.json", summary)
-    runs = ",".join(str(step.result) for step in steps if step.stage in TRAINING)
-    if runs:
-        run(["-m", "experiments.plot", f"--runs={runs}", "--follow", f"--out={out / 'loss.png'}"])
+    trained = ",".join(str(step.result) for step in steps if step.stage in TRAINING)
+    if trained:
+        run(["-m", "experiments.plot", f"--runs={trained}", "--follow", f"--out={out / 'loss.png'}"])
     run(["-m", "experiments.report", f"--recipe={out}"])
     print_summary(summary, out, settings.try_next)
 
@@ -137,6 +125,51 @@ def settings_class(stage):
 # -- running them
 
 
+def run_steps(steps, path, processes):
+    """Run the steps that are not finished; the seconds that each one took, now or in an earlier run.
+
+    path: progress.json, an entry {"step", "settings", "seconds"} for each step, seconds being None for the one that an
+    interrupted run had begun. A step is finished if it and all before it ran with the settings that they have now, and
+    if what it left is still there.
+    """
+    entries = read_progress(path)
+    for number, step in enumerate(steps):
+        entry = {"step": step.name, "settings": json.loads(json.dumps(asdict(step.settings))), "seconds": None}
+        before = entries[number] if number < len(entries) else {}
+        seconds = before.get("seconds")
+        same = before == {**entry, "seconds": seconds}
+        if same and seconds is not None and step.result.exists():
+            print(f"{step.name}: finished before, in {clock(seconds)}")
+            continue
+        entries[number:] = [entry]
+        configurator.write_json(path, entries)
+        run_step(step, processes, goes_on=same, entry=entry)
+        configurator.write_json(path, entries)
+    return [entry["seconds"] for entry in entries[: len(steps)]]
+
+
+def read_progress(path):
+    """The entries of progress.json; none where there is no such file yet."""
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+        return [{key: entry[key] for key in ("step", "settings", "seconds")} for entry in entries]
+    except FileNotFoundError:
+        return []
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{path} is damaged: delete it to run the recipe from its start") from None
+
+
+def run_step(step, processes, goes_on, entry):
+    """Run one step and note its seconds in its entry. goes_on: an interrupted run had begun the same step."""
+    start, trains = time.time(), step.stage in TRAINING
+    resume = goes_on and trains and any(step.result.glob("step_????????"))
+    if not (resume and is_trained(step)):
+        run(command_of(step, processes, resume), processes if trains else 1)
+    if trains and not is_trained(step):
+        raise UserError(f"{step.name} was stopped before its last step: the same command goes on from there")
+    entry["seconds"] = time.time() - start
+
+
 def command_of(step, processes, resume):
     """The arguments behind `python` that start a step."""
     arguments = [*configurator.command(step.stage).split(), *step.files, *(["--resume"] if resume else [])]
@@ -169,67 +202,6 @@ def run(arguments, processes=1):
         raise UserError(f"the command exited with code {code}")
 
 
-class Progress:
-    """progress.json: which steps are finished, with which settings and in how many seconds, and which one was begun.
-
-    A step is finished if it and all before it ran with the settings that they have now, and what it left is there.
-    """
-
-    def __init__(self, path):
-        self.path, self.begun = path, None
-        self.finished = []  # {"step", "settings", "seconds"} in the order in which they ran
-        self.n_same = 0  # so many of them are known to be up to date
-        try:
-            saved = json.loads(path.read_text(encoding="utf-8"))
-            self.finished, self.begun = saved["finished"], saved["begun"]
-        except FileNotFoundError:
-            pass
-        except (ValueError, KeyError, TypeError):
-            raise UserError(f"{path} is damaged: delete it to run the recipe from its start") from None
-
-    def is_finished(self, step):
-        """Whether a step need not run; to be asked of every step in its order."""
-        entry = self.finished[self.n_same] if self.n_same < len(self.finished) else None
-        if entry is None or not same(entry, step) or not step.result.exists():
-            self.finished = self.finished[: self.n_same]
-            return False
-        self.n_same += 1
-        return True
-
-    def seconds_of(self, step):
-        """How long a finished step took."""
-        return next(entry["seconds"] for entry in self.finished if entry["step"] == step.name)
-
-    def begin(self, step):
-        """Note that a step starts; whether an interrupted run had begun the same one."""
-        again = self.begun is not None and same(self.begun, step)
-        if not again:
-            self.begun = {"step": step.name, "settings": asdict(step.settings)}
-        self.save()
-        return again
-
-    def finish(self, step, seconds):
-        """Note that a step has ended well."""
-        self.finished.append({"step": step.name, "settings": asdict(step.settings), "seconds": seconds})
-        self.n_same, self.begun = self.n_same + 1, None
-        self.save()
-
-    def save(self):
-        """Write progress.json."""
-        about = {"finished": self.finished, "begun": self.begun, "made_by": configurator.made_by()}
-        configurator.write_json(self.path, about)
-
-
-def same(entry, step):
-    """Whether an entry of progress.json is of this step with these settings."""
-    return entry["step"] == step.name and entry["settings"] == json.loads(json.dumps(asdict(step.settings)))
-
-
-def has_checkpoints(step):
-    """Whether a training step has saved anything yet."""
-    return any(step.result.glob("step_????????"))
-
-
 def is_trained(step):
     """Whether the newest checkpoint of a training step is that of its last step."""
     newest = max(step.result.glob("step_????????/meta.json"), default=None)
@@ -242,13 +214,13 @@ def is_trained(step):
 # -- what came out
 
 
-def summarize(settings, steps, progress, installing):
+def summarize(settings, steps, seconds, installing):
     """summary.json: seconds, tokens and bits per byte of each stage, and the score of each evaluation."""
     stages, scores = {"install": {"seconds": installing, "tokens": None, "val_bpb": None}}, {}
-    for step in steps:
+    for step, seconds_of_step in zip(steps, seconds):
         name = step.name if step.stage in TRAINING else step.stage.replace("eval_humaneval", "evaluation")
         row = stages.setdefault(name, {"seconds": 0.0, "tokens": None, "val_bpb": None})
-        row["seconds"] += progress.seconds_of(step)
+        row["seconds"] += seconds_of_step
         if step.stage in TRAINING:
             last = read_records(step.result / "metrics.jsonl")[-1]
             row["tokens"] = last["tokens"]

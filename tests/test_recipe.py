@@ -71,9 +71,10 @@ def test_what_is_finished_is_not_run_again(tiny_demo):
     assert again["stages"]["pretrain"] == first["stages"]["pretrain"]
 
 
-@pytest.fixture
-def two_stages(workdir, tmp_path):
+@pytest.fixture(scope="module")
+def two_stages(workdir, tmp_path_factory):
     """A recipe of pretraining and annealing on shards that are there; its paths begin with a name of one's own."""
+    tmp_path = tmp_path_factory.mktemp("two_stages")
 
     def write(name):
         common = ["batch_tokens = 256", "micro_batch = 4", "compile = false", "eval_tokens = 500"]
@@ -90,11 +91,16 @@ def two_stages(workdir, tmp_path):
     return write
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_an_interrupted_recipe_goes_on_where_it_stopped(two_stages, number):
-    path, whole = two_stages("whole")
+@pytest.fixture(scope="module")
+def whole(two_stages):
+    path, out = two_stages("whole")
     stage("recipe.py", path, cwd=ROOT)
-    path, broken = two_stages("broken")
+    return out
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_an_interrupted_recipe_goes_on_where_it_stopped(two_stages, whole, number):
+    path, broken = two_stages(f"broken-{number}")
     process = subprocess.Popen([sys.executable, "recipe.py", path], cwd=ROOT, env=os.environ, start_new_session=True)
     while not list(broken.glob("trunk/step_0000000[369]")) and process.poll() is None:
         time.sleep(0.01)
