@@ -127,6 +127,7 @@ def print_plan(settings, machine, model, data, micro_batch, peak, origin):
     else:
         compiled = f"no, training is slower: {why_not}" if why_not else "yes: the first step takes a minute"
     seconds = flops / (0.5 * peak * machine.world_size)
+    steps = f"{settings.max_steps:,} steps x {settings.batch_tokens:,}, {tokens / n_params:.1f} per parameter"
     print(
         f"""
 device       {machine.world_size} x {device_name(machine.device)}
@@ -134,7 +135,7 @@ speed        {peak / 1e12:.3g} TFLOP/s ({origin})
 format       {dtype_name(machine.dtype)}
 compiled     {compiled}
 parameters   {n_params:,}
-tokens       {tokens:,} = {settings.max_steps:,} steps x {settings.batch_tokens:,}, {tokens / n_params:.1f} a parameter
+tokens       {tokens:,} = {steps}
 epochs       {epochs}
 planned      {flops:.3g} FLOPs
 memory       about {memory / 2**30:.2f} GiB per device at micro-batch {micro_batch}
