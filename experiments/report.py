@@ -10,8 +10,13 @@ from pathlib import Path
 import configurator
 import pages
 from configurator import UserError
-from evaluation.problems import read_problems
+from evaluation.problems import read_lines, read_problems
 from training.log import clock
+
+LOSS = (
+    "Pretraining keeps the learning rate constant to its end. The anneal brings it down to zero, and the loss drops "
+    "with it. Then the model is tuned on conversations, in which only the answers count."
+)
 
 
 @dataclass
@@ -27,47 +32,34 @@ def main(settings):
     out = Path(settings.recipe)
     try:
         summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
-        answers = {name: read_answers(score["results"]) for name, score in summary["exercises"].items()}
+        answers = {name: first_answers(score["results"]) for name, score in summary["exercises"].items()}
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{out} does not hold the results of a recipe: {error}") from None
     pages.write(out / "report", contents(summary, answers, out / "loss.png"))
     print(f"report -> {out / 'report.html'}  {out / 'report.md'}")
 
 
-def read_answers(folder):
+def first_answers(folder):
     """{task_id: record of results.jsonl} of an evaluation's folder, the first sample of each problem."""
-    answers = {}
-    for line in Path(folder, "results.jsonl").read_text(encoding="utf-8").splitlines():
-        record = json.loads(line)
-        answers.setdefault(record["task_id"], record)
-    return answers
+    records = list(read_lines(Path(folder, "results.jsonl")))
+    return {record["task_id"]: record for record in reversed(records)}  # the first overwrites those behind it
 
 
 def contents(summary, answers, image):
-    """The report as blocks of pages.py."""
-    scores = summary["exercises"]
+    """The report as blocks of pages.py. answers: {model: first_answers()}; image: the path of the loss curves."""
+    scores, seconds = summary["exercises"], summary["total_seconds"]
+    time = f"{seconds / 60:.1f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
     yield "title", "A small code model, from nothing"
-    yield (
-        "text",
-        f"Trained in {clock(summary['total_seconds'])} (minutes, or hours) on a machine with {summary['cores']} CPU cores "
-        f"and PyTorch {summary['torch']}.",
-    )
+    yield "text", f"Trained in {time} on a machine with {summary['cores']} CPU cores, with PyTorch {summary['torch']}."
     if scores:
-        yield "heading", "The ladder: pass@1"
-        yield "table", score_table(scores)
         n_problems = next(iter(scores.values()))["n"]
-        yield (
-            "text",
-            f"The share of {n_problems} problems whose first answer passes all tests, with its standard error.",
-        )
+        yield "heading", "pass@1 after each stage"
+        yield "table", score_table(scores)
+        yield "text", f"The share of {n_problems} problems whose first answer passes all tests, ± its standard error."
     if image.exists():
         yield "heading", "Loss through the stages"
         yield "image", image
-        yield (
-            "text",
-            "Pretraining runs at a constant learning rate and ends undecayed; the anneal brings the rate down, and the "
-            "loss drops with it; then the model is tuned on conversations, whose answers alone count.",
-        )
+        yield "text", LOSS
     yield "heading", "Time and tokens"
     yield "table", stage_table(summary)
     if scores:
@@ -77,8 +69,7 @@ def contents(summary, answers, image):
 
 def score_table(scores):
     """A row per model: all problems, and each family of problems where the file names families."""
-    families = list(next(iter(scores.values()))["families"])
-    rows = []
+    families, rows = list(next(iter(scores.values()))["families"]), []
     for name, score in scores.items():
         by_family = [f"{score['families'][family]['pass@1']:.0%}" for family in families]
         rows.append([name, f"{score['pass@1']:.1%} ± {score['stderr']:.1%}", *by_family])
@@ -86,7 +77,7 @@ def score_table(scores):
 
 
 def stage_table(summary):
-    """A row per stage."""
+    """A row per stage: time, tokens, bits per byte."""
     measured = f"bits per byte of unseen text in {summary['bpb_of']}" if summary["bpb_of"] else "bits per byte"
     rows = []
     for name, row in summary["stages"].items():
@@ -97,22 +88,18 @@ def stage_table(summary):
 
 
 def answer_blocks(scores, answers):
-    """The first problem of each family, and the first that the last model failed."""
+    """The first problem of each family, and the first that the last model failed, with every model's verdict."""
     last = list(scores)[-1]
     about = json.loads(Path(scores[last]["results"], "summary.json").read_text(encoding="utf-8"))["settings"]
     problems = read_problems(about["problems"] or "data/HumanEval.jsonl.gz", about["mbpp_ids"])
-    shown, families, failed_families = [], set(), set()
+    shown = {}  # (family, "any" or "failed"): the first such problem
     for task, problem in problems.items():
-        if task not in answers[last]:
-            continue
-        is_first_failure = not answers[last][task]["passed"] and problem.family not in failed_families
-        if problem.family not in families or is_first_failure:
-            shown.append(task)
-        families.add(problem.family)
-        if is_first_failure:
-            failed_families.add(problem.family)
+        if task in answers[last]:
+            shown.setdefault((problem.family, "any"), task)
+            if not answers[last][task]["passed"]:
+                shown.setdefault((problem.family, "failed"), task)
     yield "text", f"The first problem of each kind, and the first that the {last} model failed, if it failed one."
-    for task in shown:
+    for task in dict.fromkeys(shown.values()):
         verdicts = ", ".join(f"{name}: {answers[name][task]['result']}" for name in scores)
         yield "text", f"{task} - {verdicts}"
         completion = answers[last][task]["completion"].strip("\n")
