@@ -4,12 +4,13 @@ python -m experiments.plot --runs=out/pretrain --out=loss.png
 python -m experiments.plot --runs=out/pretrain,out/anneal,out/sft --follow     stages of one model
 """
 
+import statistics
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import configurator
-from configurator import UserError
-from experiments.common import read_lines
+from corpus.documents import optional
+from evaluation.problems import read_lines
 
 
 @dataclass
@@ -22,51 +23,30 @@ class Settings:
     out: str = "out/loss.png"  # the picture
 
 
-def read_metrics(run):
-    """The records of a run's metrics.jsonl. Raises UserError where there is none."""
-    path = Path(run) / "metrics.jsonl"
-    if not path.exists():
-        raise UserError(f"no metrics.jsonl in {run}")
-    return read_lines(path)
-
-
-def smoothed(values, window=9):
-    """The mean of each value and its neighbours, fewer at the ends."""
-    half, means = window // 2, []
-    for i in range(len(values)):
-        part = values[max(0, i - half) : i + half + 1]
-        means.append(sum(part) / len(part))
-    return means
-
-
 def main(settings):
     """Draw the training loss, the validation and the learning rate of every run."""
-    try:
-        import matplotlib
-    except ImportError:
-        raise UserError("plots need the package matplotlib: pip install matplotlib") from None
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
+    pyplot = optional("matplotlib.pyplot", "plots")
+    pyplot.switch_backend("Agg")
     figure, axes = pyplot.subplots(1, 3, figsize=(15, 4.2), constrained_layout=True)
     training, validation, learning_rate = axes
-    offset, curves = 0, {}  # curves: {what was validated on: [(million tokens, bits per byte)]}
+    n_before, curves = 0, {}  # tokens of the stages before; {what was validated on: [(million tokens, bits per byte)]}
     for i, run in enumerate(settings.runs):
-        lines, color, name = read_metrics(run), f"C{i}", Path(run).name if settings.follow else run
+        lines, color = list(read_lines(Path(run, "metrics.jsonl"))), f"C{i}"
+        name = Path(run).name if settings.follow else run
         steps = [line for line in lines if "loss" in line]
-        tokens = [(line["tokens"] + offset) / 1e6 for line in steps]
+        tokens = [(n_before + line["tokens"]) / 1e6 for line in steps]
         losses = [line["loss"] for line in steps]
         training.plot(tokens, losses, color=color, alpha=0.25)
         training.plot(tokens, smoothed(losses), color=color, label=name)
         learning_rate.plot(tokens, [line["lr"] for line in steps], color=color, label=name)
         for line in lines:
             for curve, bpb in validated(line, run, settings.follow).items():
-                curves.setdefault(curve, []).append(((line["tokens"] + offset) / 1e6, bpb))
+                curves.setdefault(curve, []).append(((n_before + line["tokens"]) / 1e6, bpb))
         if settings.follow:
-            offset += lines[-1]["tokens"]
+            n_before += lines[-1]["tokens"]
             if run != settings.runs[-1]:
                 for axis in axes:
-                    axis.axvline(offset / 1e6, color="gray", linestyle=":")
+                    axis.axvline(n_before / 1e6, color="gray", linestyle=":")
     for name, points in curves.items():
         validation.plot(*zip(*points), "o-", label=name)
         last = points[-1]
@@ -82,9 +62,14 @@ def main(settings):
     print(f"loss curve -> {settings.out}")
 
 
+def smoothed(values):
+    """The mean of each value and its four neighbours on either side, fewer at the ends."""
+    return [statistics.fmean(values[max(0, i - 4) : i + 5]) for i in range(len(values))]
+
+
 def validated(line, run, follow):
-    """{curve: bits per byte} of a line of metrics.jsonl. Stages validate on different mixtures, so their means do not
-    compare; where the runs are stages, each folder is a curve of its own."""
+    """{curve: bits per byte} of a line of metrics.jsonl. Stages validate on different mixtures, whose means cannot be
+    compared, so with follow each shard folder has a curve of its own."""
     if "val_bpb" not in line:
         return {}
     if not follow:

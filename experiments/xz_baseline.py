@@ -2,8 +2,8 @@
 
     python -m experiments.xz_baseline --data=data/stdlib
 
-Bits per byte of xz on the validation split alone, and after it has read the training split (how
-much the archive grows). A language model that has learnt something beyond repeated strings must be
+Prints bits per byte of xz on the validation split alone, and after xz has read the training split
+(by how much the archive grows). A language model that has learnt more than repeated strings must be
 below the second figure.
 """
 
@@ -27,21 +27,18 @@ class Settings:
 
 def main(settings):
     """Print the two figures."""
-    tokenizer = load_tokenizer([settings.data])
-    texts = []
+    tokenizer, texts = load_tokenizer([settings.data]), []
     for split in ("train", "val"):
         shards = Shards(settings.data, split)
-        if 4 * len(shards) > MAX_BYTES:
+        if 4 * len(shards) > MAX_BYTES:  # a token is about 4 bytes of text
             raise UserError(f"{settings.data} is too large: use a folder of at most {MAX_BYTES // 4:,} tokens")
         tokens = shards.tokens(0, len(shards))
         texts.append(tokenizer.decode_bytes(tokens[tokens != tokenizer.eot]))
     train, val = texts
     alone = 8 * compressed(val) / len(val)
     after = 8 * (compressed(train + val) - compressed(train)) / len(val)
-    print(
-        f"xz on {len(val):,} bytes of validation text: {alone:.3f} bits per byte, "
-        f"{after:.3f} after {len(train):,} bytes of training text"
-    )
+    print(f"xz on {len(val):,} bytes of validation text: {alone:.3f} bits per byte")
+    print(f"after {len(train):,} bytes of training text: {after:.3f} bits per byte")
 
 
 def compressed(data):
