@@ -1,4 +1,5 @@
-"""Does cleaning pay? One model on as many tokens of a raw corpus and of what cleaning leaves of it.
+"""Does cleaning pay? A model is trained on a raw corpus, and another one, alike in all else and on as
+many tokens, on what cleaning leaves of that corpus.
 
     python -m experiments.clean_or_raw       table and out/clean-or-raw/result.json, 25 minutes
 
@@ -9,20 +10,21 @@ scored on files that were held out before the junk was made.
 
 import ast
 import base64
-import concurrent.futures
 import hashlib
-import itertools
 import os
 import random
 import re
 import shutil
 import statistics
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import configurator
 from corpus.documents import Document, read
-from experiments.common import print_table, read_lines, run_stage
+from evaluation.problems import read_lines
+from experiments.common import print_table, run_stage
 
 
 @dataclass
@@ -39,30 +41,26 @@ class Settings:
     out_dir: str = "out/clean-or-raw"  # corpora, shards, checkpoints, result.json
 
 
-CORPORA = ("raw", "cleaned")
-
-
 def main(settings):
     """Write the corpora, train and score the models, print and write what came out."""
     out = Path(settings.out_dir).resolve()
     shutil.rmtree(out, ignore_errors=True)
     sizes = write_corpora(out, settings)
-    run("tokenizer_train.py", f"--sources={out / 'raw'}", f"--out={out / 'tokenizer.json'}")
-    common = (f"--sources={out / 'raw'}", f"--tokenizer={out / 'tokenizer.json'}", "--val_fraction=0.01")
-    run("prepare_data.py", *common, f"--out_dir={out / 'shards-raw'}", "--clean=false")
-    run("prepare_data.py", *common, f"--out_dir={out / 'shards-cleaned'}")
-
-    jobs = list(itertools.product(CORPORA, range(settings.seeds)))
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        scores = {job: pool.submit(trained_and_scored, settings, out, *job) for job in jobs}
-    bpb = {name: [] for name in CORPORA}
-    for name, seed in jobs:
-        bpb[name].append(scores[name, seed].result())
+    run_stage("tokenizer_train.py", f"--sources={out}/raw", f"--out={out}/tokenizer.json")
+    common = (f"--sources={out}/raw", f"--tokenizer={out}/tokenizer.json", "--val_fraction=0.01")
+    run_stage("prepare_data.py", *common, "--clean=false", f"--out_dir={out}/shards-raw")
+    run_stage("prepare_data.py", *common, f"--out_dir={out}/shards-cleaned")
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        raw = pool.map(partial(train_and_score, settings, out, "raw"), range(settings.seeds))
+        cleaned = pool.map(partial(train_and_score, settings, out, "cleaned"), range(settings.seeds))
+    bpb = {"raw": list(raw), "cleaned": list(cleaned)}
+    gains = [raw - cleaned for raw, cleaned in zip(*bpb.values())]
+    stderr = statistics.stdev(gains) / len(gains) ** 0.5 if len(gains) > 1 else None
     result = {
         "bpb": bpb,
-        "difference": summary([raw - cleaned for raw, cleaned in zip(bpb["raw"], bpb["cleaned"])]),
+        "difference": {"mean": statistics.mean(gains), "stderr": stderr},
         "planted": sizes,
-        "kept": kept_of(out),
+        "kept": share_kept(out),
         "settings": asdict(settings),
         "made_by": configurator.made_by(),
     }
@@ -70,27 +68,20 @@ def main(settings):
     print_result(result)
 
 
-def run(script, *arguments):
-    """Run a stage and say so."""
-    run_stage(script, *arguments)
-    print(f"{script} {' '.join(arguments[-2:])}", flush=True)
-
-
-def trained_and_scored(settings, out, name, seed):
-    """Bits per byte, over the held-out files, of a model trained on one of the corpora."""
-    checkpoint, scores = out / f"{name}-{seed}", out / f"{name}-{seed}.jsonl"
-    data = (f"--data={out / f'shards-{name}'}", f"--out_dir={checkpoint}", f"--seed={seed}")
-    length = (f"--max_steps={settings.max_steps}", f"--decay_steps={settings.max_steps // 5}", "--warmup_steps=30")
-    rest = ("--batch_tokens=4096", "--eval_tokens=20000", f"--eval_every={settings.max_steps}", "--save_every=0")
-    run("pretrain.py", *length, *rest, *data)
-    held_out = f"--sources={out / 'held-out'}"
-    run("evaluation.score", f"--checkpoint={checkpoint}", "--windows=16", held_out, f"--out={scores}")
-    records = read_lines(scores)
+def train_and_score(settings, out, name, seed):
+    """Bits per byte, over the held-out files, of a model trained on the corpus of that name, raw or cleaned."""
+    checkpoint, scores, steps = f"{out}/{name}-{seed}", f"{out}/{name}-{seed}.jsonl", settings.max_steps
+    schedule = (f"--max_steps={steps}", f"--decay_steps={steps // 5}", "--warmup_steps=30", f"--eval_every={steps}")
+    rest = ("--batch_tokens=4096", "--eval_tokens=20000", "--save_every=0", f"--seed={seed}")
+    run_stage("pretrain.py", *schedule, *rest, f"--data={out}/shards-{name}", f"--out_dir={checkpoint}")
+    held_out = (f"--sources={out}/held-out", "--windows=16")
+    run_stage("evaluation.score", f"--checkpoint={checkpoint}", *held_out, f"--out={scores}")
+    records = list(read_lines(scores))
     return sum(r["score"] * r["bytes"] for r in records) / sum(r["bytes"] for r in records)
 
 
-def kept_of(out):
-    """The share of files of each kind that cleaning kept."""
+def share_kept(out):
+    """{kind: the share of its files that cleaning kept}."""
     dropped = [record["id"].split("/")[0] for record in read_lines(out / "shards-cleaned/dropped.jsonl")]
     kept = {}
     for folder in (out / "raw").iterdir():
@@ -99,24 +90,17 @@ def kept_of(out):
     return kept
 
 
-def summary(values):
-    """The mean of some values, and its standard error where there are several."""
-    stderr = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
-    return {"mean": statistics.mean(values), "stderr": stderr}
-
-
 def print_result(result):
     """Print what cleaning kept of each kind, and the scores."""
-    kept = result["kept"]
+    kept, difference = result["kept"], result["difference"]
+    rows = [[kind, f"{size / 1e6:.1f}", f"{kept[kind]:.1%}"] for kind, size in result["planted"].items()]
     print()
-    sizes = [[kind, f"{size / 1e6:.1f}", f"{kept[kind]:.1%}"] for kind, size in result["planted"].items()]
-    print_table(["planted", "MB", "files kept"], sizes)
+    print_table(["planted", "MB", "files kept"], rows, "<>>")
     print()
     rows = []
     for name, values in result["bpb"].items():
         rows.append([name, f"{statistics.mean(values):.4f}", ", ".join(f"{value:.4f}" for value in values)])
-    print_table(["corpus", "bits per byte on held-out files", "of each model"], rows)
-    difference = result["difference"]
+    print_table(["corpus", "bits per byte on held-out files", "of each model"], rows, "<>>")
     print(f"raw - cleaned {difference['mean']:.4f} +- {difference['stderr'] or 0:.4f} (standard error over seeds)")
 
 
@@ -125,32 +109,25 @@ def print_result(result):
 
 def write_corpora(out, settings):
     """Write raw/, with a folder per kind, and held-out/; return the number of characters of each kind."""
-    rng = random.Random(settings.seed)
-    library = {item.where: item.text for item in read("stdlib") if isinstance(item, Document)}
-    base = {}
-    for where, text in library.items():
-        drawn = hashlib.sha256(where.encode()).digest()[0] < 26  # of 256: a tenth of the files, always the same
-        if drawn and not re.match("encodings|pydoc_data", where):  # the two are folders of tables
-            write(out / "held-out" / where, text)
-        else:
-            base[where] = text
-            write(out / "raw" / "library" / where, text)
+    rng, base = random.Random(settings.seed), {}
+    for item in read("stdlib"):
+        if isinstance(item, Document):
+            drawn = hashlib.sha256(item.where.encode()).digest()[0] < 26  # of 256: always the same tenth of the files
+            if drawn and not re.match("encodings|pydoc_data", item.where):  # the two are folders of tables
+                configurator.write_text(out / "held-out" / item.where, item.text)
+            else:
+                base[item.where] = item.text
+                configurator.write_text(out / "raw/library" / item.where, item.text)
     sizes = {"library": sum(map(len, base.values()))}
     total = settings.junk * sizes["library"]
     for kind, (share, make) in JUNK.items():
         size, number = 0, 0
         while size < share * total:
             text = make(rng.choice(sorted(base)), base, rng)
-            write(out / "raw" / kind / f"file_{number}.py", text)
+            configurator.write_text(out / "raw" / kind / f"file_{number}.py", text)
             size, number = size + len(text), number + 1
         sizes[kind] = size
     return sizes
-
-
-def write(path, text):
-    """Write a file and the folders it lies in."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
 
 
 def near_copy(where, base, rng):

@@ -1,8 +1,7 @@
-"""What the code rules drop of code that is well kept: of the standard library and of every installed
-package of some size.
+"""How much the code rules drop of well-kept code: the standard library and larger installed packages.
 
-    python -m experiments.code_rules            a table per project and per rule; a minute
-    python -m experiments.code_rules --max_data_lines=0.5
+python -m experiments.code_rules            a table per project and per rule; a minute
+python -m experiments.code_rules --max_data_lines=0.5
 """
 
 import collections
@@ -29,16 +28,13 @@ class Settings(Thresholds):
 
 def main(settings):
     """Apply the rules to every project and print both tables."""
-    projects = {"stdlib": "stdlib"}
-    for path in sorted(Path(sysconfig.get_paths()["purelib"]).iterdir()):
-        if path.is_dir():
-            projects[path.name] = str(path)
+    packages = sorted(Path(sysconfig.get_paths()["purelib"]).iterdir())
     rules, examples, rows, n_files = collections.Counter(), {}, [], 0
-    for name, source in tqdm(projects.items(), desc="projects", unit="project"):
+    for source in tqdm(["stdlib", *map(str, packages)], desc="projects", unit="project"):
         documents = [item for item in read(source) if isinstance(item, Document) and item.where.endswith(".py")]
         if len(documents) < settings.min_files:
             continue
-        dropped = collections.Counter()
+        name, dropped = Path(source).name, collections.Counter()
         for document in documents:
             if drop := verdict(View(document.text, document.where), PYTHON_RULES, settings):
                 rule, reason = drop
@@ -49,10 +45,10 @@ def main(settings):
         most = ", ".join(f"{n} {rule}" for rule, n in dropped.most_common(3))
         rows.append(project_row(name, len(documents), dropped.total(), most))
     rows.append(project_row("all", n_files, rules.total(), ""))
-    print_table(["project", "files", "dropped", "share", "most by"], rows, left=(0, 4))
+    print_table(["project", "files", "dropped", "share", "mostly by"], rows, "<>>><")
     print()
     by_rule = [[rule, f"{n:,}", examples[rule]] for rule, n in rules.most_common()]
-    print_table(["rule", "files", "for example"], by_rule, left=(0, 2))
+    print_table(["rule", "files", "for example"], by_rule, "<><")
 
 
 def project_row(name, n_files, n_dropped, most):

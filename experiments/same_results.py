@@ -17,14 +17,16 @@ import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 
 import configurator
-from configurator import UserError
+from configurator import ROOT, UserError
 from corpus.documents import Document, read
-from experiments.common import ROOT, print_table, read_lines, run_stage
+from evaluation.problems import read_lines
+from experiments.common import print_table, run_stage
 
 
 @dataclass
@@ -38,7 +40,6 @@ class Settings:
     steps: int = 8  # optimizer steps of each of the three training stages
 
 
-OLDER_NAMES = {"exercises": "corpus/exercises.py"}  # where a stage was in older commits
 TRAINING = ("pretrain", "anneal", "sft")
 NOT_COMPARED = ("step", "sources", "tokens_per_second", "mfu")  # in metrics.jsonl: the last two depend on the clock
 
@@ -47,14 +48,14 @@ def main(settings):
     """Run the pipeline in both versions and compare what it leaves."""
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(2) as pool:
         folder = Path(folder)
-        corpus = write_corpus(folder / "corpus")
+        write_corpus(folder / "corpus")
         runs = []
         for name, commit in (("before", settings.before), ("after", settings.after)):
             checkout = check_out(commit, folder / f"code-{name}") if commit else ROOT
-            runs.append(pool.submit(run_pipeline, checkout, corpus, folder / name, settings.steps))
-        before, after = [results(run.result()) for run in runs]
+            runs.append(pool.submit(run_pipeline, checkout, folder / "corpus", folder / name, settings.steps))
+        before, after = [run.result() for run in runs]
     rows = compare(before, after)
-    print_table(["", "compared", "result"], rows, left=(0, 2))
+    print_table(["", "compared", "result"], rows, "<><")
     if any(verdict != "equal" for _, _, verdict in rows):
         sys.exit(1)
 
@@ -65,57 +66,46 @@ def write_corpus(folder):
     library = [item for item in read("stdlib") if isinstance(item, Document) and len(item.text) < 30_000]
     for number, document in enumerate(library[::6]):
         (folder / f"{number:03}.py").write_text(document.text, encoding="utf-8")
-    return folder
 
 
 def check_out(commit, folder):
-    """Write the files of a commit into a folder. Raises UserError where there is no such commit."""
-    archive = f"{folder}.zip"
-    command = ["git", "archive", "--format=zip", f"--output={archive}", commit]
+    """Write the files of a commit into a folder, and return it. Raises UserError if there is no such commit."""
+    command = ["git", "archive", "--format=zip", f"--output={folder}.zip", commit]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if result.returncode:
         raise UserError(f"git has no commit {commit!r}: {result.stderr.strip()}")
-    shutil.unpack_archive(archive, folder)
+    shutil.unpack_archive(f"{folder}.zip", folder)
     return folder
 
 
 def run_pipeline(checkout, corpus, out, steps):
-    """Run every stage of a checkout on a small corpus and return out, the folder with the results."""
-
-    def run(stage, *arguments):
-        older = OLDER_NAMES.get(stage)
-        script = older if older and (checkout / older).exists() else stage
-        run_stage(script, *arguments, folder=checkout)
-        print(f"{out.name:<8}{script}", flush=True)
-
-    made, tokenizer = out / "exercises", out / "tokenizer.json"
-    code, pages, chats = out / "code", out / "pages", out / "chats"
-    run("exercises", "--documents=200", "--chats=200", "--problems=24", "--num_workers=1", f"--out_dir={made}")
-    run("tokenizer_train.py", f"--sources={corpus}", "--vocab_size=512", f"--out={tokenizer}")
-    common = (f"--tokenizer={tokenizer}", "--val_fraction=0.1", "--num_workers=1")
-    run("prepare_data.py", f"--sources={corpus}", f"--out_dir={code}", *common)
-    run("prepare_data.py", f"--sources={made}/documents.jsonl", f"--out_dir={pages}", "--clean=false", *common)
-    run("prepare_data.py", f"--sources={made}/chats.jsonl", f"--out_dir={chats}", "--chats", *common)
+    """Run every stage of a checkout on a small corpus, in the folder out; the results() that it left there."""
+    run = partial(run_stage, folder=checkout)
+    made, common = f"{out}/exercises", (f"--tokenizer={out}/tokenizer.json", "--val_fraction=0.1", "--num_workers=1")
+    exercises = "exercises" if (checkout / "exercises").exists() else "corpus/exercises.py"  # as it was called once
+    run(exercises, "--documents=200", "--chats=200", "--problems=24", "--num_workers=1", f"--out_dir={made}")
+    run("tokenizer_train.py", f"--sources={corpus}", "--vocab_size=512", f"--out={out}/tokenizer.json")
+    run("prepare_data.py", *common, f"--sources={corpus}", f"--out_dir={out}/code")
+    run("prepare_data.py", *common, f"--sources={made}/documents.jsonl", "--clean=false", f"--out_dir={out}/pages")
+    run("prepare_data.py", *common, f"--sources={made}/chats.jsonl", "--chats", f"--out_dir={out}/chats")
 
     loop = ["--device=cpu", "--dtype=fp32", "--compile=false", f"--max_steps={steps}", "--log_every=1"]
     loop += [f"--eval_every={max(1, steps // 2)}", "--save_every=0", "--micro_batch=4"]
     model = ("--n_layer=2", "--n_head=4", "--n_kv_head=2", "--n_embd=64", "--block_size=256", "--batch_tokens=2048")
-    schedule = (f"--decay_steps={steps // 2}", "--warmup_steps=2")
-    trunk, annealed, tuned = (out / stage for stage in TRAINING)
-    val = f"--val={code},{pages},{chats}"
-    mixture = f"--data={code}:1,{pages}:2"
-    run("pretrain.py", mixture, f"--out_dir={trunk}", "--best_fit", *model, *schedule, *loop)
-    mixture = f"--data={code}:2,{pages}:3,{chats}:2"
-    run("anneal.py", f"--init={trunk}", mixture, val, f"--out_dir={annealed}", "--best_fit", *loop)
-    run("sft.py", f"--init={annealed}", f"--data={chats}", val, f"--out_dir={tuned}", "--neftune=5", *loop)
+    trunk = (*model, f"--decay_steps={steps // 2}", "--warmup_steps=2", "--best_fit")
+    val = f"--val={out}/code,{out}/pages,{out}/chats"
+    run("pretrain.py", *loop, *trunk, f"--data={out}/code:1,{out}/pages:2", f"--out_dir={out}/pretrain")
+    mixture = f"--data={out}/code:2,{out}/pages:3,{out}/chats:2"
+    run("anneal.py", *loop, f"--init={out}/pretrain", mixture, val, "--best_fit", f"--out_dir={out}/anneal")
+    run("sft.py", *loop, f"--init={out}/anneal", f"--data={out}/chats", val, "--neftune=5", f"--out_dir={out}/sft")
 
     test = [f"--problems={made}/problems.jsonl", "--num_workers=2", "--device=cpu"]
-    if "--dtype=" in run_stage("eval_humaneval.py", "--help", folder=checkout):
+    if "--dtype=" in run("eval_humaneval.py", "--help"):
         test.append("--dtype=fp32")  # where there is no such setting, it is fp32
-    run("eval_humaneval.py", *test, f"--checkpoint={tuned}", "--max_new_tokens=60", f"--out_dir={out}/eval-model")
-    samples = write_solutions(made / "problems.jsonl", out / "solutions.jsonl")
+    run("eval_humaneval.py", *test, f"--checkpoint={out}/sft", "--max_new_tokens=60", f"--out_dir={out}/eval-model")
+    samples = write_solutions(f"{made}/problems.jsonl", f"{out}/solutions.jsonl")
     run("eval_humaneval.py", *test, f"--samples={samples}", f"--out_dir={out}/eval-solutions")
-    return out
+    return results(out)
 
 
 def write_solutions(problems, path):
@@ -131,21 +121,21 @@ def results(out):
     """{what: {item: value}} of a run, in the order of the pipeline. A value is bytes, a number, text or a tensor."""
     found = {"exercises": {path.name: path.read_bytes() for path in sorted(out.glob("exercises/*.jsonl"))}}
     for name in ("code", "pages", "chats"):
-        found[f"shards of {name}"] = {path.name: path.read_bytes() for path in sorted((out / name).glob("*.bin"))}
+        found[f"shards of {name}"] = {path.name: path.read_bytes() for path in sorted(out.glob(f"{name}/*.bin"))}
     for stage in TRAINING:
         for record in read_lines(out / stage / "metrics.jsonl"):
-            step, sources = f"step {record['step']}", record.get("sources", {})
+            step = f"step {record['step']}"
             for key in record:
                 if key not in NOT_COMPARED:
                     found.setdefault(f"{stage}: {key}", {})[step] = record[key]
-            for folder, scores in sources.items():
+            for folder, scores in record.get("sources", {}).items():
                 found.setdefault(f"{stage}: sources", {})[f"{step}, {Path(folder).name}"] = scores
         newest = max((out / stage).glob("step_*"))
         found[f"{stage}: weights"] = torch.load(newest / "model.pt", map_location="cpu", weights_only=True)
     for name in ("eval-model", "eval-solutions"):
-        records = read_lines(out / name / "results.jsonl")
-        found[f"{name}: completions"] = {record["task_id"]: record["completion"] for record in records}
-        found[f"{name}: passed"] = {record["task_id"]: record["passed"] for record in records}
+        for record in read_lines(out / name / "results.jsonl"):
+            for key in ("completion", "passed"):
+                found.setdefault(f"{name}: {key}", {})[record["task_id"]] = record[key]
     return found
 
 
@@ -165,7 +155,7 @@ def compare(before, after):
 
 
 def equal(a, b):
-    """Whether two values are the same to the last bit; None, for one that is missing, equals nothing else."""
+    """Whether two values are the same to the last bit. A value that is missing, None, equals no other."""
     if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
         return torch.equal(a, b)
     return type(a) is type(b) and a == b
@@ -177,9 +167,7 @@ def shown(value):
         return "missing"
     if isinstance(value, torch.Tensor):
         return f"norm {value.double().norm().item():.17g}"
-    if isinstance(value, bytes):
-        return f"{len(value):,} bytes"
-    return repr(value)[:80]
+    return f"{len(value):,} bytes" if isinstance(value, bytes) else repr(value)[:80]
 
 
 if __name__ == "__main__":

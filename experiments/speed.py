@@ -2,11 +2,11 @@
 
     python -m experiments.speed --json=speed.json
 
-Every row runs whole training steps, train_step() of pretrain.py, on one micro-batch: the plain loop
-(fp32, eager, causal attention), then what pretrain.py adds, one thing after the other. 100 % of
-matmul would mean that a step costs nothing but its matrix products, each at the rate of a 2048 x
-2048 x 2048 one in the format that is fastest here. Muon's cost is per step, so it weighs most here,
-where a step is a single micro-batch.
+Every row measures whole training steps (pretrain.py's train_step) on one micro-batch. The first row
+is the plain loop: fp32, not compiled, causal attention. Each further row adds one thing that
+pretrain.py does. 100 % of matmul would mean that a step costs nothing but its matrix products, each
+as fast as a 2048 x 2048 x 2048 one in the format that is fastest here. Muon looks more expensive
+here than in training: its cost is per step, and these steps are of a single micro-batch.
 """
 
 import time
@@ -16,7 +16,6 @@ import numpy as np
 import torch
 
 import configurator
-from experiments.common import print_row
 from model import ModelConfig, Transformer
 from pretrain import TrainSettings, train_step
 from training import machine as machines
@@ -58,26 +57,23 @@ class Row:
 def main(settings):
     """Measure every row, print the table, and write it as JSON."""
     machine = machines.start(settings.device)
-    fast = machine.dtype
+    device, fast = machines.device_name(machine.device), machine.dtype
     rates = {}  # FLOP/s of a matrix product by the format's name
     for dtype in (torch.float32, torch.bfloat16):
         rates[machines.dtype_name(dtype)] = machines.matmul_flops(machine.device, dtype, seconds=2)
     matmul = rates[machines.dtype_name(fast)]
-    device = machines.device_name(machine.device)
     products = ", ".join(f"{name} {rate / 1e9:,.1f} GFLOP/s" for name, rate in rates.items())
     print(f"{device}, torch {torch.__version__}; matrix product: {products}\n")
 
     rows = ways(fast, compiled=not machines.why_not_compile(machine.device))
-    widths = (16, 8, 10, 8, 8, 9)
-    print_row(["", "format", "tokens/s", "relative", "GFLOP/s", "of matmul"], widths)
+    print(f"{'':<16}{'format':>10}{'tokens/s':>12}{'relative':>10}{'GFLOP/s':>10}{'of matmul':>11}")
     for row in rows:
         machine.dtype = row.dtype
         row.tokens_per_second, flops_per_token = measure(settings, machine, row)
         row.model_flops_per_second = row.tokens_per_second * flops_per_token
-        relative = row.tokens_per_second / rows[0].tokens_per_second
-        cells = [row.name, machines.dtype_name(row.dtype), f"{row.tokens_per_second:,.0f}", f"{relative:.2f}"]
-        cells += [f"{row.model_flops_per_second / 1e9:,.1f}", f"{row.model_flops_per_second / matmul:.1%}"]
-        print_row(cells, widths)
+        relative, share = row.tokens_per_second / rows[0].tokens_per_second, row.model_flops_per_second / matmul
+        speed = f"{row.tokens_per_second:>12,.0f}{relative:>10.2f}{row.model_flops_per_second / 1e9:>10,.1f}"
+        print(f"{row.name:<16}{machines.dtype_name(row.dtype):>10}{speed}{share:>11.1%}", flush=True)
 
     if settings.json:
         masked = next(row for row in rows if row.document_mask)  # the trainer's way, nothing added to the model
@@ -112,12 +108,13 @@ def measure(settings, machine, row):
     """(tokens per second, FLOPs per token) of whole training steps on random tokens."""
     torch.manual_seed(0)
     torch._dynamo.reset()
-    n_head, n_embd, block_size = settings.n_head, settings.n_embd, settings.block_size
-    shape = dict(n_layer=settings.n_layer, n_head=n_head, n_kv_head=n_head, n_embd=n_embd, block_size=block_size)
-    model = Transformer(ModelConfig(vocab_size=settings.vocab_size, qk_norm=row.qk_norm, **shape)).to(machine.device)
+    size = {name: getattr(settings, name) for name in ("n_layer", "n_embd", "n_head", "block_size", "vocab_size")}
+    config = ModelConfig(**size, n_kv_head=settings.n_head, qk_norm=row.qk_norm)
+    model = Transformer(config).to(machine.device)
     training = TrainSettings(optimizer=row.optimizer, lr=1e-4)
     optimizers = make_optimizers(model, training, machines.fast_bf16(machine.device))
-    tokens = np.random.default_rng(0).integers(0, settings.vocab_size, (settings.micro_batch, block_size + 1))
+    random = np.random.default_rng(0)
+    tokens = random.integers(0, settings.vocab_size, (settings.micro_batch, settings.block_size + 1))
     run = torch.compile(model) if row.compile else model
 
     def step():  # reads the loss back, so that a GPU has finished when it returns
@@ -130,7 +127,7 @@ def measure(settings, machine, row):
     while time.perf_counter() - start < settings.seconds:
         step()
         steps += 1
-    return steps * settings.micro_batch * block_size / (time.perf_counter() - start), model.flops_per_token()
+    return steps * tokens[:, 1:].size / (time.perf_counter() - start), model.flops_per_token()
 
 
 if __name__ == "__main__":

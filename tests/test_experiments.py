@@ -62,5 +62,5 @@ def test_an_unknown_commit_is_one_line():
 
 
 def test_a_table_lines_up(capsys):
-    common.print_table(["", "files", "most by"], [["stdlib", "31", "long"], ["all", "1,031", "short"]], left=(0, 2))
+    common.print_table(["", "files", "most by"], [["stdlib", "31", "long"], ["all", "1,031", "short"]], "<><")
     assert capsys.readouterr().out == "        files  most by\nstdlib     31  long\nall     1,031  short\n"
