@@ -4,9 +4,9 @@
     python -m exercises --documents=2e6 --seed=7
 
 Leaves documents.jsonl (textbook pages), chats.jsonl (conversations) and problems.jsonl (tests in
-HumanEval's shape). The idea is phi-1's (arXiv:2306.11644); the generator is ours and needs no other
-model: a program is a chain of operations, each of which knows several ways to be said and to be
-written. No chain of operations that is tested occurs in the documents and chats.
+HumanEval's shape). The idea of training on textbooks that are made up is phi-1's (arXiv:2306.11644),
+which had a language model write them; here a program is a random chain of operations, each with
+several wordings. No chain of operations that is tested occurs in the documents and chats.
 """
 
 import json
@@ -41,25 +41,24 @@ PART = 200  # exercises that a worker makes at a time
 
 
 def main(settings):
-    """Write the three files."""
+    """Write the three files, and made_by.json."""
     if min(settings.documents, settings.chats, settings.problems, settings.num_workers) < 0:
         raise UserError("documents, chats, problems and num_workers must not be negative")
     out = Path(settings.out_dir)
     out.mkdir(parents=True, exist_ok=True)
     for view in views.VIEWS:
         write(out / f"{view}.jsonl", view, getattr(settings, view), settings)
-    about = {"settings": asdict(settings), "made_by": configurator.made_by()}
-    configurator.write_json(out / "made_by.json", about)
+    configurator.write_json(out / "made_by.json", {"settings": asdict(settings), "made_by": configurator.made_by()})
     print(f"{settings.documents:,} documents, {settings.chats:,} chats, {settings.problems:,} problems -> {out}")
 
 
 def write(path, view, count, settings):
     """Write count exercises as lines of JSON; the file has its name only when it is whole."""
-    parts = [range(start, min(start + PART, count)) for start in range(0, count, PART)]
+    parts = [range(count)[start : start + PART] for start in range(0, count, PART)]
     num_workers = settings.num_workers or os.cpu_count()
     beside = path.with_suffix(".tmp")
     with open(beside, "w", encoding="utf-8") as f, tqdm(total=count, desc=view, unit="exercise") as bar:
-        # Each worker gets partial(views.record, view, seed), the function from a number to an exercise.
+        # A worker begins with partial(views.record, view, seed), which makes the exercise of a number.
         for lines in mapped(json_lines, parts, num_workers, partial, views.record, view, settings.seed):
             f.writelines(lines)
             bar.update(len(lines))

@@ -51,8 +51,7 @@ CHANGES = table("""
 
 LIST_STEPS = table("""
     ascending | sort the {vs} | sort the {vs} from smallest to largest | sorted({v})
-    descending | sort the {vs} from largest to smallest | sort the {vs} in descending order | \
-        sorted({v}, reverse=True)
+    descending | sort the {vs} from largest to smallest | sort the {vs} in descending order | sorted({v}, reverse=True)
     reverse | reverse the order | turn the order around | {v}[::-1]
     distinct | drop repeated {vs} | keep each {x} only once | list(dict.fromkeys({v}))
     first | keep the first {m} {vs} | take only the first {m} {vs} | {v}[:{m}]
@@ -133,8 +132,7 @@ TABLE_ENDS = table("""
     total | return the sum of the {vs} | return the total | sum({v}.values())
     entries | return how many entries are left | return the number of entries | len({v})
     best | return the name with the largest {x} (empty if there is none) | max({v}, key={v}.get, default="")
-    ranking | return the names ordered by {x} | return the names from smallest to largest {x} | \
-        sorted({v}, key={v}.get)
+    ranking | return the names ordered by {x} | return the names from smallest to largest {x} | sorted({v}, key={v}.get)
     swap | return a dict from {x} to name | swap names and {vs} and return the dict | \
         {{x}: name for name, {x} in {v}.items()}
 """)

@@ -41,12 +41,11 @@ class Draft:
 
 @dataclass
 class Drawn:
-    """An operation whose slots are filled, all but {v} and {n}."""
+    """An operation in which constants and names stand for the slots; {v} and {n} are filled later."""
 
-    name: str  # as it stands in the composition
+    name: str  # as it stands in the composition: "above", or "above and odd"
     phrase: str  # "above 7"
     code: str  # "price > 7"
-    rows: set[str] = field(default_factory=set)  # names of the table's rows in it: two for a joint condition
 
 
 class Drawer:
@@ -55,9 +54,12 @@ class Drawer:
     def __init__(self, rng):
         self.rng, self.constants = rng, []
 
-    def draw(self, table, besides=(), **words):
-        """A random row of a table as a Drawn. besides: names of rows not to take; words: what else to fill in."""
-        name, phrases, code = self.rng.choice([row for row in table if row[0] not in besides])
+    def draw(self, table, used=None, **words):
+        """A random row of a table as a Drawn. used: a set of names of rows that are not drawn, to which the name of the
+        drawn one is added; words: what to fill into other slots than those for constants."""
+        used = set() if used is None else used
+        name, phrases, code = self.rng.choice([row for row in table if row[0] not in used])
+        used.add(name)
         k = self.rng.randint(2, 9) if self.rng.random() < 0.6 else self.rng.randint(10, 40)
         c, d = self.rng.sample("aeorstlnid", 2)
         s, separator = self.rng.choice(operations.SEPARATORS)
@@ -66,21 +68,22 @@ class Drawer:
         for slot in ("k", "m"):
             if "{" + slot + "}" in phrase + code:
                 self.constants.append(values[slot])
-        return Drawn(name, fill(phrase, **values), fill(code, **values), {name})
+        return Drawn(name, fill(phrase, **values), fill(code, **values))
 
-    def condition(self, x, besides=()):
+    def condition(self, x, used=None):
         """A row of CONDITIONS about x, or, in a quarter of the cases, two of them joined by "and" or "or"."""
-        first = self.draw(operations.CONDITIONS, besides, x=x)
+        used = set() if used is None else used
+        first = self.draw(operations.CONDITIONS, used, x=x)
         if self.rng.random() < 0.75:
             return first
-        second = self.draw(operations.CONDITIONS, [*besides, first.name], x=x)
+        second = self.draw(operations.CONDITIONS, used, x=x)
         joint = f" {self.rng.choice(('and', 'or'))} "
         name, phrase = first.name + joint + second.name, first.phrase + joint + second.phrase
-        return Drawn(name, phrase, first.code + joint + second.code, first.rows | second.rows)
+        return Drawn(name, phrase, first.code + joint + second.code)
 
-    def change(self, one, besides=()):
+    def change(self, one, used):
         """A row of CHANGES that is done to each value of a list; one is what a value is called."""
-        return self.draw(operations.CHANGES, besides, x=one, o=self.rng.choice((f"each {one}", f"every {one}")))
+        return self.draw(operations.CHANGES, used, x=one, o=self.rng.choice((f"each {one}", f"every {one}")))
 
 
 def fill(template, **values):
@@ -119,7 +122,7 @@ def say(rng, phrases, opening=""):
 
 @dataclass
 class Step:
-    """One operation of a pipeline, with code that takes {v}, the variable so far, to {n}, the one for the result."""
+    """One operation of a pipeline. Its code takes {v}, the variable so far, to {n}, the one for the result."""
 
     name: str  # as it stands in the composition
     phrase: str  # "keep the prices that are above 7"
@@ -132,47 +135,36 @@ def expression(drawn):
     return Step(drawn.name, drawn.phrase, "{n} = " + drawn.code)
 
 
-# How a list or a dict is filtered or changed, value by value: in one line, and as a loop. {test} and {to} are code.
-KEEP = (
-    "{n} = [{x} for {x} in {v} if {test}]",
-    "{n} = []\nfor {x} in {v}:\n    if {test}:\n        {n}.append({x})",
-)
-CHANGE = (
-    "{n} = [{to} for {x} in {v}]",
-    "{n} = []\nfor {x} in {v}:\n    {n}.append({to})",
-)
+# How a list or a dict is filtered or changed, value by value: in one line, and as a loop. {code} is a test or a change.
+KEEP = "{n} = [{x} for {x} in {v} if {code}]", "{n} = []\nfor {x} in {v}:\n    if {code}:\n        {n}.append({x})"
+CHANGE = "{n} = [{code} for {x} in {v}]", "{n} = []\nfor {x} in {v}:\n    {n}.append({code})"
 KEEP_ENTRY = (
-    "{n} = {name: {x} for name, {x} in {v}.items() if {test}}",
-    "{n} = {}\nfor name, {x} in {v}.items():\n    if {test}:\n        {n}[name] = {x}",
+    "{n} = {name: {x} for name, {x} in {v}.items() if {code}}",
+    "{n} = {}\nfor name, {x} in {v}.items():\n    if {code}:\n        {n}[name] = {x}",
 )
 CHANGE_ENTRY = (
-    "{n} = {name: {to} for name, {x} in {v}.items()}",
-    "{n} = {}\nfor name, {x} in {v}.items():\n    {n}[name] = {to}",
+    "{n} = {name: {code} for name, {x} in {v}.items()}",
+    "{n} = {}\nfor name, {x} in {v}.items():\n    {n}[name] = {code}",
 )
 
 
-def shaped(shape, name, phrase, x, **code):
-    """The Step of one of these four shapes, for values called x."""
-    plain, loop = shape
-    return Step(name, phrase, fill(plain, x=x, **code), fill(loop, x=x, **code))
+def shaped(shape, drawn, x):
+    """The Step that does what was drawn to each value, called x, in one of these four shapes."""
+    plain, loop = [fill(template, x=x, code=drawn.code) for template in shape]
+    return Step(drawn.name, drawn.phrase, plain, loop)
 
 
 def pipeline(rng, drawer, argument, kind, steps, end, opening=""):
     """The Draft of a chain of Steps. end: a Drawn, whose code is returned; opening: said before the first step."""
     names = rng.sample(["kept", "chosen", "changed", "found", "output", "rows"], 6)
-    summary = say(rng, [step.phrase for step in steps] + [end.phrase], opening)
+    parts = [*steps, end]
+    summary = say(rng, [part.phrase for part in parts], opening)
     body = chained(argument, steps, end.code)
-    stages = [chained(argument, steps[: i + 1], "{v}") for i in range(len(steps))]
-    return Draft(
-        operations=[step.name for step in steps] + [end.name],
-        argument=argument,
-        kind=kind,
-        summary=summary,
-        bodies=[body, chained(argument, steps, end.code, names)],
-        constants=drawer.constants,
-        stages=stages + [body],
-        dropped=[chained(argument, steps[:i] + steps[i + 1 :], end.code) for i in range(len(steps))],
-    )
+    stages = [chained(argument, steps[: i + 1], "{v}") for i in range(len(steps))] + [body]
+    dropped = [chained(argument, steps[:i] + steps[i + 1 :], end.code) for i in range(len(steps))]
+    bodies = [body, chained(argument, steps, end.code, names)]
+    composition = [part.name for part in parts]
+    return Draft(composition, argument, kind, summary, bodies, drawer.constants, stages, dropped)
 
 
 def chained(argument, steps, end, names=None):
@@ -189,9 +181,7 @@ def chained(argument, steps, end, names=None):
     return indented([*lines, "return " + fill(end, v=so_far)])
 
 
-def n_steps(rng):
-    """How many steps a list or a dict goes through."""
-    return rng.choice((1, 2, 2, 3, 3, 4, 5))
+N_STEPS = (1, 2, 2, 3, 3, 4, 5)  # of a list or a dict: one of these
 
 
 def list_steps(rng, drawer, one, many, count):
@@ -200,22 +190,18 @@ def list_steps(rng, drawer, one, many, count):
     while len(steps) < count:
         kind = rng.choice(("keep", "drop", "change", "whole"))
         if kind == "whole":
-            drawn = drawer.draw(operations.LIST_STEPS, used, x=one, vs=many)
-            steps.append(expression(drawn))
+            steps.append(expression(drawer.draw(operations.LIST_STEPS, used, x=one, vs=many)))
         elif kind == "change":
-            drawn = drawer.change(one, used)
-            steps.append(shaped(CHANGE, drawn.name, drawn.phrase, one, to=drawn.code))
+            steps.append(shaped(CHANGE, drawer.change(one, used), one))
         else:
             drawn = drawer.condition(one, used)
-            code = drawn.code
-            if kind == "keep":
-                said = rng.choice(("keep the {vs} that are {p}", "keep only {vs} that are {p}"))
-            else:
-                said = rng.choice(("remove the {vs} that are {p}", "drop all {vs} that are {p}"))
-                code = f"not ({code})" if len(drawn.rows) > 1 else f"not {code}"
-            phrase = fill(said, vs=many, p=drawn.phrase)
-            steps.append(shaped(KEEP, f"{kind}_{drawn.name}", phrase, one, test=code))
-        used |= drawn.rows
+            said, code = ("keep the {vs} that are {p}", "keep only {vs} that are {p}"), drawn.code
+            if kind == "drop":
+                said = ("remove the {vs} that are {p}", "drop all {vs} that are {p}")
+                is_joint = " " in drawn.name
+                code = f"not ({code})" if is_joint else f"not {code}"
+            phrase = fill(rng.choice(said), vs=many, p=drawn.phrase)
+            steps.append(shaped(KEEP, Drawn(f"{kind}_{drawn.name}", phrase, code), one))
     return steps
 
 
@@ -223,7 +209,7 @@ def lists(rng):
     """A list of numbers, called prices or the like, goes through steps."""
     many = rng.choice(operations.PLURALS)
     one, drawer = many[:-1], Drawer(rng)
-    steps = list_steps(rng, drawer, one, many, n_steps(rng))
+    steps = list_steps(rng, drawer, one, many, rng.choice(N_STEPS))
     return pipeline(rng, drawer, many, "ints", steps, drawer.draw(operations.LIST_ENDS, x=one, vs=many))
 
 
@@ -231,14 +217,11 @@ def strings(rng):
     """A text goes through steps, some of them perhaps after it is split into words."""
     drawer, text = Drawer(rng), rng.choice(operations.TEXTS)
     n_text, n_word = rng.choice(((1, 0), (2, 0), (3, 0), (4, 0), (0, 1), (1, 1), (0, 2), (1, 2), (0, 3), (2, 2)))
-    steps, used = [], set()
-    for table, count in ((operations.TEXT_STEPS, n_text), (operations.WORD_STEPS, n_word)):
-        if table is operations.WORD_STEPS and count:
-            steps.append(Step("split", rng.choice(("split it into words", "take its words")), "{n} = {v}.split()"))
-        for _ in range(count):
-            drawn = drawer.draw(table, used)
-            used |= drawn.rows
-            steps.append(expression(drawn))
+    used = set()
+    steps = [expression(drawer.draw(operations.TEXT_STEPS, used)) for _ in range(n_text)]
+    if n_word:
+        steps.append(Step("split", rng.choice(("split it into words", "take its words")), "{n} = {v}.split()"))
+        steps += [expression(drawer.draw(operations.WORD_STEPS, used)) for _ in range(n_word)]
     end = drawer.draw(operations.WORD_ENDS if n_word else operations.TEXT_ENDS)
     return pipeline(rng, drawer, text, "text", steps, end)
 
@@ -247,19 +230,16 @@ def dicts(rng):
     """A dict from names to numbers goes through steps."""
     many, table = rng.choice(operations.PLURALS), rng.choice(operations.TABLES)
     one, drawer, used, steps = many[:-1], Drawer(rng), set(), []
-    for kind in rng.sample(("keep", "change") * 3 + ("names",) * 2, n_steps(rng)):
+    for kind in rng.sample(("keep", "change") * 3 + ("names",) * 2, rng.choice(N_STEPS)):
         if kind == "keep":
             drawn = drawer.condition(one, used)
             said = rng.choice(("keep the entries whose {x} is {p}", "keep only entries where the {x} is {p}"))
-            step = shaped(KEEP_ENTRY, drawn.name, fill(said, x=one, p=drawn.phrase), one, test=drawn.code)
+            drawn.phrase = fill(said, x=one, p=drawn.phrase)
+            steps.append(shaped(KEEP_ENTRY, drawn, one))
         elif kind == "change":
-            drawn = drawer.change(one, used)
-            step = shaped(CHANGE_ENTRY, drawn.name, drawn.phrase, one, to=drawn.code)
+            steps.append(shaped(CHANGE_ENTRY, drawer.change(one, used), one))
         else:
-            drawn = drawer.draw(operations.TABLE_STEPS, used)
-            step = shaped(KEEP_ENTRY, drawn.name, drawn.phrase, one, test=drawn.code)
-        steps.append(step)
-        used |= drawn.rows
+            steps.append(shaped(KEEP_ENTRY, drawer.draw(operations.TABLE_STEPS, used), one))
     opening = rng.choice((f"The {table} maps names to {many}.\n", f"{capital(table)}: a dict from name to {one}.\n"))
     return pipeline(rng, drawer, table, "table", steps, drawer.draw(operations.TABLE_ENDS, x=one, vs=many), opening)
 
@@ -274,11 +254,9 @@ def numbers(rng):
         kind = rng.choice(("change", "change", "digits", "if"))
         table = operations.DIGIT_STEPS if kind == "digits" else operations.CHANGES
         drawn = drawer.draw(table, used, x="{v}", o="it")
-        used |= drawn.rows
         if kind == "if":
             test = drawer.condition("{v}")
             other = drawer.draw(operations.CHANGES, used, x="{v}", o="it")
-            used |= other.rows
             phrase = f"if it is {test.phrase}, {drawn.phrase}, otherwise {other.phrase}"
             code = f"if {test.code}:\n    {{n}} = {drawn.code}\nelse:\n    {{n}} = {other.code}"
             steps.append(Step(f"{test.name}?{drawn.name}:{other.name}", phrase, code))
@@ -294,11 +272,10 @@ def numbers(rng):
 
 
 def counted(rng, drawer, argument):
-    """Every so many numbers up to the argument, and then the steps of a list."""
+    """A list of every second, third ... or sixth number up to the argument goes through steps."""
     first, step = rng.randint(1, 9), rng.randint(2, 6)
     drawer.constants += [first, step]
-    ways = ("count from {a} to {b} in steps of {c}", "take every whole number from {a} to {b} in steps of {c}")
-    said = fill(rng.choice(ways), a=first, b=argument, c=step)
+    said = rng.choice(("count", "take every whole number")) + f" from {first} to {argument} in steps of {step}"
     opening = Step("range", said, f"{{n}} = list(range({first}, {{v}} + 1, {step}))")
     steps = list_steps(rng, drawer, "value", "values", rng.choice((1, 2, 3)))
     end = drawer.draw(operations.LIST_ENDS, x="value", vs="values")
@@ -328,17 +305,18 @@ def recursion(rng):
         lines += [f"    elif {test.code}:", f"        result {operator} {value}", "return result"]
     else:
         if carrier == "list":
-            kind, things = "ints", f"the {many}"
-            lines = [f"if {many} == []:", f"    return {empty}", f"rest = FUNCTION({many}[1:])", f"{one} = {many}[0]"]
+            kind, things, none_left = "ints", f"the {many}", f"{many} == []"
+            split = [f"rest = FUNCTION({many}[1:])", f"{one} = {many}[0]"]
         else:
-            kind, things = "number", f"the digits of the {argument}"
-            lines = [f"if {argument} == 0:", f"    return {empty}"]
-            lines += [f"rest = FUNCTION({argument} // 10)", f"digit = {argument} % 10"]
+            kind, things, none_left = "number", f"the digits of the {argument}", f"{argument} == 0"
+            split = [f"rest = FUNCTION({argument} // 10)", f"digit = {argument} % 10"]
+        lines = [f"if {none_left}:", f"    return {empty}", *split]
         lines += [f"if {test.code}:", f"    return {fold.code}", "return rest"]
     phrases = [f"take those of {things} that are {test.phrase}", change.phrase, f"return {fold.phrase}"]
     opening = rng.choice(("Use recursion.\n", "Without a loop over everything: recursion.\n", "Recursively: "))
     summary = say(rng, [phrase for phrase in phrases if phrase], opening)
-    return single(drawer, [carrier, test.name, change.name, fold.name], argument, kind, summary, lines)
+    names = [carrier, test.name, change.name, fold.name]
+    return Draft(names, argument, kind, summary, [indented(lines)], drawer.constants)
 
 
 def states(rng):
@@ -352,9 +330,10 @@ def counter(rng):
     one, drawer = many[:-1], Drawer(rng)
     start = rng.randint(0, 9)
     stop = drawer.condition(one) if rng.random() < 0.4 else None
-    test = drawer.condition(one, [stop.name] if stop else [])
-    first = drawer.draw(operations.UPDATES, x=one, state=state)
-    second = drawer.draw(operations.UPDATES, [first.name], x=one, state=state)
+    test = drawer.condition(one, {stop.name} if stop else None)
+    used = set()
+    first = drawer.draw(operations.UPDATES, used, x=one, state=state)
+    second = drawer.draw(operations.UPDATES, used, x=one, state=state)
     history = f"the list of all {state} values after each {one}"
     endings = {  # name: a line before the loop, one at the end of its body, what is returned, and that in words
         "last": ("", "", state, f"the {state}"),
@@ -373,27 +352,23 @@ def counter(rng):
         phrases.insert(1, f"stop at the first {one} that is {stop.phrase}")
         lines = [f"    if {stop.code}:", "        break", *lines]
     lines = [f"{state} = {start}", before, f"for {one} in {many}:", *lines, after, f"return {returned}"]
-    return single(drawer, names, many, "ints", say(rng, phrases), [line for line in lines if line])
+    body = indented(line for line in lines if line)
+    return Draft(names, many, "ints", say(rng, phrases), [body], drawer.constants)
 
 
 def switch(rng):
     """A switch that a character flips; what becomes of the other characters depends on it."""
-    text, drawer = rng.choice(operations.TEXTS), Drawer(rng)
+    text, drawer, used = rng.choice(operations.TEXTS), Drawer(rng), set()
     char, on = rng.choice("#*aeo"), rng.choice(("on", "off"))
-    first = drawer.draw(operations.COPIES, n="result")
-    second = drawer.draw(operations.COPIES, [first.name], n="result")
+    first = drawer.draw(operations.COPIES, used, n="result")
+    second = drawer.draw(operations.COPIES, used, n="result")
     phrases = [f"start switched {on}", f'each "{char}" flips the switch and is left out']
     phrases += [f"while on, {first.phrase}", f"while off, {second.phrase}", "return the result"]
     lines = [f"on = {on == 'on'}", 'result = ""', f"for char in {text}:", f'    if char == "{char}":']
     lines += ["        on = not on", "    elif on:", f"        {first.code}", "    else:", f"        {second.code}"]
-    kind = "marked" if char in "#*" else "text"
-    names = ["switch", on, first.name, second.name]
-    return single(drawer, names, text, kind, say(rng, phrases), [*lines, "return result"])
-
-
-def single(drawer, names, argument, kind, summary, lines):
-    """The Draft of a program that is written in one way. names: of its operations."""
-    return Draft(names, argument, kind, summary, bodies=[indented(lines)], constants=drawer.constants)
+    body = indented([*lines, "return result"])
+    kind, names = "marked" if char in "#*" else "text", ["switch", on, first.name, second.name]
+    return Draft(names, text, kind, say(rng, phrases), [body], drawer.constants)
 
 
 FAMILIES = {family.__name__: family for family in (lists, strings, dicts, numbers, recursion, states)}

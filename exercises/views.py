@@ -1,12 +1,10 @@
 """From a Draft of programs.py to an Exercise with a name and examples, and from that to a textbook page, a conversation
-or a test problem.
-
-What the docstring of an exercise promises is what its code does, for its examples and tests come from running the code.
+or a test problem. The results in examples and tests come from running the code.
 
 A *composition* is the family and the sequence of its operations, "lists:keep_above>sum", without names, constants and
-wording. Every composition belongs either to training or to the test problems, by its hash. Splitting by exercise would
-not do: the same chain of operations with other numbers would lie on both sides, and a model could remember it. Like
-this, a test problem can only be solved by putting known operations together in a new way.
+wording. Its hash decides whether it belongs to training or to the test problems. Were single exercises divided instead,
+the same chain of operations with other numbers would lie on both sides, and a model could remember it. This way, a test
+problem can only be solved by putting known operations together in a new way.
 """
 
 import collections
@@ -17,7 +15,7 @@ from dataclasses import dataclass
 
 from configurator import UserError
 from exercises import operations
-from exercises.programs import FAMILIES
+from exercises.programs import FAMILIES, Draft, indented
 from tokenizer import complete_request, fenced
 
 TEST_SHARE = 0.1  # of the compositions
@@ -32,14 +30,15 @@ class Exercise:
 
     family: str
     composition: str  # family and operations: what the split is made by
-    level: int  # how many operations
-    signature: str  # def name(argument):
-    entry_point: str  # name
-    argument: str
-    summary: str  # what the function does
+    draft: Draft  # the function without its name
+    name: str
     bodies: list[str]  # of functions that do the same, the plainest first
-    examples: list[tuple]  # (argument, result); the first shows something, the others test
+    examples: list[tuple]  # (argument, result); the first is shown in the docstring, the others are for tests
     trace: list  # the first example's value after each operation, where operations follow each other
+
+    def signature(self):
+        """The function's first line."""
+        return f"def {self.name}({self.draft.argument}):"
 
 
 def is_test(composition):
@@ -63,19 +62,9 @@ def make_exercise(family, index, seed, test=False):
         examples = worked_examples(draft, name, rng, N_TESTS + 1 if test else 2)
         if examples is None or (test and not every_step_matters(draft, name, examples)):
             continue
-        first_input = examples[0][0]
-        return Exercise(
-            family=family,
-            composition=composition,
-            level=len(draft.operations),
-            signature=f"def {name}({draft.argument}):",
-            entry_point=name,
-            argument=draft.argument,
-            summary=draft.summary,
-            bodies=[body.replace("FUNCTION", name) for body in draft.bodies],
-            examples=examples,
-            trace=[load(stage, name, draft.argument)(first_input) for stage in draft.stages],
-        )
+        bodies = [body.replace("FUNCTION", name) for body in draft.bodies]
+        trace = [load(stage, name, draft.argument)(examples[0][0]) for stage in draft.stages]
+        return Exercise(family, composition, draft, name, bodies, examples, trace)
     raise UserError(f"no exercise of family {family} found: are all its compositions on one side of the split?")
 
 
@@ -106,13 +95,12 @@ def random_input(rng, kind, constants, short):
     if kind == "ints":
         return [random_number(rng, constants) for _ in range(n)]
     if kind == "nested":
-        values = [random_number(rng, constants) for _ in range(n)]
-        nested = list(values)  # a, b, c, d becomes a, [b, [c]], c, [d]
+        values = [random_number(rng, constants) for _ in range(n)]  # a, b, c, d becomes a, [b, [c]], c, [d]
         if n > 1:
-            nested[1] = [values[1], [values[-2]]]
+            values[1] = [values[1], [values[-2]]]
         if n > 3:
-            nested[3] = [values[3]]
-        return nested
+            values[3] = [values[3]]
+        return values
     if kind == "table":
         return {name: random_number(rng, constants) for name in rng.sample(operations.NAMES, n)}
     words = [rng.choice(operations.WORDS) for _ in range(rng.randint(2, 3) if short else n)]
@@ -140,9 +128,9 @@ def worked_examples(draft, name, rng, count):
 
 
 def unsuitable(value):
-    """Whether a value is too large for an example, or holds a list such as benchmarks are full of, whose tests would
-    then be in the training data: three evenly spaced numbers, four digits in a row, three at the end, or only two;
-    single letters."""
+    """Whether a value is too large for an example, or holds a list that a benchmark's tests may hold too, which must
+    not be trained on: one with three evenly spaced numbers, with four one-digit numbers in a row or three at the end;
+    one of two one-digit numbers, or of single letters."""
     if isinstance(value, dict):
         return any(map(unsuitable, value.values()))
     if isinstance(value, list):
@@ -185,9 +173,9 @@ def record(view, seed, i):
 
 def head(exercise):
     """The signature and a docstring with one example: what comes before the body."""
-    argument, result = exercise.examples[0]
-    lines = ['"""' + exercise.summary, f">>> {exercise.entry_point}({literal(argument)})", literal(result), '"""']
-    return f"{exercise.signature}\n" + "".join(f"    {line}\n" for line in "\n".join(lines).split("\n"))
+    argument, result = map(literal, exercise.examples[0])
+    docstring = f'"""{exercise.draft.summary}\n>>> {exercise.name}({argument})\n{result}\n"""'
+    return exercise.signature() + "\n" + indented(docstring.split("\n"))
 
 
 def literal(value):
@@ -211,46 +199,45 @@ def document(exercise, rng):
     if rng.random() < 0.75:
         return function
     argument, result = exercise.examples[0]
-    shown = [argument, result]
-    if exercise.trace and not any(map(unsuitable, exercise.trace)):
-        shown = [argument, *exercise.trace]
-    steps = " -> ".join(map(literal, shown))
+    use_trace = exercise.trace and not any(map(unsuitable, exercise.trace))
+    values = [argument, *exercise.trace] if use_trace else [argument, result]
+    steps = " -> ".join(map(literal, values))
     explanation = EXPLANATIONS[exercise.family]
-    return f"# {explanation}\n\n{function}\n# {exercise.entry_point}({literal(argument)}): {steps}\n"
+    return f"# {explanation}\n\n{function}\n# {exercise.name}({literal(argument)}): {steps}\n"
 
 
 def chat(exercise, rng):
     """A conversation: a request in one of several forms, the function, and sometimes a second turn."""
-    summary, call = exercise.summary, f"{exercise.entry_point}({exercise.argument})"
+    summary, name, argument = exercise.draft.summary, exercise.name, exercise.draft.argument
     complete = complete_request(head(exercise))
-    write, implement = f"Write a Python function `{call}`.\n{summary}", f"Implement `{call}` in Python:\n{summary}"
-    name = f"{summary}\nName the function `{exercise.entry_point}`, its argument `{exercise.argument}`."
-    request = rng.choice([complete, complete, complete, write, implement, name])
+    write = f"Write a Python function `{name}({argument})`.\n{summary}"
+    implement = f"Implement `{name}({argument})` in Python:\n{summary}"
+    describe = f"{summary}\nName the function `{name}`, its argument `{argument}`."
+    request = rng.choice([complete, complete, complete, write, implement, describe])
 
-    answers = [fenced(f"{exercise.signature}\n{body}", "python") for body in dict.fromkeys(exercise.bodies)]
+    answers = [fenced(f"{exercise.signature()}\n{body}", "python") for body in dict.fromkeys(exercise.bodies)]
     turns = [request, answers[0]]
     second_turn = rng.random()
     if second_turn < 0.1 and len(answers) > 1:
         turns += ["Write it with plain loops.", answers[1]]
     elif second_turn < 0.2:
-        value, result = exercise.examples[1]
-        turns += ["Show a call.", f"`{exercise.entry_point}({literal(value)})` returns `{literal(result)}`."]
-    roles = ("user", "assistant") * 2
-    return [{"role": role, "content": content} for role, content in zip(roles, turns)]
+        value, result = map(literal, exercise.examples[1])
+        turns += ["Show a call.", f"`{name}({value})` returns `{result}`."]
+    return [{"role": role, "content": content} for role, content in zip(("user", "assistant") * 2, turns)]
 
 
 def problem(exercise, number):
     """The exercise in HumanEval's shape."""
-    asserts = [
-        f"    assert candidate({literal(value)}) == {literal(result)}" for value, result in exercise.examples[1:]
-    ]
+    test = "def check(candidate):\n"
+    for argument, result in exercise.examples[1:]:
+        test += f"    assert candidate({literal(argument)}) == {literal(result)}\n"
     return {
         "task_id": f"{exercise.family}/{number}",
         "prompt": head(exercise),
-        "entry_point": exercise.entry_point,
+        "entry_point": exercise.name,
         "canonical_solution": exercise.bodies[0],
-        "test": "\n".join(["def check(candidate):", *asserts]) + "\n",
+        "test": test,
         "family": exercise.family,
-        "level": exercise.level,
+        "level": len(exercise.draft.operations),
         "composition": exercise.composition,
     }
