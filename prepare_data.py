@@ -5,8 +5,8 @@
 
 A first pass reads the documents once: worker processes replace personal data, filter,
 decontaminate, tokenize and sign them (MinHash signatures, by which similar documents are found);
-what they return is written in chunks of `shard_bytes` of text. Then near-duplicates are sought
-across all chunks, and the tokens of what is kept become shards, shard n from chunk n.
+what they return is written in chunks of `shard_bytes` of text. The second pass seeks duplicates
+across all chunks; the tokens of the documents that are kept become shards, shard n from chunk n.
 
 Documents go to train or val by the hash of their text, so that adding documents moves none. What
 the folder holds depends on the documents and the settings alone, not on the number of workers or on
@@ -17,16 +17,15 @@ import hashlib
 import json
 import os
 import time
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from tqdm import tqdm
 
 import configurator
-from cleaning import chunks, clean
-from cleaning.counts import Counts
+from cleaning import clean
+from cleaning.chunks import ChunkWriter
 from cleaning.settings import Settings
-from cleaning.to_shards import COUNTS, Run, finish, write_manifest, write_shards
+from cleaning.to_shards import COUNTS, Run, write_manifest, write_shards
 from configurator import UserError
 from corpus import chats
 from corpus.documents import Document, Problem, read
@@ -34,13 +33,16 @@ from corpus.parallel import mapped
 from shards import Shards, describe_foreign, files_of
 from tokenizer import Tokenizer
 
+BATCH_BYTES = 1_000_000  # text handed to a worker at a time
+STARTING_OVER = "the documents are not those of the last run: starting over"
+
 
 def main(settings):
-    """Fill settings.out_dir with shards, or do nothing where it holds just those already."""
+    """Fill settings.out_dir with shards, or do nothing if it already holds the shards that would be made."""
     start = time.time()
     settings.check()
     tokenizer = Tokenizer.load(settings.tokenizer)
-    cleaner = clean.Cleaner(settings, tokenizer)  # a mistake in what it reads is seen here
+    cleaner = clean.Cleaner(settings, tokenizer)  # raises UserError for damaged files before anything is written
     run = Run(settings, tokenizer, settings.ingredients(tokenizer.fingerprint), start)
     if settings.adopt:
         adopt(run)
@@ -54,14 +56,13 @@ def main(settings):
     for leftover in (*run.out.glob("*.tmp"), *run.out.glob("chunks/*.tmp")):
         leftover.unlink()
     try:
-        entries = survey_all(run, cleaner, finished_chunks(run))
+        entries = write_chunks(run, cleaner, finished_chunks(run))
     except InputChanged:
-        print("the documents are not those of the last run: starting over")
-        entries = survey_all(run, cleaner, [])
+        print(STARTING_OVER)
+        entries = write_chunks(run, cleaner, [])
 
-    # The second: chunks -> shards, without the copies that are found among all of them.
-    shards, report = write_shards(run, entries, Counts.total(entries))
-    finish(run, shards, report)
+    # The second pass: chunks -> shards, without the copies that are found among all of the documents.
+    write_shards(run, entries)
 
 
 # -- the first pass
@@ -71,16 +72,8 @@ class InputChanged(Exception):
     """The documents differ from those that the finished chunks were made of."""
 
 
-@dataclass
-class Work:
-    """A batch of documents for a worker, or the end of a chunk."""
-
-    batch: list = field(default_factory=list)  # (number of the source, Document or Problem)
-    chunk_sha256: str = ""  # at the end of a chunk, over all of its documents
-
-
 def documents(settings):
-    """Yield (number of the source, Document or Problem); documents of --against come under the numbers after those."""
+    """Yield (number of the source, Document or Problem). Folders of --against are numbered after the sources."""
     for number, source in enumerate(settings.sources):
         for item in read(source, chats.from_record if settings.chats else None):
             yield number, item
@@ -91,73 +84,68 @@ def documents(settings):
             yield number, Document(text, f"val token {start}")
 
 
-class ChunkOfDocuments:
-    """The next documents of a stream, up to shard_bytes of text. Iterate once; then size and sha256 are those of what
-    was read."""
+def batches(settings, bar):
+    """Yield (batch, sha256): lists of what documents() yields, of some BATCH_BYTES of text each. Behind the last batch
+    of a chunk, with which shard_bytes are reached, stands the sha256 of all documents of the chunk; elsewhere it is "".
+    bar: a progress bar that counts bytes."""
+    batch, batch_bytes, chunk_bytes, sha256 = [], 0, 0, hashlib.sha256()
+    for number, item in documents(settings):
+        unreadable = isinstance(item, Problem)
+        data = (item.where if unreadable else item.text).encode("utf-8", "surrogateescape")
+        about = (number, item.where, item.rule if unreadable else item.meta)  # it decides which copy is kept
+        sha256.update(hashlib.sha256(data).digest())
+        sha256.update(repr(about).encode("utf-8", "surrogateescape"))
+        bar.update(0 if unreadable else len(data))
+        batch.append((number, item))
+        batch_bytes += len(data)
+        chunk_bytes += len(data)
+        is_chunk_full = chunk_bytes >= settings.shard_bytes
+        if is_chunk_full or batch_bytes >= BATCH_BYTES:
+            yield batch, sha256.hexdigest() if is_chunk_full else ""
+            batch, batch_bytes = [], 0
+        if is_chunk_full:
+            chunk_bytes, sha256 = 0, hashlib.sha256()
+    if chunk_bytes:
+        yield batch, sha256.hexdigest()
 
-    def __init__(self, stream, shard_bytes, bar):
-        self.stream, self.shard_bytes, self.bar = stream, shard_bytes, bar
-        self.size, self.sha256 = 0, hashlib.sha256()
 
-    def __iter__(self):
-        """Yield (number of the source, Document or Problem)."""
-        for number, item in self.stream:
-            unreadable = isinstance(item, Problem)
-            data = (item.where if unreadable else item.text).encode("utf-8", "surrogateescape")
-            about = (number, item.where, item.rule if unreadable else item.meta)  # it decides which copy is kept
-            self.sha256.update(hashlib.sha256(data).digest())
-            self.sha256.update(repr(about).encode("utf-8", "surrogateescape"))
-            self.bar.update(0 if unreadable else len(data))
-            self.size += len(data)
-            yield number, item
-            if self.size >= self.shard_bytes:
-                return
-
-
-def work_of(settings, done, bar):
-    """Yield the Work for the workers. The documents of the chunks that are done are read and compared instead: raises
-    InputChanged where they are others. bar: a progress bar that counts bytes."""
-    stream = documents(settings)
-    for entry in done:
-        chunk = ChunkOfDocuments(stream, settings.shard_bytes, bar)
-        for _ in chunk:
-            pass
-        if chunk.sha256.hexdigest() != entry["documents_sha256"]:
+def new_batches(settings, done, bar):
+    """Yield the batches() after the chunks that are done. The documents of those chunks are read again to be compared:
+    raises InputChanged where they are others."""
+    expected = [entry["documents_sha256"] for entry in done]
+    for batch, sha256 in batches(settings, bar):
+        if not expected:
+            yield batch, sha256
+        elif sha256 and sha256 != expected.pop(0):
             raise InputChanged
-    while True:
-        chunk = ChunkOfDocuments(stream, settings.shard_bytes, bar)
-        for batch in clean.batches(chunk):
-            yield Work(batch)
-        if not chunk.size:
-            return
-        yield Work(chunk_sha256=chunk.sha256.hexdigest())
+    if expected:
+        raise InputChanged
 
 
 def survey(cleaner, work):
-    """What a worker does: (the batch as a clean.Surveyed, Work.chunk_sha256)."""
-    return cleaner.survey(work.batch), work.chunk_sha256
+    """What a worker does with a batch: (its clean.Surveyed, the sha256 that came with it)."""
+    batch, sha256 = work
+    return cleaner.survey(batch), sha256
 
 
-def survey_all(run, cleaner, done):
-    """Write the chunks after those that are done. Returns the entries of all; progress.json has each at once."""
+def write_chunks(run, cleaner, done):
+    """Write the chunks after those that are done. Returns the entries of all; progress.json gets each at once."""
     settings, folder = run.settings, run.out / "chunks"
-    entries, chunk, counts = list(done), None, Counts()
+    entries, chunk = list(done), None
     num_workers = settings.num_workers or os.cpu_count()
     with tqdm(desc="cleaning", unit="B", unit_scale=True, smoothing=0.05) as bar:
-        all_work = work_of(settings, done, bar)
+        work = new_batches(settings, done, bar)
         if num_workers == 1:
-            results = (survey(cleaner, work) for work in all_work)
+            results = (survey(cleaner, batch) for batch in work)
         else:
-            results = mapped(survey, all_work, num_workers, clean.new_cleaner, settings, settings.tokenizer)
+            results = mapped(survey, work, num_workers, clean.new_cleaner, settings)
         try:
-            for surveyed, chunk_sha256 in results:
-                chunk = chunk or chunks.ChunkWriter(folder, len(entries))
+            for surveyed, sha256 in results:
+                chunk = chunk or ChunkWriter(folder, len(entries))
                 chunk.add(surveyed)
-                counts.add(surveyed.counts)
-                if chunk_sha256:
-                    entry = chunk.close()
-                    entries.append({**entry, "documents_sha256": chunk_sha256, "counts": asdict(counts)})
-                    chunk, counts = None, Counts()
+                if sha256:
+                    entries.append({**chunk.close(), "documents_sha256": sha256})
+                    chunk = None
                     progress = {"ingredients": run.ingredients, "chunks": entries}
                     configurator.write_json(folder / "progress.json", progress)
         finally:
@@ -168,16 +156,16 @@ def survey_all(run, cleaner, done):
 
 
 def finished_chunks(run):
-    """Entries of the chunks that an interrupted run with the same ingredients has finished, up to the first that is
-    not whole."""
-    whole = []
+    """Entries of the chunks that an interrupted run with the same ingredients has finished, up to the first of which a
+    file is missing or damaged."""
+    folder, whole = run.out / "chunks", []
     try:
-        progress = json.loads((run.out / "chunks/progress.json").read_text(encoding="utf-8"))
-        if progress["ingredients"] == run.ingredients:
-            for entry in progress["chunks"]:
-                if not chunks.is_whole(run.out / "chunks", entry):
-                    break
-                whole.append(entry)
+        progress = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
+        for entry in progress["chunks"] if progress["ingredients"] == run.ingredients else []:
+            for name, size in entry["sizes"].items():
+                if (folder / f"{entry['name']}.{name}").stat().st_size != size:
+                    return whole
+            whole.append(entry)
     except (OSError, ValueError, KeyError, TypeError):
         pass  # no progress, or of another version
     return whole
@@ -197,12 +185,11 @@ def up_to_date(run):
                 if (run.out / file["name"]).stat().st_size != file["size"]:
                     return False
         with tqdm(desc="comparing", unit="B", unit_scale=True, leave=False) as bar:
-            more = next(work_of(run.settings, manifest["shards"], bar), None)
-        return more is None
+            return next(new_batches(run.settings, manifest["shards"], bar), None) is None
     except InputChanged:
-        print("the documents are not those of the last run: starting over")
+        print(STARTING_OVER)
     except (OSError, ValueError, KeyError, TypeError):
-        pass  # no manifest, or of another version
+        pass  # no manifest, or one of another version
     return False
 
 

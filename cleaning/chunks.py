@@ -1,13 +1,13 @@
 """What lies between the first pass over documents and the shards: chunks of cleaned documents on disk.
 
 The first pass cleans, tokenizes and signs documents and writes them in chunks; then duplicates are sought across all
-chunks, from their signatures; then the tokens of the documents that are kept become shards, chunk n shard n. Memory
-holds one record per document (DOCUMENT) and one band of signatures; everything else stays on disk:
+chunks, from their signatures; then the tokens of the documents that are kept become shards, shard n from chunk n.
+Memory holds one record per document (DOCUMENT) and one band of signatures. Everything else stays on disk:
 
     chunks/000000.tokens     uint16, each document opened by <|endoftext|>
     chunks/000000.mask       uint8, chats only: 1 for each token that counts in the loss
     chunks/000000.shingles   uint32, the sets of n-grams from which true similarities are counted
-    chunks/000000.bands      uint64 (bands, documents), the signatures: see dedup.py
+    chunks/000000.bands      uint64 (bands, documents), the signatures: see hashing.band_keys()
     chunks/000000.documents  a DOCUMENT per document
     chunks/000000.meta       a JSON line per document: source, where, and what decides which copy is kept
     chunks/000000.dropped    a JSON line per document that the first pass dropped
@@ -15,6 +15,7 @@ holds one record per document (DOCUMENT) and one band of signatures; everything 
 
 import json
 import os
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -28,10 +29,54 @@ DOCUMENT = np.dtype(
         ("meta", "<u4"),  # bytes of its line in .meta
         ("source", "<u4"),  # number of the source
         ("split", "<u8"),  # the leading bits of the text's sha256: below val_fraction it is validation
-        ("digest", "<u8", 2),  # dedup.exact_digest
+        ("digest", "<u8", 2),  # hashing.exact_digest()
     ]
 )
 STREAMS = ("tokens", "mask", "shingles", "documents", "meta", "dropped")
+EXAMPLES = 3  # dropped documents that the report shows per rule
+
+
+@dataclass
+class Counts:
+    """What the first pass reads, drops and replaces. The order in which counts are added up changes nothing in them.
+
+    It holds dicts, lists and numbers only: asdict(counts) can be saved as JSON, Counts(**loaded) brings it back."""
+
+    read: dict = field(default_factory=dict)  # {source: {"documents", "raw_bytes", "bytes", "tokens"}}
+    drops: dict = field(default_factory=dict)  # {source: {step: {rule: {"documents", "bytes", "tokens"}}}}
+    replaced: dict = field(default_factory=dict)  # {"email": 3, "ip": 1, "key": 0}
+    # {rule: [[sha256 of the text, id, detail, beginning of the text], ...]}: the EXAMPLES with the lowest sha256, which
+    # is a random sample that depends on the texts alone
+    examples: dict = field(default_factory=dict)
+    closest: dict = field(default_factory=dict)  # {problem: [highest similarity, id of the document]}
+
+    def add(self, other):
+        """Add another's counts to these."""
+        add(self.read, other.read)
+        add(self.drops, other.drops)
+        add(self.replaced, other.replaced)
+        for rule, examples in other.examples.items():
+            self.add_examples(rule, examples)
+        for problem, (similarity, where) in other.closest.items():
+            self.add_closest(problem, similarity, where)
+
+    def add_examples(self, rule, examples):
+        """Keep those dropped documents that are among the EXAMPLES with the lowest sha256."""
+        self.examples[rule] = sorted(self.examples.get(rule, []) + examples)[:EXAMPLES]
+
+    def add_closest(self, problem, similarity, where):
+        """Keep a document that comes closer to a benchmark problem than those before."""
+        self.closest[problem] = max(self.closest.get(problem, [0.0, ""]), [similarity, where])
+
+
+def add(total, more):
+    """Add the numbers of a nested dict to another's: {"a": {"x": 1}} and {"a": {"x": 2, "y": 1}} make {"a": {"x": 3,
+    "y": 1}}."""
+    for key, value in more.items():
+        if isinstance(value, dict):
+            add(total.setdefault(key, {}), value)
+        else:
+            total[key] = total.get(key, 0) + value
 
 
 class ChunkWriter:
@@ -39,17 +84,18 @@ class ChunkWriter:
 
     def __init__(self, folder, number):
         self.base = Path(folder) / f"{number:06d}"
-        self.bands = []
+        self.bands, self.counts = [], Counts()
         self.files = {name: open(f"{self.base}.{name}.tmp", "wb") for name in (*STREAMS, "bands")}
 
     def add(self, surveyed):
         """Append the documents of a batch, a clean.Surveyed."""
         for name in STREAMS:
-            self.files[name].write(getattr(surveyed, name))
+            self.files[name].write(surveyed.streams[name])
         self.bands += surveyed.bands
+        self.counts.add(surveyed.counts)
 
     def close(self):
-        """Finish the files. Returns the chunk's entry for progress.json: name, documents, bands, sizes of the files."""
+        """Finish the files. Returns what Chunks needs to know of them, as JSON can hold it."""
         bands = np.array(self.bands, np.uint64).T
         self.files["bands"].write(np.ascontiguousarray(bands).tobytes())
         sizes = {}
@@ -59,23 +105,14 @@ class ChunkWriter:
             sizes[name] = file.tell()
             file.close()
             os.replace(f"{self.base}.{name}.tmp", f"{self.base}.{name}")
-        n_documents = sizes["documents"] // DOCUMENT.itemsize
-        return {"name": self.base.name, "documents": n_documents, "bands": len(bands), "sizes": sizes}
+        n_documents, counts = sizes["documents"] // DOCUMENT.itemsize, asdict(self.counts)
+        return {"name": self.base.name, "documents": n_documents, "bands": len(bands), "sizes": sizes, "counts": counts}
 
     def abort(self):
         """Close and delete the unfinished files."""
         for name, file in self.files.items():
             file.close()
             Path(f"{self.base}.{name}.tmp").unlink(missing_ok=True)
-
-
-def is_whole(folder, entry):
-    """Whether the files of a chunk's entry are there and have their sizes."""
-    for name, size in entry["sizes"].items():
-        path = Path(folder) / f"{entry['name']}.{name}"
-        if not path.exists() or path.stat().st_size != size:
-            return False
-    return True
 
 
 class Chunks:
@@ -103,7 +140,7 @@ class Chunks:
         return slice(self.starts[chunk], self.starts[chunk + 1])
 
     def offsets(self, name):
-        """Where each document's part of a stream begins in its chunk's file, int64 (documents,)."""
+        """Where each document's part begins in its chunk's file of that name, int64 (documents,)."""
         found = np.zeros(len(self), np.int64)
         for chunk in range(len(self.entries)):
             sizes = self.documents[name][self.slice_of(chunk)].astype(np.int64)
@@ -139,3 +176,10 @@ class Chunks:
         start = self.offsets("tokens")[i]
         stream = self.array(self.entries[self.chunk_of(i)], "tokens", "<u2")
         return stream[start + 1 : start + self.documents["tokens"][i]]
+
+    def counts(self):
+        """The Counts of all chunks together."""
+        total = Counts()
+        for entry in self.entries:
+            total.add(Counts(**entry["counts"]))
+        return total

@@ -3,11 +3,10 @@
     python -m cleaning.classifier --labelled=labelled.jsonl --out=data/quality.npz
     python prepare_data.py --sources=my_code/ --quality=data/quality.npz --out_dir=data/good
 
-fastText's model (arXiv:1607.01759) in numpy: the hashed 1- to 3-grams of a text, a weight for
-each, a logistic of their normalised sum. With two labels fastText's layer of embeddings times its
-output layer is one number per n-gram, and that number is what is learnt here, with Adagrad. What it
-tells apart is what the labels say: educational value (phi-1, arXiv:2306.11644, had GPT-4 label
-100,000 files), code questions in a general instruction set, ...
+fastText's model (arXiv:1607.01759) in numpy: logistic regression on the hashed 1- to 3-grams of a
+text, one weight for each. (For two labels, fastText's embedding of an n-gram times its output layer
+is also just one number per n-gram.) The labels may stand for anything: educational value (phi-1,
+arXiv:2306.11644, had GPT-4 label 100,000 files), code questions in a general instruction set, ...
 """
 
 import hashlib
@@ -57,33 +56,32 @@ def main(settings):
     """Learn from one part of the documents, choose the threshold on the other, save, print a table."""
     if not settings.labelled or not 0 < settings.held_out < 1 or settings.epochs < 1 or settings.beta <= 0:
         raise UserError("needed: --labelled=FILE,..., 0 < held_out < 1, epochs >= 1, beta > 0")
-    train_part, held_out = Labelled(), Labelled()
+    train_part, held_out = [], []  # (features(), label) of each document
     documents = labelled_documents(settings.labelled, settings.positive)
     for text, label in tqdm(documents, desc="reading", unit="document", leave=False):
         place = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
         part = held_out if place < settings.held_out * 2**64 else train_part
-        part.examples.append(features(View(text)))
-        part.labels.append(label)
+        part.append((features(View(text)), label))
     for name, part in (("train", train_part), ("held out", held_out)):
-        if len(set(part.labels)) < 2:
-            found = f"the {name} documents have one label only ({len(part.labels)} of them)"
+        if len({label for _, label in part}) < 2:
+            found = f"the {name} documents have one label only ({len(part)} of them)"
             raise UserError(f"{found}; is --positive={settings.positive} right?")
 
     classifier = train(train_part, settings.epochs, settings.lr, settings.seed)
-    scores = [classifier.probability(*example) for example in held_out.examples]
-    cuts = thresholds(scores, held_out.labels, settings.beta)
+    scores = [classifier.probability(*example) for example, _ in held_out]
+    labels = [label for _, label in held_out]
+    cuts = thresholds(scores, labels, settings.beta)
     best = max(cuts, key=lambda cut: cut.f_beta)
     classifier.threshold = best.threshold
     classifier.save(settings.out)
-    n_train, n_held_out = len(train_part.labels), len(held_out.labels)
-    area = auc(scores, held_out.labels)
-    print(f"{n_train:,} documents for training, {n_held_out:,} held out: AUC {area:.4f}\n")
+    numbers = f"{len(train_part):,} documents for training, {len(held_out):,} held out"
+    print(f"{numbers}: AUC {auc(scores, labels):.4f}\n")
     print_cuts(cuts, best)
     print(f"\nclassifier -> {settings.out}")
 
 
 def print_cuts(cuts, best):
-    """What some thresholds would keep, and the chosen one."""
+    """Print what the chosen threshold keeps, and what others would keep, for comparison."""
     shown = {best}
     for share in (0.9, 0.75, 0.5, 0.25, 0.1):
         shown.add(min(cuts, key=lambda cut: abs(cut.share - share)))
@@ -94,14 +92,6 @@ def print_cuts(cuts, best):
 
 
 # -- documents
-
-
-@dataclass
-class Labelled:
-    """Documents as the classifier sees them."""
-
-    examples: list = field(default_factory=list)  # features() of each
-    labels: list = field(default_factory=list)  # 1 for the positive label, else 0
 
 
 def labelled_documents(sources, positive):
@@ -156,15 +146,15 @@ class Classifier:
         self.weights, self.bias, self.threshold = weights, bias, threshold  # weights: float32 (2^BUCKETS_LOG2,)
 
     def score(self, view):
-        """The probability, by the classifier, that a text is of the positive kind."""
+        """The probability that a text is of the positive kind."""
         return float(self.probability(*features(view)))
 
     def probability(self, buckets, values):
-        """The same for the features of a text."""
+        """The same, from the features() of a text."""
         return 1 / (1 + np.exp(-(self.bias + self.weights[buckets] @ values)))
 
     def objection(self, view, threshold=None):
-        """Why a text is dropped, or None to keep it; threshold None is the classifier's own."""
+        """Why a text is dropped, or None to keep it. threshold: None for the one that training chose."""
         needed = self.threshold if threshold is None else threshold
         score = self.score(view)
         return f"score {score:.3f} < {needed:.3f}" if score < needed else None
@@ -180,7 +170,6 @@ class Classifier:
     @classmethod
     def load(cls, path):
         """The classifier that save() wrote. Raises UserError for a file that is none."""
-        damaged = (ValueError, KeyError, TypeError, OSError, EOFError, IndexError, zipfile.BadZipFile, zlib.error)
         try:
             with np.load(path, allow_pickle=False) as saved:
                 weights = np.zeros(1 << BUCKETS_LOG2, np.float32)
@@ -188,33 +177,67 @@ class Classifier:
                 return cls(weights, float(saved["bias"]), float(saved["threshold"]))
         except FileNotFoundError:
             raise UserError(f"no classifier {path}: python -m cleaning.classifier makes one") from None
-        except damaged as error:
+        except (ValueError, LookupError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise UserError(f"{path} is no classifier of python -m cleaning.classifier: {error}") from None
 
 
 def train(labelled, epochs, lr, seed):
-    """A Classifier of Labelled documents, by Adagrad (Duchi et al., 2011). Both labels weigh the same in the loss,
-    however many documents each has."""
+    """A Classifier of labelled documents, (features(), 0 or 1) each, by Adagrad (Duchi et al., 2011). Both labels weigh
+    the same in the loss, however many documents each has."""
     classifier = Classifier(np.zeros(1 << BUCKETS_LOG2, np.float32), 0.0, 0.5)
     squares = np.full(1 << BUCKETS_LOG2, 1e-6, np.float32)  # Adagrad: the sum of squared gradients so far
-    labels, n_positive = labelled.labels, max(1, sum(labelled.labels))
-    weight_of = {1: len(labels) / (2 * n_positive), 0: len(labels) / (2 * max(1, len(labels) - n_positive))}
+    n_positive = sum(label for _, label in labelled)
+    weight_of = {1: len(labelled) / (2 * n_positive), 0: len(labelled) / (2 * (len(labelled) - n_positive))}
     rng = np.random.default_rng(seed)
     for _ in tqdm(range(epochs), desc="training", unit="epoch", leave=False):
-        for i in rng.permutation(len(labels)):
-            buckets, values = labelled.examples[i]
-            slope = (classifier.probability(buckets, values) - labels[i]) * weight_of[labels[i]]
+        for i in rng.permutation(len(labelled)):
+            (buckets, values), label = labelled[i]
+            slope = (classifier.probability(buckets, values) - label) * weight_of[label]
             squares[buckets] += (slope * values) ** 2
             classifier.weights[buckets] -= lr * slope * values / np.sqrt(squares[buckets])
             classifier.bias -= 0.01 * lr * slope
     return classifier
 
 
+class Scores:
+    """Scores that another program gave documents, `python -m evaluation.score` for one, and the bounds that they must
+    keep to; a bound of None lets every score pass.
+
+    path: a file of JSON lines, {"id": ..., "score": ...}, with "source" where several sources have the same id. Raises
+    UserError for a file that is not there and for the first line that is no record of id and score."""
+
+    def __init__(self, path, lowest=None, highest=None):
+        self.lowest, self.highest = lowest, highest
+        self.scores = {}  # by id, or by (source, id) where the record names a source
+        number = 0
+        try:
+            with open(path, "rb") as lines:  # bytes: a line that is not UTF-8 fails where its number is known
+                for number, line in enumerate(lines, 1):
+                    record = json.loads(line)
+                    key = (record["source"], record["id"]) if "source" in record else record["id"]
+                    self.scores[key] = float(record["score"])
+        except FileNotFoundError:
+            raise UserError(f"no score file {path}: python -m evaluation.score makes one") from None
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+            raise UserError(f"{path}, line {number}: not a record of id and score ({error})") from None
+
+    def objection(self, source, where):
+        """Why a document is dropped, or None to keep it. A document without a score is dropped."""
+        score = self.scores.get((source, where), self.scores.get(where))
+        if score is None:
+            return "no score"
+        if self.lowest is not None and score < self.lowest:
+            return f"score {score:.3f} < {self.lowest:g}"
+        if self.highest is not None and score > self.highest:
+            return f"score {score:.3f} > {self.highest:g}"
+
+
 # -- how good it is
 
 
 def auc(scores, labels):
-    """The probability that a positive scores above a negative: from the ranks, ties half (Mann and Whitney)."""
+    """The area under the ROC curve: the probability that a random positive scores above a random negative, where ties
+    count half. Computed from the ranks of the scores (Mann and Whitney)."""
     scores, labels = np.asarray(scores), np.asarray(labels, bool)
     _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
     ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
@@ -233,7 +256,7 @@ class Cut(NamedTuple):
 
 
 def thresholds(scores, labels, beta):
-    """A Cut for each score that occurs, rising."""
+    """A Cut for each score that occurs, from the lowest to the highest."""
     order = np.argsort(scores, kind="stable")
     scores, labels = np.asarray(scores)[order], np.asarray(labels)[order]
     first = np.flatnonzero(np.append(True, scores[1:] > scores[:-1]))  # where each score occurs first

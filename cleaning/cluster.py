@@ -49,12 +49,12 @@ def main(settings):
     settings.check()
     settings.out_dir = str(Path(settings.out_dir).resolve())
     settings.tokenizer = str(Path(settings.tokenizer).resolve())
-    tokenizer = clean.new_cleaner(settings, settings.tokenizer).tokenizer  # a mistake in what it reads is seen here
+    tokenizer = clean.new_cleaner(settings).tokenizer  # raises UserError for damaged files before any task starts
     ingredients = settings.ingredients(tokenizer.fingerprint)
     folder = Path(settings.out_dir) / "chunks"
     if (Path(settings.out_dir) / "manifest.json").exists():
         shutil.rmtree(folder, ignore_errors=True)  # datatrove's marks of a finished run
-    from cleaning import cluster_steps as steps  # it needs datatrove
+    from cleaning import cluster_steps as steps  # here, because it imports datatrove
 
     plan = [
         ("survey", [partial(steps.read, settings), partial(steps.survey, settings)], settings.tasks),
@@ -71,18 +71,17 @@ def main(settings):
 
 def executor(settings, name, pipeline, tasks, logs, before):
     """The datatrove executor of one kind of task. Its run() runs the executor before it first."""
+    from datatrove import executor as executors
+
     common = {"pipeline": pipeline, "tasks": tasks, "logging_dir": logs, "depends": before}
     if settings.executor == "slurm":
-        from datatrove.executor import SlurmPipelineExecutor
-
-        return SlurmPipelineExecutor(**common, time=settings.time, partition=settings.partition, job_name=name)
+        limits = {"time": settings.time, "partition": settings.partition}
+        return executors.SlurmPipelineExecutor(**common, **limits, job_name=name)
     if settings.executor == "ray":
         from datatrove.executor.ray import RayPipelineExecutor
 
         return RayPipelineExecutor(**common)
-    from datatrove.executor import LocalPipelineExecutor
-
-    return LocalPipelineExecutor(**common, workers=min(settings.num_workers or os.cpu_count(), tasks))
+    return executors.LocalPipelineExecutor(**common, workers=min(settings.num_workers or os.cpu_count(), tasks))
 
 
 if __name__ == "__main__":

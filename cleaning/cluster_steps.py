@@ -4,20 +4,18 @@ The same functions cut into tasks: read and survey in as many tasks as you like 
 one chunk), decide in one, write_shards in as many as there are chunks, finish in one. Between them lie files in a
 folder that all machines see. What is kept is what one machine would keep, for no step depends on order.
 
-datatrove calls step(data, rank, world_size) for task rank of world_size, with what the step before it yields as data;
+datatrove calls step(data, rank, world_size) for task rank of world_size; data is what the step before it yields.
 cluster.py fills in the settings. Any datatrove reader can stand in for read, and its filters between read and survey.
 """
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 from datatrove.data import Document as TroveDocument
 
 import configurator
-from cleaning import chunks, clean, report, to_shards
-from cleaning.counts import Counts
+from cleaning import chunks, clean, to_shards
 from corpus import chats
 from corpus.documents import Document, Problem
 from corpus.documents import read as read_source
@@ -25,8 +23,8 @@ from tokenizer import Tokenizer
 
 
 def read(settings, data, rank, world_size):
-    """Yield the documents of every world_size-th file as datatrove documents; what cannot be read passes through with
-    its problem."""
+    """Yield the documents of every world_size-th file as datatrove documents. What cannot be read passes as a document
+    without text, with the Problem in its metadata."""
     parse = chats.from_record if settings.chats else None
     for source in settings.sources:
         for item in read_source(source, parse, (rank, world_size)):
@@ -38,26 +36,23 @@ def read(settings, data, rank, world_size):
 
 
 def survey(settings, data, rank, world_size):
-    """Clean, tokenize and sign datatrove documents: chunk number rank, and its entry with the counts as JSON beside."""
+    """Clean, tokenize and sign datatrove documents: chunk number rank, and its entry as a JSON file beside."""
     folder = Path(settings.out_dir) / "chunks"
     folder.mkdir(parents=True, exist_ok=True)
-    cleaner = clean.new_cleaner(settings, settings.tokenizer)
-    chunk, counts = chunks.ChunkWriter(folder, rank), Counts()
+    cleaner, chunk = clean.new_cleaner(settings), chunks.ChunkWriter(folder, rank)
     try:
-        for batch in clean.batches(ours(document, settings.sources) for document in data):
-            surveyed = cleaner.survey(batch)
-            chunk.add(surveyed)
-            counts.add(surveyed.counts)
+        for document in data:
+            chunk.add(cleaner.survey([ours(document, settings.sources)]))
         entry = chunk.close()
     except BaseException:
         chunk.abort()
         raise
-    configurator.write_json(folder / f"{entry['name']}.json", {**entry, "counts": asdict(counts)})
+    configurator.write_json(folder / f"{entry['name']}.json", entry)
 
 
 def ours(document, sources):
-    """(number of the source, Document or Problem) of a datatrove document; one from another reader than ours belongs
-    to the first source."""
+    """(number of the source, Document or Problem) of a datatrove document. What another reader than ours has read
+    belongs to the first source."""
     meta = dict(document.metadata)
     source, problem = meta.pop("source", sources[0]), meta.pop("problem", None)
     item = Problem(document.id, *problem) if problem else Document(document.text, document.id, meta)
@@ -65,17 +60,14 @@ def ours(document, sources):
 
 
 def decide(settings, data, rank, world_size):
-    """Seek duplicates across all chunks: chunks/kept.npy. From here on the folder's old manifest does not hold."""
-    found, _ = all_chunks(settings)
-    kept = to_shards.duplicates(found, settings)
-    to_shards.refuse_nothing(settings, found, kept)
-    np.save(found.folder / "kept.npy", kept)
-    (Path(settings.out_dir) / "manifest.json").unlink(missing_ok=True)
+    """Seek duplicates across all chunks: chunks/kept.npy."""
+    found = all_chunks(settings)
+    np.save(found.folder / "kept.npy", to_shards.decide(found, settings))
 
 
 def write_shards(settings, data, rank, world_size):
     """Shard n from chunk n, for every world_size-th chunk, and their manifest entries as JSON files."""
-    found, _ = all_chunks(settings)
+    found = all_chunks(settings)
     kept = np.load(found.folder / "kept.npy")
     for number in range(rank, len(found.entries), world_size):
         shard = to_shards.write_shard(settings, found, kept, number)
@@ -85,18 +77,15 @@ def write_shards(settings, data, rank, world_size):
 def finish(settings, ingredients, start, data, rank, world_size):
     """Report and manifest; the chunks are deleted. start: the time.time() at which the run began."""
     run = to_shards.Run(settings, Tokenizer.load(settings.tokenizer), ingredients, start)
-    found, counts = all_chunks(settings)
+    found = all_chunks(settings)
     kept = np.load(found.folder / "kept.npy")
-    to_shards.keep_drops(run.out, found.entries, to_shards.duplicate_lines(found, kept, len(settings.sources)))
-    summary = report.summary(counts, found, kept, settings, run.tokenizer)
-    to_shards.finish(run, read_json(found.folder, "shard_*.json"), summary)
+    to_shards.finish(run, found, kept, read_json(found.folder, "shard_*.json"))
 
 
 def all_chunks(settings):
-    """(the chunks that the survey tasks have written, their Counts together)."""
+    """The Chunks that the survey tasks have written."""
     folder = Path(settings.out_dir) / "chunks"
-    entries = read_json(folder, "[0-9]*.json")
-    return chunks.Chunks(folder, entries), Counts.total(entries)
+    return chunks.Chunks(folder, read_json(folder, "[0-9]*.json"))
 
 
 def read_json(folder, pattern):

@@ -1,11 +1,7 @@
 """Near-duplicates by MinHash-LSH, and exact ones: which documents to keep.
 
-    shingles     the set of a document's 5-grams of words, as 32-bit hashes (5-grams as BigCode has them: santacoder,
-                 arXiv:2301.03988; with single words one removal in five was a false one)
-    signature    for each of n permutations of all hashes, the smallest value in the set. Two sets A and B have the same
-                 smallest value with probability J = |A and B| / |A or B|, their Jaccard similarity (Broder, 1997)
-    bands        the signature cut into pieces of a few rows. Documents that agree in a whole band are candidates: of
-                 pairs with similarity J, a share of 1 - (1 - J^rows)^bands becomes candidates
+    candidates   documents whose signatures (see hashing.py) agree in a whole band. Of the pairs with similarity J, a
+                 share of 1 - (1 - J^rows)^bands becomes candidates
     verified     candidates are compared by their true J. Those that reach the threshold are linked
     clusters     what is linked, directly or through others. Of each cluster one document is kept: that with most
                  stars, then the newest, then the first by path
@@ -15,11 +11,10 @@
     doc 1    17 42 | 8 11 | 29 3         doc 0 and doc 1 agree in the first band: a pair to verify.
     doc 2    50 42 | 7 95 | 61 9         doc 2 agrees with doc 0 in three rows, but in no whole band.
 
-Every step is a pure function of the set of documents: their order, the number of workers and of chunks change nothing.
+The result is a pure function of the set of documents: their order and the number of workers and chunks change nothing.
 What is kept has no near-duplicates among itself, so deduplicating twice removes nothing more.
 """
 
-import hashlib
 import math
 
 import numpy as np
@@ -27,46 +22,9 @@ import numpy as np
 from cleaning import hashing
 
 MIN_SHINGLES = 5  # a document with fewer says too little for similarity: only exact copies of it are found
-MAX_PERMUTATIONS, MAX_ROWS = 256, len(hashing.ORDER)
 # Documents of one bucket are compared with at most so many of the next larger ones. Larger buckets come from
 # boilerplate that many documents share, not from copies.
 MAX_NEIGHBOURS = 2000
-
-rng = np.random.default_rng(19970611)
-MULTIPLIERS = rng.integers(0, 2**31, MAX_PERMUTATIONS, dtype=np.uint32) * np.uint32(2) + np.uint32(1)
-OFFSETS = rng.integers(0, 2**32, MAX_PERMUTATIONS, dtype=np.uint32)
-
-
-def exact_digest(text):
-    """16 bytes of a text's sha256 as two uint64. Line ends and trailing white space do not count."""
-    normal = text.strip()
-    if any(end in normal for end in (" \n", "\t\n", "\r", "\f", "\v")):
-        normal = "\n".join(line.rstrip() for line in normal.splitlines())
-    return np.frombuffer(hashlib.sha256(normal.encode()).digest()[:16], np.uint64)
-
-
-def shingles(ngrams):
-    """The set of a document's n-grams, uint32, sorted. ngrams: their hashes, sorted (View.fivegrams)."""
-    short = (ngrams >> np.uint64(32)).astype(np.uint32)
-    return short[np.append(True, short[1:] != short[:-1])] if len(short) else short
-
-
-def signature(hashes, n):
-    """The smallest value of each of n permutations of the hashes, a document's shingles: uint32 (n,).
-
-    h -> a h + b modulo 2^32 with odd a is a permutation of the 32-bit numbers, and a fair one for well-mixed hashes.
-    """
-    smallest = np.full(n, 2**32 - 1, np.uint32)
-    for start in range(0, len(hashes), 4096):  # blocks that stay in the cache
-        values = MULTIPLIERS[:n, None] * hashes[None, start : start + 4096]
-        values += OFFSETS[:n, None]
-        np.minimum(smallest, values.min(axis=1), out=smallest)
-    return smallest
-
-
-def band_keys(smallest, bands, rows):
-    """One 64-bit hash per band, uint64 (bands,), of a signature(), uint32 (bands * rows,)."""
-    return hashing.mix(smallest.reshape(bands, rows).astype(np.uint64) @ hashing.ORDER[:rows])
 
 
 def banding(threshold, recall=0.999):
@@ -75,10 +33,10 @@ def banding(threshold, recall=0.999):
     More rows mean fewer candidates and more bands to find the same pairs. Candidates are verified, so a false one
     costs only time; a pair that is missed is a copy in the training data.
     """
-    for rows in range(MAX_ROWS, 0, -1):
+    for rows in range(len(hashing.ORDER), 0, -1):
         # (1 - threshold^rows)^bands = 1 - recall, solved for bands
         bands = math.ceil(math.log(1 - recall) / math.log1p(-(threshold**rows))) if threshold < 1 else 1
-        if bands * rows <= MAX_PERMUTATIONS:
+        if bands * rows <= len(hashing.MULTIPLIERS):
             return bands, rows
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 import configurator
 import pages
-from cleaning.counts import EXAMPLES, add
+from cleaning.chunks import EXAMPLES, add
 
 SIZES = ("documents", "bytes", "tokens")
 STEPS = ("filters", "quality", "decontamination", "exact_dedup", "near_dedup")  # the order in the report
@@ -20,34 +20,43 @@ SIMILAR_TEXT = (
 )
 
 
-def summary(counts, chunks, kept, settings, tokenizer):
-    """The contents of report.json. counts: the first pass's Counts; kept[i]: the document that replaces i, or i."""
+def summary(chunks, kept, settings, tokenizer):
+    """The contents of report.json. kept[i]: the number of the document that replaces document i, or i if it stays."""
+    counts, documents = chunks.counts(), chunks.documents
     gone = np.flatnonzero(kept != np.arange(len(kept)))
-    digests = chunks.documents["digest"]
-    exact = (digests[gone] == digests[kept[gone]]).all(axis=1)
-    drops = {}
-    add(drops, counts.drops)
-    add_copies(drops, "exact_dedup", "exact_duplicate", chunks.documents[gone[exact]], settings.sources)
-    add_copies(drops, "near_dedup", "near_duplicate", chunks.documents[gone[~exact]], settings.sources)
+    is_exact = (documents["digest"][gone] == documents["digest"][kept[gone]]).all(axis=1)
+    exact, near = gone[is_exact], gone[~is_exact]
+    add(counts.drops, copies_by_source("exact_dedup", "exact_duplicate", documents[exact], settings.sources))
+    add(counts.drops, copies_by_source("near_dedup", "near_duplicate", documents[near], settings.sources))
+    _, members = np.unique(kept, return_counts=True)
+    sizes, numbers = np.unique(members[members > 1], return_counts=True)
+    falling = sorted(counts.closest.items(), key=lambda item: (-item[1][0], item[0]))
+    similar = {problem: {"similarity": highest, "document": where} for problem, (highest, where) in falling}
+    examples = {}
+    for rule, found in sorted(counts.examples.items()):
+        examples[rule] = [{"id": where, "detail": detail, "text": text} for _, where, detail, text in found]
+    evenly = np.unique(np.linspace(0, len(near) - 1, EXAMPLES).astype(int)) if len(near) else []
     return {
-        "steps": funnel(counts.read, drops),
-        "sources": per_source(drops, settings.sources),
+        "steps": funnel(counts.read, counts.drops),
+        "sources": per_source(counts.drops, settings.sources),
         "replaced": counts.replaced,
-        "clusters": cluster_sizes(kept),
-        "benchmarks": {"similar": most_similar(counts.closest)},
-        "examples": {rule: examples(found) for rule, found in sorted(counts.examples.items())},
-        "duplicates": [pair(chunks, i, int(kept[i]), tokenizer) for i in sample(gone[~exact])],
+        "clusters": dict(zip(sizes.tolist(), numbers.tolist())),  # documents in a cluster -> number of such clusters
+        "benchmarks": {"similar": similar},
+        "examples": examples,
+        "duplicates": [pair(chunks, near[k], kept[near[k]], tokenizer) for k in evenly],
         "made_by": configurator.made_by(),
     }
 
 
-def add_copies(drops, step, rule, copies, sources):
-    """Add the documents that were dropped as copies, a DOCUMENT array, to drops."""
+def copies_by_source(step, rule, copies, sources):
+    """Documents that were dropped as copies, a DOCUMENT array, counted as in Counts.drops."""
+    drops = {}
     for number, source in enumerate(sources):
         mine = copies[copies["source"] == number]
         if len(mine):
             sizes = {"documents": len(mine), "bytes": int(mine["bytes"].sum()), "tokens": int(mine["tokens"].sum())}
-            add(drops, {source: {step: {rule: sizes}}})
+            drops[source] = {step: {rule: sizes}}
+    return drops
 
 
 def per_source(drops, sources):
@@ -57,32 +66,6 @@ def per_source(drops, sources):
         for rules in steps.values():
             add(result[source], {rule: sizes["documents"] for rule, sizes in rules.items()})
     return result
-
-
-def cluster_sizes(kept):
-    """{documents in a cluster of copies: number of such clusters}, rising."""
-    _, members = np.unique(kept, return_counts=True)
-    sizes, numbers = np.unique(members[members > 1], return_counts=True)
-    return dict(zip(sizes.tolist(), numbers.tolist()))
-
-
-def most_similar(closest):
-    """{problem: {"similarity", "document"}}, the most similar first, from Counts.closest."""
-    falling = sorted(closest.items(), key=lambda item: (-item[1][0], item[0]))
-    return {problem: {"similarity": similarity, "document": where} for problem, (similarity, where) in falling}
-
-
-def examples(found):
-    """Counts' examples of one rule as records."""
-    return [{"id": where, "detail": detail, "text": text} for _, where, detail, text in found]
-
-
-def sample(numbers):
-    """EXAMPLES of an array's numbers, evenly spread."""
-    if not len(numbers):
-        return []
-    places = np.linspace(0, len(numbers) - 1, EXAMPLES).astype(int)
-    return numbers[np.unique(places)].tolist()
 
 
 def pair(chunks, dropped, kept, tokenizer):
@@ -98,13 +81,12 @@ def funnel(read, drops):
         add(left, sizes)
     raw = left.pop("raw_bytes")
     unreadable = by_rule(drops, "unreadable")
-    n_unreadable = sum(sizes["documents"] for sizes in unreadable.values())
-    readable = {"documents": left["documents"], "bytes": raw}
+    n_read = left["documents"] + sum(sizes["documents"] for sizes in unreadable.values())
     rules = {rule: {**sizes, "kept": left["documents"]} for rule, sizes in unreadable.items()}
-    n_read = left["documents"] + n_unreadable
+    readable = {"documents": left["documents"], "bytes": raw}
     steps = [
         {"step": "read", "documents": n_read, "bytes": raw, "rules": rules, "kept": readable},
-        {"step": "replace", **readable, "rules": {}, "kept": dict(left)},
+        {"step": "replace", **readable, "rules": {}, "kept": left},
     ]
     for step in STEPS:
         entry = {"step": step, **left, "rules": {}}
@@ -129,54 +111,40 @@ def by_rule(drops, step):
 
 def write(out, report):
     """Write report.json, report.md and report.html into the folder out."""
-    out = Path(out)
-    configurator.write_json(out / "report.json", report)
-    pages.write(out / "report", contents(report))
+    configurator.write_json(Path(out) / "report.json", report)
+    pages.write(Path(out) / "report", contents(report))
 
 
 def contents(report):
     """Yield the report as blocks of pages.py."""
+    left, rules = [], []
+    for step in report["steps"]:
+        left.append([step["step"], *(f"{step['kept'][name]:,}" if name in step["kept"] else "" for name in SIZES)])
+        for rule, n in step["rules"].items():
+            rules.append([step["step"], rule, f"{n['documents']:,}", f"{n['bytes']:,}", f"{n['kept']:,}"])
     yield "title", "What cleaning did"
     yield "text", f"`{report['made_by']['command']}`"
     yield "heading", "The funnel"
-    yield "bars", (["after", *SIZES], funnel_rows(report["steps"]))
+    yield "bars", (["after", *SIZES], left)
     if report["replaced"]:
         yield "text", "Replaced: " + ", ".join(f"{n:,} {what}" for what, n in sorted(report["replaced"].items())) + "."
     yield "heading", "Rule by rule"
-    yield "table", (["step", "rule", "documents dropped", "bytes", "documents left"], rule_rows(report["steps"]))
+    yield "table", (["step", "rule", "documents dropped", "bytes", "documents left"], rules)
     if report["clusters"]:
-        rows = [[f"{size}", f"{n:,}"] for size, n in report["clusters"].items()]
         yield "heading", "Clusters of copies"
+        rows = [[f"{size}", f"{n:,}"] for size, n in report["clusters"].items()]
         yield "table", (["documents in a cluster", "clusters"], rows)
     for found in report["duplicates"]:
         yield "text", f"Dropped: {found['dropped']}. Kept: {found['kept']}."
         yield "texts", found["texts"]
     if similar := report["benchmarks"]["similar"]:
-        nearest = list(similar.items())[:50]
-        rows = [[name, f"{found['similarity']:.2f}", found["document"]] for name, found in nearest]
         yield "heading", "Benchmark problems that the data came close to"
         yield "text", SIMILAR_TEXT
+        nearest = list(similar.items())[:50]
+        rows = [[problem, f"{found['similarity']:.2f}", found["document"]] for problem, found in nearest]
         yield "table", (["problem", "similarity", "document"], rows)
     if report["examples"]:
         yield "heading", "Dropped, for you to judge"
     for rule, found in report["examples"].items():
         yield "text", f"{rule}: " + "; ".join(f"{example['id']} ({example['detail']})" for example in found)
         yield "texts", [example["text"][:300] for example in found]
-
-
-def funnel_rows(steps):
-    """What is left after each step; the first has no tokens yet."""
-    rows = []
-    for step in steps:
-        kept = step["kept"]
-        rows.append([step["step"], *(f"{kept[name]:,}" if name in kept else "" for name in SIZES)])
-    return rows
-
-
-def rule_rows(steps):
-    """What each rule dropped, in the order of the steps."""
-    rows = []
-    for step in steps:
-        for rule, n in step["rules"].items():
-            rows.append([step["step"], rule, f"{n['documents']:,}", f"{n['bytes']:,}", f"{n['kept']:,}"])
-    return rows

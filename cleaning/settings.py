@@ -41,7 +41,7 @@ class Settings:
 
     # -- quality
     quality: str = ""  # drop what this classifier scores low (python -m cleaning.classifier makes one)
-    min_quality: float | None = None  # its threshold; auto = the one that was chosen when it was trained
+    min_quality: float | None = None  # the classifier's threshold; auto = the one that its training chose
     # drop by the scores in this file, {"id", "score"} a line (python -m evaluation.score makes one)
     scores: str = ""
     min_score: float | None = None  # keep from this score on; auto = from any
@@ -60,15 +60,17 @@ class Settings:
     rules: Thresholds = field(default_factory=Thresholds)  # thresholds of the rules
 
     def check(self):
-        """Fill in what auto stands for; UserError for values that make no sense, before anything is read."""
-        self.resolve()
-        if not 0 <= self.char_noise < 1:
-            raise UserError("char_noise must lie in [0, 1)")
-        if not 0 <= self.val_fraction < 1:
-            raise UserError("val_fraction must lie in [0, 1)")
+        """Fill in what auto stands for. Raises UserError for values that make no sense, before anything is read."""
+        # In conversations made-up addresses are part of the task, and requests that differ in one number are different.
+        if self.replace_pii is None:
+            self.replace_pii = not self.chats
+        if self.near_dedup is None:
+            self.near_dedup = not self.chats
+        if not (0 <= self.char_noise < 1 and 0 <= self.val_fraction < 1):
+            raise UserError("char_noise and val_fraction must lie in [0, 1)")
         if self.shard_bytes < 1 or self.num_workers < 0:
             raise UserError("shard_bytes must lie above 0, num_workers at 0 or above")
-        if not 0 < self.near_threshold <= 1 or not 0 < self.min_similarity <= 1:
+        if not (0 < self.near_threshold <= 1 and 0 < self.min_similarity <= 1):
             raise UserError("near_threshold and min_similarity must lie in (0, 1]")
         if self.kind not in ("", *KINDS):
             raise UserError(f"kind must be one of {', '.join(KINDS)}, or empty, not {self.kind!r}")
@@ -77,22 +79,14 @@ class Settings:
         if self.clean and self.simplify:
             optional("opencc", "simplified characters (--simplify)")
 
-    def resolve(self):
-        """Fill in what auto stands for. In conversations made-up addresses are part of the task, and requests that
-        differ in one number are different requests: both steps are off there."""
-        if self.replace_pii is None:
-            self.replace_pii = not self.chats
-        if self.near_dedup is None:
-            self.near_dedup = not self.chats
-
     def ingredients(self, fingerprint):
         """What the shards depend on apart from the documents, as JSON can hold it: the settings that matter, the
-        tokenizer's fingerprint, the content of every file that is read beside the sources, the version of jieba.
-        A folder whose manifest names the same ingredients and documents is up to date."""
+        tokenizer's fingerprint, the content of every file that is read beside the sources, and the version of jieba,
+        which counts Chinese words where it is installed. A folder is up to date if its manifest names the same
+        ingredients and documents."""
         values = asdict(self)
-        named = {setting.name: values[setting.name] for setting in fields(Settings)}
-        for name in ("out_dir", "num_workers", "adopt"):
-            del named[name]
+        unimportant = ("out_dir", "num_workers", "adopt")
+        named = {setting.name: values[setting.name] for setting in fields(Settings) if setting.name not in unimportant}
         paths = [*self.decontaminate, self.quality, self.scores]
         paths += [Path(folder) / "manifest.json" for folder in self.against]
         digests = {str(path): hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16] for path in paths if path}
@@ -100,7 +94,7 @@ class Settings:
 
 
 def installed_version(package):
-    """The version of a package, or None where it is not installed. Chinese words are counted by jieba where it is."""
+    """The version of a package, or None where it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

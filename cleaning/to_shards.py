@@ -13,8 +13,7 @@ from tqdm import tqdm
 
 import configurator
 from cleaning import dedup, report
-from cleaning.chunks import Chunks
-from cleaning.counts import add
+from cleaning.chunks import Chunks, add
 from cleaning.settings import Settings
 from configurator import UserError
 from corpus.parallel import mapped
@@ -40,12 +39,21 @@ class Run:
         return Path(self.settings.out_dir)
 
 
+def write_shards(run, entries):
+    """The second pass: from the entries of finished chunks to a shard folder with its report and manifest."""
+    chunks = Chunks(run.out / "chunks", entries)
+    kept = decide(chunks, run.settings)
+    numbers = tqdm(range(len(entries)), desc="writing shards", unit="shard", delay=2)
+    finish(run, chunks, kept, [write_shard(run.settings, chunks, kept, number) for number in numbers])
+
+
 # -- which copies to keep
 
 
-def duplicates(chunks, settings):
-    """For each document of the chunks the one that is kept of its copies, int64 (documents,): kept[i] is the number of
-    the document that replaces i, or i itself if it stays. Documents of --against win over all others."""
+def decide(chunks, settings):
+    """Which of its copies replaces each document, int64 (documents,): kept[i] is the number of the document that
+    replaces i, or i itself if it stays. Raises UserError where no document would be left for training; otherwise the
+    folder's old manifest is deleted, because from here on it does not describe the folder."""
     digests, clusters = chunks.documents["digest"], dedup.Clusters(len(chunks))
     if settings.clean and settings.exact_dedup:
         dedup.exact_clusters(digests, clusters)
@@ -55,14 +63,21 @@ def duplicates(chunks, settings):
         dedup.near_clusters(chunks.band, chunks.n_bands, sizes, digests, verify, threshold, clusters)
 
     def priority(i):
-        own = chunks.documents["source"][i] < len(settings.sources)
-        return own, *dedup.priority(chunks.meta(i), digests[i])
+        is_own = chunks.documents["source"][i] < len(settings.sources)  # documents of --against are kept first
+        return is_own, *dedup.priority(chunks.meta(i), digests[i])
 
-    return dedup.choose(clusters, priority)
+    kept = dedup.choose(clusters, priority)
+    stays, is_val = split_of(settings, chunks, kept, slice(None))
+    if not (stays & ~is_val).any():
+        keep_drops(settings, chunks, kept)
+        drops = Path(settings.out_dir) / "dropped.jsonl"
+        raise UserError(f"no documents for training in {', '.join(settings.sources)}; see {drops}")
+    Path(settings.out_dir, "manifest.json").unlink(missing_ok=True)
+    return kept
 
 
 def similar(chunks, settings, pairs):
-    """Whether the true similarity of each pair of documents reaches the threshold: bool (pairs,)."""
+    """Whether the Jaccard similarity of each pair of documents reaches near_threshold: bool (pairs,)."""
     if len(pairs) < MANY_PAIRS or settings.num_workers == 1:
         return jaccards(chunks, pairs) >= settings.near_threshold
     parts = np.array_split(pairs, len(pairs) // PAIRS_PER_TASK)
@@ -77,27 +92,6 @@ def jaccards(chunks, pairs):
 
 
 # -- shards
-
-
-def write_shards(run, entries, counts):
-    """(manifest entries of the shards, the report) from chunks' entries and the first pass's Counts."""
-    chunks = Chunks(run.out / "chunks", entries)
-    kept = duplicates(chunks, run.settings)
-    refuse_nothing(run.settings, chunks, kept)
-    (run.out / "manifest.json").unlink(missing_ok=True)  # from here on the folder is not what it says
-    numbers = tqdm(range(len(entries)), desc="writing shards", unit="shard", delay=2)
-    shards = [write_shard(run.settings, chunks, kept, number) for number in numbers]
-    keep_drops(run.out, entries, duplicate_lines(chunks, kept, len(run.settings.sources)))
-    return shards, report.summary(counts, chunks, kept, run.settings, run.tokenizer)
-
-
-def refuse_nothing(settings, chunks, kept):
-    """Raise UserError where no document would be left for training, before anything in the folder is replaced."""
-    stays, is_val = split_of(settings, chunks, kept, slice(None))
-    if not (stays & ~is_val).any():
-        out = Path(settings.out_dir)
-        keep_drops(out, chunks.entries, duplicate_lines(chunks, kept, len(settings.sources)))
-        raise UserError(f"no documents for training in {', '.join(settings.sources)}; see {out / 'dropped.jsonl'}")
 
 
 def split_of(settings, chunks, kept, part):
@@ -130,46 +124,41 @@ def write_shard(settings, chunks, kept, number):
     return {"documents_sha256": entry.get("documents_sha256"), "counts": counts, "files": files}
 
 
-def duplicate_lines(chunks, kept, n_sources):
-    """Yield dropped.jsonl's records of the copies: each names the document that is kept in its place."""
-    digests = chunks.documents["digest"]
-    same = (digests == digests[kept]).all(axis=1)
-    gone = (kept != np.arange(len(kept))) & (chunks.documents["source"] < n_sources)
-    for i in np.flatnonzero(gone):
-        mine, other = chunks.meta(int(i)), chunks.meta(int(kept[i]))
-        rule = "exact_duplicate" if same[i] else "near_duplicate"
-        detail = f"{other['source']}/{other['where']}"
-        yield {"id": mine["where"], "source": mine["source"], "rule": rule, "detail": detail}
-
-
-def keep_drops(out, entries, records):
-    """Write dropped.jsonl: the lines of every chunk, then the records of the copies."""
-    with open(out / "dropped.jsonl.tmp", "wb") as file:
-        for entry in entries:
-            with open(out / "chunks" / f"{entry['name']}.dropped", "rb") as part:
-                shutil.copyfileobj(part, file)
-        for record in records:
-            file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
-    os.replace(out / "dropped.jsonl.tmp", out / "dropped.jsonl")
-
-
 # -- what describes them
 
 
-def finish(run, shards, summary):
-    """Tokenizer, report and manifest of a folder whose shards are written; the chunks are deleted."""
+def finish(run, chunks, kept, shards):
+    """Write what describes finished shards, and delete the chunks. shards: the entries that write_shard() returned."""
+    keep_drops(run.settings, chunks, kept)
     run.tokenizer.save(run.out / "tokenizer.json")
+    summary = report.summary(chunks, kept, run.settings, run.tokenizer)
     report.write(run.out, summary)
     write_manifest(run, shards, summary["sources"], summary["steps"][0]["bytes"])
     shutil.rmtree(run.out / "chunks")
+
+
+def keep_drops(settings, chunks, kept):
+    """Write dropped.jsonl: what the first pass dropped, then the copies, each with the document that replaces it."""
+    path = Path(settings.out_dir) / "dropped.jsonl"
+    with open(f"{path}.tmp", "wb") as file:
+        for entry in chunks.entries:
+            with open(chunks.folder / f"{entry['name']}.dropped", "rb") as part:
+                shutil.copyfileobj(part, file)
+        is_own = chunks.documents["source"] < len(settings.sources)
+        for i in np.flatnonzero(is_own & (kept != np.arange(len(kept)))):
+            mine, other = chunks.meta(i), chunks.meta(kept[i])
+            is_exact = (chunks.documents["digest"][i] == chunks.documents["digest"][kept[i]]).all()
+            rule, detail = "exact_duplicate" if is_exact else "near_duplicate", f"{other['source']}/{other['where']}"
+            record = {"id": mine["where"], "source": mine["source"], "rule": rule, "detail": detail}
+            file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+    os.replace(f"{path}.tmp", path)
 
 
 def write_manifest(run, shards, dropped, bytes_read=0):
     """Write manifest.json, delete shards that are not in it, print the table.
 
     shards: write_shard()'s entries; dropped: {source: {rule: documents}}."""
-    names = [] if run.settings.adopt else run.settings.sources
-    sources, splits, files = {name: no_documents() for name in names}, no_documents(), []
+    sources, splits, files = {}, no_documents(), []
     for shard in shards:
         files += shard["files"]
         for source, counts in shard["counts"].items():
@@ -205,19 +194,17 @@ def no_documents():
 
 
 def print_table(manifest, out):
-    """The manifest's counts for a person, one line per source and split."""
+    """Print the manifest's counts, one line per source and split."""
     head = f"{'source':<28}{'split':<7}{'documents':>11}{'bytes':>16}{'tokens':>15}{'counted':>15}{'bytes/token':>13}"
     print(f"\n{head}  dropped")
-    any_dropped = False
     for source, counts in manifest["sources"].items():
-        any_dropped = any_dropped or bool(counts["dropped"])
         dropped = ", ".join(f"{n:,} {rule}" for rule, n in sorted(counts["dropped"].items())) or "none"
         for split in ("train", "val"):
             n = counts[split]
             line = f"{source[-27:]:<28}{split:<7}{n['documents']:>11,}{n['bytes']:>16,}{n['tokens']:>15,}"
             line += f"{n['counted']:>15,}{n['bytes'] / max(1, n['tokens']):>13.3f}"
             print(f"{line}  {dropped if split == 'train' else ''}")
-    if any_dropped:
+    if any(counts["dropped"] for counts in manifest["sources"].values()):
         print(f"what was dropped and why: {out / 'report.html'}, one line each: {out / 'dropped.jsonl'}")
     written = sum(split["bytes"] for split in manifest["splits"].values())
     megabytes, seconds = (manifest["bytes_read"] or written) / 1e6, manifest["seconds"]

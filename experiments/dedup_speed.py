@@ -20,7 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 import configurator
-from cleaning import dedup
+from cleaning import dedup, hashing
 from cleaning.chunks import DOCUMENT
 from cleaning.view import View
 from configurator import UserError
@@ -72,10 +72,10 @@ def main(settings):
 
 def ours(texts):
     """Deduplicate as prepare_data.py does; how many texts remain."""
-    sets = [dedup.shingles(View(text).fivegrams) for text in tqdm(texts, desc="WizardLearner", leave=False)]
-    signatures = [dedup.signature(shingles, BANDS * ROWS) for shingles in sets]
-    bands = np.stack([dedup.band_keys(signature, BANDS, ROWS) for signature in signatures])
-    digests = np.stack([dedup.exact_digest(text) for text in texts])
+    sets = [hashing.shingles(View(text).fivegrams) for text in tqdm(texts, desc="WizardLearner", leave=False)]
+    signatures = [hashing.signature(shingles, BANDS * ROWS) for shingles in sets]
+    bands = np.stack([hashing.band_keys(signature, BANDS, ROWS) for signature in signatures])
+    digests = np.stack([hashing.exact_digest(text) for text in texts])
     sizes = np.array([len(shingles) for shingles in sets])
 
     def verify(pairs):

@@ -20,17 +20,17 @@ BANDS, ROWS = dedup.banding(0.7)
 
 
 def shingles(text):
-    return dedup.shingles(View(text).fivegrams)
+    return hashing.shingles(View(text).fivegrams)
 
 
 def keys(sets, bands=BANDS, rows=ROWS):
-    return np.stack([dedup.band_keys(dedup.signature(s, bands * rows), bands, rows) for s in sets])
+    return np.stack([hashing.band_keys(hashing.signature(s, bands * rows), bands, rows) for s in sets])
 
 
 def clustered(texts, threshold=0.7, metas=None):
     """kept[i] is the index of the text that replaces text i, or i itself if it stays."""
     sets = [shingles(text) for text in texts]
-    digests = np.stack([dedup.exact_digest(text) for text in texts])
+    digests = np.stack([hashing.exact_digest(text) for text in texts])
     sizes, bands = np.array([len(s) for s in sets]), keys(sets)
     verify = lambda pairs: np.array([dedup.jaccard(sets[a], sets[b]) >= threshold for a, b in pairs])  # noqa: E731
     clusters = dedup.exact_clusters(digests, dedup.Clusters(len(texts)))
@@ -108,7 +108,7 @@ def test_signatures_agree_as_often_as_the_sets_are_similar(similarity):
     """Broder: each of the n smallest values is the same with probability J. 3 standard errors of 100 x 256 trials."""
     rng = np.random.default_rng(1)
     pairs = [planted(similarity, rng) for _ in range(100)]
-    agreement = np.mean([np.mean(dedup.signature(a, 256) == dedup.signature(b, 256)) for a, b in pairs])
+    agreement = np.mean([np.mean(hashing.signature(a, 256) == hashing.signature(b, 256)) for a, b in pairs])
     assert abs(agreement - similarity) < 3 * math.sqrt(similarity * (1 - similarity) / 25_600)
 
 
@@ -142,7 +142,7 @@ def test_clusters_equal_brute_force_on_2000_files():
         text + "\n# the end of it\n" for text in texts[::40]
     ]
     sets = [word_sets(text) for text in texts]
-    digests = [dedup.exact_digest(text).tobytes() for text in texts]
+    digests = [hashing.exact_digest(text).tobytes() for text in texts]
     expected = brute_force_groups(sets, 0.7)
     first = {}
     for i, digest in enumerate(digests):  # exact copies belong together, however short
@@ -199,4 +199,4 @@ def test_chains_are_followed_and_only_true_similarities_link():
 def test_hashes_are_the_same_on_every_machine():
     assert hashing.tokens(b"def main ( )")[0].tolist() == hashing.tokens(b"DEF\nmain()")[0].tolist()
     assert hex(int(hashing.tokens(b"main")[0][0])) == "0x7815ca0821dcd0bb"
-    assert dedup.signature(np.arange(10, dtype=np.uint32), 4).tolist() == [97749334, 44474543, 249651134, 1484686378]
+    assert hashing.signature(np.arange(10, dtype=np.uint32), 4).tolist() == [97749334, 44474543, 249651134, 1484686378]
