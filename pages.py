@@ -1,10 +1,10 @@
 """Reports for a person: blocks -> one Markdown file and one self-contained HTML page.
 
-A block is (kind, content). KINDS at the end of the file says how each kind is written:
+A block is (kind, content):
 
     title, heading, text   a string
     table                  (head, rows) of strings; the first column is aligned left
-    bars                   (head, rows): a table with a bar for the second column's share of its largest number
+    bars                   a table with a bar for the second column's share of its largest number
     code                   a string
     texts                  strings, side by side
     image                  the path of a PNG
@@ -12,11 +12,12 @@ A block is (kind, content). KINDS at the end of the file says how each kind is w
 
 import base64
 import html
-from functools import partial
 from pathlib import Path
 
 from configurator import write_text
 
+MARKS = {"title": "# ", "heading": "## ", "text": ""}  # what stands before the string in Markdown
+TAGS = {"title": "h1", "heading": "h2", "text": "p", "code": "pre"}  # the HTML element that holds the string
 STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:68rem;margin:2rem auto;padding:0 1rem;color:#222}
 table{border-collapse:collapse;margin:1rem 0}img{max-width:100%}
 td,th{padding:.25rem .8rem;text-align:right;border-bottom:1px solid #ddd;vertical-align:top}
@@ -29,95 +30,61 @@ td:first-child,th:first-child{text-align:left}pre{background:#f5f5f5;padding:.8r
 def write(stem, blocks):
     """Write stem.md and stem.html from blocks, (kind, content) each; the first one is the title."""
     blocks = list(blocks)
-    text, body = "", ""
-    for kind, content in blocks:
-        to_markdown, to_html = KINDS[kind]
-        text += to_markdown(content) + "\n"
-        body += to_html(content) + "\n"
-    write_text(f"{stem}.md", text)
+    write_text(f"{stem}.md", "".join(to_markdown(kind, content) + "\n" for kind, content in blocks))
+    body = "".join(to_html(kind, content) + "\n" for kind, content in blocks)
     head = f'<meta charset="utf-8"><title>{html.escape(blocks[0][1])}</title><style>{STYLE}</style>'
     write_text(f"{stem}.html", f'<!doctype html><html lang="en">{head}{body}</html>\n')
 
 
-# -- Markdown
-
-
-def line(mark, content):
-    """A paragraph, or with a mark such as "# " a heading."""
-    return f"{mark}{content}\n"
+def to_markdown(kind, content):
+    """A block in Markdown. A picture must lie beside the file."""
+    if kind in ("table", "bars"):
+        head, rows = content
+        lines = ""
+        for cells in [head, ["---", *["---:"] * (len(head) - 1)], *rows]:
+            lines += "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
+        return lines
+    if kind == "code":
+        return fenced(content, "python")
+    if kind == "texts":
+        return "\n".join(map(fenced, content))
+    if kind == "image":
+        return f"![{Path(content).stem}]({Path(content).name})\n"
+    return f"{MARKS[kind]}{content}\n"
 
 
 def fenced(text, language=""):
-    """A block of code that no backticks inside of the text can end."""
+    """A block of code between more backticks than stand side by side in the text."""
     ticks = "```"
     while ticks in text:
         ticks += "`"
     return f"{ticks}{language}\n{text.rstrip()}\n{ticks}\n"
 
 
-def fenced_texts(texts):
-    """One block of code after the other."""
-    return "\n".join(fenced(text) for text in texts)
+def to_html(kind, content):
+    """A block in HTML. A picture becomes part of the page."""
+    if kind in ("table", "bars"):
+        return html_table(kind, *content)
+    if kind == "texts":
+        return '<div class="texts">' + "".join(element("pre", text) for text in content) + "</div>"
+    if kind == "image":
+        data = base64.b64encode(Path(content).read_bytes()).decode()
+        return f'<img alt="{html.escape(Path(content).stem)}" src="data:image/png;base64,{data}">'
+    return element(TAGS[kind], content)
 
 
-def table(content):
-    """(head, rows) with all columns but the first aligned right."""
-    head, rows = content
-    lines = ""
-    for cells in [head, ["---", *["---:"] * (len(head) - 1)], *rows]:
-        lines += "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
-    return lines
-
-
-def image(path):
-    """A link to a picture that lies beside the page."""
-    return f"![{Path(path).stem}]({Path(path).name})\n"
-
-
-# -- HTML
+def html_table(kind, head, rows):
+    """A table; where the kind is bars, each row ends in a bar for the number in its second cell, such as 1,234."""
+    numbers = [int(row[1].replace(",", "")) if kind == "bars" else 0 for row in rows]
+    lines = "<tr>" + "".join(element("th", cell) for cell in head) + "</tr>"
+    for row, number in zip(rows, numbers):
+        lines += "<tr>" + "".join(element("td", cell) for cell in row)
+        if kind == "bars":
+            lines += f'<td><div class="bar" style="width:{100 * number / max(1, *numbers):.1f}%"></div></td>'
+        lines += "</tr>"
+    return f'<table class="{kind}">{lines}</table>'
 
 
 def element(tag, text):
     """Text in an HTML element, escaped."""
     return f"<{tag}>{html.escape(text)}</{tag}>"
-
-
-def html_texts(texts):
-    """Texts side by side."""
-    return '<div class="texts">' + "".join(element("pre", text) for text in texts) + "</div>"
-
-
-def html_table(content, bars=False):
-    """(head, rows), with bars for the second column's numbers where wanted."""
-    head, rows = content
-    lines = "<tr>" + "".join(element("th", cell) for cell in head) + "</tr>"
-    largest = max([1, *(number(row[1]) for row in rows)]) if bars else 1
-    for row in rows:
-        lines += "<tr>" + "".join(element("td", cell) for cell in row)
-        if bars:
-            lines += f'<td><div class="bar" style="width:{100 * number(row[1]) / largest:.1f}%"></div></td>'
-        lines += "</tr>"
-    return f'<table class="{"bars" if bars else "table"}">{lines}</table>'
-
-
-def html_image(path):
-    """A picture, inside the page."""
-    data = base64.b64encode(Path(path).read_bytes()).decode()
-    return f'<img alt="{html.escape(Path(path).stem)}" src="data:image/png;base64,{data}">'
-
-
-def number(cell):
-    """The number in a cell such as 1,234."""
-    return int(cell.replace(",", ""))
-
-
-KINDS = {  # kind: (content -> Markdown, content -> HTML)
-    "title": (partial(line, "# "), partial(element, "h1")),
-    "heading": (partial(line, "## "), partial(element, "h2")),
-    "text": (partial(line, ""), partial(element, "p")),
-    "table": (table, html_table),
-    "bars": (table, partial(html_table, bars=True)),
-    "code": (partial(fenced, language="python"), partial(element, "pre")),
-    "texts": (fenced_texts, html_texts),
-    "image": (image, html_image),
-}
