@@ -4,12 +4,12 @@
     python tokenizer_train.py --sources=my_code/ --vocab_size=16384 --out=data/mine.json
 
 Byte-pair encoding (Sennrich et al., arXiv:1508.07909) begins with the 256 bytes as tokens. Again
-and again it makes one token of the two neighbours that stand side by side most often, until the
+and again it joins the two neighbours that stand side by side most often to one new token, until the
 vocabulary is full. Text is cut into pre-tokens first (words, digits, punctuation, white space), and
 no merge crosses the border between two of them.
 
-SentencePiece's trainer, in C++, learns the merges, and what it learns becomes the ranks that
-tiktoken runs. The report shows what the tokenizer does to text that it was not trained on.
+SentencePiece's trainer, in C++, learns the merges, and their order becomes the ranks with which
+tiktoken encodes. The report says how the tokenizer does on text that it was not trained on.
 """
 
 import collections
@@ -27,7 +27,7 @@ from configurator import UserError
 from corpus.documents import Document, read
 from tokenizer import MAX_VOCAB, PATTERN, SPECIAL_TOKENS, Tokenizer
 
-MAX_PRETOKEN = 1000  # characters; a longer run without a space or a word is data, from which nothing is to be learnt
+MAX_PRETOKEN = 1000  # characters; a longer one is data, not language, and is left out
 
 
 @dataclass
@@ -70,54 +70,39 @@ def main(settings):
     print_report(report, settings.out)
 
 
-# -- counting
-
-
 def count_pretokens(settings):
     """(counts, held_out): how often each pre-token occurs, and {source: texts} of the documents kept back.
 
-    A pre-token's merges do not depend on where it stands, so a text of gigabytes shrinks to its distinct
-    pre-tokens with their counts. Which documents are kept back is decided by their hash, so that it is the same
-    in every run.
+    Merges inside a pre-token do not depend on where it stands, so the distinct pre-tokens with their counts are all
+    that the trainer needs of gigabytes of text. The hash of a document decides whether it is kept back, so that every
+    run keeps back the same ones.
     """
     find_pretokens = regex.compile(PATTERN).findall
     counts, held_out = collections.Counter(), {}
     for source in settings.sources:
-        texts = held_out.setdefault(source, [])
-        for text in texts_of(source, settings.max_bytes):
-            digest = hashlib.sha256(text.encode()).digest()
-            if int.from_bytes(digest[:8]) < settings.holdout * 2**64:
-                texts.append(text)
-            else:
-                counts.update(find_pretokens(text))
+        texts, n_bytes = held_out.setdefault(source, []), 0
+        with tqdm(desc=f"counting {source}", unit="B", unit_scale=True) as bar:
+            for item in read(source):
+                if isinstance(item, Document):  # what cannot be read, prepare_data.py reports
+                    data = item.text.encode()
+                    if int.from_bytes(hashlib.sha256(data).digest()[:8]) < settings.holdout * 2**64:
+                        texts.append(item.text)
+                    else:
+                        counts.update(find_pretokens(item.text))
+                    n_bytes += len(data)
+                    bar.update(len(data))
+                if n_bytes >= settings.max_bytes:
+                    break
     if not counts:
         raise UserError(f"no text to learn from in {', '.join(settings.sources)}")
     return counts, held_out
 
 
-def texts_of(source, max_bytes):
-    """Yield the texts of a source until they have max_bytes. What cannot be read, prepare_data.py reports."""
-    n_bytes = 0
-    with tqdm(desc=f"counting {source}", unit="B", unit_scale=True) as bar:
-        for item in read(source):
-            if not isinstance(item, Document):
-                continue
-            yield item.text
-            size = len(item.text.encode())
-            bar.update(size)
-            n_bytes += size
-            if n_bytes >= max_bytes:
-                break
-
-
-# -- learning
-
-
 def printable_bytes():
-    """A list of 256 printable characters, one for each byte: a trainer for text then learns over bytes.
+    """A printable character for each of the 256 bytes, so that a trainer for text can learn over bytes.
 
-    Printable ASCII stays as it is, every other byte b becomes the character U+0100 + b. The pre-token " été"
-    has the bytes 20 C3 A9 74 C3 A9 and is written ĠǃƩtǃƩ.
+    Printable ASCII stays as it is; every other byte b becomes the character U+0100 + b. " été" has the bytes
+    20 C3 A9 74 C3 A9 and is written ĠǃƩtǃƩ.
     """
     return [chr(byte) if 33 <= byte < 127 else chr(0x100 + byte) for byte in range(256)]
 
@@ -125,36 +110,31 @@ def printable_bytes():
 def learn_ranks(counts, vocab_size):
     """The tokens, bytes, in rank order: the 256 bytes, then one token for each merge, as it was learnt.
 
-    SentencePiece gives its pieces in the order of the merges, in printable characters, and each becomes the
-    bytes that it stands for. Where " été" occurs 10 times and " et" 5 times, it merges first:
+    counts: how often each pre-token occurs. SentencePiece gives its pieces in the order of the merges, in printable
+    characters. If " été" occurs 10 times and " et" 5 times, the first ones are
 
         piece   ǃƩ       tǃƩ         ĠǃƩ         ĠǃƩtǃƩ
         bytes   C3 A9    74 C3 A9    20 C3 A9    20 C3 A9 74 C3 A9
         text    "é"      "té"        " é"        " été"
         rank    256      257         258         259
 
-    counts: how often each pre-token occurs. Raises UserError where the text has too few merges in it.
+    Raises UserError if the text has too few merges in it.
     """
     letters = printable_bytes()
+    byte_of = {letter: byte for byte, letter in enumerate(letters)}
     n_merges = vocab_size - 256 - len(SPECIAL_TOKENS)
     pieces = train_sentencepiece(counts, letters, n_merges)
-    byte_of = {letter: byte for byte, letter in enumerate(letters)}
     merges = [bytes(map(byte_of.get, piece)) for piece in pieces if len(piece) > 1]
     if len(merges) < n_merges:
         enough = vocab_size - n_merges + len(merges)
         raise UserError(f"only {len(merges):,} merges in this text: use more text or --vocab_size={enough}")
-    single_bytes = [bytes([byte]) for byte in range(256)]
-    return single_bytes + merges[:n_merges]
+    return [bytes([byte]) for byte in range(256)] + merges[:n_merges]
 
 
 def train_sentencepiece(counts, letters, n_merges):
-    """SentencePiece's pieces for these pre-tokens, in the order of its merges, without its token for unknown text.
+    """The pieces that SentencePiece learns from pre-tokens, in the order of its merges."""
 
-    Its input has a line per distinct pre-token: the bytes as printable letters, a tab, the count. The lines are
-    sorted, so that ties between merges break alike on every machine.
-    """
-
-    def lines():
+    def lines():  # sorted, so that ties between merges break alike on every machine
         for pretoken, count in sorted(counts.items()):
             if len(pretoken) <= MAX_PRETOKEN:
                 yield "".join(letters[byte] for byte in pretoken.encode()) + f"\t{count}"
@@ -180,7 +160,7 @@ def train_sentencepiece(counts, letters, n_merges):
             split_by_number=False,
             max_sentencepiece_length=64,
             max_sentence_length=1 << 20,
-            # No special tokens but that for unknown text: ours follow the ranks, see tokenizer.py.
+            # No special token but the one for unknown text, id 0: ours follow the ranks, see tokenizer.py.
             unk_id=0,
             bos_id=-1,
             eos_id=-1,
@@ -193,11 +173,8 @@ def train_sentencepiece(counts, letters, n_merges):
     return [processor.id_to_piece(i) for i in range(1, len(processor))]
 
 
-# -- the report
-
-
 def measure(tokenizer, texts):
-    """Size of the texts, bytes per token, speed on one thread, and whether every text comes back exactly."""
+    """Size of the texts, bytes per token, speed on one thread, and whether decoding gives every text back exactly."""
     start = time.perf_counter()
     ids = [tokenizer.encode(text) for text in tqdm(texts, desc="measuring", leave=False)]
     seconds = time.perf_counter() - start
