@@ -1,15 +1,15 @@
-"""What a process of the sandbox gives up for good, before it runs a line that nobody has read.
+"""What a process of the sandbox gives up for good before it runs a program that nobody has read.
 
     rlimits    memory, CPU seconds, the size and number of files
     Landlock   every file but Python's and the system's own (to read) and one empty folder (to write)
-    dumpable   nobody looks into its memory, neither through /proc nor with ptrace
+    dumpable   that others look into its memory, through /proc or with ptrace
     seccomp    new processes, signals, the network, and whatever else FORBIDDEN names
 
-All of it is open to an unprivileged Linux process and cannot be taken back; what a kernel lacks is left out, and the
-caller is told what holds. The numbers are those of the kernel's headers, which the comments name.
+A Linux process needs no privileges to give these up, and cannot take them back. What a kernel lacks is left out, and
+the caller is told what holds. The numbers are those of the kernel's headers, which the comments name.
 """
 
-# No enum, no signal, no dataclasses: importing them takes longer than everything else that a sandbox does to start.
+# Neither enum nor signal nor dataclasses: importing them takes longer than all else that a sandbox does to start.
 import ctypes
 import os
 import resource
@@ -20,8 +20,8 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def before_fork(settings):
-    """Confine this process and those that it will fork; the names of what holds. settings: "folder", the only place to
-    write to; "memory" and "file_size" in bytes; "timeout" in seconds of CPU time, "cpu_seconds" the same rounded up."""
+    """Confine this process and those that it will fork; returns the names of what holds. settings: "folder", the only
+    place to write to; "memory" and "file_size" in bytes; "timeout", seconds of CPU time; "cpu_seconds", rounded up."""
     limit_resources(settings)
     has_landlock = restrict_files(settings["folder"])
     LIBC.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
@@ -29,22 +29,23 @@ def before_fork(settings):
 
 
 def after_fork(settings):
-    """Confine this process alone, when it has forked for the last time; the names of what holds."""
-    start_timer(settings["timeout"])
+    """Confine this process when it has forked for the last time; returns the names of what holds."""
+    # SIGPROF ends this process after so much CPU time. A fork would not inherit the timer.
+    microseconds = max(1, int(settings["timeout"] * 1e6))  # 0 would mean no timer
+    never_again, first = (0, 0), divmod(microseconds, 1_000_000)
+    LIBC.setitimer(ITIMER_PROF, (ctypes.c_long * 4)(*never_again, *first), None)
     return ["seccomp"] if restrict_calls() else []
 
-
-# -- rlimits, and a timer for fractions of a second
 
 PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP = 4, 38, 22  # linux/prctl.h
 ITIMER_PROF = 2  # sys/time.h: counts the CPU time of all threads, in user space and in the kernel
 
 
 def limit_resources(settings):
-    """rlimits, soft and hard alike, so that the program cannot raise them again."""
+    """Set rlimits, soft and hard alike, so that the program cannot raise them again."""
     limits = {
         resource.RLIMIT_AS: settings["memory"],
-        # Whole seconds, rounded up: start_timer's timer is exact, but a program can stop it.
+        # In whole seconds, since a program can stop the exact timer of after_fork.
         resource.RLIMIT_CPU: settings["cpu_seconds"],
         resource.RLIMIT_FSIZE: settings["file_size"],
         resource.RLIMIT_NPROC: 512,  # counts all of the user's; where seccomp holds, there are no new ones anyway
@@ -57,38 +58,24 @@ def limit_resources(settings):
         resource.setrlimit(what, (amount, amount))
 
 
-def start_timer(seconds):
-    """End this process by SIGPROF after so many seconds of CPU time. A fork does not inherit the timer."""
-    microseconds = max(1, int(seconds * 1e6))  # 0 would mean no timer
-    never_again, first = (0, 0), divmod(microseconds, 1_000_000)
-    LIBC.setitimer(ITIMER_PROF, (ctypes.c_long * 4)(*never_again, *first), None)
-
-
 # -- Landlock: linux/landlock.h
 
 LANDLOCK_CREATE_RULESET, LANDLOCK_ADD_RULE, LANDLOCK_RESTRICT_SELF = 444, 445, 446  # the same on every processor
 ASK_VERSION, PATH_BENEATH = 1, 1
-# Access rights: the n-th is bit n. Versions of Landlock before 5 know them up to LAST_RIGHT.
-RIGHTS = "execute write_file read_file read_dir remove_dir remove_file make_char make_dir make_reg make_sock".split()
-RIGHTS += "make_fifo make_block make_sym refer truncate ioctl_dev".split()
-LAST_RIGHT = {1: "make_sym", 2: "refer", 3: "truncate", 4: "truncate"}
+EXECUTE, WRITE_FILE, READ_FILE, READ_DIR = 1, 2, 4, 8  # the first access rights, a bit for each
+N_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15}  # how many a version of Landlock knows; 16 from version 5 on
 BIND_TCP, CONNECT_TCP = 1, 2  # from version 4 on
 ABSTRACT_SOCKETS, SIGNALS = 1, 2  # from version 6 on: none to processes outside
 
 
-def rights(*names):
-    """Access rights as the bits of one number."""
-    return sum(1 << RIGHTS.index(name) for name in names)
-
-
 def restrict_files(folder):
-    """Landlock: read and run what is Python's and the system's, write to folder, and nothing else. Whether it holds."""
+    """Landlock: this process may read and run what is Python's and the system's, write to folder, and nothing else.
+    Returns whether it holds."""
     LIBC.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)  # what the kernel asks for before Landlock and seccomp
     version = LIBC.syscall(LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), ASK_VERSION)
     if version < 1:
         return False
-    last = LAST_RIGHT.get(version, "ioctl_dev")
-    everything = rights(*RIGHTS[: RIGHTS.index(last) + 1])
+    everything = (1 << N_RIGHTS.get(version, 16)) - 1
     # struct landlock_ruleset_attr: what is forbidden unless a rule allows it; it has grown with the versions
     fields = [everything]
     if version >= 4:
@@ -99,13 +86,13 @@ def restrict_files(folder):
     ruleset = LIBC.syscall(LANDLOCK_CREATE_RULESET, attributes, ctypes.c_size_t(8 * len(fields)), 0)
 
     readable = ["/usr", "/lib", "/lib64", sys.base_prefix, "/dev/urandom", *sys.path]
-    rules = [(path, rights("execute", "read_file", "read_dir")) for path in readable]
-    rules += [(folder, everything), (os.devnull, rights("write_file", "read_file"))]
+    rules = [(path, EXECUTE | READ_FILE | READ_DIR) for path in readable]
+    rules += [(folder, everything), (os.devnull, WRITE_FILE | READ_FILE)]
     for path, allowed in rules:
         if os.path.exists(path):
             handle = os.open(path, os.O_PATH)
             if not os.path.isdir(path):  # a rule for a file must not speak of folders
-                allowed &= rights("execute", "write_file", "read_file")
+                allowed &= EXECUTE | WRITE_FILE | READ_FILE
             rule = struct.pack("=Qi", allowed, handle)  # struct landlock_path_beneath_attr
             LIBC.syscall(LANDLOCK_ADD_RULE, ruleset, PATH_BENEATH, rule, 0)
             os.close(handle)
@@ -116,64 +103,39 @@ def restrict_files(folder):
 
 # -- seccomp: which system calls
 
-FORBIDDEN = [
+# The forbidden calls: {name: (number on x86_64, number on aarch64)}, from arch/x86/entry/syscalls/syscall_64.tbl and
+# include/uapi/asm-generic/unistd.h. aarch64 lacks the older calls, such as fork: its libc uses clone.
+FORBIDDEN = {
     # Another program, another process: it would outlive the verdict. (clone, which threads need too, is looked into.)
-    *("fork", "vfork", "execve", "execveat"),
+    **{"fork": (57, None), "vfork": (58, None), "execve": (59, 221), "execveat": (322, 281)},
     # Signals to others, and leaving the process group that is killed in the end.
-    *("kill", "tkill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "setsid", "setpgid"),
-    *("pidfd_open", "pidfd_getfd", "pidfd_send_signal"),
+    **{"kill": (62, 129), "tkill": (200, 130), "tgkill": (234, 131), "rt_sigqueueinfo": (129, 138)},
+    **{"rt_tgsigqueueinfo": (297, 240), "setsid": (112, 157), "setpgid": (109, 154), "pidfd_open": (434, 434)},
+    **{"pidfd_getfd": (438, 438), "pidfd_send_signal": (424, 424)},
     # Another process's memory: the judge's holds the test.
-    *("ptrace", "process_vm_readv", "process_vm_writev"),
+    **{"ptrace": (101, 117), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271)},
     # The network.
-    *("socket", "socketpair", "bind", "listen", "accept", "connect", "sendto"),
+    **{"socket": (41, 198), "socketpair": (53, 199), "bind": (49, 200), "listen": (50, 201), "accept": (43, 202)},
+    **{"connect": (42, 203), "sendto": (44, 206)},
     # Namespaces, in which the program would be root, and other views of the file system.
-    *("unshare", "setns", "mount", "umount2", "chroot", "pivot_root"),
+    **{"unshare": (272, 97), "setns": (308, 268), "mount": (165, 40), "umount2": (166, 39), "chroot": (161, 51)},
+    **{"pivot_root": (155, 41)},
     # Rights, owners, attributes and times of files: Landlock does not cover them. And device files.
-    *("chmod", "fchmod", "fchmodat", "fchmodat2", "chown", "fchown", "lchown", "fchownat"),
-    *("setxattr", "lsetxattr", "fsetxattr", "utime", "utimes", "futimesat", "utimensat", "mknod", "mknodat"),
+    **{"chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452), "chown": (92, None)},
+    **{"fchown": (93, 55), "lchown": (94, None), "fchownat": (260, 54), "setxattr": (188, 5), "lsetxattr": (189, 6)},
+    **{"fsetxattr": (190, 7), "utime": (132, None), "utimes": (235, None), "futimesat": (261, None)},
+    **{"utimensat": (280, 88), "mknod": (133, None), "mknodat": (259, 33)},
     # Memory, queues and semaphores of System V stay when the process has gone.
-    *("shmget", "msgget", "semget"),
+    **{"shmget": (29, 194), "msgget": (68, 186), "semget": (64, 190)},
     # Limits, priorities and processors, its own and those of the user's other processes.
-    *("setrlimit", "prlimit64", "setpriority", "sched_setaffinity"),
+    **{"setrlimit": (160, 164), "prlimit64": (302, 261), "setpriority": (141, 140), "sched_setaffinity": (203, 122)},
     # The machine's clock, its names, and rebooting it.
-    *("settimeofday", "clock_settime", "sethostname", "setdomainname", "reboot"),
-    # Large parts of the kernel that have had many holes; io_uring would carry out calls past this filter.
-    *("init_module", "finit_module", "delete_module", "bpf", "perf_event_open", "io_uring_setup"),
-    *("add_key", "request_key", "keyctl"),
-]
-
-# Numbers of these and of clone: arch/x86/entry/syscalls/syscall_64.tbl, include/uapi/asm-generic/unistd.h. A newer
-# processor lacks the older calls, such as fork: its libc uses clone.
-NUMBERS = {
-    "x86_64": (
-        {"shmget": 29, "socket": 41, "connect": 42, "accept": 43, "sendto": 44, "bind": 49, "listen": 50}
-        | {"socketpair": 53, "clone": 56, "fork": 57, "vfork": 58, "execve": 59, "kill": 62, "semget": 64}
-        | {"msgget": 68, "chmod": 90, "fchmod": 91, "chown": 92, "fchown": 93, "lchown": 94, "ptrace": 101}
-        | {"setpgid": 109, "setsid": 112, "rt_sigqueueinfo": 129, "utime": 132, "mknod": 133, "setpriority": 141}
-        | {"pivot_root": 155, "setrlimit": 160, "chroot": 161, "settimeofday": 164, "mount": 165, "umount2": 166}
-        | {"reboot": 169, "sethostname": 170, "setdomainname": 171, "init_module": 175, "delete_module": 176}
-        | {"setxattr": 188, "lsetxattr": 189, "fsetxattr": 190, "tkill": 200, "sched_setaffinity": 203}
-        | {"clock_settime": 227, "tgkill": 234, "utimes": 235, "add_key": 248, "request_key": 249, "keyctl": 250}
-        | {"mknodat": 259, "fchownat": 260, "futimesat": 261, "fchmodat": 268, "unshare": 272, "utimensat": 280}
-        | {"rt_tgsigqueueinfo": 297, "perf_event_open": 298, "prlimit64": 302, "setns": 308}
-        | {"process_vm_readv": 310, "process_vm_writev": 311, "finit_module": 313, "bpf": 321, "execveat": 322}
-        | {"pidfd_send_signal": 424, "io_uring_setup": 425, "pidfd_open": 434, "clone3": 435, "pidfd_getfd": 438}
-        | {"fchmodat2": 452}
-    ),
-    "aarch64": (
-        {"setxattr": 5, "lsetxattr": 6, "fsetxattr": 7, "mknodat": 33, "umount2": 39, "mount": 40}
-        | {"pivot_root": 41, "chroot": 51, "fchmod": 52, "fchmodat": 53, "fchownat": 54, "fchown": 55}
-        | {"utimensat": 88, "unshare": 97, "init_module": 105, "delete_module": 106, "clock_settime": 112}
-        | {"ptrace": 117, "sched_setaffinity": 122, "kill": 129, "tkill": 130, "tgkill": 131}
-        | {"rt_sigqueueinfo": 138, "setpriority": 140, "reboot": 142, "setpgid": 154, "setsid": 157}
-        | {"sethostname": 161, "setdomainname": 162, "setrlimit": 164, "settimeofday": 170, "msgget": 186}
-        | {"semget": 190, "shmget": 194, "socket": 198, "socketpair": 199, "bind": 200, "listen": 201}
-        | {"accept": 202, "connect": 203, "sendto": 206, "add_key": 217, "request_key": 218, "keyctl": 219}
-        | {"clone": 220, "execve": 221, "rt_tgsigqueueinfo": 240, "perf_event_open": 241, "prlimit64": 261}
-        | {"setns": 268, "process_vm_readv": 270, "process_vm_writev": 271, "finit_module": 273, "bpf": 280}
-        | {"execveat": 281, "pidfd_send_signal": 424, "io_uring_setup": 425, "pidfd_open": 434, "clone3": 435}
-        | {"pidfd_getfd": 438, "fchmodat2": 452}
-    ),
+    **{"settimeofday": (164, 170), "clock_settime": (227, 112), "sethostname": (170, 161), "setdomainname": (171, 162)},
+    **{"reboot": (169, 142)},
+    # Large parts of the kernel that have had many holes; io_uring would make calls past this filter.
+    **{"init_module": (175, 105), "finit_module": (313, 273), "delete_module": (176, 106), "bpf": (321, 280)},
+    **{"perf_event_open": (298, 241), "io_uring_setup": (425, 425), "add_key": (248, 217), "request_key": (249, 218)},
+    **{"keyctl": (250, 219)},
 }
 
 # -- seccomp: the filter
@@ -190,7 +152,9 @@ NUMBERS = {
 #     load clone's flags      not for a thread?       return NOT PERMITTED
 #                                                     return ALLOWED
 
-AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}  # linux/audit.h
+PROCESSORS = ("x86_64", "aarch64")
+AUDIT_ARCH = (0xC000003E, 0xC00000B7)  # linux/audit.h
+CLONE, CLONE3 = (56, 220), 435
 X32_CALLS = 0x40000000  # from this number on: calls for 32-bit pointers on x86_64
 CLONE_THREAD = 0x10000  # linux/sched.h
 
@@ -201,26 +165,22 @@ ALLOWED, NOT_PERMITTED, NO_SUCH_CALL = 0x7FFF0000, 0x00050001, 0x00050026  # SEC
 
 def call_filter(processor):
     """The filter as [(instruction, skip if true, skip if false, operand)], or None for an unknown processor."""
-    if processor not in NUMBERS:
+    if processor not in PROCESSORS:
         return None
-    numbers = NUMBERS[processor]
+    column = PROCESSORS.index(processor)
     program = [
         (LOAD, 0, 0, ARCHITECTURE),
-        *return_unless(EQUAL, AUDIT_ARCH[processor], NOT_PERMITTED),
+        *return_unless(EQUAL, AUDIT_ARCH[column], NOT_PERMITTED),
         (LOAD, 0, 0, NUMBER),
         *return_if(AT_LEAST, X32_CALLS, NOT_PERMITTED),
-        *return_if(EQUAL, numbers["clone3"], NO_SUCH_CALL),
+        *return_if(EQUAL, CLONE3, NO_SUCH_CALL),
     ]
-    for name in FORBIDDEN:
-        if name in numbers:
-            program += return_if(EQUAL, numbers[name], NOT_PERMITTED)
-    program += [
-        *return_unless(EQUAL, numbers["clone"], ALLOWED),
-        (LOAD, 0, 0, FIRST_ARGUMENT),
-        *return_unless(ANY_BIT, CLONE_THREAD, NOT_PERMITTED),
-        (RETURN, 0, 0, ALLOWED),
-    ]
-    return program
+    for numbers in FORBIDDEN.values():
+        if numbers[column] is not None:
+            program += return_if(EQUAL, numbers[column], NOT_PERMITTED)
+    program += return_unless(EQUAL, CLONE[column], ALLOWED)
+    program += [(LOAD, 0, 0, FIRST_ARGUMENT), *return_unless(ANY_BIT, CLONE_THREAD, NOT_PERMITTED)]
+    return [*program, (RETURN, 0, 0, ALLOWED)]
 
 
 def return_if(test, operand, verdict):
@@ -234,7 +194,7 @@ def return_unless(test, operand, verdict):
 
 
 def restrict_calls():
-    """seccomp: put the filter on this process. Threads stay possible. Whether it holds."""
+    """seccomp: put the filter on this process, which can still start threads. Returns whether it holds."""
     program = call_filter(os.uname().machine)
     if program is None:
         return False

@@ -8,14 +8,14 @@
         |                               |<- ("value", [2, 3]) ------------------|
         |<- {"passed": True, ...} ------|
 
-Two processes, so that a program cannot cheat. The *candidate* is forked off before the test has been read: it runs
-the program and answers requests with plain data. The *judge* then reads the test and runs it with a stand-in for
-every function of the program. No expected value, no frame and no comparison of the test is ever in the candidate's
-memory, and what it returns is made of plain builtin types, so that only a right value compares equal. Whatever the
-candidate does to itself - os._exit, patching builtins, odd __eq__ methods - is a request without an answer.
+There are two processes, so that a program cannot cheat. The *candidate* is forked off before the test has been read:
+it runs the program and answers requests with plain data. The *judge* then reads the test and runs it with a stand-in
+for every function of the program. No value that the test expects, and none of its code, is ever in the candidate's
+memory; and an answer is rebuilt here from builtin types, so that only a right value compares equal. Whatever the
+candidate does to itself - os._exit, patching builtins, odd __eq__ methods - can at most spoil its answers.
 
-sandbox.py writes length-prefixed blocks. Judge and candidate write Python literals, one a line. An object that is no
-plain data stays with the candidate, and handle(n) stands for the n-th of them.
+sandbox.py writes length-prefixed blocks. Judge and candidate write Python literals, one a line. An object that is not
+plain data stays in the candidate's process, and handle(n) stands for the n-th of them.
 """
 
 # Few and small modules: starting takes most of the time of a run. json, platform, signal and types would double it.
@@ -26,6 +26,7 @@ import sys
 from evaluation import confine
 
 MAX_REPLY = 16_000_000  # bytes of one answer of the candidate
+PARSE_ONLY = 0x400  # ast.PyCF_ONLY_AST
 SIGKILL, SIGXCPU, SIGPROF = 9, 24, 27
 TIME_IS_UP = (SIGKILL, SIGXCPU, SIGPROF)  # what the limits of CPU time end a process with
 CodeType, ModuleType = type((lambda: 0).__code__), type(sys)
@@ -61,8 +62,8 @@ def main():
 
 
 def forget_the_repository():
-    """The program can neither import nor read this repository's files, which PYTHONPATH had to name for this module.
-    Landlock's list of readable folders, too, is made from sys.path."""
+    """Take this repository, which PYTHONPATH had to name for this module, out of sys.path, so that the program cannot
+    import it; nor can it read its files, since confine.py allows to read only the folders in sys.path."""
     sys.dont_write_bytecode = True  # this module's own has been written
     sys.path.remove(os.environ.pop("PYTHONPATH"))
     for name in ("evaluation", "evaluation.judge", "evaluation.confine"):
@@ -75,7 +76,7 @@ def read_block():
 
 
 def read_exactly(size):
-    """size bytes of stdin, past Python's buffer."""
+    """size bytes of stdin, without Python's buffer, which would read more."""
     data = b""
     while len(data) < size:
         data += os.read(0, min(size - len(data), 1 << 20)) or sys.exit("the evaluator has gone")
@@ -90,7 +91,7 @@ CALLS = {"set": set, "frozenset": frozenset, "complex": complex, "bytearray": by
 
 
 def encode(value, number_of=None):
-    """Plain data as a literal; an object that is none as handle(number_of(object))."""
+    """Plain data as a literal, any other object as handle(number), where number is number_of(object)."""
     for kind in PLAIN:
         if isinstance(value, kind):
             return repr(kind(value))
@@ -108,17 +109,15 @@ def encode(value, number_of=None):
 
 
 def decode(text, handle=None):
-    """The value of a literal that encode wrote; handle(number) is called for what did not cross. Nothing is executed:
-    the text is parsed, and anything but a literal raises an error."""
+    """The value of a literal that encode wrote; handle is called with the number of an object that did not cross.
+    Nothing is executed: the text is parsed, and anything but a literal raises an error."""
 
     def value(node):
         kind = type(node).__name__
         if kind == "Constant":
             return node.value
-        if kind == "List":
-            return [value(item) for item in node.elts]
-        if kind == "Tuple":
-            return tuple(value(item) for item in node.elts)
+        if kind in ("List", "Tuple"):
+            return (list if kind == "List" else tuple)(map(value, node.elts))
         if kind == "Dict":
             return dict(zip(map(value, node.keys), map(value, node.values)))
         if kind == "UnaryOp" and type(node.op).__name__ == "USub":
@@ -130,8 +129,7 @@ def decode(text, handle=None):
             return called(*map(value, node.args))
         raise ValueError(f"{kind} in an answer")
 
-    only_parse = 0x400  # ast.PyCF_ONLY_AST
-    return value(compile(text, "<answer>", "eval", only_parse).body)
+    return value(compile(text, "<answer>", "eval", PARSE_ONLY).body)
 
 
 # -- the candidate
@@ -180,7 +178,7 @@ class Ended(Exception):
 
 
 class Channel:
-    """Asks the candidate and decodes its answers. An exception there is raised here if it is of a builtin type."""
+    """Asks the candidate and decodes its answers. An exception of a builtin type that it met is raised again here."""
 
     def __init__(self, candidate, requests, replies):
         self.candidate, self.requests, self.replies = candidate, requests, replies
@@ -260,14 +258,16 @@ def judge(test, channel):
         if wanted & set(helpers.co_names) - entry_points:
             exec(helpers, namespace)
         for name in sorted(wanted):
-            if name in entry_points or not (name in namespace or hasattr(builtins, name)):
-                if name in sys.stdlib_module_names and name not in entry_points:
-                    namespace[name] = __import__(name)
-                elif not name.startswith("__"):
-                    try:
-                        namespace[name] = channel.ask("get", name)
-                    except KeyError:
-                        pass  # the test's own
+            is_entry_point = name in entry_points
+            if not is_entry_point and (name in namespace or hasattr(builtins, name)):
+                continue
+            if not is_entry_point and name in sys.stdlib_module_names:
+                namespace[name] = __import__(name)
+            elif not name.startswith("__"):
+                try:
+                    namespace[name] = channel.ask("get", name)
+                except KeyError:
+                    pass  # a name that the test itself defines
         exec(code, namespace)
         return "passed"
     except Ended as error:
@@ -278,8 +278,5 @@ def judge(test, channel):
 
 def names_in(code):
     """The names that a code object and those inside it use."""
-    names = set(code.co_names)
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            names |= names_in(constant)
-    return names
+    inner = [names_in(constant) for constant in code.co_consts if isinstance(constant, CodeType)]
+    return set(code.co_names).union(*inner)

@@ -1,8 +1,8 @@
 """Run a program that nobody has read, and its test: in a fresh interpreter, confined, and killed when it takes long.
 
-Why a program cannot cheat stands in evaluation/judge.py, what confines it in evaluation/confine.py. Here is the
-outside: one interpreter per sample in its own process group and an empty folder, with no inherited environment,
-limited in CPU time, and in time on the clock as well, for a program that sleeps.
+evaluation/judge.py says why a program cannot cheat, evaluation/confine.py what confines it. This file is the outside:
+it gives every program an interpreter, a process group and an empty folder of its own, and no environment variables of
+ours. It kills what takes long on the clock too, since a program that sleeps takes no CPU time.
 """
 
 import ast
@@ -46,8 +46,8 @@ class Verdict:
 
 
 def run(program, test, limits=Limits()) -> Verdict:
-    """program: Python text. test: {"helpers", "code", "entry_points"}: helpers and code are run on the test's side,
-    where the entry points, and any name that nobody else defines, stand for those of the program."""
+    """The Verdict on a program, a text of Python. test: {"helpers", "code", "entry_points"}, the last being the names
+    of functions and classes of the program. helpers and code are run apart from the program; see judge.judge."""
     start = time.perf_counter()
     folder = tempfile.mkdtemp(prefix="sandbox_")
     settings = {
@@ -68,7 +68,7 @@ def run(program, test, limits=Limits()) -> Verdict:
     output, timed_out = b"", False
     try:
         output, _ = process.communicate(message, timeout=3 * limits.timeout + 1)
-        timed_out = -process.returncode in TIME_IS_UP  # the judge: its test takes long
+        timed_out = -process.returncode in TIME_IS_UP  # the judge itself was ended: the test takes too long
     except subprocess.TimeoutExpired:
         timed_out = True
     finally:
