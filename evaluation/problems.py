@@ -5,15 +5,19 @@ code, test_list); every record becomes a Problem, and nothing after that knows w
 """
 
 import gzip
+import hashlib
 import json
 import math
 import re
+import urllib.request
 import zlib
 from dataclasses import dataclass
 
 from configurator import UserError
 from tokenizer import complete_request
 
+HUMANEVAL = "https://github.com/openai/human-eval/raw/master/data/HumanEval.jsonl.gz"
+HUMANEVAL_SHA256 = "b796127e635a67f93fb35c04f4cb03cf06f38c8072ee7cee8833d7bee06979ef"
 # Where a base model's completion is cut off: the lists of bigcode-evaluation-harness (its tasks humaneval and mbpp).
 HUMANEVAL_STOP = ("\nclass", "\ndef", "\n#", "\n@", "\nprint", "\nif", "\n```", "<file_sep>")
 MBPP_STOP = ("\nclass", "\nassert", '\n"""', "\nprint", "\nif", "\n<|/", "\n```")
@@ -24,16 +28,30 @@ class Problem:
     """One task of a benchmark."""
 
     task_id: str
-    prompt: str  # what a base model continues; a completion is judged behind it
+    prompt: str  # what a base model continues; the program that is run is the prompt and then the completion
     stop: tuple[str, ...]  # a base model's completion ends before the first of these
     request: str  # what a chat model is asked
     test: dict  # for evaluation/sandbox.py
     solution: str  # the canonical one, as a completion
     family: str = ""  # for a table by kind, where the file names kinds
 
-    def program(self, completion):
-        """What is run: the prompt and what a model wrote behind it."""
-        return self.prompt + completion
+
+def downloaded(path):
+    """path, a copy of HumanEval's file that is fetched once from its public home. Raises UserError where it is not."""
+    if path.exists():
+        data = path.read_bytes()
+    else:
+        try:
+            with urllib.request.urlopen(HUMANEVAL, timeout=30) as response:
+                data = response.read()
+        except OSError as error:
+            raise UserError(f"cannot download {HUMANEVAL}: {error}; give --problems=FILE instead") from None
+    if hashlib.sha256(data).hexdigest() != HUMANEVAL_SHA256:
+        raise UserError(f"{path} is not the published HumanEval: its sha256 differs; delete it to download it again")
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return path
 
 
 def read_lines(path):
@@ -77,39 +95,23 @@ def read_problems(path, mbpp_ids):
 
 def from_humaneval(record):
     """The Problem of a record of HumanEval's shape."""
-    return Problem(
-        task_id=str(record["task_id"]),
-        prompt=record["prompt"],
-        stop=HUMANEVAL_STOP,
-        request=complete_request(record["prompt"]),
-        # the prompt on the test's side too: some tests use a helper that is defined in it
-        test={
-            "helpers": record["prompt"],
-            "code": f"{record['test']}\ncheck({record['entry_point']})",
-            "entry_points": [record["entry_point"]],
-        },
-        solution=record["canonical_solution"],
-        family=record.get("family", ""),
-    )
+    prompt, entry_point, solution = record["prompt"], record["entry_point"], record["canonical_solution"]
+    # The prompt is on the test's side too: some tests use a helper that is defined in it.
+    test = {"helpers": prompt, "code": f"{record['test']}\ncheck({entry_point})", "entry_points": [entry_point]}
+    request, family = complete_request(prompt), record.get("family", "")
+    return Problem(str(record["task_id"]), prompt, HUMANEVAL_STOP, request, test, solution, family)
 
 
 def from_mbpp(record):
     """The Problem of a record of MBPP's shape. A base model sees the text and the first test, as in InCoder
     (arXiv:2204.05999) and bigcode-evaluation-harness."""
-    text, tests = record.get("text") or record["prompt"], record["test_list"]
-    setup = [*record.get("test_imports", []), record.get("test_setup_code", "")]
-    return Problem(
-        task_id=str(record["task_id"]),
-        prompt=f'"""\n{text}\n{tests[0]}\n"""\n',
-        stop=MBPP_STOP,
-        request=f"{text}\nYour code should pass this test:\n{tests[0]}",
-        test={
-            "helpers": "",
-            "code": "\n".join([*setup, *tests]),
-            "entry_points": re.findall(r"^(?:def|class)\s+(\w+)", record["code"], re.M),
-        },
-        solution=record["code"],
-    )
+    text, tests, solution = record.get("text") or record["prompt"], record["test_list"], record["code"]
+    prompt = f'"""\n{text}\n{tests[0]}\n"""\n'
+    request = f"{text}\nYour code should pass this test:\n{tests[0]}"
+    code = "\n".join([*record.get("test_imports", []), record.get("test_setup_code", ""), *tests])
+    entry_points = re.findall(r"^(?:def|class)\s+(\w+)", solution, re.M)
+    test = {"helpers": "", "code": code, "entry_points": entry_points}
+    return Problem(str(record["task_id"]), prompt, MBPP_STOP, request, test, solution)
 
 
 def code_in(reply):
@@ -129,13 +131,13 @@ def stderr_key(k):
     return "stderr" if k == 1 else f"stderr@{k}"
 
 
-def score(counts, ks=(1, 10, 100)):
-    """counts: (samples, passed ones) per problem. {"pass@1", "stderr" of pass@1, "pass@10", "stderr@10", ...} for every
-    k with k samples of every problem. The standard error is that of a mean over problems drawn at random."""
-    scores = {}
-    for k in ks:
-        if any(n < k for n, _ in counts):
-            continue
+def score(counts):
+    """{"pass@1", "stderr" of pass@1, "pass@10", "stderr@10", ...} from (samples, passed ones) of every problem, for
+    each k up to the fewest samples of a problem. The standard error is that of a mean over problems drawn at random."""
+    scores, fewest = {}, min(n for n, _ in counts)
+    for k in (1, 10, 100):
+        if k > fewest:
+            break
         values = [pass_at_k(n, c, k) for n, c in counts]
         mean = sum(values) / len(values)
         variance = sum((value - mean) ** 2 for value in values) / max(1, len(values) - 1)

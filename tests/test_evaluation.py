@@ -167,7 +167,7 @@ def test_the_download_is_checked(tmp_path, monkeypatch):
     (tmp_path / "data/HumanEval.jsonl.gz").unlink()
     source = tmp_path / "source"
     source.write_bytes(b"nor this")
-    monkeypatch.setattr(eval_humaneval, "HUMANEVAL", source.as_uri())
+    monkeypatch.setattr("evaluation.problems.HUMANEVAL", source.as_uri())
     assert "sha256" in door_error(eval_humaneval, "--samples=x") and not (tmp_path / "data/HumanEval.jsonl.gz").exists()
 
 
