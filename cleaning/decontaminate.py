@@ -1,15 +1,15 @@
 """Benchmark problems in training data: which documents hold one, told in two ways.
 
-    words       Ten code tokens in a row (DeepSeek-Coder's rule, arXiv:2401.14196) of a problem's prompt,
-                solution or tests. Finds copies, reformatted ones too. Boilerplate is no evidence: n-grams that
-                are mostly punctuation and numbers, or that more than MAX_SHARED problems have in common.
-    structure   A function whose syntax tree, names and docstrings taken away, is nearly that of a solution (as
-                in phi-1, arXiv:2306.11644, section 3.1). Finds renamed copies. Comparing trees is slow, so it
-                is only done where a document shares enough of the solution's skeleton: n-grams of tokens with
-                all names alike.
+    words       The document has ten code tokens in a row (DeepSeek-Coder's rule, arXiv:2401.14196) of a problem's
+                prompt, solution or tests. This finds copies, reformatted ones too. Boilerplate does not count: n-grams
+                that are mostly punctuation and numbers, or that more than MAX_SHARED problems have in common.
+    structure   The document has a function whose syntax tree, without names and docstrings, is nearly that of a
+                solution (as in phi-1, arXiv:2306.11644, section 3.1). This finds renamed copies. Comparing trees is
+                slow, so it is only done where the document has a function of the same name or enough of the solution's
+                skeleton: n-grams of tokens with all names alike.
 
-A benchmark is any file of records: what they hold as text is looked for, what looks like Python is also compared by
-structure. It applies to documents, conversations and exercises alike, as text.
+A benchmark is any file of records. All of a record's texts are searched for by their words, its solution by structure
+too. Documents, conversations and exercises are all searched as text.
 """
 
 import ast
@@ -49,14 +49,14 @@ class Function:
     """A function of a problem's solution."""
 
     problem: int  # the problem's number
-    tree: list  # see flat()
-    skeleton: np.ndarray  # see skeleton_ngrams(); empty where the function is too small to be found by it
+    tree: list  # flat() of its syntax tree
+    skeleton: np.ndarray  # skeleton_ngrams(); empty where the function is too small to be found by them
     def_and_name: np.ndarray  # the hash of the 2-gram "def name", an array of one
 
 
 @dataclass
 class Benchmarks:
-    """The problems of all benchmark files, numbered, with what finds copies of them."""
+    """The problems of all benchmark files, and the indexes that find copies of them."""
 
     names: list  # of each problem: "HumanEval/0", the file and the problem's id in it
     texts: hashing.Index  # n-grams -> texts; a problem has several, its prompt, solution, tests, ...
@@ -70,12 +70,14 @@ class Benchmarks:
 
 
 def load(paths):
-    """Benchmarks of files of records (.jsonl, .json, .gz). UserError for a damaged file or one without problems."""
+    """The Benchmarks of files of records (.jsonl, .json, .gz). Raises UserError for a damaged file or one without
+    problems."""
     names, owners, texts, text_problems, functions = [], [], [], [], []
     for path in map(Path, paths):
         n_before = len(names)
         for record, where in records(path):
-            fields = text_fields(record)
+            fields = {key: as_text(value) for key, value in record.items() if key not in NOT_TEXT}
+            fields = {key: text for key, text in fields.items() if text}
             if not fields:
                 continue
             given = [record[key] for key in ("task_id", "id", "index") if record.get(key) is not None]
@@ -84,7 +86,7 @@ def load(paths):
             versions = text_versions(fields)
             texts += versions
             text_problems += [len(names)] * len(versions)
-            # Problems with one entry point are variants of one problem: what they share is no boilerplate.
+            # Problems with the same entry point are variants of one problem: what they share is not boilerplate.
             owners.append(str(record.get("entry_point") or f"{path.name}/{identity}"))
             names.append(identity if "/" in identity else f"{path.name.split('.')[0]}/{identity}")
         if len(names) == n_before:
@@ -115,12 +117,6 @@ def records(path):
         yield record, where
 
 
-def text_fields(record):
-    """{field: text} of what a record holds as text, apart from the fields in NOT_TEXT."""
-    fields = {key: as_text(value) for key, value in record.items() if key not in NOT_TEXT}
-    return {key: text for key, text in fields.items() if text}
-
-
 def as_text(value):
     """A string as it is, a list of strings as lines, anything else as ""."""
     if isinstance(value, list):
@@ -129,17 +125,17 @@ def as_text(value):
 
 
 def text_versions(fields):
-    """The texts of a problem whose n-grams are evidence: every field; prompt and solution in one, with and without
-    docstrings; what a docstring says before its first example."""
+    """The texts by which a problem is found: every field; prompt and solution joined, with and without strings and
+    comments; each docstring up to its first example."""
     whole = solution(fields)
     literals = [match.group() for match in LITERALS.finditer(whole)]
-    docstrings = [literal for literal in literals if literal[:3] in QUOTES]
-    explanations = [docstring.strip("\"'").split(">>>")[0] for docstring in docstrings]
+    explanations = [text.strip("\"'").split(">>>")[0] for text in literals if text[:3] in QUOTES]
     return [*fields.values(), whole, LITERALS.sub("", whole), *explanations]
 
 
 def solution(fields):
-    """Prompt and solution as one program: HumanEval has half a function in each; elsewhere the solution is whole."""
+    """A problem's solution as a program. In HumanEval the prompt has the head of the function and the solution its
+    body, elsewhere the solution is whole."""
     for prompt, answer in (("prompt", "canonical_solution"), ("prompt", "completion"), ("", "code"), ("", "solution")):
         if answer in fields:
             whole = fields.get(prompt, "") + fields[answer]
@@ -148,7 +144,7 @@ def solution(fields):
 
 
 def solution_functions(fields, problem):
-    """The Functions of a problem's solution, apart from __init__ and its kin, and short ones with short names."""
+    """The Functions of a problem's solution, but not __init__ and the like, nor short ones with short names."""
     functions = []
     for node in functions_of(textwrap.dedent(View(solution(fields)).skeleton)):
         tree = flat(node)
@@ -161,7 +157,7 @@ def solution_functions(fields, problem):
 
 
 def informative_ngrams(data):
-    """The n-grams of a text, as UTF-8, that have MIN_NAMES words and more. A number or a single letter is no word."""
+    """The n-grams of UTF-8 text that have at least MIN_NAMES words. Numbers and single letters are not words here."""
     hashes, starts, lengths, kinds = hashing.tokens(data)
     ngrams = hashing.ngrams(hashes, N)
     is_name = (kinds == hashing.WORD) & (lengths > 1) & ~is_number(data, starts)
@@ -178,7 +174,8 @@ def is_number(data, starts):
 
 
 def copied(view, benchmarks):
-    """(problem number, the first words in common) for the text with most evidence in a document, or None."""
+    """(problem number, the first words in common) of the text that a document has most n-grams of, or None if it has
+    too few of every text."""
     ngrams = hashing.ngrams(view.tokens[0], N)
     texts, places = benchmarks.texts.find(ngrams)
     if not len(texts):
@@ -200,11 +197,11 @@ def copied(view, benchmarks):
 
 
 def word_hash(word):
-    """The hashes of a word's tokens: one, where it is a single token."""
+    """The hash of a word, an array of one."""
     return hashing.tokens(word.encode())[0]
 
 
-# Words that renaming leaves alone: keywords, built-in functions, methods of built-in types.
+# Words that stay when a copy's names are changed: keywords, built-in functions, methods of built-in types.
 BUILT_IN = itertools.chain(dir(builtins), *map(dir, (str, list, dict, set, int, float)))
 FIXED_NAMES = {*keyword.kwlist, *(name for name in BUILT_IN if not name.startswith("_"))}
 FIXED = hashing.Index([word_hash(name) for name in sorted(FIXED_NAMES)])
@@ -212,66 +209,55 @@ NAME = word_hash("V")[0]
 
 
 def skeleton_ngrams(view):
-    """The n-grams of a program's tokens outside of comments and strings, with all names alike."""
+    """The n-grams of a program's tokens outside of comments and strings, with one hash for all names but FIXED ones."""
     hashes, starts, kinds = view.code_tokens
     is_name = (kinds == hashing.WORD) & ~is_number(view.data, starts)
     is_name[FIXED.places(hashes)] = False
     return hashing.ngrams(np.where(is_name, NAME, hashes), SKELETON)
 
 
-@dataclass
-class Suspicion:
-    """A stretch of a document that may hold a copy of a Function."""
-
-    function: int  # index into Benchmarks.functions
-    first: int  # byte of the document at which the stretch begins
-    last: int  # and ends; the same as first where "def" and the function's name were found there
-
-
 def closest(view, benchmarks):
     """{problem number: similarity} of the problems to whose solution a function of the document is similar."""
-    suspicions = same_names(view, benchmarks) + same_skeletons(view, benchmarks)
-    return compare(view, suspicions, benchmarks.functions) if suspicions else {}
-
-
-def same_names(view, benchmarks):
-    """Suspicions of the functions that are named as a benchmark's."""
     hashes, starts, _ = view.code_tokens
     functions, places = benchmarks.function_names.find(hashing.ngrams(hashes, 2))
-    return [Suspicion(int(i), starts[place], starts[place]) for i, place in zip(functions, places)]
+    stretches = [(i, starts[place], starts[place]) for i, place in zip(functions.tolist(), places)]
+    stretches += same_skeletons(view, benchmarks)
+    return compare(view, stretches, benchmarks.functions) if stretches else {}
 
 
 def same_skeletons(view, benchmarks):
-    """Suspicions of the stretches with MIN_SKELETON of a function's skeleton within twice the skeleton's length."""
+    """Where a document has MIN_SKELETON of a function's skeleton within twice the skeleton's length: a list of
+    (number of the function in benchmarks.functions, first byte, last byte)."""
     _, starts, _ = view.code_tokens
     ngrams = skeleton_ngrams(view)
     functions, places = benchmarks.skeletons.find(ngrams)
     sizes = benchmarks.skeletons.sizes
     needed = np.maximum(1, MIN_SKELETON * sizes)
-    is_likely = np.bincount(functions, minlength=len(needed)) >= needed  # a fast test that passes over most
+    is_likely = np.bincount(functions, minlength=len(needed)) >= needed  # a fast test that rules out most functions
     functions, places = functions[is_likely[functions]], places[is_likely[functions]]
-    # The same with each n-gram once per function: the function's number and 44 bits of the hash in one integer.
+    # Count again, each n-gram once per function: the function's number and 44 bits of the hash make one integer.
     distinct = np.unique(functions << 44 | (ngrams[places] >> np.uint64(20)).astype(np.int64)) >> 44
-    suspicions = []
+    stretches = []
     for i in np.flatnonzero(np.bincount(distinct, minlength=len(needed)) >= needed):
         mine = places[functions == i]
         ends = np.searchsorted(mine, mine + 2 * sizes[i])  # mine[k : ends[k]] lie close together
         for k in np.flatnonzero(ends - np.arange(len(mine)) >= needed[i]):
             if len(np.unique(ngrams[mine[k : ends[k]]])) >= needed[i]:
-                suspicions.append(Suspicion(int(i), starts[mine[k]], starts[mine[ends[k] - 1]]))
-    return suspicions
+                stretches.append((int(i), starts[mine[k]], starts[mine[ends[k] - 1]]))
+    return stretches
 
 
-def compare(view, suspicions, functions):
-    """{problem number: similarity}, the highest of any function of the document at which a Suspicion points."""
-    lows = in_skeleton(view, np.array([suspicion.first for suspicion in suspicions])).tolist()
-    highs = in_skeleton(view, np.array([suspicion.last for suspicion in suspicions])).tolist()
+def compare(view, stretches, functions):
+    """{problem number: similarity}, the highest of any function of the document that overlaps a stretch. stretches:
+    (number of the function to compare with, first byte, last byte); a single byte is where "def name" was found."""
+    numbers, firsts, lasts = map(np.array, zip(*stretches))
+    lows, highs = in_skeleton(view, firsts).tolist(), in_skeleton(view, lasts).tolist()
     suspected = {}  # (start, end) of a function of the document -> the functions that it may be a copy of
-    for suspicion, low, high in zip(suspicions, lows, highs):
-        longest = 60 * len(functions[suspicion.function].tree)  # a namesake may be a much longer function
+    for number, low, high in zip(numbers.tolist(), lows, highs):
+        longest = 60 * len(functions[number].tree)  # a function of the same name may be a much longer one
         for start, end in blocks_near(view.skeleton, low, high):
             if low < high or end - start < longest:
-                suspected.setdefault((start, end), set()).add(suspicion.function)
+                suspected.setdefault((start, end), set()).add(number)
     best = {}
     for (start, end), numbers in suspected.items():
         trees = map(flat, functions_of(textwrap.dedent(view.skeleton[start:end])))
@@ -293,7 +279,7 @@ BLOCK = re.compile(
 
 
 def blocks_near(text, low, high):
-    """Yield (start, end) of the functions that overlap text[low:high]; where low is high, of the one on that line."""
+    """Yield (start, end) of the functions that overlap text[low:high]. If low is high: of the one that begins there."""
     first = text.rfind("\n", 0, low) + 1 if low == high else max(0, low - 4000)
     for match in BLOCK.finditer(text, first):
         if match.start() > high:
@@ -303,7 +289,7 @@ def blocks_near(text, low, high):
 
 
 def in_skeleton(view, places):
-    """Places in the text, bytes, as places in view.skeleton, characters."""
+    """Places in a text, counted in bytes, as places in view.skeleton, counted in characters."""
     array = np.frombuffer(view.data, np.uint8)
     chars = np.cumsum(hashing.KIND[array] != hashing.INSIDE)[places] - 1
     starts, ends, is_string = view.literals
@@ -312,8 +298,8 @@ def in_skeleton(view, places):
 
 
 def similarity(a, b, needed):
-    """The edit ratio 2 M / (len a + len b) of two sequences with M elements in common (Ratcliff and Obershelp), or 0
-    where an upper bound shows that it does not exceed needed."""
+    """2 M / (len a + len b) of two sequences with M elements in common (Ratcliff and Obershelp), or 0 if an upper bound
+    shows that this does not exceed needed."""
     matcher = difflib.SequenceMatcher(None, a, b, autojunk=False)
     return matcher.ratio() if matcher.quick_ratio() > needed else 0.0
 
@@ -332,22 +318,22 @@ def parsed(text):
 
 
 def functions_of(text):
-    """The nodes of the functions in a Python text, inner ones too; none where it cannot be parsed."""
+    """The nodes of the functions in a Python text, nested ones too; none if it cannot be parsed."""
     tree = parsed(text)
     nodes = ast.walk(tree) if tree else []
     return [node for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
 
 
 def without_docstring(function):
-    """The node of a function, from which its docstring has been removed, unless there is nothing else."""
+    """The node of a function with its docstring removed, unless the function has nothing else."""
     if len(function.body) > 1 and ast.get_docstring(function, clean=False) is not None:
         function.body = function.body[1:]
     return function
 
 
 def flat(function):
-    """A function's tree as a list of node types, operators, constants, and the names that renaming leaves alone, in
-    the order of the source. Docstring, annotations and decorators do not count."""
+    """A function's syntax tree as a list of node types, operators, constants and FIXED_NAMES, in the order of the
+    source, without docstring, annotations and decorators."""
     sequence = ["arg"] * len(function.args.args)
     stack = without_docstring(function).body[::-1]
     while stack:
@@ -360,14 +346,6 @@ def flat(function):
         elif value not in FIXED_NAMES:
             value = ""
         sequence.append(f"{type(node).__name__} {value}")
-        stack += reversed(children(node))
+        annotations = getattr(node, "annotation", None), getattr(node, "returns", None)
+        stack += [child for child in ast.iter_child_nodes(node) if child not in annotations][::-1]
     return sequence
-
-
-def children(node):
-    """The nodes directly below a node, apart from annotations."""
-    found = []
-    for field, value in ast.iter_fields(node):
-        if field not in ("annotation", "returns"):
-            found += value if isinstance(value, list) else [value]
-    return [child for child in found if isinstance(child, ast.AST)]
