@@ -20,7 +20,7 @@ import re
 from pathlib import Path
 
 from configurator import UserError
-from corpus.documents import Document, Problem, field_names
+from corpus.documents import Problem, checked, field_names
 from tokenizer import fenced
 
 ROLES = {"user": "user", "human": "user", "system": "system"}
@@ -36,17 +36,12 @@ def from_record(record, where):
         messages = turns(record)
         if messages is None:
             return Problem(where, "no_chat", field_names(record))
-        if problem := fault(messages):
-            rule, detail = problem
-            return Problem(where, rule, detail)
+        if found := fault(messages):
+            return Problem(where, *found)
         chat = {"messages": [{"role": ROLES[role], "content": content} for role, content in messages]}
         if isinstance(record.get("type"), str):
             chat["type"] = record["type"]
-        text = json.dumps(chat, ensure_ascii=False)
-        text.encode("utf-8")
-        return Document(text, where)
-    except UnicodeEncodeError:
-        return Problem(where, "bad_utf8", "half of a surrogate pair")
+        return checked(json.dumps(chat, ensure_ascii=False), where, {})
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         return Problem(where, "no_chat", f"{type(error).__name__}: {error}")
 
@@ -55,12 +50,14 @@ def from_record(record, where):
 
 
 def turns(record):
-    """The turns of a record, or None where it has no known shape. Raises KeyError, TypeError, ValueError or
-    AttributeError for a record that only looks like a known one."""
+    """The turns of a record, or None if it has no known shape. Raises KeyError, TypeError, ValueError or
+    AttributeError for a record that has only the first signs of a known shape."""
     if "messages" in record:
         return [(message["role"], message["content"]) for message in record["messages"]]
     if "conversations" in record:
-        return system(record) + sharegpt(record)
+        is_sharegpt = all("from" in turn for turn in record["conversations"])
+        role, content = ("from", "value") if is_sharegpt else ("role", "content")
+        return system(record) + [(turn[role], turn[content]) for turn in record["conversations"]]
     if "instruction" in record:
         return system(record) + alpaca(record)
     if "chat" in record:
@@ -81,14 +78,6 @@ def system(record):
     return [("system", text)] if text.strip() else []
 
 
-def sharegpt(record):
-    """The turns of a conversation as ShareGPT, or OpenAI, names their parts."""
-    conversation = record["conversations"]
-    is_sharegpt = all("from" in turn for turn in conversation)
-    role, content = ("from", "value") if is_sharegpt else ("role", "content")
-    return [(turn[role], turn[content]) for turn in conversation]
-
-
 def alpaca(record):
     """The turns of an instruction with its answer, and of the history before them."""
     if "instances" in record:
@@ -97,13 +86,13 @@ def alpaca(record):
     request = "\n".join(part for part in (record["instruction"], record.get("input")) if part)
     answer = record["output"] if "output" in record else record["response"]
     found = []
-    for question, reply in record.get("history") or []:
+    for question, reply in [*(record.get("history") or []), (request, answer)]:
         found += [("user", question), ("assistant", reply)]
-    return [*found, ("user", request), ("assistant", answer)]
+    return found
 
 
 def moss(record):
-    """The turns of a conversation of MOSS without its marks, <|Human|>: ... <eoh>."""
+    """The turns of a conversation of MOSS without the marks around each turn, <|Human|>: ... <eoh>."""
     found = []
     for turn in record["chat"].values():
         for role, name in (("user", "Human"), ("assistant", "MOSS")):
@@ -116,9 +105,7 @@ def commit(record):
     """A commit as a request, its message with the old file, and an answer, the new file."""
     message = record.get("message") or record.get("subject") or ""
     language = str(record.get("lang") or "").lower()
-    request = message
-    if record["old_contents"].strip():
-        request = f"{message}\n\n{fenced(record['old_contents'], language)}"
+    request = f"{message}\n\n{fenced(record['old_contents'], language)}" if record["old_contents"].strip() else message
     return [("user", request if message.strip() else ""), ("assistant", fenced(record["new_contents"], language))]
 
 
@@ -143,14 +130,11 @@ def fault(messages):
 
 class Prompts:
     """A folder of prompt files, <type>.pre.prompt and <type>.post.prompt, one prompt a line. A conversation of that
-    type gets one of them, drawn at random, in front of its first request or behind it (as in BiLLa).
-
-    by_type: {type: [("pre" or "post", prompt), ...]}. Raises UserError for a folder or a file that is not as it should
-    be.
-    """
+    type gets one of them, drawn at random, in front of its first request or behind it (as in BiLLa). Raises UserError
+    for a folder without such files and for a file with another name or encoding."""
 
     def __init__(self, folder):
-        self.by_type = {}
+        self.by_type = {}  # {type: [("pre" or "post", prompt), ...]}
         for path in sorted(Path(folder).glob("*.prompt")) if folder else ():
             kind, _, place = path.name.removesuffix(".prompt").rpartition(".")
             if place not in ("pre", "post"):
@@ -164,7 +148,7 @@ class Prompts:
             raise UserError(f"no prompt files in {folder}: they are named <type>.pre.prompt and <type>.post.prompt")
 
     def applied(self, kind, request, rng):
-        """The request of a conversation of this type with a prompt, as it is where there are none for the type."""
+        """The request of a conversation with a prompt for its type (kind); unchanged if there is no prompt for it."""
         if kind not in self.by_type:
             return request
         place, prompt = rng.choice(self.by_type[kind])
@@ -172,8 +156,8 @@ class Prompts:
 
 
 def noisy(text, share, rng):
-    """text with a share of its characters mistyped: one in five of them is deleted, the others are repeated once or
-    twice. A model that has read such requests understands typing errors."""
+    """Mistype a share of a text's characters: one in five of these is deleted, the others are repeated once or twice.
+    A model that has read such requests understands typing errors."""
     out = []
     for char in text:
         times = 1

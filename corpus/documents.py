@@ -20,13 +20,12 @@ from xml.etree import ElementTree
 from configurator import UserError
 from corpus import wikipedia
 
-CODE = set(
-    ".py .pyi .c .h .cc .cpp .cxx .hpp .hh .cs .java .kt .scala .go .rs .swift .js .jsx .ts .tsx .rb .php .pl "
+TEXT = set(
+    ".txt .md .py .pyi .c .h .cc .cpp .cxx .hpp .hh .cs .java .kt .scala .go .rs .swift .js .jsx .ts .tsx .rb .php .pl "
     ".pm .lua .r .jl .m .mm .sh .bash .zsh .ps1 .sql .hs .ml .mli .clj .ex .exs .erl .el .lisp .scm .f .f90 .v "
     ".vhd .sv .s .asm .d .dart .groovy .cu .cuh .proto .cmake .html .css .scss .vue .yaml .yml .toml "
     ".ipynb .tex .rst".split()
 )
-TEXT = CODE | {".txt", ".md"}
 RECORDS = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".json.gz", ".json", ".parquet")
 MAX_TEXT = 16_000_000  # bytes; a longer text file is read as several documents cut at line ends
 # Of the standard library only the library proper: its test suites are not shipped everywhere, and site-packages holds
@@ -85,8 +84,8 @@ def read(source, parse=None, share=(0, 1)):
             yield from read_file(path, where, parse)
 
 
-def walk(root, skip=()):
-    """Yield the files below root in sorted order. Hidden folders, caches and those named in skip are passed over."""
+def walk(root, skip):
+    """Yield the files below root in sorted order, except for hidden ones, caches and the folders named in skip."""
     if root.is_file():
         yield root
         return
@@ -96,7 +95,7 @@ def walk(root, skip=()):
         yield from (Path(folder, name) for name in sorted(names) if not name.startswith("."))
 
 
-def read_file(path, where, parse=None):
+def read_file(path, where, parse):
     """Yield the Documents and Problems of a file, whose name says what it is."""
     name = path.name.lower()
     if name.endswith(RECORDS):
@@ -131,20 +130,23 @@ def read_text(path, where):
 def from_bytes(data, where):
     """The Document of a text file, or the Problem that it has."""
     try:
-        text = data.decode("utf-8")
+        return checked(data.decode("utf-8"), where, {"path": where})
     except UnicodeDecodeError as error:
-        lines_before = data.count(b"\n", 0, error.start)
-        return Problem(where, "bad_utf8", f"line {lines_before + 1}")
-    return checked(text, where, {"path": where})
+        line = data.count(b"\n", 0, error.start) + 1
+        return Problem(where, "bad_utf8", f"line {line}")
 
 
 def checked(text, where, meta):
-    """The Document, or the Problem that its text has."""
+    """The Document of a text, or the Problem that it has."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:  # JSON can hold such a thing
+        return Problem(where, "bad_utf8", "half of a surrogate pair")
     if not text.strip():
         return Problem(where, "empty")
     if "\0" in text:
-        lines_before = text.count("\n", 0, text.index("\0"))
-        return Problem(where, "nul_byte", f"line {lines_before + 1}")
+        line = text.count("\n", 0, text.index("\0")) + 1
+        return Problem(where, "nul_byte", f"line {line}")
     return Document(text, where, meta)
 
 
@@ -174,24 +176,17 @@ def from_record(record, where):
     """The Document of a record, a dict with any of the names in FIELDS, or the Problem that it has."""
     if not isinstance(record, dict):
         return Problem(where, "bad_json", "not an object")
-    found = {key: first_of(record, names) for key, names in FIELDS.items()}
-    text = found.pop("text")
-    if not isinstance(text, str):
-        return Problem(where, "no_text", field_names(record))
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return Problem(where, "bad_utf8", "half of a surrogate pair")
-    return checked(text, where, {key: value for key, value in found.items() if value is not None})
-
-
-def first_of(record, names):
-    """The value of the first of the fields that a record has, or None."""
-    return next((record[name] for name in names if record.get(name) is not None), None)
+    found = {}
+    for key, names in FIELDS.items():
+        values = [record[name] for name in names if record.get(name) is not None]
+        if values:
+            found[key] = values[0]
+    text = found.pop("text", None)
+    return checked(text, where, found) if isinstance(text, str) else Problem(where, "no_text", field_names(record))
 
 
 def field_names(record):
-    """What a record holds instead, for a Problem's detail, in characters that every file can hold."""
+    """The names of a record's fields, for a Problem's detail, in characters that can be written to any file."""
     names = ", ".join(map(str, record))[:200]
     return "fields: " + names.encode("utf-8", "backslashreplace").decode()
 
@@ -203,20 +198,18 @@ def read_json(path, where):
         lines = lines_of(path)
         for number, line in enumerate(lines, 1):
             if number == 1 and line.lstrip().startswith(b"["):
-                records = parsed_json(line + b"".join(lines), where)
-                if isinstance(records, Problem):
-                    yield records
+                found = parsed_json(line + b"".join(lines), where)
+                if isinstance(found, Problem):
+                    yield found
                 else:
-                    yield from ((record, f"{where}:[{i}]") for i, record in enumerate(records))
+                    yield from ((record, f"{where}:[{i}]") for i, record in enumerate(found[0]))
             elif line.strip():
-                record = parsed_json(line, f"{where}:{number}")
-                if not isinstance(record, Problem):
-                    yield record, f"{where}:{number}"
-                elif record.rule == "bad_json" and number == 1 and path.name.endswith((".json", ".json.gz")):
+                found = parsed_json(line, f"{where}:{number}")
+                is_broken = isinstance(found, Problem) and found.rule == "bad_json"
+                if is_broken and number == 1 and path.name.endswith((".json", ".json.gz")):
                     yield Problem(where, "bad_json", "neither an array nor one record per line")
                     return  # one object over many lines
-                else:
-                    yield record
+                yield found
         if number == 0:
             yield Problem(where, "empty")
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -226,9 +219,9 @@ def read_json(path, where):
 
 
 def parsed_json(data, where):
-    """The value of a JSON text, bytes, or the Problem that it has."""
+    """(the value of a JSON text, where), or the Problem that the text has. data: bytes."""
     try:
-        return json.loads(data)
+        return json.loads(data), where
     except UnicodeDecodeError:
         return Problem(where, "bad_utf8")
     except (ValueError, RecursionError) as error:
@@ -266,15 +259,13 @@ def zstd_lines(path):
 
 
 def read_parquet(path, where, known_columns):
-    """Yield (record, where:row) of a parquet file. known_columns: whether to read no others than those in FIELDS."""
+    """Yield (record, where:row) of a parquet file. known_columns: whether to read only the columns in FIELDS."""
     parquet = optional("pyarrow.parquet", ".parquet files")
     row = 0
     try:
         with parquet.ParquetFile(path) as table:
-            columns = None
-            if known_columns:
-                columns = [name for name in table.schema_arrow.names if name in itertools.chain(*FIELDS.values())]
-            for batch in table.iter_batches(batch_size=256, columns=columns):
+            known = [name for name in table.schema_arrow.names if name in itertools.chain(*FIELDS.values())]
+            for batch in table.iter_batches(batch_size=256, columns=known if known_columns else None):
                 for record in batch.to_pylist():
                     row += 1
                     yield record, f"{where}:{row}"

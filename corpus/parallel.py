@@ -16,8 +16,7 @@ def mapped(function, items, num_workers, start, *arguments):
     each process; with one worker everything runs in this process. Raises UserError where a process dies."""
     if num_workers == 1:
         state = start(*arguments)
-        for item in items:
-            yield function(state, item)
+        yield from (function(state, item) for item in items)
         return
     with ProcessPoolExecutor(num_workers, initializer=start_worker, initargs=(start, arguments)) as pool:
         under_way = collections.deque()
@@ -34,23 +33,19 @@ def mapped(function, items, num_workers, start, *arguments):
             pool.shutdown(cancel_futures=True)
 
 
-# -- in a worker process, which keeps its state in a global variable
-
-
 def start_worker(start, arguments):
-    """Make the state, and see to it that the process ends with its parent and with nothing else."""
+    """In a worker process: make its state, a global variable, and have the process end when its parent does."""
     global state
+
+    def end_with_parent():  # even if the parent is killed
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
     threading.Thread(target=end_with_parent, daemon=True).start()
     state = start(*arguments)
 
 
-def end_with_parent():
-    """Wait until the parent has ended, even if it was killed, then end this process."""
-    multiprocessing.parent_process().join()
-    os._exit(1)
-
-
 def call(function, item):
-    """function(state, item) in a worker."""
+    """In a worker process: function(state, item)."""
     return function(state, item)
