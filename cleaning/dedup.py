@@ -30,9 +30,8 @@ MAX_NEIGHBOURS = 2000
 def banding(threshold, recall=0.999):
     """(bands, rows): the most selective banding that finds at least this share of the pairs at the threshold.
 
-    More rows mean fewer candidates and more bands to find the same pairs. Candidates are verified, so a false one
-    costs only time; a pair that is missed is a copy in the training data.
-    """
+    More rows make fewer false candidates, but need more bands to find the same pairs. A false candidate only costs the
+    time to verify it; a pair that is missed leaves a copy in the training data."""
     for rows in range(len(hashing.ORDER), 0, -1):
         # (1 - threshold^rows)^bands = 1 - recall, solved for bands
         bands = math.ceil(math.log(1 - recall) / math.log1p(-(threshold**rows))) if threshold < 1 else 1
@@ -41,7 +40,7 @@ def banding(threshold, recall=0.999):
 
 
 def jaccard(a, b):
-    """The similarity |a and b| / |a or b| of two sorted arrays without repetitions."""
+    """The similarity |a and b| / |a or b| of two sets, sorted arrays without repetitions."""
     common = len(np.intersect1d(a, b, assume_unique=True))
     return common / (len(a) + len(b) - common)
 
@@ -77,14 +76,13 @@ def exact_clusters(digests, clusters):
 
 
 def near_clusters(band, n_bands, sizes, digests, verify, threshold, clusters):
-    """Link the documents that are similar, and return clusters.
+    """Link the documents that are similar.
 
     band(i): the keys of band i, uint64 (n,). One band is in memory at a time.
-    sizes: shingles per document, int (n,). Documents with fewer than MIN_SHINGLES are left out. digests: as for
-    exact_clusters(). They order documents of one size, so that the order of documents does not count. verify(pairs):
-    whether each pair, int (m, 2), truly reaches the threshold, bool (m,).
-    clusters: Clusters of n documents in which exact copies are linked. Only the root of those is compared.
-    """
+    sizes: shingles per document, int (n,). Documents with fewer than MIN_SHINGLES are left out.
+    digests: as for exact_clusters(). Documents of one size are sorted by them, not by their order in the data.
+    verify(pairs): whether each pair, int (m, 2), truly reaches the threshold, bool (m,).
+    clusters: Clusters of n documents in which exact copies are linked; only the root of each cluster is compared."""
     numbers = np.arange(len(sizes))
     members = np.flatnonzero((clusters.roots(numbers) == numbers) & (sizes >= MIN_SHINGLES))
     rejected = np.zeros(0, np.uint64)  # pairs that an earlier band has verified in vain, sorted
@@ -101,20 +99,16 @@ def near_clusters(band, n_bands, sizes, digests, verify, threshold, clusters):
                 clusters.union(pairs[is_open][is_similar])
                 new_rejected.append(codes[is_open][~is_similar])
         rejected = np.unique(np.concatenate(new_rejected))
-    return clusters
 
 
 def pairs_in_buckets(keys, documents, sizes, threshold):
-    """Yield arrays of pairs of documents (m, 2) with the same key: all neighbours, then all next neighbours, and so
-    on.
-
-    keys: sorted. documents: the number of each key's document; those of one key are sorted by their size.
-    """
+    """Yield arrays of pairs of documents (m, 2) with the same key: first all neighbours, then all that are two places
+    apart, and so on. keys: sorted. documents: the number of each key's document, of equal keys by rising size."""
     left = np.arange(len(keys) - 1)
     for distance in range(1, MAX_NEIGHBOURS):
         left = left[left + distance < len(keys)]
         left = left[keys[left] == keys[left + distance]]
-        # J is at most the ratio of the sizes. Who is too small for this neighbour is too small for larger ones.
+        # J is at most the ratio of the sizes. A document too small for this neighbour is too small for larger ones.
         left = left[sizes[documents[left]] >= threshold * sizes[documents[left + distance]]]
         if not len(left):
             return
@@ -122,20 +116,18 @@ def pairs_in_buckets(keys, documents, sizes, threshold):
 
 
 def priority(meta, digest):
-    """The sort key of a document among its copies, of which the smallest is kept: most stars, then the newest, then the
-    first by path, then by content; never by place. meta: its stars, date, path and where, as far as known."""
+    """The sort key of a document among its copies; the smallest is kept: most stars, then the newest, then the first by
+    path, by content, by name. meta: stars, date, path and where, as far as known."""
     stars = meta.get("stars")
     stars = float(stars) if isinstance(stars, (int, float)) and math.isfinite(stars) else 0.0
-    # Each character of the date is turned round, so that the newest sorts first; no date sorts last.
+    # Characters of the date are mirrored, so that the newest date sorts first. No date sorts last.
     date = "".join(chr(0x10FFFF - ord(char)) for char in str(meta.get("date") or "")) + chr(0x10FFFF)
     return -stars, date, str(meta.get("path") or ""), tuple(int(part) for part in digest), str(meta.get("where"))
 
 
 def choose(clusters, key):
-    """kept, int (n,): kept[i] is the index of the document that replaces i, or i itself if it stays.
-
-    key(i) is the priority() of document i. It is asked only for documents that have copies.
-    """
+    """kept, int (n,): kept[i] is the index of the document that replaces i, or i itself if it stays. key(i): the
+    priority() of document i, called only for documents that have copies."""
     roots = clusters.roots(np.arange(len(clusters.parent)))
     kept = np.arange(len(roots))
     order = np.argsort(roots, kind="stable")

@@ -1,11 +1,13 @@
-"""Bytes -> tokens -> n-grams, all in numpy: what near-duplicates, benchmark copies and quality scores are told by.
+"""Bytes -> tokens -> n-grams -> signatures, all in numpy. Near-duplicates, copies of benchmark problems and the quality
+classifier all work on these n-grams.
 
 A token is a run of letters, digits and underscores, or one character of any other kind. White space, quotes and
 backslashes, which formatters change, are left out. A letter outside ASCII is a token of its own, so that Chinese has
 n-grams too. Case does not count.
 
-Tokens and n-grams exist as 64-bit hashes alone. In a million documents one may expect one collision between n-grams
-of the same document, which does no harm. This runs at some 60 MB/s on a core, a loop over a regular expression at 5.
+Tokens and n-grams exist as 64-bit hashes only. In a million documents one collision between n-grams of the same
+document is to be expected, and it does no harm. This runs at some 60 MB/s on a core; a loop over a regular expression
+reaches 5.
 """
 
 import hashlib
@@ -27,8 +29,7 @@ def byte_kinds():
 
 KIND = byte_kinds()
 KINDS = KIND.tobytes()  # for bytes.translate, the fastest lookup there is
-LOWER = np.frombuffer(bytes(range(256)).lower(), np.uint8) * (KIND != SPACE)  # white space adds nothing to a hash
-LOWER = LOWER.tobytes()
+LOWER = (np.frombuffer(bytes(range(256)).lower(), np.uint8) * (KIND != SPACE)).tobytes()  # white space becomes 0
 MAX_PIECE = 1 << 20  # bytes hashed at a time: the length of the tables below
 BASE = 0x9E3779B97F4A7C15  # an odd number, which has an inverse modulo 2^64
 POWERS = np.cumprod(np.full(MAX_PIECE, BASE, np.uint64))
@@ -41,22 +42,23 @@ OFFSETS = rng.integers(0, 2**32, 256, dtype=np.uint32)  # factor and a summand f
 
 
 def mix(x):
-    """The finaliser of splitmix64 (Steele et al., 2014): every bit of x decides over every bit of the result."""
+    """The last step of splitmix64 (Steele et al., 2014): every bit of x influences every bit of the result."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
 
 
 def tokens(data: bytes):
-    """(hashes, starts, lengths, kinds) of the tokens of UTF-8 text, arrays (n,): 64-bit hashes, index of the first
-    byte, bytes that count, and OTHER, WORD or LEAD.
+    """(hashes, starts, lengths, kinds) of the tokens of UTF-8 text, arrays (n,): 64-bit hash, index of the first byte,
+    number of bytes without the white space that follows, and OTHER, WORD or LEAD.
 
-    With powers of an odd base B modulo 2^64, a token of bytes b0 b1 b2 ... has the polynomial b0 + b1 B + b2 B^2 + ...
-    Sums of byte x power over the whole text give it without a loop: the difference of the sums at a token's ends is
-    the polynomial times the power at its start, and the inverse of that power takes the factor away.
-    """
-    if len(data) > MAX_PIECE:
-        return tokens_of_long(data)
+    The hash of a token of bytes b0 b1 b2 ... is made of the polynomial b0 + b1 B + b2 B^2 + ... modulo 2^64, with an
+    odd base B. Running sums of byte x power of B over the whole text give it without a loop: the difference of the sums
+    at a token's ends is its polynomial times the power at its start, and the inverse of that power takes that away."""
+    if len(data) > MAX_PIECE:  # cut at a line's end, or in the middle of a line that has none
+        cut = data.rfind(b"\n", 0, MAX_PIECE) + 1 or MAX_PIECE
+        hashes, starts, lengths, kinds = tokens(data[cut:])
+        return tuple(map(np.append, tokens(data[:cut]), (hashes, starts + cut, lengths, kinds)))
     kinds = np.frombuffer(data.translate(KINDS), np.uint8)
     is_word = kinds == WORD
     is_first = (kinds == OTHER) | (kinds == LEAD)
@@ -70,18 +72,9 @@ def tokens(data: bytes):
     return hashes, starts, n_filled[ends] - n_filled[starts] + 1, kinds[starts]
 
 
-def tokens_of_long(data):
-    """tokens() of a text above MAX_PIECE, which is cut at a line's end, or in the middle of a line that has none."""
-    cut = data.rfind(b"\n", 0, MAX_PIECE) + 1 or MAX_PIECE
-    hashes, starts, lengths, kinds = tokens(data[cut:])
-    return tuple(map(np.append, tokens(data[:cut]), (hashes, starts + cut, lengths, kinds)))
-
-
 def ngrams(hashes, n):
-    """Hashes of the n-grams of a sequence of m hashes, uint64 (m - n + 1,): one for each place at which one starts."""
-    if len(hashes) < n:
-        return np.zeros(0, np.uint64)
-    n_places = len(hashes) - n + 1
+    """Hashes of the n-grams of a sequence of m hashes, uint64 (m - n + 1,), or (0,) if m < n."""
+    n_places = max(0, len(hashes) - n + 1)
     total = np.zeros(n_places, np.uint64)
     for i in range(n):
         total += hashes[i : i + n_places] * ORDER[i]
@@ -137,12 +130,11 @@ def band_keys(signature, bands, rows):
 
 
 class Index:
-    """Which items have a hash: two arrays side by side, hashes (sorted) and items. A table of the hashes' leading bits
-    passes over most of the hashes that no item has, without a search.
+    """From a hash to the items that have it: two arrays side by side, hashes (sorted) and items. sizes: how many hashes
+    each item has. seen: a table of the leading bits of all hashes; a hash whose bits are not in it need not be searched.
 
-    hashes_of: for each item its hashes. max_owners: hashes that more than so many owners have are left out; an item is
-    its own owner, or owners names one for each. sizes: how many different hashes each item has in the index.
-    """
+    hashes_of: the hashes of each item. max_owners: hashes that more owners than this have are left out. owners: the
+    number of each item's owner; None if each item is its own."""
 
     def __init__(self, hashes_of, max_owners=None, owners=None):
         n_items = len(hashes_of)
@@ -166,12 +158,12 @@ class Index:
         self.seen[self.hashes >> self.shift] = True
 
     def places(self, hashes):
-        """The places in an array of hashes at which one is in the index."""
+        """Where in an array of hashes there are hashes that are in the index: their places, rising."""
         places = np.flatnonzero(self.seen[hashes >> self.shift])
         return places[contains(self.hashes, hashes[places])]
 
     def find(self, hashes):
-        """(items, places): two arrays, an entry for each item that has the hash at a place of the given array."""
+        """(items, places), two arrays: items[k] has the hash at places[k] of the given array."""
         places = self.places(hashes)
         first = np.searchsorted(self.hashes, hashes[places], side="left")
         n_items = np.searchsorted(self.hashes, hashes[places], side="right") - first

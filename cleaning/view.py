@@ -1,4 +1,4 @@
-"""What is told of a document before any rule sees it: its kind, and the counts that several rules ask for."""
+"""What is known of a document before the rules see it: its kind, and the counts that several rules need."""
 
 import re
 from collections import Counter
@@ -21,8 +21,8 @@ CODE_LINE = re.compile(
 
 
 def kind_of(text, meta, default=""):
-    """PYTHON, CODE, PROSE or CHINESE. The path in meta decides, else the language in meta, else the default, else the
-    text's look. Prose of which more than .3 is Chinese is CHINESE."""
+    """PYTHON, CODE, PROSE or CHINESE: by the path in meta, else by the language in meta, else the default, else by the
+    look of the text. Prose with more than 30 % Chinese characters is CHINESE."""
     path = re.sub(r":\d+$", "", str(meta.get("path") or ""))  # part of a long file: a/b.py:2000
     suffix = PurePosixPath(path).suffix.lower()
     language = str(meta.get("language") or "").lower()
@@ -32,25 +32,18 @@ def kind_of(text, meta, default=""):
         return CODE
     if language and language not in NATURAL:
         return CODE
-    if suffix or language:
-        kind = PROSE
-    elif default:
-        kind = default
-    else:
-        kind = CODE if looks_like_code(text) else PROSE
-    return CHINESE if kind == PROSE and chinese_share(text) > 0.3 else kind
+    kind = PROSE
+    if not suffix and not language:
+        kind = default or (CODE if looks_like_code(text) else PROSE)
+    sample = text[:5000]
+    n_chinese = sum("\u4e00" <= char <= "\u9fff" for char in sample) if kind == PROSE else 0
+    return CHINESE if n_chinese / max(1, len(sample)) > 0.3 else kind
 
 
 def looks_like_code(text):
-    """Whether a third of the lines end or begin as code does. For records that name neither path nor language."""
+    """Whether more than a third of the lines begin or end as lines of code do."""
     lines = [line.strip() for line in text[:20_000].splitlines() if line.strip()]
     return sum(bool(CODE_LINE.search(line)) for line in lines) > len(lines) / 3
-
-
-def chinese_share(text):
-    """The share of Chinese characters in the first 5,000."""
-    sample = text[:5000]
-    return sum("\u4e00" <= char <= "\u9fff" for char in sample) / max(1, len(sample))
 
 
 # A string (group 1) or a comment. The loops are unrolled (Friedl, Mastering Regular Expressions, ch. 6): twice as fast.
@@ -78,12 +71,11 @@ BASE64 = np.array([chr(byte).isalnum() or chr(byte) in "+/" for byte in range(12
 class View:
     """A document and what several rules ask of it, each worked out at most once.
 
-    text: the document. where: its name, of which the suffix counts. kind: PYTHON, CODE, ...; "" for a conversation.
-    """
+    text: the document. where: its name. kind: PYTHON, CODE, PROSE, CHINESE, or "" for a conversation."""
 
     def __init__(self, text, where="", kind=PYTHON):
-        self.text, self.where, self.kind = text, where, kind
-        self.data = text.encode()
+        self.text, self.data, self.where, self.kind = text, text.encode(), where, kind
+        self.n_chars = max(1, len(text))  # at least 1, so that one may divide by it
         # Set by whoever has a tokenizer: the document's tokens, and log2 of the size of the vocabulary.
         self.n_tokens, self.token_bits = None, None
 
@@ -93,11 +85,6 @@ class View:
     def counts(self):
         """How often each byte occurs, int (256,)."""
         return np.bincount(np.frombuffer(self.data, np.uint8), minlength=256)
-
-    @cached_property
-    def n_chars(self):
-        """Number of characters, at least 1, so that one may divide by it."""
-        return max(1, len(self.text))
 
     @cached_property
     def n_visible(self):
@@ -116,7 +103,7 @@ class View:
 
     @cached_property
     def n_letters(self):
-        """Number of letters. A character outside ASCII counts by its first byte, 0xC0 or above, as one."""
+        """Number of letters. Every character outside ASCII counts as one, by its first byte, which is 0xC0 or above."""
         return int(self.counts[65:91].sum() + self.counts[97:123].sum() + self.counts[0xC0:].sum())
 
     @cached_property
@@ -134,18 +121,18 @@ class View:
 
     @cached_property
     def full_lines(self):
-        """The lines that hold more than white space, without their indentation; at least one."""
+        """The lines that hold more than white space, stripped; at least one."""
         stripped = map(str.strip, self.lines)
         return list(filter(None, stripped)) or [""]
 
     @cached_property
     def spaced_words(self):
-        """Prose: what stands between white space, as Gopher counts words."""
+        """The text split at white space: the words that the rules for prose count, as in Gopher."""
         return self.text.split()
 
     @cached_property
     def tokens(self):
-        """(hashes, starts, lengths, kinds) of the text's tokens, see hashing.tokens()."""
+        """(hashes, starts, lengths, kinds) of the text's tokens, as hashing.tokens() returns them."""
         return hashing.tokens(self.data)
 
     @cached_property
@@ -164,8 +151,8 @@ class View:
 
     @cached_property
     def literals(self):
-        """(starts, ends, is_string) of the comments and strings, arrays: characters start:end. They are told by
-        Python's rules, or by those of C and its kin for code without a Python function."""
+        """The comments and strings, text[start:end], as three arrays (starts, ends, is_string). Found by the syntax of
+        Python, or by that of C, SQL and scripts in code without a Python function."""
         pattern = C_LITERALS if self.kind == CODE and not PYTHON_FUNCTION.search(self.text) else LITERALS
         found = [(*match.span(), match.lastindex == 1) for match in pattern.finditer(self.text)]
         spans = np.array(found, np.int64).reshape(-1, 3)
@@ -188,7 +175,7 @@ class View:
 
     @cached_property
     def n_string(self):
-        """Number of characters in strings. Those in three quotes are documentation and do not count."""
+        """Number of characters in strings, apart from those in three quotes, which are mostly docstrings."""
         starts, ends, is_string = self.literals
         spans = zip(starts[is_string].tolist(), ends[is_string].tolist())
         return sum(end - start for start, end in spans if self.text[start : start + 3] not in QUOTES)
@@ -207,5 +194,6 @@ class View:
 
     @cached_property
     def openings(self):
-        """How often each word opens a line of the skeleton; other lines count under their first character."""
+        """How often each word begins a line of the skeleton. A line that begins with no word counts under its first
+        character."""
         return Counter(OPENING.findall(self.skeleton))
