@@ -131,7 +131,7 @@ def band_keys(signature, bands, rows):
 
 class Index:
     """From a hash to the items that have it: two arrays side by side, hashes (sorted) and items. sizes: how many hashes
-    each item has. seen: a table of the leading bits of all hashes; a hash whose bits are not in it need not be searched.
+    each item has. seen: a table of the leading bits of all hashes; a hash whose bits are not in it is not searched.
 
     hashes_of: the hashes of each item. max_owners: hashes that more owners than this have are left out. owners: the
     number of each item's owner; None if each item is its own."""
