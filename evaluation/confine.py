@@ -170,7 +170,7 @@ def call_filter(processor):
     column = PROCESSORS.index(processor)
     program = [
         (LOAD, 0, 0, ARCHITECTURE),
-        *return_unless(EQUAL, AUDIT_ARCH[column], NOT_PERMITTED),
+        *return_if(EQUAL, AUDIT_ARCH[column], NOT_PERMITTED, unless=True),
         (LOAD, 0, 0, NUMBER),
         *return_if(AT_LEAST, X32_CALLS, NOT_PERMITTED),
         *return_if(EQUAL, CLONE3, NO_SUCH_CALL),
@@ -178,19 +178,16 @@ def call_filter(processor):
     for numbers in FORBIDDEN.values():
         if numbers[column] is not None:
             program += return_if(EQUAL, numbers[column], NOT_PERMITTED)
-    program += return_unless(EQUAL, CLONE[column], ALLOWED)
-    program += [(LOAD, 0, 0, FIRST_ARGUMENT), *return_unless(ANY_BIT, CLONE_THREAD, NOT_PERMITTED)]
+    program += return_if(EQUAL, CLONE[column], ALLOWED, unless=True)
+    program += [(LOAD, 0, 0, FIRST_ARGUMENT), *return_if(ANY_BIT, CLONE_THREAD, NOT_PERMITTED, unless=True)]
     return [*program, (RETURN, 0, 0, ALLOWED)]
 
 
-def return_if(test, operand, verdict):
-    """Two instructions: where the test of the register holds, the verdict is returned; else the next one is skipped."""
-    return [(test, 0, 1, operand), (RETURN, 0, 0, verdict)]
-
-
-def return_unless(test, operand, verdict):
-    """The opposite of return_if."""
-    return [(test, 1, 0, operand), (RETURN, 0, 0, verdict)]
+def return_if(test, operand, verdict, unless=False):
+    """Two instructions, a jump and a return: where the test of the register holds - unless: where it does not - the
+    verdict is returned; otherwise the return is skipped."""
+    skips = (1, 0) if unless else (0, 1)
+    return [(test, *skips, operand), (RETURN, 0, 0, verdict)]
 
 
 def restrict_calls():

@@ -38,14 +38,10 @@ class Problem:
 
 def downloaded(path):
     """path, a copy of HumanEval's file that is fetched once from its public home. Raises UserError where it is not."""
-    if path.exists():
-        data = path.read_bytes()
-    else:
-        try:
-            with urllib.request.urlopen(HUMANEVAL, timeout=30) as response:
-                data = response.read()
-        except OSError as error:
-            raise UserError(f"cannot download {HUMANEVAL}: {error}; give --problems=FILE instead") from None
+    try:
+        data = path.read_bytes() if path.exists() else urllib.request.urlopen(HUMANEVAL, timeout=30).read()
+    except OSError as error:
+        raise UserError(f"cannot download {HUMANEVAL}: {error}; give --problems=FILE instead") from None
     if hashlib.sha256(data).hexdigest() != HUMANEVAL_SHA256:
         raise UserError(f"{path} is not the published HumanEval: its sha256 differs; delete it to download it again")
     if not path.exists():

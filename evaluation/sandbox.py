@@ -6,6 +6,7 @@ ours. It kills what takes long on the clock too, since a program that sleeps tak
 """
 
 import ast
+import contextlib
 import math
 import os
 import shutil
@@ -50,13 +51,8 @@ def run(program, test, limits=Limits()) -> Verdict:
     of functions and classes of the program. helpers and code are run apart from the program; see judge.judge."""
     start = time.perf_counter()
     folder = tempfile.mkdtemp(prefix="sandbox_")
-    settings = {
-        "folder": folder,
-        "memory": limits.memory_mb << 20,
-        "timeout": limits.timeout,
-        "cpu_seconds": math.ceil(limits.timeout),
-        "file_size": limits.file_mb << 20,
-    }
+    settings = {"folder": folder, "memory": limits.memory_mb << 20, "file_size": limits.file_mb << 20}
+    settings |= {"timeout": limits.timeout, "cpu_seconds": math.ceil(limits.timeout)}
     message = b""
     for text in (repr(settings), program, repr(test)):
         block = text.encode("utf-8", "replace")
@@ -72,10 +68,8 @@ def run(program, test, limits=Limits()) -> Verdict:
     except subprocess.TimeoutExpired:
         timed_out = True
     finally:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         process.wait()
         process.stdout.close()
         shutil.rmtree(folder, ignore_errors=True)

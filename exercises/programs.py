@@ -1,20 +1,19 @@
 """Six families of programs, each a random chain or arrangement of the operations in exercises/operations.py.
 
 A family is a function from a random generator to a Draft. Lists, strings, dicts and numbers are pipelines: steps and an
-end. Recursion and states are fixed shapes with places for operations.
+end. Recursion and states are fixed shapes with places for operations. For example, lists(random.Random(6994)) chooses
+to call the values sizes, and one of them size; then it draws and makes:
 
-One draw from row to code, lists(random.Random(6994)). A value of this list is called size, several of them sizes:
+    row        above | greater than {k} | above {k} | larger than {k} | {x} > {k}       of operations.CONDITIONS
+    Operation  name "above", phrase "above 4", code "size > 4": {k} is 4 in both, {x} is size
+    Operation  name "keep_above", phrase "keep the sizes that are above 4"; its code comes from KEEP:
+               "{n} = [size for size in {v} if size > 4]", where {v} holds what there is so far and {n} takes the result
+    row        sum | return the sum | return the total | sum({v})                       of operations.LIST_ENDS
+    Draft      operations ["keep_above", "sum"], summary "Keep the sizes that are above 4, and return the total.", and
+               two bodies that do the same, a plain one and one with loops and a new name for every result:
 
-    row     above | greater than {k} | above {k} | larger than {k} | {x} > {k}             of operations.CONDITIONS
-    Drawn   name "above", phrase "above 4", code "size > 4": {k} is 4 in both, {x} is size
-    Step    name "keep_above", phrase "keep the sizes that are above 4"; its code comes from KEEP:
-            "{n} = [size for size in {v} if size > 4]", where {v} holds what there is so far and {n} takes the result
-    row     sum | return the sum | return the total | sum({v})                             of operations.LIST_ENDS
-    Draft   operations ["keep_above", "sum"], summary "Keep the sizes that are above 4, and return the total.", and two
-            bodies that do the same, a plain one and one with loops and a new name for every result:
-
-                sizes = [size for size in sizes if size > 4]              found = []
-                return sum(sizes)                                         for size in sizes:
+                   sizes = [size for size in sizes if size > 4]           found = []
+                   return sum(sizes)                                      for size in sizes:
                                                                               if size > 4:
                                                                                   found.append(size)
                                                                           return sum(found)
@@ -40,12 +39,13 @@ class Draft:
 
 
 @dataclass
-class Drawn:
-    """An operation in which constants and names stand for the slots; {v} and {n} are filled later."""
+class Operation:
+    """An operation in words and in code, in which constants and names stand for all slots but {v} and {n}."""
 
     name: str  # as it stands in the composition: "above", or "above and odd"
     phrase: str  # "above 7"
-    code: str  # "price > 7"
+    code: str  # an expression, "price > 7", or statements that set {n}
+    loop: str = ""  # the same statements written as a loop, for those that have both
 
 
 class Drawer:
@@ -55,8 +55,8 @@ class Drawer:
         self.rng, self.constants = rng, []
 
     def draw(self, table, used=None, **words):
-        """A random row of a table as a Drawn. used: a set of names of rows that are not drawn, to which the name of the
-        drawn one is added; words: what to fill into other slots than those for constants."""
+        """The Operation of a random row of a table. used: names of rows that are not drawn, a set to which the drawn
+        one's name is added; words: what to fill into the slots that are not for constants."""
         used = set() if used is None else used
         name, phrases, code = self.rng.choice([row for row in table if row[0] not in used])
         used.add(name)
@@ -68,7 +68,7 @@ class Drawer:
         for slot in ("k", "m"):
             if "{" + slot + "}" in phrase + code:
                 self.constants.append(values[slot])
-        return Drawn(name, fill(phrase, **values), fill(code, **values))
+        return Operation(name, fill(phrase, **values), fill(code, **values))
 
     def condition(self, x, used=None):
         """A row of CONDITIONS about x, or, in a quarter of the cases, two of them joined by "and" or "or"."""
@@ -79,7 +79,7 @@ class Drawer:
         second = self.draw(operations.CONDITIONS, used, x=x)
         joint = f" {self.rng.choice(('and', 'or'))} "
         name, phrase = first.name + joint + second.name, first.phrase + joint + second.phrase
-        return Drawn(name, phrase, first.code + joint + second.code)
+        return Operation(name, phrase, first.code + joint + second.code)
 
     def change(self, one, used):
         """A row of CHANGES that is done to each value of a list; one is what a value is called."""
@@ -120,21 +120,6 @@ def say(rng, phrases, opening=""):
 # -- pipelines: lists, strings, dicts and numbers are chains of steps and an end
 
 
-@dataclass
-class Step:
-    """One operation of a pipeline. Its code takes {v}, the variable so far, to {n}, the one for the result."""
-
-    name: str  # as it stands in the composition
-    phrase: str  # "keep the prices that are above 7"
-    plain: str  # "{n} = ...", in one line where that is possible
-    loop: str = ""  # the same written as a loop, for those that have both
-
-
-def expression(drawn):
-    """The Step of an operation whose code is one expression of {v}."""
-    return Step(drawn.name, drawn.phrase, "{n} = " + drawn.code)
-
-
 # How a list or a dict is filtered or changed, value by value: in one line, and as a loop. {code} is a test or a change.
 KEEP = "{n} = [{x} for {x} in {v} if {code}]", "{n} = []\nfor {x} in {v}:\n    if {code}:\n        {n}.append({x})"
 CHANGE = "{n} = [{code} for {x} in {v}]", "{n} = []\nfor {x} in {v}:\n    {n}.append({code})"
@@ -148,14 +133,14 @@ CHANGE_ENTRY = (
 )
 
 
-def shaped(shape, drawn, x):
-    """The Step that does what was drawn to each value, called x, in one of these four shapes."""
-    plain, loop = [fill(template, x=x, code=drawn.code) for template in shape]
-    return Step(drawn.name, drawn.phrase, plain, loop)
+def shaped(shape, operation, x):
+    """The step that applies an operation to each value, called x, in one of these four shapes."""
+    code, loop = [fill(template, x=x, code=operation.code) for template in shape]
+    return Operation(operation.name, operation.phrase, code, loop)
 
 
 def pipeline(rng, drawer, argument, kind, steps, end, opening=""):
-    """The Draft of a chain of Steps. end: a Drawn, whose code is returned; opening: said before the first step."""
+    """The Draft of a chain of Operations. end: one whose code is returned; opening: said before the first step."""
     names = rng.sample(["kept", "chosen", "changed", "found", "output", "rows"], 6)
     parts = [*steps, end]
     summary = say(rng, [part.phrase for part in parts], opening)
@@ -175,7 +160,8 @@ def chained(argument, steps, end, names=None):
     so_far, lines = argument, []
     for i, step in enumerate(steps):
         result = names[i] if names else argument
-        code = step.loop if names and step.loop else step.plain
+        code = step.loop if names and step.loop else step.code
+        code = code if "{n}" in code else "{n} = " + code
         lines += fill(code, v=so_far, n=result).split("\n")
         so_far = result
     return indented([*lines, "return " + fill(end, v=so_far)])
@@ -185,12 +171,12 @@ N_STEPS = (1, 2, 2, 3, 3, 4, 5)  # of a list or a dict: one of these
 
 
 def list_steps(rng, drawer, one, many, count):
-    """count Steps from list to list, no operation twice. one, many: what a value and what the values are called."""
+    """count steps from list to list, no operation twice. one, many: what a value and what the values are called."""
     steps, used = [], set()
     while len(steps) < count:
         kind = rng.choice(("keep", "drop", "change", "whole"))
         if kind == "whole":
-            steps.append(expression(drawer.draw(operations.LIST_STEPS, used, x=one, vs=many)))
+            steps.append(drawer.draw(operations.LIST_STEPS, used, x=one, vs=many))
         elif kind == "change":
             steps.append(shaped(CHANGE, drawer.change(one, used), one))
         else:
@@ -201,7 +187,7 @@ def list_steps(rng, drawer, one, many, count):
                 is_joint = " " in drawn.name
                 code = f"not ({code})" if is_joint else f"not {code}"
             phrase = fill(rng.choice(said), vs=many, p=drawn.phrase)
-            steps.append(shaped(KEEP, Drawn(f"{kind}_{drawn.name}", phrase, code), one))
+            steps.append(shaped(KEEP, Operation(f"{kind}_{drawn.name}", phrase, code), one))
     return steps
 
 
@@ -218,10 +204,10 @@ def strings(rng):
     drawer, text = Drawer(rng), rng.choice(operations.TEXTS)
     n_text, n_word = rng.choice(((1, 0), (2, 0), (3, 0), (4, 0), (0, 1), (1, 1), (0, 2), (1, 2), (0, 3), (2, 2)))
     used = set()
-    steps = [expression(drawer.draw(operations.TEXT_STEPS, used)) for _ in range(n_text)]
+    steps = [drawer.draw(operations.TEXT_STEPS, used) for _ in range(n_text)]
     if n_word:
-        steps.append(Step("split", rng.choice(("split it into words", "take its words")), "{n} = {v}.split()"))
-        steps += [expression(drawer.draw(operations.WORD_STEPS, used)) for _ in range(n_word)]
+        steps.append(Operation("split", rng.choice(("split it into words", "take its words")), "{v}.split()"))
+        steps += [drawer.draw(operations.WORD_STEPS, used) for _ in range(n_word)]
     end = drawer.draw(operations.WORD_ENDS if n_word else operations.TEXT_ENDS)
     return pipeline(rng, drawer, text, "text", steps, end)
 
@@ -259,14 +245,13 @@ def numbers(rng):
             other = drawer.draw(operations.CHANGES, used, x="{v}", o="it")
             phrase = f"if it is {test.phrase}, {drawn.phrase}, otherwise {other.phrase}"
             code = f"if {test.code}:\n    {{n}} = {drawn.code}\nelse:\n    {{n}} = {other.code}"
-            steps.append(Step(f"{test.name}?{drawn.name}:{other.name}", phrase, code))
-        else:
-            steps.append(expression(drawn))
+            drawn = Operation(f"{test.name}?{drawn.name}:{other.name}", phrase, code)
+        steps.append(drawn)
     if rng.random() < 0.3:
         test = drawer.condition("{v}")
-        end = Drawn(test.name, f"return whether it is {test.phrase}", test.code)
+        end = Operation(test.name, f"return whether it is {test.phrase}", test.code)
     else:
-        end = Drawn("it", rng.choice(("return it", "return the result")), "{v}")
+        end = Operation("it", rng.choice(("return it", "return the result")), "{v}")
     opening = f"Begin with the {argument}.\n" if rng.random() < 0.5 else ""
     return pipeline(rng, drawer, argument, "number", steps, end, opening)
 
@@ -276,7 +261,7 @@ def counted(rng, drawer, argument):
     first, step = rng.randint(1, 9), rng.randint(2, 6)
     drawer.constants += [first, step]
     said = rng.choice(("count", "take every whole number")) + f" from {first} to {argument} in steps of {step}"
-    opening = Step("range", said, f"{{n}} = list(range({first}, {{v}} + 1, {step}))")
+    opening = Operation("range", said, f"list(range({first}, {{v}} + 1, {step}))")
     steps = list_steps(rng, drawer, "value", "values", rng.choice((1, 2, 3)))
     end = drawer.draw(operations.LIST_ENDS, x="value", vs="values")
     return pipeline(rng, drawer, argument, "small", [opening, *steps], end)
@@ -292,7 +277,7 @@ def recursion(rng):
     one = "digit" if carrier == "digits" else many[:-1]
     argument = rng.choice(operations.NUMBERS) if carrier == "digits" else many
     test = drawer.condition(one)
-    change = Drawn("same", "", one) if rng.random() < 0.3 else drawer.draw(operations.CHANGES, x=one, o="each")
+    change = Operation("same", "", one) if rng.random() < 0.3 else drawer.draw(operations.CHANGES, x=one, o="each")
     usable = ("sum", "collect", "product") if carrier == "nested" else operations.EMPTY_FOLDS
     fold = drawer.draw([row for row in operations.FOLDS if row[0] in usable], here=change.code)
     empty = operations.EMPTY_FOLDS[fold.name]

@@ -32,13 +32,10 @@ class Exercise:
     composition: str  # family and operations: what the split is made by
     draft: Draft  # the function without its name
     name: str
+    signature: str  # def name(argument):
     bodies: list[str]  # of functions that do the same, the plainest first
     examples: list[tuple]  # (argument, result); the first is shown in the docstring, the others are for tests
     trace: list  # the first example's value after each operation, where operations follow each other
-
-    def signature(self):
-        """The function's first line."""
-        return f"def {self.name}({self.draft.argument}):"
 
 
 def is_test(composition):
@@ -64,7 +61,7 @@ def make_exercise(family, index, seed, test=False):
             continue
         bodies = [body.replace("FUNCTION", name) for body in draft.bodies]
         trace = [load(stage, name, draft.argument)(examples[0][0]) for stage in draft.stages]
-        return Exercise(family, composition, draft, name, bodies, examples, trace)
+        return Exercise(family, composition, draft, name, f"def {name}({draft.argument}):", bodies, examples, trace)
     raise UserError(f"no exercise of family {family} found: are all its compositions on one side of the split?")
 
 
@@ -175,7 +172,7 @@ def head(exercise):
     """The signature and a docstring with one example: what comes before the body."""
     argument, result = map(literal, exercise.examples[0])
     docstring = f'"""{exercise.draft.summary}\n>>> {exercise.name}({argument})\n{result}\n"""'
-    return exercise.signature() + "\n" + indented(docstring.split("\n"))
+    return exercise.signature + "\n" + indented(docstring.split("\n"))
 
 
 def literal(value):
@@ -215,7 +212,7 @@ def chat(exercise, rng):
     describe = f"{summary}\nName the function `{name}`, its argument `{argument}`."
     request = rng.choice([complete, complete, complete, write, implement, describe])
 
-    answers = [fenced(f"{exercise.signature()}\n{body}", "python") for body in dict.fromkeys(exercise.bodies)]
+    answers = [fenced(f"{exercise.signature}\n{body}", "python") for body in dict.fromkeys(exercise.bodies)]
     turns = [request, answers[0]]
     second_turn = rng.random()
     if second_turn < 0.1 and len(answers) > 1:
