@@ -1,8 +1,8 @@
 """Personal data and secrets: e-mail and IP addresses, keys and tokens give way to placeholders, and code still parses.
 
 After bigcode-dataset/pii (StarCoder, arXiv:2301.03988, section 4): regular expressions in place of its neural model.
-What is harmless stays: private, reserved and well-known addresses, example.com, version numbers. Replacing twice
-changes nothing.
+Harmless things stay: private, reserved and well-known addresses, example.com, version numbers. A second pass changes
+nothing more.
 """
 
 import ipaddress
@@ -10,7 +10,7 @@ import math
 import re
 from collections import Counter
 
-# Each pattern begins with what is rare: a search that tries every word of a text is a hundred times as slow.
+# Each pattern begins with something rare: a search that tries every word of a text takes a hundred times as long.
 TOP_DOMAINS = (
     "com|org|net|edu|gov|info|io|de|uk|fr|cn|jp|ru|in|it|nl|eu|ch|se|br|au|ca|us|es|pl|at|be|kr|tw|me|dev|ai|co"
 )
@@ -66,8 +66,8 @@ def replaced(text):
 
 
 def without_emails(text, counts):
-    """text with name@example.com in place of e-mail addresses; counts["email"] grows. What lies outside of strings and
-    looks like one, matrix@weights.T.com(1), is a product: the pattern spares what a bracket follows."""
+    """text with name@example.com in place of e-mail addresses; counts["email"] grows. The pattern spares what a bracket
+    follows: matrix@weights.T.com(1) is a product of matrices."""
     parts, last = [], 0
     for match in DOMAIN.finditer(text):
         local = LOCAL_PART.search(text[max(last, match.start() - 65) : match.start()])
@@ -79,7 +79,8 @@ def without_emails(text, counts):
 
 
 def address(match, counts, placeholder):
-    """What to write for an IP address: the placeholder, from RFC 5737 or 3849, for a public one, else itself."""
+    """What to write for a match of IPV4 or IPV6: the placeholder (from RFC 5737 or 3849) for a public address, else the
+    match itself, for example a version number."""
     found = match.group()
     try:
         ip = ipaddress.ip_address(found)
@@ -87,31 +88,29 @@ def address(match, counts, placeholder):
         return found
     before = match.string[max(0, match.start() - 12) : match.start()]
     is_public = ip.is_global and not ip.is_multicast and not ip.is_reserved and found not in WELL_KNOWN
-    if not is_public or VERSION_BEFORE.search(before) or has_low_octets(ip):
+    # All four numbers below 64 occur in versions and examples, and in one random address in 256.
+    has_low_octets = ip.version == 4 and all(octet < 64 for octet in ip.packed)
+    if not is_public or has_low_octets or VERSION_BEFORE.search(before):
         return found
     counts["ip"] += 1
     return placeholder
 
 
-def has_low_octets(ip):
-    """Whether all four numbers are below 64, as in versions and examples, and in one random address in 256."""
-    return ip.version == 4 and all(octet < 64 for octet in ip.packed)
-
-
 def secret(match, counts):
-    """What to write for a quoted value: "KEY" if the name before it says secret and it is noise, else itself."""
+    """What to write for a quoted value: "KEY" if it looks random and is assigned to a name such as password, else the
+    match itself."""
     quote, value = match.groups()
     before = match.string[max(0, match.start() - 60) : match.start()]
-    is_named_so = SECRET_NAME.search(before)
-    is_noise = is_named_so and re.search(r"\d", value) and re.search(r"[A-Za-z]", value) and entropy(value) >= 3.5
-    if not is_noise:
+    if not (SECRET_NAME.search(before) and re.search(r"\d", value) and re.search(r"[A-Za-z]", value)):
+        return match.group()
+    if entropy(value) < 3.5:
         return match.group()
     counts["key"] += 1
     return f"{quote}KEY{quote}"
 
 
 def entropy(value):
-    """Shannon entropy in bits per character, by the frequencies of the characters in value itself."""
+    """Shannon entropy in bits per character, from how often each character occurs in the value."""
     shares = [n / len(value) for n in Counter(value).values()]
     return -sum(share * math.log2(share) for share in shares)
 
@@ -124,8 +123,8 @@ HEADERS = re.compile(
 
 
 def without_license(text):
-    """text without the comments that it opens with, as far as they name a copyright or licence. OpenCoder found such a
-    comment in 15 % of files; copies of one make files look alike that are not."""
+    """text without comments at its top that name a copyright or licence. OpenCoder found one in 15 % of files; the same
+    licence makes different files look like near-duplicates."""
     while (match := HEADERS.match(text)) and LICENSE.search(match["comment"]):
         text = match["keep"] + text[match.end() :].lstrip("\n")
     return text

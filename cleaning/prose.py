@@ -1,8 +1,8 @@
-"""Rules for natural language: Gopher's for words between spaces, others for Chinese. They never see code.
+"""Rules for natural language, never applied to code: Gopher's where spaces separate words, others for Chinese.
 
 Gopher: Rae et al., arXiv:2112.11446, table A1, as datatrove and C4's successors apply it. The rules for Chinese are
-ours and drop what web crawls are full of. jieba cuts Chinese into words where it is installed; opencc, for traditional
-to simplified characters, is needed only where that is asked for.
+our own and drop what web crawls are full of. jieba cuts Chinese into words where it is installed. opencc turns
+traditional characters into simplified ones, for --simplify only.
 """
 
 import re
@@ -13,7 +13,6 @@ from cleaning.rules import ALL_RULES, outside, over, under
 from corpus.documents import optional
 
 STOP_WORDS = {"the", "be", "to", "of", "and", "that", "have", "with"}
-BULLETS = ("-", "*", "•", "‣", "◦", "·")
 # Gopher's bounds: n -> share of characters in the commonest n-gram, and in all n-grams that occurred before.
 TOP_NGRAM = {2: 0.20, 3: 0.18, 4: 0.16}
 REPEATED_NGRAMS = {5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.10}
@@ -34,18 +33,6 @@ def symbols(view, thresholds):
     """Hash tags, and teasers that are cut off (Gopher)."""
     n_symbols = view.text.count("#") + view.text.count("...") + view.text.count("…")
     return over(n_symbols / max(1, len(view.spaced_words)), thresholds.max_symbols, "symbols per word")
-
-
-def bullets(view, thresholds):
-    """Lists and menus (Gopher)."""
-    found = sum(line.startswith(BULLETS) for line in view.full_lines)
-    return over(found / len(view.full_lines), thresholds.max_bullets, "lines with a bullet")
-
-
-def ellipses(view, thresholds):
-    """Lists of teasers: lines that end in an ellipsis (Gopher)."""
-    found = sum(line.endswith(("...", "…")) for line in view.full_lines)
-    return over(found / len(view.full_lines), thresholds.max_ellipses, "lines that end in an ellipsis")
 
 
 def words_with_letter(view, thresholds):
@@ -74,14 +61,9 @@ def repeated_paragraphs(view, thresholds):
 
 def repeated(parts, what, thresholds):
     """The reason to drop a text if too many of its parts, or of its characters in parts, occurred before."""
-    seen = set()
-    n_again, chars_again = 0, 0
-    for part in parts:
-        if part in seen:
-            n_again += 1
-            chars_again += len(part)
-        seen.add(part)
-    share, share_of_chars = n_again / max(1, len(parts)), chars_again / max(1, sum(map(len, parts)))
+    distinct, n_chars = set(parts), sum(map(len, parts))
+    share = (len(parts) - len(distinct)) / max(1, len(parts))
+    share_of_chars = (n_chars - sum(map(len, distinct))) / max(1, n_chars)
     too_many = over(share, 0.3 * thresholds.max_repetition, f"repeated {what}s")
     return too_many or over(share_of_chars, 0.2 * thresholds.max_repetition, f"characters in repeated {what}s")
 
@@ -130,8 +112,7 @@ BOILERPLATE = re.compile(
 
 @cache
 def word_cutter():
-    """The module that cuts Chinese into words, jieba, or None where it is not installed and chinese_length()
-    estimates. Which one it is decides about short documents, so a record of how data was made should name it."""
+    """The module jieba, which cuts Chinese into words, or None where it is not installed."""
     try:
         import jieba
     except ImportError:
@@ -149,6 +130,17 @@ def chinese_length(view, thresholds):
     return under(n_words, thresholds.min_chinese_words, "words")
 
 
+@cache
+def converter():
+    """opencc's converter from traditional to simplified. Raises UserError where opencc is not installed."""
+    return optional("opencc", "simplified Chinese characters").OpenCC("t2s")
+
+
+def simplified(text):
+    """A text with simplified characters in place of traditional ones."""
+    return converter().convert(text)
+
+
 def lines_with(pattern, name, what):
     """Make the rule that bounds the share of lines in which a pattern is found, by the threshold max_<name>."""
 
@@ -160,25 +152,22 @@ def lines_with(pattern, name, what):
     return rule
 
 
-def simplified(text):
-    """text with simplified characters in place of traditional ones. Raises UserError where opencc is not installed."""
-    return converter().convert(text)
-
-
-@cache
-def converter():
-    """opencc's converter from traditional to simplified. Raises UserError where opencc is not installed."""
-    return optional("opencc", "simplified Chinese characters").OpenCC("t2s")
-
-
-WORD_RULES = [word_count, word_length, symbols, bullets, ellipses, words_with_letter, stop_words]
-PROSE_RULES = ALL_RULES + WORD_RULES + [repeated_lines, repeated_paragraphs, repeated_ngrams]
-CHINESE_RULES = [
+REPETITION_RULES = [repeated_lines, repeated_paragraphs]
+PROSE_RULES = [
     *ALL_RULES,
-    chinese_length,
+    word_count,
+    word_length,
+    symbols,
+    lines_with(re.compile("^[-*•‣◦·]"), "bullets", "lines with a bullet"),  # lists and menus (Gopher)
+    lines_with(re.compile(r"(?:\.\.\.|…)$"), "ellipses", "lines that end in an ellipsis"),  # lists of teasers (Gopher)
+    words_with_letter,
+    stop_words,
+    *REPETITION_RULES,
+    repeated_ngrams,
+]
+CHINESE_LINES = [
     lines_with(CONTACT, "contacts", "lines with a contact number"),
     lines_with(URL, "url_lines", "lines with a URL"),
     lines_with(BOILERPLATE, "boilerplate", "lines of boilerplate"),
-    repeated_lines,
-    repeated_paragraphs,
 ]
+CHINESE_RULES = ALL_RULES + [chinese_length] + CHINESE_LINES + REPETITION_RULES

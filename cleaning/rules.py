@@ -4,9 +4,9 @@ A rule takes a document's View and the Thresholds and returns None to keep the d
 and prose have rules of their own: code fails the rules for prose by design. Rules for prose and Chinese are in
 prose.py.
 
-The thresholds are settings of prepare_data.py, each with its source in brackets. Where the published value drops
-well-kept code, as `python -m experiments.code_rules` counts, the default is looser and the published value is named
-too.
+The thresholds are settings of prepare_data.py, each with its source in brackets. `python -m experiments.code_rules`
+counts how much well-kept code each rule drops: where the published value drops some, the default is looser and the
+published value stands in brackets.
 
 Sources: StarCoder (arXiv:2305.06161, bigcode-dataset/preprocessing/filtering.py), OpenCoder (arXiv:2411.04905,
 opc_data_filtering/pipeline/code_filter_config.py), Gopher (arXiv:2112.11446, table A1).
@@ -191,10 +191,10 @@ def generated(view, thresholds):
 
 
 def encoded_data(view, thresholds):
-    """Pictures and archives as base64, hex or escapes; not a ruler of = or other runs of one character (OpenCoder)."""
+    """Pictures and archives as base64, hex or escapes, but not lines of = or another single character (OpenCoder)."""
     _, lengths = view.words
     runs = []
-    # Base64 has words of any length between its + and /, so that 64 characters without a word of 25 hardly occur.
+    # Base64 has a + or / at one character in 32, so that 64 characters of it hardly ever lack a word of 25.
     if len(lengths) and lengths.max() > 24 and view.longest_base64 >= 64:
         found = [match.group() for match in BASE64.finditer(view.text)]
         runs += [len(run) for run in found if REAL_ENCODING.search(run)]
@@ -238,8 +238,8 @@ def todo_lines(view, thresholds):
 
 def xml(view, thresholds):
     """XML under another kind's name (StarCoder)."""
-    is_named_so = view.where.lower().endswith((".xml", ".svg", ".html", ".xhtml"))
-    if "<?xml version=" in view.text[:100] and not is_named_so:
+    is_named_xml = view.where.lower().endswith((".xml", ".svg", ".html", ".xhtml"))
+    if "<?xml version=" in view.text[:100] and not is_named_xml:
         return "opens with <?xml version="
 
 
@@ -256,8 +256,10 @@ def html(view, thresholds):
 
 
 def fertility(view, thresholds):
-    """Text that the tokenizer shreds, unlike what it learnt from: binary data, foreign scripts (StarCoder)."""
-    if view.n_tokens:  # the bound grows with the bits of a token: one of 65,536 stands for more text than one of 2,048
+    """Text that needs many tokens, unlike what the tokenizer learnt from: binary data, foreign scripts (StarCoder)."""
+    if (
+        view.n_tokens
+    ):  # the bound grows with the vocabulary: one of 65,536 tokens stands for more text than one of 2,048
         return under(len(view.data) / view.n_tokens, thresholds.min_fertility * view.token_bits, "bytes per token")
 
 
@@ -272,23 +274,21 @@ def duplicate_lines(view, thresholds):
 
 
 def top_ngrams(view, thresholds):
-    """One phrase over and over: the share of word characters in the commonest 2-, 3- or 4-gram of words (OpenCoder)."""
+    """One phrase over and over: the share of word characters in the commonest 2-, 3- or 4-gram (OpenCoder)."""
     hashes, lengths = view.words
     if len(hashes) < 100:
         return None
     sums = np.append(0, np.cumsum(lengths))  # the characters of an n-gram are a difference of two sums
-    n_chars = int(sums[-1])
-    bigram_count = None
+    n_chars, most = int(sums[-1]), len(hashes)
     for n, bound in ((2, thresholds.max_top_bigram), (3, thresholds.max_top_trigram), (4, thresholds.max_top_4gram)):
         sizes = sums[n:] - sums[:-n]
-        # No 3- or 4-gram occurs more often than the commonest 2-gram, which often rules them out without counting.
-        if bigram_count is not None and bigram_count * int(sizes.max()) <= bound * n_chars:
+        # No 4-gram occurs more often than the commonest 3-gram, and no 3-gram more often than the commonest 2-gram,
+        # which often rules longer ones out without counting.
+        if most * int(sizes.max()) <= bound * n_chars:
             continue
-        count, place = commonest(hashing.ngrams(hashes, n))
-        if n == 2:
-            bigram_count = count
-        share = int(sizes[place]) * count / n_chars
-        if count > 2 and share > bound:
+        most, place = commonest(hashing.ngrams(hashes, n))
+        share = int(sizes[place]) * most / n_chars
+        if most > 2 and share > bound:
             return f"commonest {n}-gram takes {share:.3g} > {bound:g}"
 
 
@@ -319,9 +319,9 @@ def syntax(view, thresholds):
     return syntax_error(view.text)
 
 
-@lru_cache(maxsize=4)  # Cleaner.replaced() asks before and after a replacement, then the rule asks again
+@lru_cache(maxsize=4)  # the same text is asked for by Cleaner.replaced() and by the rule
 def syntax_error(text):
-    """The first syntax error of a Python text, or None. symtable runs the parser without building ast's tree."""
+    """The first syntax error of a Python text, or None. symtable parses without building a tree of Python objects."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -333,11 +333,10 @@ def syntax_error(text):
 
 
 def python_lines(name, what, words, prefixes=()):
-    """Make the rule that bounds the share of lines that open with one of the words, or begin with one of the prefixes.
+    """Make the rule that bounds the share of lines whose first word is one of words or begins with a prefix.
 
-    Strings and comments do not count, and words are whole: password is no pass. The bound is the threshold max_<name>.
-    what: the reason to give. All of these rules are OpenCoder's.
-    """
+    Strings and comments do not count. The bound is the threshold max_<name>, what is the reason to give. All of these
+    rules are OpenCoder's."""
     words, prefixes = set(words), tuple(prefixes)
 
     def rule(view, thresholds):
