@@ -1,19 +1,20 @@
-"""Do two versions of the code give the same results? For people who expect no number to move.
+"""Do two versions of the code give the same results? For changes that should move no number.
 
     python -m experiments.same_results                         HEAD~1 and the files as they are
     python -m experiments.same_results --before=v1 --after=v2  two commits
 
-Runs a tiny pipeline in both, half a minute: exercises, tokenizer, shards, pretraining, annealing,
-tuning, evaluation; in fp32, on one thread of the CPU and without torch.compile, where the same code
-gives the same bits. Compared are the exercises and shards, the loss, learning rate and gradient
-norm of every step, the validation losses, the weights of the three checkpoints, and what the model
-wrote and whether it passed. Exit code 1 where anything differs.
+Runs every stage in both versions on a tiny scale, half a minute, in fp32, on one thread of the CPU
+and without torch.compile: so the same code gives the same bits. Compares exercises and shards, the
+loss, learning rate and gradient norm of every step, validation losses, the weights of the three
+checkpoints, what the model wrote and whether it passed. Exit code 1 if anything differs.
 """
 
+import hashlib
 import json
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,7 +25,6 @@ import torch
 
 import configurator
 from configurator import ROOT, UserError
-from corpus.documents import Document, read
 from evaluation.problems import read_lines
 from experiments.common import print_table, run_stage
 
@@ -41,45 +41,38 @@ class Settings:
 
 
 TRAINING = ("pretrain", "anneal", "sft")
-NOT_COMPARED = ("step", "sources", "tokens_per_second", "mfu")  # in metrics.jsonl: the last two depend on the clock
+NOT_COMPARED = ("step", "tokens_per_second", "mfu")  # of metrics.jsonl: the last two depend on the clock
 
 
 def main(settings):
     """Run the pipeline in both versions and compare what it leaves."""
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(2) as pool:
-        folder = Path(folder)
-        write_corpus(folder / "corpus")
-        runs = []
-        for name, commit in (("before", settings.before), ("after", settings.after)):
-            checkout = check_out(commit, folder / f"code-{name}") if commit else ROOT
-            runs.append(pool.submit(run_pipeline, checkout, folder / "corpus", folder / name, settings.steps))
-        before, after = [run.result() for run in runs]
+        commits, outs = (settings.before, settings.after), (Path(folder, "before"), Path(folder, "after"))
+        checkouts = [check_out(commit, f"{out}-code") for commit, out in zip(commits, outs)]
+        before, after = pool.map(partial(run_pipeline, steps=settings.steps), checkouts, outs)
     rows = compare(before, after)
     print_table(["", "compared", "result"], rows, "<><")
     if any(verdict != "equal" for _, _, verdict in rows):
         sys.exit(1)
 
 
-def write_corpus(folder):
-    """Write every sixth of the standard library's smaller files into a folder: about 1 MB."""
-    folder.mkdir()
-    library = [item for item in read("stdlib") if isinstance(item, Document) and len(item.text) < 30_000]
-    for number, document in enumerate(library[::6]):
-        (folder / f"{number:03}.py").write_text(document.text, encoding="utf-8")
-
-
 def check_out(commit, folder):
-    """Write the files of a commit into a folder, and return it. Raises UserError if there is no such commit."""
+    """Write the files of a commit into a folder, and return the folder's path; that of the files as they are for an
+    empty commit. Raises UserError if there is no such commit."""
+    if not commit:
+        return ROOT
     command = ["git", "archive", "--format=zip", f"--output={folder}.zip", commit]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if result.returncode:
         raise UserError(f"git has no commit {commit!r}: {result.stderr.strip()}")
     shutil.unpack_archive(f"{folder}.zip", folder)
-    return folder
+    return Path(folder)
 
 
-def run_pipeline(checkout, corpus, out, steps):
-    """Run every stage of a checkout on a small corpus, in the folder out; the results() that it left there."""
+def run_pipeline(checkout, out, steps):
+    """Run every stage of a checkout, leaving what they make in the folder out; the results() of that."""
+    library = sysconfig.get_paths()["stdlib"]
+    corpus = f"{library}/asyncio,{library}/email,{library}/xml"  # about 1 MB
     run = partial(run_stage, folder=checkout)
     made, common = f"{out}/exercises", (f"--tokenizer={out}/tokenizer.json", "--val_fraction=0.1", "--num_workers=1")
     exercises = "exercises" if (checkout / "exercises").exists() else "corpus/exercises.py"  # as it was called once
@@ -118,25 +111,40 @@ def write_solutions(problems, path):
 
 
 def results(out):
-    """{what: {item: value}} of a run, in the order of the pipeline. A value is bytes, a number, text or a tensor."""
-    found = {"exercises": {path.name: path.read_bytes() for path in sorted(out.glob("exercises/*.jsonl"))}}
-    for name in ("code", "pages", "chats"):
-        found[f"shards of {name}"] = {path.name: path.read_bytes() for path in sorted(out.glob(f"{name}/*.bin"))}
+    """{what: {item: its fingerprint()}} of a run, in the order of the pipeline."""
+    found = {}
+
+    def add(what, item, value):
+        found.setdefault(what, {})[item] = fingerprint(value)
+
+    for name, pattern in (("exercises", "*.jsonl"), ("code", "*.bin"), ("pages", "*.bin"), ("chats", "*.bin")):
+        for path in sorted((out / name).glob(pattern)):
+            add(f"{name}: files", path.name, path.read_bytes())
     for stage in TRAINING:
         for record in read_lines(out / stage / "metrics.jsonl"):
-            step = f"step {record['step']}"
+            for folder, scores in record.pop("sources", {}).items():
+                add(f"{stage}: sources", f"step {record['step']}, {Path(folder).name}", scores)
             for key in record:
                 if key not in NOT_COMPARED:
-                    found.setdefault(f"{stage}: {key}", {})[step] = record[key]
-            for folder, scores in record.get("sources", {}).items():
-                found.setdefault(f"{stage}: sources", {})[f"{step}, {Path(folder).name}"] = scores
+                    add(f"{stage}: {key}", f"step {record['step']}", record[key])
         newest = max((out / stage).glob("step_*"))
-        found[f"{stage}: weights"] = torch.load(newest / "model.pt", map_location="cpu", weights_only=True)
+        for name, tensor in torch.load(newest / "model.pt", map_location="cpu", weights_only=True).items():
+            add(f"{stage}: weights", name, tensor)
     for name in ("eval-model", "eval-solutions"):
         for record in read_lines(out / name / "results.jsonl"):
             for key in ("completion", "passed"):
-                found.setdefault(f"{name}: {key}", {})[record["task_id"]] = record[key]
+                add(f"{name}: {key}", record["task_id"], record[key])
     return found
+
+
+def fingerprint(value):
+    """A value as text that differs if the value differs in a single bit: numbers and texts in full, tensors and bytes
+    by their hash."""
+    if isinstance(value, torch.Tensor):
+        return f"{value.dtype}, {list(value.shape)}, {fingerprint(value.numpy().tobytes())}"
+    if isinstance(value, bytes):
+        return f"{len(value):,} bytes, sha256 {hashlib.sha256(value).hexdigest()[:16]}"
+    return repr(value)
 
 
 def compare(before, after):
@@ -145,29 +153,14 @@ def compare(before, after):
     for what in dict.fromkeys([*before, *after]):
         old, new = before.get(what, {}), after.get(what, {})
         items = list(dict.fromkeys([*old, *new]))
-        different = [item for item in items if not equal(old.get(item), new.get(item))]
+        different = [item for item in items if old.get(item) != new.get(item)]
         verdict = "equal"
         if different:
             first = different[0]
-            verdict = f"{len(different)} differ, {first}: {shown(old.get(first))} -> {shown(new.get(first))}"
+            change = f"{old.get(first, 'missing')[:80]} -> {new.get(first, 'missing')[:80]}"
+            verdict = f"{len(different)} differ, {first}: {change}"
         rows.append([what, str(len(items)), verdict])
     return rows
-
-
-def equal(a, b):
-    """Whether two values are the same to the last bit. A value that is missing, None, equals no other."""
-    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
-        return torch.equal(a, b)
-    return type(a) is type(b) and a == b
-
-
-def shown(value):
-    """A value in a few characters, for the table."""
-    if value is None:
-        return "missing"
-    if isinstance(value, torch.Tensor):
-        return f"norm {value.double().norm().item():.17g}"
-    return f"{len(value):,} bytes" if isinstance(value, bytes) else repr(value)[:80]
 
 
 if __name__ == "__main__":
