@@ -1,5 +1,4 @@
-"""Does cleaning pay? A model is trained on a raw corpus, and another one, alike in all else and on as
-many tokens, on what cleaning leaves of that corpus.
+"""Does cleaning pay? Trains models on a raw corpus, and models on as many tokens of the cleaned one.
 
     python -m experiments.clean_or_raw       table and out/clean-or-raw/result.json, 25 minutes
 
@@ -24,7 +23,7 @@ from pathlib import Path
 import configurator
 from corpus.documents import Document, read
 from evaluation.problems import read_lines
-from experiments.common import print_table, run_stage
+from experiments.common import run_stage
 
 
 @dataclass
@@ -56,11 +55,13 @@ def main(settings):
     bpb = {"raw": list(raw), "cleaned": list(cleaned)}
     gains = [raw - cleaned for raw, cleaned in zip(*bpb.values())]
     stderr = statistics.stdev(gains) / len(gains) ** 0.5 if len(gains) > 1 else None
+    dropped = [record["id"].split("/")[0] for record in read_lines(out / "shards-cleaned/dropped.jsonl")]
+    n_files = {kind: len(list(out.glob(f"raw/{kind}/**/*.py"))) for kind in sizes}
     result = {
         "bpb": bpb,
         "difference": {"mean": statistics.mean(gains), "stderr": stderr},
         "planted": sizes,
-        "kept": share_kept(out),
+        "kept": {kind: 1 - dropped.count(kind) / max(1, n) for kind, n in n_files.items()},
         "settings": asdict(settings),
         "made_by": configurator.made_by(),
     }
@@ -69,7 +70,7 @@ def main(settings):
 
 
 def train_and_score(settings, out, name, seed):
-    """Bits per byte, over the held-out files, of a model trained on the corpus of that name, raw or cleaned."""
+    """Train a model on the corpus of that name, raw or cleaned; its bits per byte on the held-out files."""
     checkpoint, scores, steps = f"{out}/{name}-{seed}", f"{out}/{name}-{seed}.jsonl", settings.max_steps
     schedule = (f"--max_steps={steps}", f"--decay_steps={steps // 5}", "--warmup_steps=30", f"--eval_every={steps}")
     rest = ("--batch_tokens=4096", "--eval_tokens=20000", "--save_every=0", f"--seed={seed}")
@@ -80,27 +81,15 @@ def train_and_score(settings, out, name, seed):
     return sum(r["score"] * r["bytes"] for r in records) / sum(r["bytes"] for r in records)
 
 
-def share_kept(out):
-    """{kind: the share of its files that cleaning kept}."""
-    dropped = [record["id"].split("/")[0] for record in read_lines(out / "shards-cleaned/dropped.jsonl")]
-    kept = {}
-    for folder in (out / "raw").iterdir():
-        n_files = len(list(folder.rglob("*.py")))
-        kept[folder.name] = 1 - dropped.count(folder.name) / n_files
-    return kept
-
-
 def print_result(result):
     """Print what cleaning kept of each kind, and the scores."""
     kept, difference = result["kept"], result["difference"]
-    rows = [[kind, f"{size / 1e6:.1f}", f"{kept[kind]:.1%}"] for kind, size in result["planted"].items()]
-    print()
-    print_table(["planted", "MB", "files kept"], rows, "<>>")
-    print()
-    rows = []
+    for kind, size in result["planted"].items():
+        print(f"{kind:<14}{size / 1e6:>5.1f} MB, {kept[kind]:>6.1%} of the files kept by cleaning")
+    print("\nbits per byte on held-out files")
     for name, values in result["bpb"].items():
-        rows.append([name, f"{statistics.mean(values):.4f}", ", ".join(f"{value:.4f}" for value in values)])
-    print_table(["corpus", "bits per byte on held-out files", "of each model"], rows, "<>>")
+        each = ", ".join(f"{value:.4f}" for value in values)
+        print(f"{name:<14}{statistics.mean(values):.4f}, each model {each}")
     print(f"raw - cleaned {difference['mean']:.4f} +- {difference['stderr'] or 0:.4f} (standard error over seeds)")
 
 
@@ -112,8 +101,9 @@ def write_corpora(out, settings):
     rng, base = random.Random(settings.seed), {}
     for item in read("stdlib"):
         if isinstance(item, Document):
-            drawn = hashlib.sha256(item.where.encode()).digest()[0] < 26  # of 256: always the same tenth of the files
-            if drawn and not re.match("encodings|pydoc_data", item.where):  # the two are folders of tables
+            digest = hashlib.sha256(item.where.encode()).digest()
+            # A tenth of the files, 26 of 256, and always the same; the two folders are full of tables.
+            if digest[0] < 26 and not re.match("encodings|pydoc_data", item.where):
                 configurator.write_text(out / "held-out" / item.where, item.text)
             else:
                 base[item.where] = item.text
@@ -130,8 +120,11 @@ def write_corpora(out, settings):
     return sizes
 
 
+# Each function below makes one file of junk from the file base[where] of the library.
+
+
 def near_copy(where, base, rng):
-    """A fork: another header, one name changed everywhere."""
+    """A copy of a file with a line above it and one name changed everywhere, as in a fork."""
     text = base[where]
     names = sorted(set(re.findall(r"\b[a-z_]{6,}\b", text)))
     if names:
@@ -140,15 +133,14 @@ def near_copy(where, base, rng):
 
 
 def minified(where, base, rng):
-    """No comments and docstrings, indentation by one space, statements joined to lines of thousands of characters."""
+    """A file without comments and docstrings, indented by one space, its statements joined to very long lines."""
     try:
         tree = ast.parse(base[where])
     except (SyntaxError, RecursionError):
         return f"x={rng.randrange(10**6)}\n"
     for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list):
-            node.body = [child for child in body if not is_text(child)] or [ast.Pass()]
+        if isinstance(getattr(node, "body", None), list):
+            node.body = [child for child in node.body if not is_text(child)] or [ast.Pass()]
     lines, last_depth, joinable = [], 0, False  # joinable: whether a statement may follow on the last line
     for line in ast.unparse(tree).splitlines():
         depth = (len(line) - len(line.lstrip())) // 4
@@ -168,14 +160,14 @@ def is_text(node):
 
 
 def table(where, base, rng):
-    """A table that a program wrote."""
+    """A table of 600 rows such as programs write."""
     name = Path(where).stem
     rows = "".join(f"    ({i}, 0x{rng.getrandbits(32):08x}, '{name}_{rng.randrange(10**5)}'),\n" for i in range(600))
     return f"# This file was automatically generated from {where}. Do not edit.\nTABLE = [\n{rows}]\n"
 
 
 def encoded(where, base, rng):
-    """A picture as base64."""
+    """A program that holds a picture as base64."""
     data = base64.b64encode(rng.randbytes(12_000)).decode()
     lines = "\n".join(data[i : i + 76] for i in range(0, len(data), 76))
     return f'"""A picture for {where}."""\nimport base64\n\nPICTURE = base64.b64decode("""\n{lines}\n""")\n'
