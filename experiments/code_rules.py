@@ -43,17 +43,13 @@ def main(settings):
         n_files += len(documents)
         rules += dropped
         most = ", ".join(f"{n} {rule}" for rule, n in dropped.most_common(3))
-        rows.append(project_row(name, len(documents), dropped.total(), most))
-    rows.append(project_row("all", n_files, rules.total(), ""))
-    print_table(["project", "files", "dropped", "share", "mostly by"], rows, "<>>><")
+        rows.append((name, len(documents), dropped.total(), most))
+    rows.append(("all", n_files, rules.total(), ""))
+    projects = [[name, f"{n:,}", f"{dropped:,}", f"{dropped / n:.1%}", most] for name, n, dropped, most in rows]
+    print_table(["project", "files", "dropped", "share", "mostly by"], projects, "<>>><")
     print()
     by_rule = [[rule, f"{n:,}", examples[rule]] for rule, n in rules.most_common()]
     print_table(["rule", "files", "for example"], by_rule, "<><")
-
-
-def project_row(name, n_files, n_dropped, most):
-    """A row of the first table."""
-    return [name, f"{n_files:,}", f"{n_dropped:,}", f"{n_dropped / n_files:.1%}", most]
 
 
 if __name__ == "__main__":

@@ -29,7 +29,8 @@ def main(settings):
     pyplot.switch_backend("Agg")
     figure, axes = pyplot.subplots(1, 3, figsize=(15, 4.2), constrained_layout=True)
     training, validation, learning_rate = axes
-    n_before, curves = 0, {}  # tokens of the stages before; {what was validated on: [(million tokens, bits per byte)]}
+    n_before = 0  # tokens of the stages before
+    curves = {}  # {what was validated on: [(million tokens, bits per byte)]}
     for i, run in enumerate(settings.runs):
         lines, color = list(read_lines(Path(run, "metrics.jsonl"))), f"C{i}"
         name = Path(run).name if settings.follow else run
@@ -40,13 +41,16 @@ def main(settings):
         training.plot(tokens, smoothed(losses), color=color, label=name)
         learning_rate.plot(tokens, [line["lr"] for line in steps], color=color, label=name)
         for line in lines:
-            for curve, bpb in validated(line, run, settings.follow).items():
-                curves.setdefault(curve, []).append(((n_before + line["tokens"]) / 1e6, bpb))
-        if settings.follow:
+            # Stages validate on different mixtures, whose means do not compare: each folder then has its own curve.
+            validated = line.get("sources", {}) if settings.follow else {run: line}
+            for folder, scores in validated.items():
+                if "val_bpb" in scores:
+                    points = curves.setdefault(Path(folder).name if settings.follow else run, [])
+                    points.append(((n_before + line["tokens"]) / 1e6, scores["val_bpb"]))
+        if settings.follow and run != settings.runs[-1]:
             n_before += lines[-1]["tokens"]
-            if run != settings.runs[-1]:
-                for axis in axes:
-                    axis.axvline(n_before / 1e6, color="gray", linestyle=":")
+            for axis in axes:
+                axis.axvline(n_before / 1e6, color="gray", linestyle=":")
     for name, points in curves.items():
         validation.plot(*zip(*points), "o-", label=name)
         last = points[-1]
@@ -65,16 +69,6 @@ def main(settings):
 def smoothed(values):
     """The mean of each value and its four neighbours on either side, fewer at the ends."""
     return [statistics.fmean(values[max(0, i - 4) : i + 5]) for i in range(len(values))]
-
-
-def validated(line, run, follow):
-    """{curve: bits per byte} of a line of metrics.jsonl. Stages validate on different mixtures, whose means cannot be
-    compared, so with follow each shard folder has a curve of its own."""
-    if "val_bpb" not in line:
-        return {}
-    if not follow:
-        return {run: line["val_bpb"]}
-    return {Path(folder).name: scores["val_bpb"] for folder, scores in line["sources"].items()}
 
 
 if __name__ == "__main__":

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 import torch
 
 import configurator
+import pretrain
+import tokenizer_train
 from model import Transformer
-from pretrain import Settings as Pretrain
-from pretrain import model_config
-from tokenizer_train import Settings as TokenizerTrain
 from training.dataloader import batch_shape
 from training.machine import PEAK_FLOPS, memory_estimate
 
@@ -32,14 +31,12 @@ class Settings:
 
 
 def read_preset(name, settings):
-    """(model without memory behind its weights, tokens to train on, bytes per device) of configs/NAME.toml."""
+    """(model on the device "meta", tokens to train on, bytes of memory per device) of configs/NAME.toml."""
     path = str(configurator.ROOT / "configs" / f"{name}.toml")
-    training = configurator.load(Pretrain, [path], "pretrain")
-    tokenizer = configurator.load(
-        TokenizerTrain, [path], "tokenizer_train"
-    )  # model_config() reads its vocab_size alone
-    with torch.device("meta"):
-        model = Transformer(model_config(training, tokenizer))
+    training = configurator.load(pretrain.Settings, [path], "pretrain")
+    tokenizer = configurator.load(tokenizer_train.Settings, [path], "tokenizer_train")  # its vocab_size is what counts
+    with torch.device("meta"):  # weights have shapes and take no memory
+        model = Transformer(pretrain.model_config(training, tokenizer))
     cards, bytes_per_value = (1, 4) if name == "demo" else (settings.cards, 2)  # the demo runs on a CPU in fp32
     _, micro_batch = batch_shape(training, model.config.block_size, cards)
     memory = memory_estimate(model.config, model.n_params(), micro_batch, training.optimizer, bytes_per_value)
