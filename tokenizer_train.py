@@ -73,9 +73,8 @@ def main(settings):
 def count_pretokens(settings):
     """(counts, held_out): how often each pre-token occurs, and {source: texts} of the documents kept back.
 
-    Merges inside a pre-token do not depend on where it stands, so the distinct pre-tokens with their counts are all
-    that the trainer needs of gigabytes of text. The hash of a document decides whether it is kept back, so that every
-    run keeps back the same ones.
+    Merges do not depend on where a pre-token stands, so its count is all that the trainer needs. The hash of a document
+    decides whether it is kept back, so that every run keeps back the same ones.
     """
     find_pretokens = regex.compile(PATTERN).findall
     counts, held_out = collections.Counter(), {}
@@ -191,8 +190,8 @@ def measure(tokenizer, texts):
 
 def print_report(report, out):
     """Print a table with a line per source, the longest tokens and where the tokenizer is."""
-    sizes, rates = f"{'documents':>10}{'bytes':>12}{'tokens':>11}", f"{'bytes/token':>13}{'MB/s':>7}"
-    print(f"\n{'held-out source':<24}{sizes}{rates}  round trip")
+    head = f"{'documents':>10}{'bytes':>12}{'tokens':>11}{'bytes/token':>13}{'MB/s':>7}"
+    print(f"\n{'held-out source':<24}{head}  round trip")
     for source, found in report["held_out"].items():
         sizes = f"{found['documents']:>10,}{found['bytes']:>12,}{found['tokens']:>11,}"
         rates = f"{found['bytes_per_token']:>13.3f}{found['mb_per_second']:>7.1f}"

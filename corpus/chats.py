@@ -4,13 +4,11 @@
     conversations   [{"from": "human" | "gpt" | "system", "value"}, ...]  ShareGPT's
     alpaca          instruction, input, output or response; history; system; seed tasks with one entry in instances
     pairs           query and response, prompt and response or completion, question and answer
-    commits         old_contents, new_contents, message or subject (CommitPackFT): the message asks, the new
-                    file answers
+    commits         message or subject, old_contents: the request; new_contents: the answer (CommitPackFT)
     chat            turns of MOSS: what was said; its inner thoughts and tool calls are left out
     tasks           type, input, output: the words around the input are drawn from prompt files (see Prompts)
 
-A conversation that cannot be used becomes a Problem: empty_turn, wrong_role_order, no_assistant_turn, unknown_role,
-no_chat.
+What cannot be used becomes a Problem: empty_turn, wrong_role_order, no_assistant_turn, unknown_role, no_chat.
 """
 
 import hashlib

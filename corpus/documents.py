@@ -28,8 +28,7 @@ TEXT = set(
 )
 RECORDS = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".json.gz", ".json", ".parquet")
 MAX_TEXT = 16_000_000  # bytes; a longer text file is read as several documents cut at line ends
-# Of the standard library only the library proper: its test suites are not shipped everywhere, and site-packages holds
-# other people's work.
+# The standard library's tests are not shipped everywhere, and site-packages holds other people's work.
 STDLIB_SKIP = ("site-packages", "dist-packages", "test", "tests", "idle_test", "lib-dynload")
 
 # The names that published corpora give their fields: The Stack and StarCoderData (content, max_stars_*),
@@ -162,11 +161,9 @@ def read_dump(path, where):
                     meta = {"path": f"{title}.txt", "id": title}
                     place = f"{where}:{title}"
                     yield Document(text, place, meta) if text else Problem(place, "empty")
-    except (ElementTree.ParseError, EOFError, zlib.error, ValueError, LookupError) as error:
-        yield Problem(f"{where}: after {title}", "truncated", str(error))
-    except OSError as error:
-        is_damaged = error.strerror is None  # bz2's errors are OSErrors without a number
-        yield Problem(f"{where}: after {title}", "truncated" if is_damaged else "unreadable", str(error))
+    except (ElementTree.ParseError, EOFError, zlib.error, ValueError, LookupError, OSError) as error:
+        of_system = getattr(error, "strerror", None)  # bz2's errors are OSErrors too, but without this
+        yield Problem(f"{where}: after {title}", "unreadable" if of_system else "truncated", str(error))
 
 
 # -- records
