@@ -20,12 +20,7 @@ from corpus import chats
 from corpus.documents import Problem
 from tokenizer import Tokenizer
 
-RULES = {
-    PYTHON: rules.PYTHON_RULES,
-    CODE: rules.CODE_RULES,
-    PROSE: prose.PROSE_RULES,
-    CHINESE: prose.CHINESE_RULES,
-}
+RULES = {PYTHON: rules.PYTHON_RULES, CODE: rules.CODE_RULES, PROSE: prose.PROSE_RULES, CHINESE: prose.CHINESE_RULES}
 
 
 @dataclass

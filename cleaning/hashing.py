@@ -17,17 +17,10 @@ import numpy as np
 # Kinds of bytes. A character outside ASCII is a LEAD byte and one or more INSIDE bytes.
 SPACE, OTHER, WORD, LEAD, INSIDE = range(5)
 
-
-def byte_kinds():
-    """The kind of each byte, uint8 (256,)."""
-    kinds = np.full(256, OTHER, np.uint8)
-    kinds[list(b" \t\n\r\v\f\0\"'`\\")] = SPACE
-    kinds[list(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_")] = WORD
-    kinds[0x80:0xC0], kinds[0xC0:] = INSIDE, LEAD
-    return kinds
-
-
-KIND = byte_kinds()
+KIND = np.full(256, OTHER, np.uint8)  # of each byte
+KIND[list(b" \t\n\r\v\f\0\"'`\\")] = SPACE
+KIND[list(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_")] = WORD
+KIND[0x80:0xC0], KIND[0xC0:] = INSIDE, LEAD
 KINDS = KIND.tobytes()  # for bytes.translate, the fastest lookup there is
 LOWER = (np.frombuffer(bytes(range(256)).lower(), np.uint8) * (KIND != SPACE)).tobytes()  # white space becomes 0
 MAX_PIECE = 1 << 20  # bytes hashed at a time: the length of the tables below

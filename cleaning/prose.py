@@ -153,18 +153,12 @@ def lines_with(pattern, name, what):
 
 
 REPETITION_RULES = [repeated_lines, repeated_paragraphs]
-PROSE_RULES = [
-    *ALL_RULES,
-    word_count,
-    word_length,
-    symbols,
+PROSE_LINES = [
     lines_with(re.compile("^[-*•‣◦·]"), "bullets", "lines with a bullet"),  # lists and menus (Gopher)
     lines_with(re.compile(r"(?:\.\.\.|…)$"), "ellipses", "lines that end in an ellipsis"),  # lists of teasers (Gopher)
-    words_with_letter,
-    stop_words,
-    *REPETITION_RULES,
-    repeated_ngrams,
 ]
+PROSE_RULES = ALL_RULES + [word_count, word_length, symbols] + PROSE_LINES + [words_with_letter, stop_words]
+PROSE_RULES += REPETITION_RULES + [repeated_ngrams]
 CHINESE_LINES = [
     lines_with(CONTACT, "contacts", "lines with a contact number"),
     lines_with(URL, "url_lines", "lines with a URL"),

@@ -20,8 +20,9 @@ SIMILAR_TEXT = (
 )
 
 
-def summary(chunks, kept, settings, tokenizer):
-    """The contents of report.json. kept[i]: the number of the document that replaces document i, or i if it stays."""
+def write(out, chunks, kept, settings, tokenizer):
+    """Write report.json, report.md and report.html into the folder out. Returns the contents of report.json.
+    kept[i]: the number of the document that replaces document i, or i if it stays."""
     counts, documents = chunks.counts(), chunks.documents
     gone = np.flatnonzero(kept != np.arange(len(kept)))
     is_exact = (documents["digest"][gone] == documents["digest"][kept[gone]]).all(axis=1)
@@ -36,7 +37,7 @@ def summary(chunks, kept, settings, tokenizer):
     for rule, found in sorted(counts.examples.items()):
         examples[rule] = [{"id": where, "detail": detail, "text": text} for _, where, detail, text in found]
     evenly = np.unique(np.linspace(0, len(near) - 1, EXAMPLES).astype(int)) if len(near) else []
-    return {
+    report = {
         "steps": funnel(counts.read, counts.drops),
         "sources": per_source(counts.drops, settings.sources),
         "replaced": counts.replaced,
@@ -46,6 +47,9 @@ def summary(chunks, kept, settings, tokenizer):
         "duplicates": [pair(chunks, near[k], kept[near[k]], tokenizer) for k in evenly],
         "made_by": configurator.made_by(),
     }
+    configurator.write_json(Path(out) / "report.json", report)
+    pages.write(Path(out) / "report", contents(report))
+    return report
 
 
 def copies_by_source(step, rule, copies, sources):
@@ -107,12 +111,6 @@ def by_rule(drops, step):
 
 
 # -- for a person
-
-
-def write(out, report):
-    """Write report.json, report.md and report.html into the folder out."""
-    configurator.write_json(Path(out) / "report.json", report)
-    pages.write(Path(out) / "report", contents(report))
 
 
 def contents(report):

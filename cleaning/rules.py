@@ -13,6 +13,7 @@ opc_data_filtering/pipeline/code_filter_config.py), Gopher (arXiv:2112.11446, ta
 """
 
 import re
+import string
 import symtable
 import warnings
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from functools import lru_cache
 import numpy as np
 
 from cleaning import hashing
+from cleaning.view import QUOTES
 
 
 @dataclass
@@ -178,6 +180,7 @@ GENERATED = re.compile(
 )
 # Stretches of base64 go on over line ends, quotes and the b of b"..." between them.
 BASE64 = re.compile(r"[A-Za-z0-9+/=]{64,}(?:\\?[nr]?[\"']?\s*[bB]?[\"']?[A-Za-z0-9+/=]{64,})*")
+IN_BASE64 = np.isin(np.arange(256), list(string.ascii_letters.encode() + string.digits.encode() + b"+/"))
 ESCAPES = re.compile(r"\\(?:x[0-9a-fA-F]{2}\\){15,}|\\(?:u[0-9a-fA-F]{4}\\){10,}|0x(?:[0-9a-fA-F]{2},\s*0x){11,}")
 REAL_ENCODING = re.compile(r"[0-9].*[A-Za-z]|[A-Za-z].*[0-9]|[A-Z].*[a-z].*[A-Z]", re.DOTALL)
 HEX_WORD = re.compile(r"\b(?:0x[0-9a-fA-F]+|(?=[a-f]*\d)(?=\d*[a-f])[0-9a-f]{6,})\b")
@@ -195,7 +198,7 @@ def encoded_data(view, thresholds):
     _, lengths = view.words
     runs = []
     # Base64 has a + or / at one character in 32, so that 64 characters of it hardly ever lack a word of 25.
-    if len(lengths) and lengths.max() > 24 and view.longest_base64 >= 64:
+    if len(lengths) and lengths.max() > 24 and longest_base64(view.data) >= 64:
         found = [match.group() for match in BASE64.finditer(view.text)]
         runs += [len(run) for run in found if REAL_ENCODING.search(run)]
     if any(view.text.count(mark) > 10 for mark in ("\\x", "\\u", "0x")):
@@ -205,9 +208,18 @@ def encoded_data(view, thresholds):
         return too_long or over(sum(runs) / view.n_chars, thresholds.max_encoded, "encoded")
 
 
+def longest_base64(data):
+    """Length of the longest run of letters, digits, + and / in a text's bytes."""
+    edges = np.flatnonzero(~IN_BASE64[np.frombuffer(data, np.uint8)])
+    return int(np.diff(edges, prepend=-1, append=len(data)).max()) - 1
+
+
 def string_share(view, thresholds):
-    """Texts and tables in string literals (OpenCoder)."""
-    return over(view.n_string / view.n_chars, thresholds.max_string, "in strings")
+    """Texts and tables in strings; those in three quotes, mostly docstrings, do not count (OpenCoder)."""
+    starts, ends, is_string = view.literals
+    spans = zip(starts[is_string].tolist(), ends[is_string].tolist())
+    n_string = sum(end - start for start, end in spans if view.text[start : start + 3] not in QUOTES)
+    return over(n_string / view.n_chars, thresholds.max_string, "in strings")
 
 
 def long_words(view, thresholds):
@@ -226,7 +238,9 @@ def hex_words(view, thresholds):
 
 def comments(view, thresholds):
     """Files that are nearly all comment, or have too few where min_comments asks for some (StarCoder, OpenCoder)."""
-    return outside(view.n_comment / view.n_chars, thresholds.min_comments, thresholds.max_comments, "comments")
+    starts, ends, is_string = view.literals
+    n_comment = int((ends - starts)[~is_string].sum())
+    return outside(n_comment / view.n_chars, thresholds.min_comments, thresholds.max_comments, "comments")
 
 
 def todo_lines(view, thresholds):

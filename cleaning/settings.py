@@ -6,11 +6,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from cleaning.rules import Thresholds
-from cleaning.view import CHINESE, CODE, PROSE, PYTHON
+from cleaning.view import KINDS
 from configurator import UserError
 from corpus.documents import optional
-
-KINDS = (PYTHON, CODE, PROSE, CHINESE)
 
 
 @dataclass

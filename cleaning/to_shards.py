@@ -131,8 +131,7 @@ def finish(run, chunks, kept, shards):
     """Write what describes finished shards, and delete the chunks. shards: the entries that write_shard() returned."""
     keep_drops(run.settings, chunks, kept)
     run.tokenizer.save(run.out / "tokenizer.json")
-    summary = report.summary(chunks, kept, run.settings, run.tokenizer)
-    report.write(run.out, summary)
+    summary = report.write(run.out, chunks, kept, run.settings, run.tokenizer)
     write_manifest(run, shards, summary["sources"], summary["steps"][0]["bytes"])
     shutil.rmtree(run.out / "chunks")
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from cleaning import hashing
 
-PYTHON, CODE, PROSE, CHINESE = "python", "code", "prose", "chinese"
+KINDS = PYTHON, CODE, PROSE, CHINESE = "python", "code", "prose", "chinese"
 PYTHON_SUFFIXES = {".py", ".pyi"}
 PROSE_SUFFIXES = {".txt", ".md", ".rst", ".tex"}
 NATURAL = set("text markdown restructuredtext tex english chinese german french spanish".split())
@@ -65,7 +65,6 @@ C_LITERALS = re.compile(
 PYTHON_FUNCTION = re.compile(r"^[ \t]*(?:async )?def \w+\(.*\).*:", re.MULTILINE)
 QUOTES = ('"""', "'''")
 OPENING = re.compile(r"^[ \t]*([A-Za-z_][\w.]*|\.\.\.|[^\sA-Za-z_])", re.MULTILINE)
-BASE64 = np.array([chr(byte).isalnum() or chr(byte) in "+/" for byte in range(128)] + [False] * 128)
 
 
 class View:
@@ -105,12 +104,6 @@ class View:
     def n_letters(self):
         """Number of letters. Every character outside ASCII counts as one, by its first byte, which is 0xC0 or above."""
         return int(self.counts[65:91].sum() + self.counts[97:123].sum() + self.counts[0xC0:].sum())
-
-    @cached_property
-    def longest_base64(self):
-        """Length of the longest run of letters, digits, + and /."""
-        edges = np.flatnonzero(~BASE64[np.frombuffer(self.data, np.uint8)])
-        return int(np.diff(edges, prepend=-1, append=len(self.data)).max()) - 1
 
     # -- lines and words
 
@@ -166,19 +159,6 @@ class View:
             parts += [self.text[at:start], '""' if is_string else ""]
             at = end
         return "".join(parts) + self.text[at:]
-
-    @cached_property
-    def n_comment(self):
-        """Number of characters in comments."""
-        starts, ends, is_string = self.literals
-        return int((ends - starts)[~is_string].sum())
-
-    @cached_property
-    def n_string(self):
-        """Number of characters in strings, apart from those in three quotes, which are mostly docstrings."""
-        starts, ends, is_string = self.literals
-        spans = zip(starts[is_string].tolist(), ends[is_string].tolist())
-        return sum(end - start for start, end in spans if self.text[start : start + 3] not in QUOTES)
 
     @cached_property
     def code_tokens(self):
