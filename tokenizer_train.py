@@ -38,7 +38,6 @@ class Settings:
     sources: list[str] = field(default_factory=lambda: ["stdlib"])  # presets, files or folders to learn from
     max_bytes: int = 100_000_000  # text to count per source: more changes the merges little
     holdout: float = 0.05  # share of the documents kept back for the report
-
     # -- tokenizer
     vocab_size: int = 2048  # tokens in all: 256 bytes, the merges and 8 special tokens; at most 65,536
     out: str = "data/tokenizer.json"  # the tokenizer; the report lies beside it
@@ -138,37 +137,23 @@ def train_sentencepiece(counts, letters, n_merges):
             if len(pretoken) <= MAX_PRETOKEN:
                 yield "".join(letters[byte] for byte in pretoken.encode()) + f"\t{count}"
 
-    model = io.BytesIO()
+    # The bytes, the merges and a token for unknown text, on which SentencePiece insists. No other special token: ours
+    # follow the ranks, see tokenizer.py.
+    size = dict(vocab_size=256 + n_merges + 1, hard_vocab_limit=False, unk_id=0, bos_id=-1, eos_id=-1)
+    # Every byte is in the vocabulary, whether the text has it or not.
+    all_bytes = dict(required_chars="".join(letters), character_coverage=1.0)
+    # The text stays as it is, and a line is one word: PATTERN has cut it already.
+    as_it_is = dict(normalization_rule_name="identity", add_dummy_prefix=False, remove_extra_whitespaces=False)
+    uncut = dict(split_by_whitespace=False, split_by_unicode_script=False, split_by_number=False)
+    limits = dict(max_sentencepiece_length=64, max_sentence_length=1 << 20)  # bytes
+    options = {**size, **all_bytes, **as_it_is, **uncut, **limits, "minloglevel": 2}
+    model, train = io.BytesIO(), sentencepiece.SentencePieceTrainer.train
     try:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=lines(),
-            model_writer=model,
-            model_type="bpe",
-            input_format="tsv",
-            vocab_size=n_merges + 256 + 1,  # and the token for unknown text, which SentencePiece insists on
-            hard_vocab_limit=False,
-            # Every byte is in the vocabulary, whether the text has it or not.
-            required_chars="".join(letters),
-            character_coverage=1.0,
-            # The text stays as it is, and a line is one word: PATTERN has cut it already.
-            normalization_rule_name="identity",
-            add_dummy_prefix=False,
-            remove_extra_whitespaces=False,
-            split_by_whitespace=False,
-            split_by_unicode_script=False,
-            split_by_number=False,
-            max_sentencepiece_length=64,
-            max_sentence_length=1 << 20,
-            # No special token but the one for unknown text, id 0: ours follow the ranks, see tokenizer.py.
-            unk_id=0,
-            bos_id=-1,
-            eos_id=-1,
-            minloglevel=2,
-        )
+        train(sentence_iterator=lines(), model_writer=model, model_type="bpe", input_format="tsv", **options)
         processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
     except RuntimeError as error:
-        size = f"{n_merges:,} merges from {len(counts):,} distinct pre-tokens"
-        raise UserError(f"cannot learn {size}: use more text or a smaller vocab_size ({error})") from None
+        wanted = f"{n_merges:,} merges from {len(counts):,} distinct pre-tokens"
+        raise UserError(f"cannot learn {wanted}: use more text or a smaller vocab_size ({error})") from None
     return [processor.id_to_piece(i) for i in range(1, len(processor))]
 
 
