@@ -94,8 +94,7 @@ def moss(record):
     found = []
     for turn in record["chat"].values():
         for role, name in (("user", "Human"), ("assistant", "MOSS")):
-            text = re.sub(r"^<\|(Human|MOSS)\|>: ?", "", turn[name])
-            found.append((role, re.sub(r"<eo[hm]>\s*$", "", text)))
+            found.append((role, re.sub(r"^<\|(Human|MOSS)\|>: ?|<eo[hm]>\s*$", "", turn[name])))
     return found
 
 

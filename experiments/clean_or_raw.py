@@ -120,9 +120,6 @@ def write_corpora(out, settings):
     return sizes
 
 
-# Each function below makes one file of junk from the file base[where] of the library.
-
-
 def near_copy(where, base, rng):
     """A copy of a file with a line above it and one name changed everywhere, as in a fork."""
     text = base[where]
@@ -173,7 +170,7 @@ def encoded(where, base, rng):
     return f'"""A picture for {where}."""\nimport base64\n\nPICTURE = base64.b64decode("""\n{lines}\n""")\n'
 
 
-# kind of junk: (its share, how a file is made)
+# {kind of junk: (its share, the function that makes such a file from the file base[where] of the library)}
 JUNK = {"copies": (0.4, near_copy), "minified": (0.2, minified), "generated": (0.2, table), "base64": (0.2, encoded)}
 
 

@@ -60,8 +60,14 @@ def contents(summary, answers, image):
         yield "heading", "Loss through the stages"
         yield "image", image
         yield "text", LOSS
+    rows = []
+    for name, row in summary["stages"].items():
+        tokens = f"{row['tokens']:,}" if row["tokens"] else ""
+        bpb = f"{row['val_bpb']:.3f}" if row["val_bpb"] else ""
+        rows.append([name, clock(row["seconds"]), tokens, bpb])
+    measured = f"bits per byte of unseen text in {summary['bpb_of']}" if summary["bpb_of"] else "bits per byte"
     yield "heading", "Time and tokens"
-    yield "table", stage_table(summary)
+    yield "table", (["stage", "time", "tokens", measured], rows)
     if scores:
         yield "heading", "What they wrote"
         yield from answer_blocks(scores, answers)
@@ -76,17 +82,6 @@ def score_table(scores):
     return ["model", "all", *families], rows
 
 
-def stage_table(summary):
-    """A row per stage: time, tokens, bits per byte."""
-    measured = f"bits per byte of unseen text in {summary['bpb_of']}" if summary["bpb_of"] else "bits per byte"
-    rows = []
-    for name, row in summary["stages"].items():
-        tokens = f"{row['tokens']:,}" if row["tokens"] else ""
-        bpb = f"{row['val_bpb']:.3f}" if row["val_bpb"] else ""
-        rows.append([name, clock(row["seconds"]), tokens, bpb])
-    return ["stage", "time", "tokens", measured], rows
-
-
 def answer_blocks(scores, answers):
     """The first problem of each family, and the first that the last model failed, with every model's verdict."""
     last = list(scores)[-1]
@@ -98,7 +93,7 @@ def answer_blocks(scores, answers):
             shown.setdefault((problem.family, "any"), task)
             if not answers[last][task]["passed"]:
                 shown.setdefault((problem.family, "failed"), task)
-    yield "text", f"The first problem of each kind, and the first that the {last} model failed, if it failed one."
+    yield "text", f"The first problem of each kind, and the first one that the {last} model failed, if there is one."
     for task in dict.fromkeys(shown.values()):
         verdicts = ", ".join(f"{name}: {answers[name][task]['result']}" for name in scores)
         yield "text", f"{task} - {verdicts}"

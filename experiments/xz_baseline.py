@@ -14,7 +14,7 @@ import configurator
 from configurator import UserError
 from shards import Shards, load_tokenizer
 
-MAX_BYTES = 1 << 28  # xz needs about ten times the text in memory
+MAX_TOKENS = 1 << 26  # about 270 MB of text; xz needs ten times as much memory
 
 
 @dataclass
@@ -30,8 +30,8 @@ def main(settings):
     tokenizer, texts = load_tokenizer([settings.data]), []
     for split in ("train", "val"):
         shards = Shards(settings.data, split)
-        if 4 * len(shards) > MAX_BYTES:  # a token is about 4 bytes of text
-            raise UserError(f"{settings.data} is too large: use a folder of at most {MAX_BYTES // 4:,} tokens")
+        if len(shards) > MAX_TOKENS:
+            raise UserError(f"{settings.data} is too large: use a folder of at most {MAX_TOKENS:,} tokens")
         tokens = shards.tokens(0, len(shards))
         texts.append(tokenizer.decode_bytes(tokens[tokens != tokenizer.eot]))
     train, val = texts
