@@ -49,7 +49,7 @@ class Surveyed:
     def drop(self, source, where, objection, cleaned=None):
         """Note a document that is dropped. objection: (step, rule, detail). cleaned: None if it could not be read."""
         step, rule, detail = objection
-        sizes = cleaned.sizes() if cleaned else {"documents": 1}
+        sizes = cleaned.sizes() if cleaned else {"documents": 1, "bytes": 0, "tokens": 0}
         add(self.counts.drops, {source: {step: {rule: sizes}}})
         self.streams["dropped"] += json_line({"id": where, "source": source, "rule": rule, "detail": detail})
         if cleaned and cleaned.view.text:
@@ -59,7 +59,7 @@ class Surveyed:
 
 
 class Cleaner:
-    """The steps, with what they need loaded once per process. Raises UserError for a damaged or missing file."""
+    """The steps, with what they need, loaded once per process. Raises UserError for a damaged or missing file."""
 
     def __init__(self, settings, tokenizer):
         self.settings, self.tokenizer = settings, tokenizer
@@ -103,25 +103,22 @@ class Cleaner:
         """A Document with its replacements made, tokenized: a Cleaned. What was replaced is added to counts."""
         settings, text = self.settings, document.text
         kind = "" if settings.chats else kind_of(text, document.meta, settings.kind)
-        if settings.clean and is_own:
-            text = self.replaced_chat(text, counts) if settings.chats else self.replaced(text, kind, counts)
         if settings.chats:
+            chat = json.loads(text)
+            for message in chat["messages"] if settings.clean else []:
+                message["content"] = self.replaced(message["content"], kind, counts)
+            text = json.dumps(chat, ensure_ascii=False)
+            shown = "\n\n".join(message["content"] for message in chat["messages"])
             messages = chats.finished(text, self.prompts, settings.char_noise)
             ids, mask = self.tokenizer.render(messages)
             n_bytes = sum(len(message["content"].encode()) for message in messages)
-            shown = "\n\n".join(message["content"] for message in json.loads(text)["messages"])
         else:
+            if settings.clean and is_own:
+                text = self.replaced(text, kind, counts)
             ids, mask, n_bytes, shown = self.tokenizer.encode(text), None, len(text.encode()), text
         view = View(shown, document.where, kind)
         view.n_tokens, view.token_bits = len(ids), math.log2(self.tokenizer.vocab_size)
         return Cleaned(text, view, ids, mask, n_bytes)
-
-    def replaced_chat(self, text, counts):
-        """A conversation, as JSON, with placeholders in its messages."""
-        chat = json.loads(text)
-        for message in chat["messages"]:
-            message["content"] = self.replaced(message["content"], "", counts)
-        return json.dumps(chat, ensure_ascii=False)
 
     def replaced(self, text, kind, counts):
         """A text with placeholders and without its licence. A program that parses still does."""

@@ -84,7 +84,10 @@ def funnel(read, drops):
     for sizes in read.values():
         add(left, sizes)
     raw = left.pop("raw_bytes")
-    unreadable = by_rule(drops, "unreadable")
+    by_step = {}  # {step: {rule: sizes}}, all sources together
+    for steps_of_source in drops.values():
+        add(by_step, steps_of_source)
+    unreadable = by_step.get("unreadable", {})
     n_read = left["documents"] + sum(sizes["documents"] for sizes in unreadable.values())
     rules = {rule: {**sizes, "kept": left["documents"]} for rule, sizes in unreadable.items()}
     readable = {"documents": left["documents"], "bytes": raw}
@@ -94,20 +97,11 @@ def funnel(read, drops):
     ]
     for step in STEPS:
         entry = {"step": step, **left, "rules": {}}
-        for rule, sizes in sorted(by_rule(drops, step).items(), key=lambda item: -item[1]["documents"]):
+        for rule, sizes in sorted(by_step.get(step, {}).items(), key=lambda item: -item[1]["documents"]):
             left = {name: left[name] - sizes[name] for name in SIZES}
             entry["rules"][rule] = {**sizes, "kept": left["documents"]}
         steps.append({**entry, "kept": left})
     return steps
-
-
-def by_rule(drops, step):
-    """{rule: {"documents", "bytes", "tokens"}} of one step, all sources together."""
-    total = {}
-    for steps in drops.values():
-        for rule, sizes in steps.get(step, {}).items():
-            add(total.setdefault(rule, dict.fromkeys(SIZES, 0)), sizes)
-    return total
 
 
 # -- for a person
