@@ -96,6 +96,8 @@ def test_a_run_leaves_its_settings_metrics_and_plan(unbroken):
         {"step", "tokens", "loss", "lr", "grad_norm", "tokens_per_second", "mfu"} <= line.keys() for line in steps
     )
     assert [line["step"] for line in lines if "val_bpb" in line and "val_loss" in line] == [4, 8, 12]
+    speeds = [line["tokens_per_second"] for line in steps]
+    assert speeds[0] is None and min(speeds[1:]) > 0, "the first step compiles: its time says nothing"
     assert steps[-1]["tokens"] == 12 * 256 and steps[-1]["loss"] < steps[0]["loss"]
     settings = json.loads((folder / "settings.json").read_text())
     assert settings["settings"]["batch_tokens"] == 256 and "pretrain.py" in settings["made_by"]["command"]

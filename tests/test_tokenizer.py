@@ -89,6 +89,18 @@ def test_ranks_are_sentencepieces_segmentation(monkeypatch):
     assert compared > 0.9 * len(counts)
 
 
+def test_a_tokenizer_keeps_the_special_tokens_that_it_was_saved_with(tokenizer, tmp_path):
+    """One that a file lacks is an error where it is used, and not when the file is loaded."""
+    ranks = tokenizer.token_bytes[: tokenizer.eot]
+    Tokenizer.from_bpe(PATTERN, ranks, SPECIAL_TOKENS[:3]).save(tmp_path / "older.json")
+    Tokenizer.from_bpe(PATTERN, ranks, [*SPECIAL_TOKENS, "<|new|>"]).save(tmp_path / "newer.json")
+    older, newer = Tokenizer.load(tmp_path / "older.json"), Tokenizer.load(tmp_path / "newer.json")
+    assert older.vocab_size == tokenizer.vocab_size - 5 and newer.token_id("<|new|>") == tokenizer.vocab_size
+    assert older.render([{"role": "user", "content": "x"}]) == tokenizer.render([{"role": "user", "content": "x"}])
+    with pytest.raises(UserError, match="no <|fim_prefix|>"):
+        older.render_gap("a", "b")
+
+
 def test_vocabulary_size_is_exact_and_saved_file_is_the_same(tmp_path, tokenizer):
     assert tokenizer.vocab_size == 320 and len(set(tokenizer.token_bytes[:312])) == 312
     tokenizer.save(tmp_path / "t.json")
