@@ -97,7 +97,7 @@ def test_a_tokenizer_keeps_the_special_tokens_that_it_was_saved_with(tokenizer, 
     older, newer = Tokenizer.load(tmp_path / "older.json"), Tokenizer.load(tmp_path / "newer.json")
     assert older.vocab_size == tokenizer.vocab_size - 5 and newer.token_id("<|new|>") == tokenizer.vocab_size
     assert older.render([{"role": "user", "content": "x"}]) == tokenizer.render([{"role": "user", "content": "x"}])
-    with pytest.raises(UserError, match="no <|fim_prefix|>"):
+    with pytest.raises(UserError, match="has no .*fim_prefix"):
         older.render_gap("a", "b")
 
 
