@@ -2,15 +2,15 @@
 
     python -m experiments.speed --json=speed.json
 
-Every row measures whole training steps (pretrain.py's train_step) on one micro-batch. The first row
-is the plain loop: fp32, not compiled, causal attention. Each further row adds one thing that
-pretrain.py does. 100 % of matmul would mean that a step costs nothing but its matrix products, each
-as fast as a 2048 x 2048 x 2048 one in the format that is fastest here. Muon looks more expensive
-here than in training: its cost is per step, and these steps are of a single micro-batch.
+Every row measures train_step() of pretrain.py on one micro-batch. The first row is the plain loop:
+fp32, not compiled, causal attention. Each further row adds one thing that pretrain.py does. 100 %
+of matmul would mean that a step costs nothing but its matrix products, each as fast as one of 2048
+x 2048 x 2048 in the format that is fastest here. Muon looks more expensive here than in training:
+its cost is per step, and these steps have a single micro-batch.
 """
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
@@ -45,7 +45,7 @@ class Row:
     """One way of training, and what it reached."""
 
     name: str
-    dtype: torch.dtype
+    dtype: str  # float32 or bfloat16
     compile: bool = False
     document_mask: bool = False
     qk_norm: bool = False
@@ -57,33 +57,31 @@ class Row:
 def main(settings):
     """Measure every row, print the table, and write it as JSON."""
     machine = machines.start(settings.device)
-    device, fast = machines.device_name(machine.device), machine.dtype
-    rates = {}  # FLOP/s of a matrix product by the format's name
-    for dtype in (torch.float32, torch.bfloat16):
-        rates[machines.dtype_name(dtype)] = machines.matmul_flops(machine.device, dtype, seconds=2)
-    matmul = rates[machines.dtype_name(fast)]
+    device, fast = machines.device_name(machine.device), machines.dtype_name(machine.dtype)
+    formats = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    rates = {name: machines.matmul_flops(machine.device, dtype, seconds=2) for name, dtype in formats.items()}
+    matmul = rates[fast]
     products = ", ".join(f"{name} {rate / 1e9:,.1f} GFLOP/s" for name, rate in rates.items())
     print(f"{device}, torch {torch.__version__}; matrix product: {products}\n")
 
     rows = ways(fast, compiled=not machines.why_not_compile(machine.device))
     print(f"{'':<16}{'format':>10}{'tokens/s':>12}{'relative':>10}{'GFLOP/s':>10}{'of matmul':>11}")
     for row in rows:
-        machine.dtype = row.dtype
-        row.tokens_per_second, flops_per_token = measure(settings, machine, row)
-        row.model_flops_per_second = row.tokens_per_second * flops_per_token
+        machine.dtype = formats[row.dtype]
+        measure(settings, machine, row)
         relative, share = row.tokens_per_second / rows[0].tokens_per_second, row.model_flops_per_second / matmul
         speed = f"{row.tokens_per_second:>12,.0f}{relative:>10.2f}{row.model_flops_per_second / 1e9:>10,.1f}"
-        print(f"{row.name:<16}{machines.dtype_name(row.dtype):>10}{speed}{share:>11.1%}", flush=True)
+        print(f"{row.name:<16}{row.dtype:>10}{speed}{share:>11.1%}", flush=True)
 
     if settings.json:
-        masked = next(row for row in rows if row.document_mask)  # the trainer's way, nothing added to the model
+        masked = next(row for row in rows if row.document_mask)  # as pretrain.py trains, nothing added to the model
         result = {
             "tokens_per_second": masked.tokens_per_second,
             "model_flops_per_second": masked.model_flops_per_second,
             "matmul_flops_per_second": matmul,
             "fraction_of_matmul": masked.model_flops_per_second / matmul,
             "matmul_flops_per_second_by_format": rates,
-            "rows": [{**asdict(row), "dtype": machines.dtype_name(row.dtype)} for row in rows],
+            "rows": [asdict(row) for row in rows],
             "device": device,
             "settings": asdict(settings),
             "made_by": configurator.made_by(),
@@ -93,19 +91,18 @@ def main(settings):
 
 def ways(fast, compiled):
     """The rows to measure. fast: the format that is fastest here; compiled: whether torch.compile works here."""
-    rows = [Row("plain loop", torch.float32)]
-    if fast != torch.float32:
+    rows = [Row("plain loop", "float32")]
+    if fast != "float32":
         rows.append(Row("+ bf16", fast))
     if compiled:
         rows.append(Row("+ compiled", fast, compiled))
-    rows.append(Row("+ document mask", fast, compiled, document_mask=True))
-    rows.append(Row("+ qk_norm", fast, compiled, document_mask=True, qk_norm=True))
-    rows.append(Row("+ Muon", fast, compiled, document_mask=True, qk_norm=True, optimizer="muon"))
-    return rows
+    masked = Row("+ document mask", fast, compiled, document_mask=True)
+    normed = replace(masked, name="+ qk_norm", qk_norm=True)
+    return [*rows, masked, normed, replace(normed, name="+ Muon", optimizer="muon")]
 
 
 def measure(settings, machine, row):
-    """(tokens per second, FLOPs per token) of whole training steps on random tokens."""
+    """Fill in how many tokens and FLOPs per second a row's whole training steps reach, on random tokens."""
     torch.manual_seed(0)
     torch._dynamo.reset()
     size = {name: getattr(settings, name) for name in ("n_layer", "n_embd", "n_head", "block_size", "vocab_size")}
@@ -127,7 +124,8 @@ def measure(settings, machine, row):
     while time.perf_counter() - start < settings.seconds:
         step()
         steps += 1
-    return steps * tokens[:, 1:].size / (time.perf_counter() - start), model.flops_per_token()
+    row.tokens_per_second = steps * tokens[:, 1:].size / (time.perf_counter() - start)
+    row.model_flops_per_second = row.tokens_per_second * model.flops_per_token()
 
 
 if __name__ == "__main__":
