@@ -97,11 +97,8 @@ def count_pretokens(settings):
 
 
 def printable_bytes():
-    """A printable character for each of the 256 bytes, so that a trainer for text can learn over bytes.
-
-    Printable ASCII stays as it is; every other byte b becomes the character U+0100 + b. " été" has the bytes
-    20 C3 A9 74 C3 A9 and is written ĠǃƩtǃƩ.
-    """
+    """A list of printable characters, one for each byte, so that a trainer for text can learn over bytes. Printable
+    ASCII stays as it is, every other byte b becomes U+0100 + b: " été", bytes 20 C3 A9 74 C3 A9, is written ĠǃƩtǃƩ."""
     return [chr(byte) if 33 <= byte < 127 else chr(0x100 + byte) for byte in range(256)]
 
 

@@ -12,8 +12,8 @@ from configurator import UserError
 
 
 def mapped(function, items, num_workers, start, *arguments):
-    """Yield function(state, item) for each item, in order. state is what start(*arguments) returns, called once in
-    each process; with one worker everything runs in this process. Raises UserError where a process dies."""
+    """Yield function(state, item) for each item, in order. state is what start(*arguments) returns, which is called
+    once in each process. One worker means this process. Raises UserError if a process dies."""
     if num_workers == 1:
         state = start(*arguments)
         yield from (function(state, item) for item in items)

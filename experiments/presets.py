@@ -2,8 +2,7 @@
 
     python -m experiments.presets
 
-Days = FLOPs per token x tokens / (cards x FLOP/s of one card x mfu) / 86,400. The defaults are six
-RTX 3090, whose dense bf16 rate is 71 TFLOP/s.
+Days = FLOPs per token x tokens / (cards x FLOP/s of one card x mfu) / 86,400.
 """
 
 from dataclasses import dataclass

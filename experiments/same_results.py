@@ -57,8 +57,8 @@ def main(settings):
 
 
 def check_out(commit, folder):
-    """Write the files of a commit into a folder, and return the folder's path; that of the files as they are for an
-    empty commit. Raises UserError if there is no such commit."""
+    """Write the files of a commit into a folder and return its path, or return ROOT, the files as they are, if the
+    commit is "". Raises UserError if there is no such commit."""
     if not commit:
         return ROOT
     command = ["git", "archive", "--format=zip", f"--output={folder}.zip", commit]
@@ -70,7 +70,7 @@ def check_out(commit, folder):
 
 
 def run_pipeline(checkout, out, steps):
-    """Run every stage of a checkout, leaving what they make in the folder out; the results() of that."""
+    """Run every stage of a checkout, which write into the folder out, and return the results() of that folder."""
     library = sysconfig.get_paths()["stdlib"]
     corpus = f"{library}/asyncio,{library}/email,{library}/xml"  # about 1 MB
     run = partial(run_stage, folder=checkout)
@@ -102,7 +102,7 @@ def run_pipeline(checkout, out, steps):
 
 
 def write_solutions(problems, path):
-    """Write the problems' own solutions as samples, every third of them wrong: a model of this size passes nothing."""
+    """Write the problems' own solutions as samples, every third made wrong: no answer of so small a model passes."""
     with open(path, "w", encoding="utf-8") as f:
         for number, problem in enumerate(read_lines(problems)):
             completion = problem["canonical_solution"] if number % 3 else "    return None\n"
@@ -138,8 +138,7 @@ def results(out):
 
 
 def fingerprint(value):
-    """A value as text that differs if the value differs in a single bit: numbers and texts in full, tensors and bytes
-    by their hash."""
+    """A value as text that differs if one bit of the value does: of tensors and bytes a hash, else all of the value."""
     if isinstance(value, torch.Tensor):
         return f"{value.dtype}, {list(value.shape)}, {fingerprint(value.numpy().tobytes())}"
     if isinstance(value, bytes):
