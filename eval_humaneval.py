@@ -21,7 +21,7 @@ from tqdm import tqdm
 import configurator
 from configurator import UserError
 from evaluation import sandbox
-from evaluation.problems import code_in, downloaded, read_lines, read_problems, score, stderr_key
+from evaluation.problems import code_in, downloaded, read_lines, read_problems, score
 from shards import sha256_file
 
 
@@ -95,13 +95,11 @@ def check(settings):
         raise UserError("needed: timeout > 0, 0 < top_p <= 1")
 
 
-# -- completions: {"task_id", "completion_id", "completion"} each; the id counts a problem's samples from 0
-
-
 def read_samples(path, problems):
-    """The records of a file that another program wrote, in which the completion_id may be missing."""
-    samples, counts, n_unknown = [], collections.Counter(), 0
-    for record in read_lines(path):
+    """Samples from a file of another program: a list of {"task_id", "completion_id", "completion"}. The completion_id
+    counts the samples of a problem from 0; the file need not have it."""
+    records, samples, counts = list(read_lines(path)), [], collections.Counter()
+    for record in records:
         task_id, completion = str(record.get("task_id")), record.get("completion")
         if not isinstance(completion, str):
             raise UserError(f"{path}: a sample of {task_id} has no completion")
@@ -109,18 +107,16 @@ def read_samples(path, problems):
         if task_id in problems:
             samples.append({"task_id": task_id, "completion_id": counts[task_id], "completion": completion})
             counts[task_id] += 1
-        else:
-            n_unknown += 1
-    if n_unknown:
-        print(f"{n_unknown} samples are of none of the problems and are passed over")
+    if len(samples) < len(records):
+        print(f"{len(records) - len(samples)} samples are of none of the problems and are passed over")
     if not samples:
         raise UserError(f"{path} holds no samples of these problems")
     return samples
 
 
 def write_samples(settings, problems, path, out):
-    """The records of a checkpoint's completions, in the problems' order. samples.jsonl grows batch by batch; what an
-    interrupted run has left there is not written again."""
+    """Samples from a checkpoint, in the same form, in the problems' order. They are appended to samples.jsonl batch by
+    batch; those that an interrupted run has left there are kept."""
     from evaluation.generate import Sampling, generate, prompt_ids  # these import torch, which takes seconds
     from training import checkpoint
     from training import machine as machines
@@ -162,8 +158,8 @@ def write_samples(settings, problems, path, out):
 
 
 def samples_so_far(settings, out, hashes):
-    """{(task_id, completion_id): record} of an interrupted run, if it had the same settings, problems and model;
-    otherwise samples.jsonl starts anew."""
+    """{(task_id, completion_id): sample} of an interrupted run with the same settings, problems and model. The samples
+    of another run are deleted."""
     names = "n_samples temperature top_p max_new_tokens batch_size seed limit mbpp_ids chat device dtype".split()
     this_run = {name: getattr(settings, name) for name in names} | hashes
     path, note = out / "samples.jsonl", out / "samples.settings.json"
@@ -184,9 +180,6 @@ def whole_lines(path):
         return []
     os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
     return list(read_lines(path))
-
-
-# -- verdicts
 
 
 def run_samples(settings, problems, samples, out):
@@ -216,9 +209,6 @@ def run_samples(settings, problems, samples, out):
     results = [{**sample, **verdicts[key]} for sample, key in zip(samples, keys)]
     configurator.write_text(path, "".join(map(json_line, results)))
     return results
-
-
-# -- the score
 
 
 def pass_rates(results, group_of):
@@ -270,10 +260,11 @@ def similarity_groups(settings, path, problems):
 def print_table(summary, out):
     """The score by family and similarity, and in all; the most frequent failures."""
     rows = {**summary["families"], **summary.get("by_similarity", {}), "all": summary}
-    ks = [int(key.removeprefix("pass@")) for key in summary if key.startswith("pass@")]
-    print(f"\n{'':<16}{'problems':>10}" + "".join(f"{f'pass@{k}':>18}" for k in ks))
+    rates = [key for key in summary if key.startswith("pass@")]
+    errors = [key for key in summary if key.startswith("stderr")]  # in the same order
+    print(f"\n{'':<16}{'problems':>10}" + "".join(f"{rate:>18}" for rate in rates))
     for name, group in rows.items():
-        cells = [f"{group[f'pass@{k}']:.1%} +- {group[stderr_key(k)]:.1%}" for k in ks]
+        cells = [f"{group[rate]:.1%} +- {group[error]:.1%}" for rate, error in zip(rates, errors)]
         print(f"{name:<16}{group['n_problems']:>10}" + "".join(f"{cell:>18}" for cell in cells))
     failures = ", ".join(f"{n} {kind}" for kind, n in summary["failures"].most_common(5))
     print(f"failures: {failures or 'none'}\nresults -> {out}")

@@ -1,7 +1,7 @@
-"""Decoding: prompts of different length go through the model in one batch, and with a KV cache every new token costs
-one position instead of the whole row.
+"""Prompts -> text. Prompts of different lengths go through the model in one batch, and since a KV cache keeps the keys
+and values of the positions so far, a new token costs one position instead of the whole row.
 
-Padding stands at the left, so that all prompts end in the same column and the next token of every row is read there:
+Shorter prompts are padded at the left, so that all end in the same column, whose logits give every row's next token:
 
     column       0      1      2      3      4   |   5    6
     row 0        a      b      c      d      e   |   f    g      position = column
@@ -20,8 +20,8 @@ from model import KVCache
 
 @dataclass
 class Sampling:
-    """How the next token is drawn: from the top_k likeliest, and of these from the fewest that hold the share top_p of
-    the probability (arXiv:1904.09751)."""
+    """How the next token is drawn: from the top_k likeliest, and of these from the fewest whose probabilities sum up to
+    top_p (nucleus sampling, arXiv:1904.09751)."""
 
     temperature: float = 0.0  # logits are divided by it; 0 = always the likeliest token
     top_k: int = 0  # 0 = all
@@ -32,8 +32,8 @@ class Sampling:
 class Completion:
     """What the model wrote behind a prompt."""
 
-    ids: list[int]  # the new tokens, without the one that ended the row
-    text: str  # their text, cut before the stop string
+    ids: list[int]  # the new tokens, without a stop token
+    text: str  # the text of these tokens, cut before a stop string
     reason: str  # why it ended: "stop" (a stop token or string) or "length"
 
 
@@ -83,10 +83,9 @@ def generate(
 ) -> list[Completion]:
     """Continue each of prompts (lists of ids, not empty) by up to max_new_tokens, or to the end of the context.
 
-    Row i draws with the seed seeds[i] (by default i) and nothing else, so that it comes out the same in any batch.
-    A row ends at one of stop_ids (by default <|endoftext|> and <|im_end|>), or where its text holds a string of stop.
-    on_bytes(new bytes) is called as the text of a single prompt grows.
-    Raises UserError for a prompt that fills the context.
+    Row i draws with the seed seeds[i] (by default i), so that it comes out the same in any batch. It ends at a token of
+    stop_ids (by default <|endoftext|> and <|im_end|>), or where its text contains a string of stop. on_bytes, for a
+    single prompt, is called with the new bytes as its text grows. Raises UserError for a prompt that fills the context.
     """
     if not prompts:
         return []
@@ -102,7 +101,7 @@ def generate(
         limit = min(max_new_tokens, block_size - len(prompt))
         rows.append(Row(tokenizer, prompt, stop, stop_ids, limit, on_bytes))
 
-    # Every row has its own random numbers, one a step: what it draws does not depend on the rows beside it.
+    # Every row has random numbers of its own, one for each step.
     seeds = range(len(prompts)) if seeds is None else seeds
     draws = np.stack([np.random.default_rng(seed).random(max_new_tokens + 1) for seed in seeds])
 
@@ -112,7 +111,7 @@ def generate(
     start = torch.tensor(n_padding, device=device)
     cache = KVCache(model.config, start, longest + max_new_tokens, model.embed_tokens.weight.dtype)
     for step in range(max_new_tokens):
-        logits = model(ids, cache=cache)[:, -1, : tokenizer.vocab_size]  # without the padding of the vocabulary
+        logits = model(ids, cache=cache)[:, -1, : tokenizer.vocab_size]  # the model's vocabulary may be padded
         chosen = pick(logits.float(), sampling, draws[:, step])
         for row, token in zip(rows, chosen.tolist()):
             if row.reason is None:
@@ -142,8 +141,8 @@ def pick(logits, sampling, draws):
     if sampling.top_k:
         p[:, sampling.top_k :] = 0
     p /= p.sum(-1, keepdim=True)
-    p[p.cumsum(-1) - p >= sampling.top_p] = 0  # what lies wholly above the share top_p; the likeliest always stays
-    # The draw, a share of what is left, falls into the interval of one token on the line of cumulative sums:
+    p[p.cumsum(-1) - p >= sampling.top_p] = 0  # where the likelier tokens hold top_p already; the likeliest stays
+    # Every token has an interval on the line of cumulative sums. A draw, a share of the line, falls into one of them:
     #     0 |---- token 0 ----|-- token 1 --|- token 2 -| reached[-1]
     reached = p.cumsum(-1)
     target = torch.from_numpy(draws).to(p.device)[:, None] * reached[:, -1:]

@@ -147,15 +147,8 @@ def serve(program, requests, replies):
     def run_program():
         exec(compile(program, "<program>", "exec"), module.__dict__)
 
-    def carry_out(operation, thing, *more):
-        if operation == "get":
-            return module.__dict__[thing]
-        if operation == "call":
-            arguments, keywords = more
-            return thing(*arguments, **keywords)
-        if operation == "list":
-            return list(thing)
-        return getattr(thing, *more) if operation == "attribute" else setattr(thing, *more)
+    def call(function, arguments, keywords):
+        return function(*arguments, **keywords)
 
     def reply(function, *arguments):
         try:
@@ -165,16 +158,18 @@ def serve(program, requests, replies):
         replies.write(content.encode() + b"\n")
         replies.flush()
 
+    operations = {"get": module.__dict__.__getitem__, "call": call, "list": list, "attribute": getattr, "set": setattr}
     reply(run_program)
     for line in requests:
-        reply(carry_out, *decode(line.decode(), objects.__getitem__))
+        operation, *arguments = decode(line.decode(), objects.__getitem__)
+        reply(operations[operation], *arguments)
 
 
 # -- the judge
 
 
 class Ended(Exception):
-    """The candidate's process has ended, or sends what is no answer."""
+    """The candidate's process has ended, or has sent something that is not an answer."""
 
 
 class Channel:
@@ -210,15 +205,15 @@ class Channel:
         raise Ended(f"{name}: {message}")
 
     def ended(self):
-        """Why the candidate is no longer there, as an exception."""
+        """An Ended that says why the candidate's process has ended."""
         _, status = os.waitpid(self.candidate, 0)
         is_late = os.WIFSIGNALED(status) and os.WTERMSIG(status) in TIME_IS_UP
         return Ended("timed out" if is_late else "the program ended itself")
 
 
 class Remote:
-    """Stands for an object of the candidate. It can be called and looked into, but it equals nothing and is neither
-    true nor false: plain data alone decides a test."""
+    """Stands for an object of the candidate. It can be called and its attributes can be used, but comparing it, or
+    asking whether it is true, raises TypeError: plain data alone decides a test."""
 
     def __init__(self, channel, number):
         self.__dict__.update(_channel=channel, _number=number)
@@ -249,8 +244,8 @@ def remote_number(thing):
 
 
 def judge(test, channel):
-    """Run the test, {"helpers", "code", "entry_points"}: "passed", or why not. The entry points are the program's, and
-    so is any other name that the test uses and that neither it, the helpers nor Python define."""
+    """Run the test, {"helpers", "code", "entry_points"}; returns "passed" or why not. In its code, the entry points
+    stand for those of the program, and so does any other name that neither the test, the helpers nor Python define."""
     try:
         channel.answer()  # the program has been run
         code, helpers = compile(test["code"], "<test>", "exec"), compile(test["helpers"], "<test>", "exec")

@@ -1,7 +1,7 @@
 """Benchmark problems, what a model is asked, and the score.
 
-A file of problems has HumanEval's shape (prompt, entry_point, canonical_solution, test) or MBPP's (text or prompt,
-code, test_list); every record becomes a Problem, and nothing after that knows which it was.
+The records of a file have HumanEval's shape (prompt, entry_point, canonical_solution, test) or MBPP's (text or prompt,
+code, test_list). Both become Problems, which are asked and judged in the same way.
 """
 
 import gzip
@@ -32,12 +32,12 @@ class Problem:
     stop: tuple[str, ...]  # a base model's completion ends before the first of these
     request: str  # what a chat model is asked
     test: dict  # for evaluation/sandbox.py
-    solution: str  # the canonical one, as a completion
-    family: str = ""  # for a table by kind, where the file names kinds
+    solution: str  # the benchmark's own, as a completion
+    family: str = ""  # the group in which the problem is scored as well, where the file names groups
 
 
 def downloaded(path):
-    """path, a copy of HumanEval's file that is fetched once from its public home. Raises UserError where it is not."""
+    """Download HumanEval's file to path, unless it is there; returns path. Raises UserError if it is another file."""
     try:
         data = path.read_bytes() if path.exists() else urllib.request.urlopen(HUMANEVAL, timeout=30).read()
     except OSError as error:
@@ -51,7 +51,7 @@ def downloaded(path):
 
 
 def read_lines(path):
-    """Yield the records of a file of JSON lines, plain or .gz. Raises UserError naming the line that is none."""
+    """Yield the records of a file of JSON lines, plain or .gz. Raises UserError naming a line that is not a record."""
     number = 0
     try:
         with gzip.open(path) if str(path).endswith(".gz") else open(path, "rb") as file:
@@ -67,7 +67,7 @@ def read_lines(path):
 
 def read_problems(path, mbpp_ids):
     """{task_id: Problem} of a file. mbpp_ids: which ids to take from a file of MBPP's shape, "11-510" or "11".
-    Raises UserError for ids that are none, a record without the fields of either shape, and where nothing is left."""
+    Raises UserError for other mbpp_ids, for a record without the fields of either shape, and where nothing is left."""
     ids = re.fullmatch(r"(\d+)(?:-(\d+))?", mbpp_ids)
     if not ids:
         raise UserError(f"mbpp_ids must be one id or a range of them, such as 11-510, not {mbpp_ids!r}")
@@ -122,11 +122,6 @@ def pass_at_k(n, c, k):
     return 1 - math.comb(n - c, k) / math.comb(n, k)
 
 
-def stderr_key(k):
-    """Where score() keeps the standard error of pass@k."""
-    return "stderr" if k == 1 else f"stderr@{k}"
-
-
 def score(counts):
     """{"pass@1", "stderr" of pass@1, "pass@10", "stderr@10", ...} from (samples, passed ones) of every problem, for
     each k up to the fewest samples of a problem. The standard error is that of a mean over problems drawn at random."""
@@ -138,5 +133,5 @@ def score(counts):
         mean = sum(values) / len(values)
         variance = sum((value - mean) ** 2 for value in values) / max(1, len(values) - 1)
         scores[f"pass@{k}"] = mean
-        scores[stderr_key(k)] = math.sqrt(variance / len(values))
+        scores["stderr" if k == 1 else f"stderr@{k}"] = math.sqrt(variance / len(values))
     return scores

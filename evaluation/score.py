@@ -10,9 +10,7 @@ values repeats itself: give --min_score as well.
 
 import json
 import math
-import os
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -48,23 +46,17 @@ def main(settings):
         raise UserError("windows and batch_size must be at least 1")
     machine = machines.start(settings.device, settings.dtype)
     model, tokenizer, _ = checkpoint.load_model(settings.checkpoint, machine)
-    out, scores = Path(settings.out), []
-    out.parent.mkdir(parents=True, exist_ok=True)
-    beside = out.with_suffix(".tmp")
-    try:
-        with open(beside, "w", encoding="utf-8") as file:
-            for batch in batches(settings, tokenizer, model.config.block_size):
-                for source, where, bits, n_bytes in scored(model, tokenizer, batch):
-                    scores.append(bits / n_bytes)
-                    record = {"id": where, "source": source, "score": round(bits / n_bytes, 4), "bytes": n_bytes}
-                    file.write(json.dumps(record, ensure_ascii=False) + "\n")
-        if not scores:
-            raise UserError(f"no documents in {', '.join(settings.sources)}")
-        os.replace(beside, out)
-    finally:
-        beside.unlink(missing_ok=True)
+    lines, scores = [], []
+    for batch in batches(settings, tokenizer, model.config.block_size):
+        for source, where, bits, n_bytes in scored(model, tokenizer, batch):
+            scores.append(bits / n_bytes)
+            record = {"id": where, "source": source, "score": round(bits / n_bytes, 4), "bytes": n_bytes}
+            lines.append(json.dumps(record, ensure_ascii=False) + "\n")
+    if not scores:
+        raise UserError(f"no documents in {', '.join(settings.sources)}")
+    configurator.write_text(settings.out, "".join(lines))
     cuts = ", ".join(f"{share}%: {np.percentile(scores, share):.3f}" for share in (5, 30, 60, 95))
-    print(f"{len(scores):,} documents, bits per byte at percentiles {cuts} -> {out}")
+    print(f"{len(scores):,} documents, bits per byte at percentiles {cuts} -> {settings.out}")
 
 
 def batches(settings, tokenizer, block_size):

@@ -4,9 +4,9 @@
     python -m exercises --documents=2e6 --seed=7
 
 Leaves documents.jsonl (textbook pages), chats.jsonl (conversations) and problems.jsonl (tests in
-HumanEval's shape). The idea of training on textbooks that are made up is phi-1's (arXiv:2306.11644),
-which had a language model write them; here a program is a random chain of operations, each with
-several wordings. No chain of operations that is tested occurs in the documents and chats.
+HumanEval's shape). Training on textbooks that are made up is an idea of phi-1's authors
+(arXiv:2306.11644), who had a language model write them; here a program is a random chain of
+operations, each with several wordings. No chain that is tested occurs in the documents and chats.
 """
 
 import json

@@ -28,12 +28,12 @@ from exercises import operations
 class Draft:
     """A program before it has a name: FUNCTION stands for its own name in the bodies."""
 
-    operations: list[str]
-    argument: str
-    kind: str  # of the argument, for views.random_input
+    operations: list[str]  # their names
+    argument: str  # its name
+    kind: str  # what the argument holds; views.random_input makes one
     summary: str  # what the function does, in words
     bodies: list[str]  # of functions that do the same, the plainest first
-    constants: list[int]
+    constants: list[int]  # numbers in the program
     stages: list[str] = field(default_factory=list)  # bodies that return what there is after each step
     dropped: list[str] = field(default_factory=list)  # bodies that lack one of the steps
 

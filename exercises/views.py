@@ -72,14 +72,11 @@ def load(body, name, argument):
     return scope[name]
 
 
-# -- examples
-
-
-def random_number(rng, constants, top=20):
+def random_number(rng, constants):
     """A small whole number, often next to a constant of the program: that is where an error shows."""
     if constants and rng.random() < 0.4:
         return rng.choice(constants) + rng.randint(-1, 1)
-    return rng.randint(-9, top) if rng.random() < 0.3 else rng.randint(0, top)
+    return rng.randint(-9 if rng.random() < 0.3 else 0, 20)
 
 
 def random_input(rng, kind, constants, short):
@@ -105,8 +102,8 @@ def random_input(rng, kind, constants, short):
 
 
 def worked_examples(draft, name, rng, count):
-    """count pairs (argument, result), the first of which shows something. None where the bodies disagree, most results
-    are alike, or too few examples are fit to be shown."""
+    """count pairs (argument, result), those with an empty result or 0 at the end. None where the bodies disagree, more
+    than half of the results are the same, or too few examples are suitable."""
     functions = [load(body, name, draft.argument) for body in dict.fromkeys(draft.bodies)]
     examples = {}
     for _ in range(5 * count):
@@ -121,7 +118,7 @@ def worked_examples(draft, name, rng, count):
     commonest = collections.Counter(repr(result) for _, result in examples.values()).most_common(1)
     if len(examples) < count or commonest[0][1] > (count + 1) // 2:
         return None
-    return sorted(examples.values(), key=lambda example: not example[1])  # empty results and zeros go to the end
+    return sorted(examples.values(), key=lambda example: not example[1])
 
 
 def unsuitable(value):
@@ -141,7 +138,7 @@ def unsuitable(value):
 
 
 def every_step_matters(draft, name, examples):
-    """Whether leaving out any step of a pipeline changes a result: sorting before a sum would not."""
+    """Whether the examples show it if any one step of a pipeline is left out: sorting before a sum would not show."""
     for body in draft.dropped:
         shortened = load(body, name, draft.argument)
         try:
@@ -150,9 +147,6 @@ def every_step_matters(draft, name, examples):
         except (TypeError, AttributeError, ValueError):  # without the step the next one has the wrong type
             continue
     return True
-
-
-# -- the three views
 
 
 def record(view, seed, i):
