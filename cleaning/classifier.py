@@ -95,8 +95,7 @@ def print_cuts(cuts, best):
 
 
 def labelled_documents(sources, positive):
-    """Yield (text, 0 or 1) of every record. Records that cannot be used are counted on the screen; UserError for one
-    without a label."""
+    """Yield (text, 0 or 1) of every record; print how many cannot be used. Raises UserError for one without a label."""
 
     def parse(record, where):
         if not isinstance(record, dict) or "label" not in record:
@@ -128,7 +127,8 @@ def labelled_documents(sources, positive):
 
 
 def features(view):
-    """(buckets, values) of a text's 1- to 3-grams; the values' squares sum to 1."""
+    """(buckets, values) of a text: the hash buckets of its 1- to 3-grams, and the square root of how often each occurs,
+    scaled so that the squares sum to 1."""
     hashes = view.tokens[0]
     found = np.concatenate([hashing.ngrams(hashes, n) for n in (1, 2, 3)]) >> np.uint64(64 - BUCKETS_LOG2)
     buckets, counts = np.unique(found, return_counts=True)
@@ -169,7 +169,7 @@ class Classifier:
 
     @classmethod
     def load(cls, path):
-        """The classifier that save() wrote. Raises UserError for a file that is none."""
+        """The classifier that save() wrote. Raises UserError for any other file."""
         try:
             with np.load(path, allow_pickle=False) as saved:
                 weights = np.zeros(1 << BUCKETS_LOG2, np.float32)

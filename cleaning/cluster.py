@@ -4,9 +4,9 @@
     python -m cleaning.cluster --sources=code/ --out_dir=data/code --tasks=512 --executor=slurm
 
 The first runs on this machine, the second on a Slurm cluster. All machines must see the sources
-and out_dir. A run that was interrupted goes on with the tasks that are not finished; what is kept
-equals what prepare_data.py keeps on one machine. A task reads every n-th file, so have more files
-than tasks.
+and out_dir. A run that was interrupted goes on with the tasks that are not finished. What is kept
+equals what prepare_data.py keeps on one machine, because no step depends on the order of documents.
+A task reads every n-th file, so have more files than tasks.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ class Settings(cleaning.settings.Settings):
     time: str = "24:00:00"  # slurm: the longest that a task may take
 
     def check(self):
-        """UserError for values that make no sense, or where datatrove is not installed."""
+        """Raises UserError for values that make no sense, or where datatrove is not installed."""
         if self.adopt or self.against or self.tasks < 1:
             raise UserError("needed: tasks >= 1; --adopt and --against are prepare_data.py's alone")
         if self.executor not in ("local", "slurm", "ray"):

@@ -1,11 +1,10 @@
-"""The passes of prepare_data.py as steps of datatrove pipelines, for when one machine is not enough.
+"""The passes of prepare_data.py as steps of datatrove pipelines; cluster.py runs them.
 
-The same functions cut into tasks: read and survey in as many tasks as you like (each reads every n-th file and writes
-one chunk), decide in one, write_shards in as many as there are chunks, finish in one. Between them lie files in a
-folder that all machines see. What is kept is what one machine would keep, for no step depends on order.
+read and survey run in as many tasks as you like, each of which reads every n-th file and writes one chunk; decide in
+one task, write_shards in many, finish in one. They hand each other files, in a folder that all machines see.
 
-datatrove calls step(data, rank, world_size) for task rank of world_size; data is what the step before it yields.
-cluster.py fills in the settings. Any datatrove reader can stand in for read, and its filters between read and survey.
+datatrove calls step(data, rank, world_size) for task rank of world_size; data is what the step before it yields. Any
+datatrove reader can stand in for read, and datatrove's filters between read and survey.
 """
 
 import json
@@ -29,8 +28,7 @@ def read(settings, data, rank, world_size):
     for source in settings.sources:
         for item in read_source(source, parse, (rank, world_size)):
             if isinstance(item, Problem):
-                about = {"source": source, "problem": [item.rule, item.detail]}
-                yield TroveDocument("", item.where, metadata=about)
+                yield TroveDocument("", item.where, metadata={"source": source, "problem": [item.rule, item.detail]})
             else:
                 yield TroveDocument(item.text, item.where, metadata={"source": source, **item.meta})
 

@@ -196,20 +196,15 @@ def copied(view, benchmarks):
 # -- copies told by their structure
 
 
-def word_hash(word):
-    """The hash of a word, an array of one."""
-    return hashing.tokens(word.encode())[0]
-
-
 # Words that stay when a copy's names are changed: keywords, built-in functions, methods of built-in types.
 BUILT_IN = itertools.chain(dir(builtins), *map(dir, (str, list, dict, set, int, float)))
 FIXED_NAMES = {*keyword.kwlist, *(name for name in BUILT_IN if not name.startswith("_"))}
-FIXED = hashing.Index([word_hash(name) for name in sorted(FIXED_NAMES)])
-NAME = word_hash("V")[0]
+FIXED = hashing.Index([hashing.tokens(name.encode())[0] for name in sorted(FIXED_NAMES)])
+NAME = hashing.tokens(b"V")[0][0]  # stands for every other name
 
 
 def skeleton_ngrams(view):
-    """The n-grams of a program's tokens outside of comments and strings, with one hash for all names but FIXED ones."""
+    """The n-grams of a program's tokens outside of comments and strings, with all names alike, except FIXED_NAMES."""
     hashes, starts, kinds = view.code_tokens
     is_name = (kinds == hashing.WORD) & ~is_number(view.data, starts)
     is_name[FIXED.places(hashes)] = False
@@ -265,17 +260,15 @@ def compare(view, stretches, functions):
             theirs = functions[number]
             if 0.8 * len(theirs.tree) <= len(tree) <= 1.25 * len(theirs.tree):
                 needed = best.get(theirs.problem, SIMILAR)
-                ratio = similarity(tree, theirs.tree, needed)
-                if ratio > needed:
-                    best[theirs.problem] = ratio
+                # ratio(): twice the elements in common / the sum of both lengths. quick_ratio(): a fast upper bound
+                matcher = difflib.SequenceMatcher(None, tree, theirs.tree, autojunk=False)
+                if matcher.quick_ratio() > needed and matcher.ratio() > needed:
+                    best[theirs.problem] = matcher.ratio()
     return best
 
 
 # The outermost functions of a text, whether the rest of it is Python or not.
-BLOCK = re.compile(
-    r"^([ \t]*)(?:async[ \t]+)?def\b.*(?:\n(?:\1[ \t]+\S.*|[ \t]*$|\1[)\]}].*))*",
-    re.MULTILINE,
-)
+BLOCK = re.compile(r"(?m)^([ \t]*)(?:async[ \t]+)?def\b.*(?:\n(?:\1[ \t]+\S.*|[ \t]*$|\1[)\]}].*))*")
 
 
 def blocks_near(text, low, high):
@@ -295,13 +288,6 @@ def in_skeleton(view, places):
     starts, ends, is_string = view.literals
     n_removed = np.append(0, np.cumsum(ends - starts - 2 * is_string))  # the two quotes of a string stay
     return chars - n_removed[np.searchsorted(starts, chars)]
-
-
-def similarity(a, b, needed):
-    """2 M / (len a + len b) of two sequences with M elements in common (Ratcliff and Obershelp), or 0 if an upper bound
-    shows that this does not exceed needed."""
-    matcher = difflib.SequenceMatcher(None, a, b, autojunk=False)
-    return matcher.ratio() if matcher.quick_ratio() > needed else 0.0
 
 
 # -- syntax trees

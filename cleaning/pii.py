@@ -1,8 +1,7 @@
 """Personal data and secrets: e-mail and IP addresses, keys and tokens give way to placeholders, and code still parses.
 
 After bigcode-dataset/pii (StarCoder, arXiv:2301.03988, section 4): regular expressions in place of its neural model.
-Harmless things stay: private, reserved and well-known addresses, example.com, version numbers. A second pass changes
-nothing more.
+Harmless things stay: private, reserved and well-known addresses, example.com, version numbers.
 """
 
 import ipaddress
@@ -17,7 +16,7 @@ TOP_DOMAINS = (
 DOMAIN = re.compile(r"@(?:[A-Za-z0-9-]+\.)+(?:" + TOP_DOMAINS + r")(?:\.[a-z]{2})?\b(?![\w.-]*[(\[])")
 LOCAL_PART = re.compile(r"(?<![\w@.%+-])[A-Za-z0-9][A-Za-z0-9._%+-]{0,63}\Z")  # what stands before the @
 HARMLESS_EMAIL = re.compile(
-    r"@(?:[\w-]+\.)*(?:example|localhost|test|invalid)\b|^(?:git|noreply|no-reply)@|noreply", re.IGNORECASE
+    r"(?i)@(?:[\w-]+\.)*(?:example|localhost|test|invalid)\b|^(?:git|noreply|no-reply)@|noreply"
 )
 DOTTED = re.compile(r"\.\d{1,3}\.\d{1,3}\.")
 IPV4 = re.compile(r"(?<![\w.-])(?:\d{1,3}\.){3}\d{1,3}(?![\w-]|\.\w)")
@@ -26,9 +25,7 @@ IPV6 = re.compile(
     r"(?<![\w:.])(?:[0-9a-fA-F]{1,4}:){7}[0-9a-fA-F]{1,4}(?![\w:])"
     r"|(?<![\w:.])(?:[0-9a-fA-F]{1,4}:){3,6}(?::[0-9a-fA-F]{1,4}){1,3}(?![\w:])"
 )
-VERSION_BEFORE = re.compile(
-    r"(?:version|release|[=<>~^!]=|\bv|\bver\.?|rfc|section|oid|chapter)[\"'\s:=(]*$", re.IGNORECASE
-)
+VERSION_BEFORE = re.compile(r"(?i)(?:version|release|[=<>~^!]=|\bv|\bver\.?|rfc|section|oid|chapter)[\"'\s:=(]*$")
 WELL_KNOWN = {"8.8.8.8", "8.8.4.4", "1.1.1.1", "1.0.0.1", "9.9.9.9", "208.67.222.222", "208.67.220.220", "4.2.2.2"}
 # What keys of Amazon, GitHub, GitLab, OpenAI, Slack, Google, Hugging Face and Stripe, and JSON web tokens begin with.
 KEY_MARKS = "AKIA ASIA ghp_ gho_ ghu_ ghs_ ghr_ github_pat_ glpat- sk- xox AIza hf_ sk_live_ eyJ".split()
@@ -42,8 +39,7 @@ PEM = re.compile(
 )
 QUOTED = re.compile(r"""(["'])([A-Za-z0-9+/=_-]{20,})\1""")
 SECRET_NAME = re.compile(
-    r"(?:api_?key|secret|token|passwd|password|access_?key|auth_?key|private_?key)\w{0,20}[\"']?\s*[:=]\s*\Z",
-    re.IGNORECASE,
+    r"(?i)(?:api_?key|secret|token|passwd|password|access_?key|auth_?key|private_?key)\w{0,20}[\"']?\s*[:=]\s*\Z"
 )
 
 
@@ -66,8 +62,8 @@ def replaced(text):
 
 
 def without_emails(text, counts):
-    """text with name@example.com in place of e-mail addresses; counts["email"] grows. The pattern spares what a bracket
-    follows: matrix@weights.T.com(1) is a product of matrices."""
+    """text with name@example.com in place of e-mail addresses, which counts["email"] counts. DOMAIN spares products of
+    matrices, such as matrix@weights.T.com(1)."""
     parts, last = [], 0
     for match in DOMAIN.finditer(text):
         local = LOCAL_PART.search(text[max(last, match.start() - 65) : match.start()])
@@ -103,16 +99,12 @@ def secret(match, counts):
     before = match.string[max(0, match.start() - 60) : match.start()]
     if not (SECRET_NAME.search(before) and re.search(r"\d", value) and re.search(r"[A-Za-z]", value)):
         return match.group()
-    if entropy(value) < 3.5:
+    shares = [n / len(value) for n in Counter(value).values()]
+    entropy = -sum(share * math.log2(share) for share in shares)  # bits per character
+    if entropy < 3.5:
         return match.group()
     counts["key"] += 1
     return f"{quote}KEY{quote}"
-
-
-def entropy(value):
-    """Shannon entropy in bits per character, from how often each character occurs in the value."""
-    shares = [n / len(value) for n in Counter(value).values()]
-    return -sum(share * math.log2(share) for share in shares)
 
 
 LICENSE = re.compile(r"copyright|\blicen[cs]ed?\b|\(c\)|spdx-", re.IGNORECASE)

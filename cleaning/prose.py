@@ -99,11 +99,10 @@ def chars_in_repeated(words, n):
 # -- Chinese
 
 CONTACT = re.compile(
-    r"(?:QQ|微信|加微|VX|WeChat|电话|手机|热线|联系方式|客服)\s*(?:群|号|号码)?\s*[:：是]?\s*[\w+-]{5,}"
-    r"|(?<!\d)1[3-9]\d{9}(?!\d)|(?<!\d)0\d{2,3}-\d{7,8}(?!\d)",
-    re.IGNORECASE,
+    r"(?i)(?:QQ|微信|加微|VX|WeChat|电话|手机|热线|联系方式|客服)\s*(?:群|号|号码)?\s*[:：是]?\s*[\w+-]{5,}"
+    r"|(?<!\d)1[3-9]\d{9}(?!\d)|(?<!\d)0\d{2,3}-\d{7,8}(?!\d)"
 )
-URL = re.compile(r"https?://|www\.|\.(?:com|cn|net)\b", re.IGNORECASE)
+URL = re.compile(r"(?i)https?://|www\.|\.(?:com|cn|net)\b")
 BOILERPLATE = re.compile(
     r"版权所有|未经授权|转载请|点击(?:这里|查看|下载|进入)|上一[篇页]|下一[篇页]|返回(?:首页|顶部)|登录|注册会员|扫码"
     r"|关注(?:我们|公众号)|ICP备|广告|友情链接|免责声明|责任编辑|相关(?:阅读|推荐)"
