@@ -93,9 +93,6 @@ def print_result(result):
     print(f"raw - cleaned {difference['mean']:.4f} +- {difference['stderr'] or 0:.4f} (standard error over seeds)")
 
 
-# -- the raw corpus
-
-
 def write_corpora(out, settings):
     """Write raw/, with a folder per kind, and held-out/; return the number of characters of each kind."""
     rng, base = random.Random(settings.seed), {}

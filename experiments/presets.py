@@ -16,6 +16,8 @@ from model import Transformer
 from training.dataloader import batch_shape
 from training.machine import PEAK_FLOPS, memory_estimate
 
+PRESETS = ("demo", "124m", "350m", "0.5b", "1b")
+
 
 @dataclass
 class Settings:
@@ -44,7 +46,7 @@ def main(settings):
     """Print the table in Markdown."""
     print("| preset | layers x width | context | vocabulary | parameters | tokens | memory per device | FLOPs ", end="")
     print(f"| days on {settings.cards} x {settings.card} |\n|---|---|---|---|---|---|---|---|---|")
-    for name in ("demo", "124m", "350m", "0.5b", "1b"):
+    for name in PRESETS:
         model, tokens, memory = read_preset(name, settings)
         config, flops = model.config, tokens * model.flops_per_token()
         days = flops / (settings.cards * PEAK_FLOPS[settings.card] * settings.mfu) / 86400
