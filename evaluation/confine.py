@@ -1,11 +1,11 @@
-"""What a process of the sandbox gives up for good before it runs a program that nobody has read.
+"""What is taken from a process of the sandbox, for good, before it runs a program that nobody has read.
 
-    rlimits    memory, CPU seconds, the size and number of files
+    rlimits    more than some memory, CPU seconds, and number and size of files
     Landlock   every file but Python's and the system's own (to read) and one empty folder (to write)
-    dumpable   that others look into its memory, through /proc or with ptrace
+    dumpable   access for other processes to its memory, through /proc or with ptrace
     seccomp    new processes, signals, the network, and whatever else FORBIDDEN names
 
-A Linux process needs no privileges to give these up, and cannot take them back. What a kernel lacks is left out, and
+A Linux process needs no privileges to give these up, and cannot get them back. What a kernel lacks is left out, and
 the caller is told what holds. The numbers are those of the kernel's headers, which the comments name.
 """
 
@@ -48,7 +48,7 @@ def limit_resources(settings):
         # In whole seconds, since a program can stop the exact timer of after_fork.
         resource.RLIMIT_CPU: settings["cpu_seconds"],
         resource.RLIMIT_FSIZE: settings["file_size"],
-        resource.RLIMIT_NPROC: 512,  # counts all of the user's; where seccomp holds, there are no new ones anyway
+        resource.RLIMIT_NPROC: 512,  # of all processes of the user; where seccomp holds, there are no new ones anyway
         resource.RLIMIT_NOFILE: 64,
         resource.RLIMIT_CORE: 0,
     }
@@ -76,7 +76,7 @@ def restrict_files(folder):
     if version < 1:
         return False
     everything = (1 << N_RIGHTS.get(version, 16)) - 1
-    # struct landlock_ruleset_attr: what is forbidden unless a rule allows it; it has grown with the versions
+    # struct landlock_ruleset_attr, which has grown with the versions: what is forbidden unless a rule allows it
     fields = [everything]
     if version >= 4:
         fields.append(BIND_TCP | CONNECT_TCP)
@@ -91,7 +91,7 @@ def restrict_files(folder):
     for path, allowed in rules:
         if os.path.exists(path):
             handle = os.open(path, os.O_PATH)
-            if not os.path.isdir(path):  # a rule for a file must not speak of folders
+            if not os.path.isdir(path):  # a rule for a file must not hold rights on folders
                 allowed &= EXECUTE | WRITE_FILE | READ_FILE
             rule = struct.pack("=Qi", allowed, handle)  # struct landlock_path_beneath_attr
             LIBC.syscall(LANDLOCK_ADD_RULE, ruleset, PATH_BENEATH, rule, 0)
@@ -106,18 +106,18 @@ def restrict_files(folder):
 # The forbidden calls: {name: (number on x86_64, number on aarch64)}, from arch/x86/entry/syscalls/syscall_64.tbl and
 # include/uapi/asm-generic/unistd.h. aarch64 lacks the older calls, such as fork: its libc uses clone.
 FORBIDDEN = {
-    # Another program, another process: it would outlive the verdict. (clone, which threads need too, is looked into.)
+    # New programs and processes, which would outlive the verdict. (Threads need clone: the filter looks at its flags.)
     **{"fork": (57, None), "vfork": (58, None), "execve": (59, 221), "execveat": (322, 281)},
     # Signals to others, and leaving the process group that is killed in the end.
     **{"kill": (62, 129), "tkill": (200, 130), "tgkill": (234, 131), "rt_sigqueueinfo": (129, 138)},
     **{"rt_tgsigqueueinfo": (297, 240), "setsid": (112, 157), "setpgid": (109, 154), "pidfd_open": (434, 434)},
     **{"pidfd_getfd": (438, 438), "pidfd_send_signal": (424, 424)},
-    # Another process's memory: the judge's holds the test.
+    # Reading the memory of other processes: the judge's holds the test.
     **{"ptrace": (101, 117), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271)},
     # The network.
     **{"socket": (41, 198), "socketpair": (53, 199), "bind": (49, 200), "listen": (50, 201), "accept": (43, 202)},
     **{"connect": (42, 203), "sendto": (44, 206)},
-    # Namespaces, in which the program would be root, and other views of the file system.
+    # Namespaces, in which the program would be root, and changes to what the file system looks like.
     **{"unshare": (272, 97), "setns": (308, 268), "mount": (165, 40), "umount2": (166, 39), "chroot": (161, 51)},
     **{"pivot_root": (155, 41)},
     # Rights, owners, attributes and times of files: Landlock does not cover them. And device files.

@@ -173,7 +173,7 @@ class Ended(Exception):
 
 
 class Channel:
-    """Asks the candidate and decodes its answers. An exception of a builtin type that it met is raised again here."""
+    """Asks the candidate and decodes its answers. A builtin exception that the program raised is raised here."""
 
     def __init__(self, candidate, requests, replies):
         self.candidate, self.requests, self.replies = candidate, requests, replies

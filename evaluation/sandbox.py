@@ -22,14 +22,14 @@ from pathlib import Path
 from evaluation.judge import TIME_IS_UP
 
 PROTECTIONS = {"rlimits", "landlock", "seccomp"}
-# Neither site-packages nor the folder of the program on the import path: -S, -s, -P.
+# -S, -s, -P: neither site-packages nor the current folder is on the import path.
 JUDGE = [sys.executable, "-S", "-s", "-P", "-c", "from evaluation.judge import main; main()"]
 ENVIRONMENT = {"PYTHONPATH": str(Path(__file__).resolve().parent.parent), "PYTHONHASHSEED": "0", "PYTHONUTF8": "1"}
 
 
 @dataclass
 class Limits:
-    """What a program may use. Judge and candidate have each of these to themselves."""
+    """What a program may use. The limits hold for the judge and for the candidate, each by itself."""
 
     timeout: float = 3.0  # seconds of CPU time
     memory_mb: int = 1024  # address space

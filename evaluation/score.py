@@ -31,7 +31,7 @@ class Settings:
     # -- what to score
     checkpoint: str = "out/pretrain"  # a checkpoint or a folder of them, of which the newest is taken
     sources: list[str] = field(default_factory=lambda: ["stdlib"])  # as in prepare_data.py
-    windows: int = 4  # of the model's context length, from the start of a document: the rest is not looked at
+    windows: int = 4  # how many context lengths of a document are scored, from its start; the rest is ignored
     # -- results
     out: str = "data/scores.jsonl"  # {"id", "source", "score", "bytes"} a line; bytes: length of the scored text
     # -- machine

@@ -1,9 +1,9 @@
-"""What the exercises are made of: tables of operations that each know how they are said and how they are written.
+"""What the exercises are made of: tables of operations, each with several wordings and its code.
 
 A row of a table is: name | ways to say it | code. Words and code hold slots in braces, which programs.py fills:
 
-    {x} {vs} {o}     one value, "price", as a word and as a variable; several, "prices"; as an object, "each price"
-    {v} {n}          the variable that holds what there is so far; the variable that takes the result
+    {x} {vs} {o}     a value, "price", in words and in code; the values, "prices"; "each price" or "it"
+    {v} {n}          the variable that holds the result so far; the variable that takes the next result
     {k} {m}          a constant from 2 to 40; a small divisor, factor or length from 2 to 5
     {c} {d}          two different letters
     {s} {separator}  a separator as a character, and in words
@@ -144,7 +144,7 @@ DIGIT_STEPS = table("""
     digit_count | count its digits | replace it by the number of its digits | len(str(abs({v})))
 """)
 
-# -- recursion: how the value at hand, {here}, is joined with rest, the result for the others; and what no value gives
+# -- recursion: how {here}, the first value, is joined with rest, the result for the others; the result for no values
 
 FOLDS = table("""
     sum | their sum | the sum of them | {here} + rest
@@ -156,7 +156,7 @@ FOLDS = table("""
 """)
 EMPTY_FOLDS = {"sum": "0", "product": "1", "largest": "0", "collect": "[]", "backwards": "[]", "difference": "0"}
 
-# -- states: what a value does to a number; what becomes of a character, {n} being the text so far
+# -- states: how a value changes a counter's {state}; what a switch does with a character, {n} being the text so far
 
 UPDATES = table("""
     add_move | add it to the {state} | increase the {state} by it | {state} += {x}
@@ -178,7 +178,7 @@ COPIES = table("""
 # -- words
 
 PLURALS = "prices scores sizes marks ages costs points levels weights speeds heights grades".split()
-# Said in words: how punctuation is cut into tokens depends on what follows it, so that it cannot simply be copied.
+# Said in words, since a model cannot simply copy punctuation: its tokens depend on what follows it.
 SEPARATORS = [("-", "a dash"), ("_", "an underscore"), ("/", "a slash"), ("+", "a plus sign")]
 VERBS = "select compute make build find get process update check measure prepare collect adjust derive handle".split()
 TEXTS = "heading line title message label phrase".split()
