@@ -1,18 +1,18 @@
 """Near-duplicates by MinHash-LSH, and exact ones: which documents to keep.
 
-    candidates   documents whose signatures (see hashing.py) agree in a whole band. Of the pairs with similarity J, a
-                 share of 1 - (1 - J^rows)^bands becomes candidates
-    verified     candidates are compared by their true J. Those that reach the threshold are linked
-    clusters     what is linked, directly or through others. Of each cluster one document is kept: that with most
-                 stars, then the newest, then the first by path
+    1. A signature (see hashing.py) is cut into bands. Documents that agree in a whole band are candidates. Of the pairs
+       with Jaccard similarity J, a share of 1 - (1 - J^rows)^bands becomes candidates.
+    2. Candidates are compared by the true J of their sets of 5-grams. Pairs that reach the threshold are linked.
+    3. Documents that are linked, directly or through others, form a cluster. One document of each cluster is kept: the
+       one with most stars, then the newest, then the first by path.
 
              signature, 3 bands of 2 rows
     doc 0    17 42 | 8 95 | 61 3
     doc 1    17 42 | 8 11 | 29 3         doc 0 and doc 1 agree in the first band: a pair to verify.
     doc 2    50 42 | 7 95 | 61 9         doc 2 agrees with doc 0 in three rows, but in no whole band.
 
-The result is a pure function of the set of documents: their order and the number of workers and chunks change nothing.
-What is kept has no near-duplicates among itself, so deduplicating twice removes nothing more.
+The result depends on the set of documents alone, not on their order or on the number of workers and chunks. No two of
+the documents that are kept are near-duplicates, so deduplicating twice removes nothing more.
 """
 
 import math

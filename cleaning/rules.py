@@ -44,9 +44,9 @@ class Thresholds:
     max_digits: float = 0.5  # digits, as a share of the characters other than white space (OpenCoder: .2)
     max_whitespace: float = 0.6  # share of characters that are white space (OpenCoder: .5)
     max_encoded_run: int = 1024  # characters of the longest stretch of base64, hex or escapes (OpenCoder)
-    max_encoded: float = 0.5  # share of characters in such stretches of over 64 (OpenCoder)
+    max_encoded: float = 0.5  # share of characters in stretches of base64, hex or escapes (OpenCoder)
     max_string: float = 0.6  # share of characters inside string literals other than docstrings (OpenCoder)
-    max_long_words: float = 0.4  # share of characters in words of over 50 (OpenCoder)
+    max_long_words: float = 0.4  # share of word characters in words of over 50 characters (OpenCoder)
     max_hex_words: float = 0.4  # share of words that are hexadecimal numbers (OpenCoder)
     min_comments: float = 0.0  # share of characters in comments (StarCoder: .01)
     max_comments: float = 0.8  # share of characters in comments (StarCoder, OpenCoder)
@@ -56,8 +56,8 @@ class Thresholds:
     max_top_trigram: float = 0.27  # the same for the commonest 3-gram (OpenCoder: .18)
     max_top_4gram: float = 0.24  # the same for the commonest 4-gram (OpenCoder: .16)
     max_duplicate_ngrams: float = 0.8  # share of 5-grams that occurred before (OpenCoder: .8 down to .6 for 10-grams)
-    min_html_visible: float = 0.2  # HTML: share of characters that a reader sees, at least 100 of them (StarCoder)
-    min_fertility: float = 0.12  # bytes per token, divided by the bits of a token number (StarCoder: 2.5 / 15.6 = .16)
+    min_html_visible: float = 0.2  # HTML: share of visible characters; 100 are always required (StarCoder)
+    min_fertility: float = 0.12  # bytes per token / log2 of the vocabulary's size (StarCoder: 2.5 / 15.6 = .16)
 
     # -- Python
     max_def_lines: float = 0.4  # share of lines that open a function (OpenCoder: .2)
@@ -66,7 +66,7 @@ class Thresholds:
     max_return_lines: float = 0.3  # share of lines that return a name or a constant (OpenCoder: .1)
     max_print_lines: float = 0.4  # share of lines that print (OpenCoder)
     max_assert_lines: float = 0.8  # share of lines that assert (OpenCoder: .4, which drops tests)
-    max_data_lines: float = 0.92  # share of lines that open with a literal or bracket (OpenCoder: .5, without logic)
+    max_data_lines: float = 0.92  # share of lines that open with a literal or bracket (OpenCoder: .5)
 
     # -- prose
     min_words: int = 50  # words of a document (Gopher)

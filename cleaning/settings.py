@@ -26,16 +26,16 @@ class Settings:
 
     # -- chats
     chats: bool = False  # the records are conversations: render them by the chat template, with a loss mask
-    prompts: str = ""  # a folder of <type>.pre.prompt and <type>.post.prompt, drawn for records with a type
+    prompts: str = ""  # a folder of <type>.pre.prompt and <type>.post.prompt, for requests of records with a type
     char_noise: float = 0.0  # share of the characters of requests that are deleted or repeated
 
     # -- cleaning
-    clean: bool = True  # all that stands below; false drops nothing but what cannot be read
+    clean: bool = True  # all steps below; false = only documents that cannot be read are dropped
     replace_pii: bool | None = None  # e-mail and IP addresses, keys and tokens become placeholders; auto = not in chats
     strip_licenses: bool = True  # code: the comment with copyright and licence at the top is taken off
     simplify: bool = False  # Chinese: traditional characters become simplified ones (pip install opencc)
     filters: bool = True  # drop documents by the rules, whose thresholds are below; chats are not filtered
-    kind: str = ""  # records without path and language are: python, code, prose, chinese; empty = told by their look
+    kind: str = ""  # of records without path and language: python, code, prose, chinese; empty = by their look
 
     # -- quality
     quality: str = ""  # drop what this classifier scores low (python -m cleaning.classifier makes one)
@@ -47,12 +47,12 @@ class Settings:
 
     # -- decontamination
     decontaminate: list[str] = field(default_factory=list)  # files of benchmark problems whose copies are dropped
-    min_similarity: float = 0.9  # of a function's syntax tree to a benchmark solution's, from which it is a copy
+    min_similarity: float = 0.9  # a function is a copy if its syntax tree is this similar to a benchmark solution's
 
     # -- duplicates
-    exact_dedup: bool = True  # of documents with the same text, trailing white space apart, keep one
-    near_dedup: bool | None = None  # of documents with nearly the same 5-grams of words, keep one; auto = not of chats
-    near_threshold: float = 0.7  # Jaccard similarity of their 5-grams from which two documents are the same (BigCode)
+    exact_dedup: bool = True  # keep one of the documents with the same text (trailing white space does not count)
+    near_dedup: bool | None = None  # keep one of the documents with nearly the same 5-grams; auto = not in chats
+    near_threshold: float = 0.7  # Jaccard similarity of the 5-grams from which documents are near-duplicates (BigCode)
     against: list[str] = field(default_factory=list)  # shard folders: near copies of their val documents are dropped
 
     rules: Thresholds = field(default_factory=Thresholds)  # thresholds of the rules
