@@ -13,6 +13,7 @@ import hashlib
 import itertools
 import json
 import os
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -81,7 +82,9 @@ def main(settings):
 
 
 def check(settings):
-    """Raises UserError for settings that contradict each other or are out of range."""
+    """Raises UserError for settings that contradict each other or are out of range, and without a sandbox."""
+    if sys.platform != "linux":  # else every program would fail in silence
+        raise UserError("programs are confined by means that only Linux has: run the evaluation there")
     if bool(settings.checkpoint) == bool(settings.samples):
         raise UserError("give either --checkpoint=DIR, a model to test, or --samples=FILE, completions to score")
     if settings.checkpoint and settings.n_samples > 1 and settings.temperature == 0:

@@ -262,6 +262,13 @@ def test_a_missing_gpu_is_reported_as_one(tmp_path, untrained):
     assert "no GPU" in door_error(evaluation.score, *arguments, f"--out={tmp_path / 'scores.jsonl'}")
 
 
+def test_without_a_sandbox_nothing_is_scored(monkeypatch):
+    """Elsewhere than on Linux every program once failed without a word: 0 %."""
+    monkeypatch.setattr("sys.platform", "darwin")
+    with pytest.raises(UserError, match="only Linux has"):
+        eval_humaneval.check(eval_humaneval.Settings(samples="x"))
+
+
 def test_ids_of_mbpp_are_one_or_a_range(tmp_path):
     record = {"text": "Add.", "code": "def f(x):\n    return x", "test_list": ["assert f(1) == 1"]}
     path = tmp_path / "mbpp.jsonl"
