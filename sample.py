@@ -1,8 +1,8 @@
 """A checkpoint writes: it completes, chats, or fills a gap.
 
-python sample.py --prompt="def fibonacci(n):"
-python sample.py --prompt="def area(r):" --suffix="return result"           # fills the gap between
-python sample.py --prompt="Write a function that adds two numbers." --chat  # a tuned model
+    python sample.py --prompt="def fibonacci(n):"
+    python sample.py --prompt="def area(r):" --suffix="return result"         fills the gap between
+    python sample.py --prompt="Write a function that adds 1 to x." --chat     a tuned model
 """
 
 import codecs
