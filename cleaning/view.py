@@ -74,36 +74,14 @@ class View:
 
     def __init__(self, text, where="", kind=PYTHON):
         self.text, self.data, self.where, self.kind = text, text.encode(), where, kind
-        self.n_chars = max(1, len(text))  # at least 1, so that one may divide by it
         # Set by whoever has a tokenizer: the document's tokens, and log2 of the size of the vocabulary.
         self.n_tokens, self.token_bits = None, None
-
-    # -- characters; those outside ASCII count as letters
-
-    @cached_property
-    def counts(self):
-        """How often each byte occurs, int (256,)."""
-        return np.bincount(np.frombuffer(self.data, np.uint8), minlength=256)
-
-    @cached_property
-    def n_visible(self):
-        """Number of characters other than white space, at least 1."""
-        return max(1, self.n_chars - self.n_space)
-
-    @cached_property
-    def n_space(self):
-        """Number of white-space characters."""
-        return int(self.counts[list(b"\t\n\v\f\r ")].sum())
-
-    @cached_property
-    def n_digits(self):
-        """Number of digits."""
-        return int(self.counts[48:58].sum())
-
-    @cached_property
-    def n_letters(self):
-        """Number of letters. Every character outside ASCII counts as one, by its first byte, which is 0xC0 or above."""
-        return int(self.counts[65:91].sum() + self.counts[97:123].sum() + self.counts[0xC0:].sum())
+        counts = np.bincount(np.frombuffer(self.data, np.uint8), minlength=256)  # how often each byte occurs
+        self.n_space, self.n_digits = int(counts[list(b"\t\n\v\f\r ")].sum()), int(counts[48:58].sum())
+        # Characters outside ASCII count as letters, once each, by their first byte, which is 0xC0 or above.
+        self.n_letters = int(counts[65:91].sum() + counts[97:123].sum() + counts[0xC0:].sum())
+        self.n_chars = max(1, len(text))  # at least 1, as n_visible is, so that one may divide by it
+        self.n_visible = max(1, self.n_chars - self.n_space)
 
     # -- lines and words
 
