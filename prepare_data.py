@@ -85,8 +85,8 @@ def documents(settings):
 
 
 def batches(settings, bar):
-    """Yield (batch, sha256): lists of what documents() yields, of some BATCH_BYTES of text each. Behind the last batch
-    of a chunk, with which shard_bytes are reached, stands the sha256 of all documents of the chunk; elsewhere it is "".
+    """Yield (batch, sha256): batch is a list of what documents() yields, about BATCH_BYTES of text. sha256 is "" except
+    with the last batch of a chunk, which is shard_bytes of text: there it is the sha256 of all documents of the chunk.
     bar: a progress bar that counts bytes."""
     batch, batch_bytes, chunk_bytes, sha256 = [], 0, 0, hashlib.sha256()
     for number, item in documents(settings):
@@ -110,8 +110,8 @@ def batches(settings, bar):
 
 
 def new_batches(settings, done, bar):
-    """Yield the batches() after the chunks that are done. The documents of those chunks are read again to be compared:
-    raises InputChanged where they are others."""
+    """Yield the batches() after the chunks that are done. Raises InputChanged if the documents of those chunks, which
+    are read again, are no longer the same."""
     expected = [entry["documents_sha256"] for entry in done]
     for batch, sha256 in batches(settings, bar):
         if not expected:
@@ -129,7 +129,7 @@ def survey(cleaner, work):
 
 
 def write_chunks(run, cleaner, done):
-    """Write the chunks after those that are done. Returns the entries of all; progress.json gets each at once."""
+    """Write the chunks after those that are done. Returns the entries of all chunks, which progress.json holds too."""
     settings, folder = run.settings, run.out / "chunks"
     entries, chunk = list(done), None
     num_workers = settings.num_workers or os.cpu_count()
