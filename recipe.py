@@ -26,6 +26,7 @@ import torch
 
 import configurator
 from configurator import ROOT, UserError
+from evaluation.problems import read_lines
 from training.log import clock
 
 TRAINING = ("pretrain", "anneal", "sft")  # these run under torchrun
@@ -222,7 +223,7 @@ def summarize(settings, steps, seconds, installing):
         row = stages.setdefault(name, {"seconds": 0.0, "tokens": None, "val_bpb": None})
         row["seconds"] += seconds_of_step
         if step.stage in TRAINING:
-            last = read_records(step.result / "metrics.jsonl")[-1]
+            *_, last = read_lines(step.result / "metrics.jsonl")
             row["tokens"] = last["tokens"]
             row["val_bpb"] = last["sources"].get(settings.bpb_of, {} if settings.bpb_of else last).get("val_bpb")
         if step.stage == "prepare_data":
@@ -244,11 +245,6 @@ def summarize(settings, steps, seconds, installing):
         "settings": asdict(settings),
         "made_by": configurator.made_by(),
     }
-
-
-def read_records(path):
-    """The records of a file of JSON lines."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def print_summary(summary, out, try_next):
