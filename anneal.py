@@ -37,7 +37,7 @@ class Settings(LaterSettings):
 def main(settings):
     """Anneal a trunk."""
     machine = begin(settings)
-    folder, meta = checkpoint.newest(settings.init)
+    trunk, meta = checkpoint.newest(settings.init)
     config = checkpoint.inherit(settings, meta)
     mixture = parse_mixture(settings.data)
     val = parse_folders(settings.val, "val") if settings.val else mixture
@@ -55,8 +55,9 @@ def main(settings):
     same_rows = all(getattr(settings, key) == meta["settings"].get(key) for key in ("block_size", "seed", "best_fit"))
     read_before = meta.get("rows_read", {}) if same_rows else {}
     data = Mixture(mixture, config.block_size, batch_size, settings.seed, tokenizer.eot, settings.best_fit, read_before)
-    model = checkpoint.trained_model(config, folder, meta, tokenizer, machine)
-    train(settings, machine, model, tokenizer, data, schedule, val, init=folder)
+    model = checkpoint.trained_model(config, trunk, meta, tokenizer, machine)
+    state = checkpoint.optimizer_state(settings, trunk, meta)
+    train(settings, machine, model, tokenizer, data, schedule, val, init=state)
 
 
 if __name__ == "__main__":

@@ -228,13 +228,14 @@ def type_name(kind):
 
 def read_toml(argument, stage, tables=()):
     """{key: value} for one stage of a TOML file: the file's top level, the stage's table, and the
-    table of one of its runs where the argument ends in :run. tables: names of settings' own tables."""
+    table of one of its runs where the argument ends in :run, or none of them where it ends in a
+    colon. tables: names of settings' own tables."""
     path, run = split_run(argument)
     whole = parse_toml(path)
     runs = runs_of(whole.get(stage, {}), tables)
     if run and run not in runs:
         raise UserError(f"{path} has no table [{stage}.{run}]; there is {', '.join(runs) or 'none'}")
-    if runs and not run:
+    if runs and not run and not argument.endswith(":"):
         raise UserError(f"{path} runs {stage} {len(runs)} times, say which: " + ", ".join(f"{path}:{r}" for r in runs))
     values = {}
     for table in (whole, whole.get(stage, {}), *([whole[stage][run]] if run else [])):

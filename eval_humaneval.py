@@ -134,10 +134,10 @@ def write_samples(settings, problems, path, out):
 
     prompts = {}
     for task_id, problem in problems.items():
-        # Without the white space at the end: the model learnt "\n    " as one token, which a prompt must not cut.
+        # Without white space around it: "\n    " is one token to the model, which the end of a prompt must not cut.
         text = problem.request if settings.chat else problem.prompt.strip()
         prompts[task_id] = prompt_ids(tokenizer, text, settings.chat)
-    # Every sample is drawn with a seed of its own, so that it does not depend on the others in its batch.
+    # Every sample is drawn with a seed of its own, so that it depends on no other (but for the rounding of a batch).
     keys = itertools.product(problems, range(settings.n_samples))  # (task_id, completion_id) of all samples
     seeds = {key: seed for seed, key in enumerate(keys, settings.seed)}
     wanted = sorted(seeds, key=lambda key: len(prompts[key[0]]))  # similar lengths in a batch: little padding

@@ -31,7 +31,7 @@ class ModelConfig:
     n_kv_head: int = 2  # key and value heads; fewer than n_head shrinks the KV cache (GQA)
     n_embd: int = 128  # width of the residual stream
     mlp_dim: int = 0  # width inside the MLP; 0 = 8/3 n_embd rounded up to a multiple of 64
-    rope_base: float = 10000.0  # the longest wavelength of the rotary positions is 2 pi rope_base tokens
+    rope_base: float = 10000.0  # the longest wavelength of the rotary positions is about 2 pi rope_base tokens
     norm_eps: float = 1e-6  # keeps RMSNorm finite on a zero vector
     tie_embeddings: bool = True  # one matrix for input and output: saves much below 0.5 B parameters
     qkv_bias: bool = False  # bias on q, k and v, as in Qwen2

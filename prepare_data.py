@@ -116,8 +116,9 @@ def new_batches(settings, done, bar):
     for batch, sha256 in batches(settings, bar):
         if not expected:
             yield batch, sha256
-        elif sha256 and sha256 != expected.pop(0):
-            raise InputChanged
+        elif sha256:  # a chunk that is done ends here
+            if sha256 != expected.pop(0):
+                raise InputChanged
     if expected:
         raise InputChanged
 
@@ -136,7 +137,7 @@ def write_chunks(run, cleaner, done):
     with tqdm(desc="cleaning", unit="B", unit_scale=True, smoothing=0.05) as bar:
         work = new_batches(settings, done, bar)
         if num_workers == 1:
-            results = (survey(cleaner, batch) for batch in work)
+            results = (survey(cleaner, item) for item in work)
         else:
             results = mapped(survey, work, num_workers, clean.new_cleaner, settings)
         try:

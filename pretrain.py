@@ -21,7 +21,8 @@ import configurator
 from configurator import UserError
 from model import ModelConfig, Transformer
 from shards import load_tokenizer
-from training import checkpoint, machine as machines
+from training import checkpoint
+from training import machine as machines
 from training.dataloader import Mixture, batch_shape, parse_mixture
 from training.log import Log
 from training.optim import Schedule, lr_at, make_optimizers, optimized_parameters
@@ -75,6 +76,7 @@ class Settings(TrainSettings, ModelConfig):
     # -- learning rate and optimizer
     schedule: str = "wsd"  # wsd (constant, then decay over decay_steps) or cosine (decay over the whole run)
     decay_steps: int = 0  # length of wsd's decay; 0 ends at the trunk, for anneal.py to go on from
+    decay_shape: str | None = None  # of wsd: linear, cosine, exponential, 1-sqrt or inverse; auto = 1-sqrt
 
 
 @dataclass
@@ -88,9 +90,17 @@ class LaterSettings(TrainSettings):
     rope_base: float | None = None  # wavelengths of the rotary positions; auto = as before
     # -- batch
     batch_tokens: int | None = None  # tokens per optimizer step, over all processes; auto = as before
+    doc_mask: bool | None = None  # keep attention inside each document; auto = as before
     # -- learning rate and optimizer
-    optimizer: str | None = None  # muon or adamw; auto = as before
+    # muon or adamw; auto = as before. Another one than before begins with fresh state.
+    optimizer: str | None = None
     weight_decay: float | None = None  # on the hidden matrices; auto = as before
+    beta1: float | None = None  # AdamW: decay rate of the running mean of gradients; auto = as before
+    beta2: float | None = None  # AdamW: decay rate of the running mean of squared gradients; auto = as before
+    momentum: float | None = None  # Muon: decay rate of the running mean of gradients; auto = as before
+    grad_clip: float | None = None  # gradients of a larger norm are scaled down to it; 0 = never; auto = as before
+    # -- machine
+    seed: int | None = None  # of the order of the data; auto = as before
 
 
 def main(settings):
@@ -120,10 +130,10 @@ def new_schedule(settings):
     """The Schedule of a pretraining run."""
     if settings.schedule not in ("wsd", "cosine"):
         raise UserError(f"schedule must be wsd or cosine, not {settings.schedule!r}")
-    shape, decay_steps = settings.decay_shape, settings.decay_steps
+    shape, decay_steps = settings.decay_shape or "1-sqrt", settings.decay_steps
     if settings.schedule == "cosine":
-        if decay_steps:
-            raise UserError("schedule=cosine decays from the warmup to the end: decay_steps belongs to schedule=wsd")
+        if decay_steps or settings.decay_shape:
+            raise UserError("schedule=cosine is one decay: decay_steps and decay_shape belong to schedule=wsd")
         shape, decay_steps = "cosine", max(0, settings.max_steps - settings.warmup_steps)
     return Schedule(
         settings.lr, settings.max_steps, settings.warmup_steps, decay_steps, shape, settings.min_lr_fraction
@@ -157,6 +167,7 @@ def train(settings, machine, model, tokenizer, data, schedule, val, init=None, n
     and the step, so that a run that was killed and resumed equals the unbroken one, on a CPU bit for bit.
     """
     _, micro_batch = batch_shape(settings, model.config.block_size, machine.world_size)
+    compiles = should_compile(settings, machine)
     # Every evaluation of a run reads the same tokens: else the curve would jump with the text.
     val_sets = validation_sets(val, settings, model.config.block_size, tokenizer.eot)
     if settings.verify and machine.is_main:
@@ -175,7 +186,7 @@ def train(settings, machine, model, tokenizer, data, schedule, val, init=None, n
     # The wrappers share the weights with raw_model, which validates and saves: its names have no prefix, and rows of
     # another shape do not make it compile again.
     raw_model = model
-    if should_compile(settings, machine):
+    if compiles:
         model = torch.compile(model)
     if machine.world_size > 1:
         # Gradients live in the buffers that the processes exchange: one copy of them less in memory.
@@ -216,9 +227,12 @@ def train(settings, machine, model, tokenizer, data, schedule, val, init=None, n
                 meta = {"settings": asdict(settings), "tokens": done * settings.batch_tokens, "metrics": metrics}
                 meta |= {"rows_read": data.rows_read(done), **(note or {})}
                 checkpoint.save(settings.out_dir, done, raw_model, optimizers, tokenizer, meta, settings.keep)
+                log.start_clock(done)  # writing gigabytes is no training
             if stopping:
                 break
     log.end(done, metrics)
+    # The wrapper must go before the processes part: in the other order the two can wait for each other for ever.
+    del model
     machines.stop(machine)
 
 
@@ -244,6 +258,7 @@ def train_step(settings, machine, model, optimizers, batch, micro_batch, loss_fn
             (loss * (machine.world_size / n_counted)).backward()
         total_loss += loss.detach()  # without its graph, whose memory is free again here
         total_count += count
+    assert total_count == batch.count, "loss_fn must count the same items as batch.count"
 
     # One odd batch with a huge gradient must not throw the weights far off. The norm is over all parameters at once.
     parameters = optimized_parameters(optimizers)

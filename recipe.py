@@ -113,7 +113,8 @@ def read_step(stage, run, tables):
     """The Step of one run. A file that does not have the run's own table gives its general settings."""
     files = []
     for path, table in tables.items():
-        files.append(f"{path}:{run}" if run in runs_of(stage, table) else path)
+        runs = runs_of(stage, table)
+        files.append(f"{path}:{run}" if run in runs else f"{path}:" if runs else path)
     return Step(stage, run, files, configurator.load(settings_class(stage), files, stage))
 
 
@@ -163,7 +164,13 @@ def read_progress(path):
 def run_step(step, processes, goes_on, entry):
     """Run one step and note its seconds in its entry. goes_on: an interrupted run had begun the same step."""
     start, trains = time.time(), step.stage in TRAINING
-    resume = goes_on and trains and any(step.result.glob("step_????????"))
+    has_checkpoints = trains and any(step.result.glob("step_????????"))
+    if has_checkpoints and not goes_on:
+        raise UserError(
+            f"{step.result} holds a model that was trained with other settings than [{step.name}] has now: "
+            "delete it, or give the recipe other out_dirs"
+        )
+    resume = goes_on and has_checkpoints
     if not (resume and is_trained(step)):
         run(command_of(step, processes, resume), processes if trains else 1)
     if trains and not is_trained(step):
@@ -217,6 +224,7 @@ def is_trained(step):
 
 def summarize(settings, steps, seconds, installing):
     """summary.json: seconds, tokens and bits per byte of each stage, and the score of each evaluation."""
+    families = {}  # of problems, in the evaluations' order; not every file of problems names families
     stages, scores = {"install": {"seconds": installing, "tokens": None, "val_bpb": None}}, {}
     for step, seconds_of_step in zip(steps, seconds):
         name = step.name if step.stage in TRAINING else step.stage.replace("eval_humaneval", "evaluation")
@@ -232,12 +240,14 @@ def summarize(settings, steps, seconds, installing):
         if step.stage == "eval_humaneval":
             found = json.loads((step.result / "summary.json").read_text(encoding="utf-8"))
             score = {key: found[key] for key in ("pass@1", "stderr", "families")}
+            families |= dict.fromkeys(found["families"])
             scores[step.run or step.name] = {**score, "n": found["n_problems"], "results": str(step.result)}
     for row in stages.values():
         row["seconds"] = round(row["seconds"], 1)
     return {
         "stages": stages,
         "exercises": scores,
+        "families": list(families),
         "total_seconds": round(sum(row["seconds"] for row in stages.values()), 1),
         "torch": importlib.metadata.version("torch"),
         "cores": os.cpu_count(),
@@ -256,12 +266,13 @@ def print_summary(summary, out, try_next):
         print(f"{name:<18}{clock(row['seconds']):>8}{tokens:>16}{bpb:>9}".rstrip())
     print(f"{'total':<18}{clock(summary['total_seconds']):>8}\n")
     scores = summary["exercises"]
-    families = list(next(iter(scores.values()))["families"]) if scores else []
+    families = summary["families"]
     if scores:
         print(f"{'pass@1':<10}{'all':>15}" + "".join(f"{family:>10}" for family in families))
     for name, score in scores.items():
-        cells = "".join(f"{score['families'][family]['pass@1']:>10.0%}" for family in families)
-        print(f"{name:<10}{score['pass@1']:>7.1%} +- {score['stderr']:.1%}{cells}")
+        found = [score["families"].get(family) for family in families]
+        cells = "".join(f"{family['pass@1']:>10.0%}" if family else f"{'':>10}" for family in found)
+        print(f"{name:<10}{score['pass@1']:>7.1%} +- {score['stderr']:.1%}{cells}".rstrip())
     print(f"\nresults    {out}/report.html  {out}/report.md  {out}/summary.json")
     if try_next:
         print(f"try next   {try_next}")

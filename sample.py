@@ -23,8 +23,8 @@ class Settings:
 
     # -- what to write
     checkpoint: str = "out/pretrain"  # a checkpoint or a folder of them, of which the newest is taken
-    prompt: str = "def "  # what to continue; with --suffix the text before the gap, with --chat the user's message
-    suffix: str = ""  # text after a gap to fill
+    prompt: str = "def"  # what to continue; with --suffix the text before the gap, with --chat the user's message
+    suffix: str = ""  # text after a gap to fill, for a model that was trained on gaps (the demo's was not)
     chat: bool = False  # render the prompt with the chat template
     num_samples: int = 1  # completions, made in one batch; a single one is shown as it grows
     max_new_tokens: int = 200  # tokens to write at most
@@ -45,9 +45,11 @@ def main(settings):
         raise UserError("needed: temperature >= 0, 0 < top_p <= 1, top_k >= 0, seed >= 0")
     if settings.num_samples < 1 or settings.max_new_tokens < 1:
         raise UserError("num_samples and max_new_tokens must be at least 1")
+    if settings.suffix and settings.chat:
+        raise UserError("--suffix asks for the text of a gap and --chat for an answer: give one of them")
     machine = machines.start(settings.device, settings.dtype)
     model, tokenizer, _ = checkpoint.load_model(settings.checkpoint, machine)
-    if settings.suffix and not settings.chat:
+    if settings.suffix:
         prompt = tokenizer.render_gap(settings.prompt, settings.suffix)
     else:
         prompt = prompt_ids(tokenizer, settings.prompt, settings.chat)

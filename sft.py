@@ -42,7 +42,7 @@ class Settings(LaterSettings):
 def main(settings):
     """Tune a model on conversations."""
     machine = begin(settings)
-    folder, meta = checkpoint.newest(settings.init)
+    start, meta = checkpoint.newest(settings.init)
     config = checkpoint.inherit(settings, meta)
     folders = parse_folders(settings.data, "data")
     val = parse_folders(settings.val, "val") if settings.val else folders
@@ -62,10 +62,11 @@ def main(settings):
         settings.warmup_steps = min(20, settings.max_steps // 10)
     schedule = warmup_then_decay(settings)
 
-    model = checkpoint.trained_model(config, folder, meta, tokenizer, machine)
+    model = checkpoint.trained_model(config, start, meta, tokenizer, machine)
     if settings.neftune:
         add_noise(model, settings.neftune, tokenizer.eot)
-    train(settings, machine, model, tokenizer, data, schedule, val, init=folder, note={"chat": True})
+    state = checkpoint.optimizer_state(settings, start, meta)
+    train(settings, machine, model, tokenizer, data, schedule, val, init=state, note={"chat": True})
 
 
 def add_noise(model, alpha, eot):

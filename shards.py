@@ -103,8 +103,9 @@ def sha256_file(path):
 def read_header(path):
     """Number of tokens in a shard. Raises UserError for a bad header or a file of another length than it says."""
     with open(path, "rb") as f:
-        fields = np.frombuffer(f.read(HEADER_BYTES), dtype="<i4")
-    if len(fields) < HEADER_BYTES // 4 or fields[0] != MAGIC or fields[1] != VERSION:
+        head = f.read(HEADER_BYTES)
+    fields = np.frombuffer(head, dtype="<i4") if len(head) == HEADER_BYTES else [0]
+    if fields[0] != MAGIC or fields[1] != VERSION:
         raise UserError(f"{path} is not a token shard: its header is wrong")
     n_tokens, size = int(fields[2]), os.path.getsize(path)
     if size != HEADER_BYTES + 2 * n_tokens:
@@ -118,7 +119,7 @@ class Shards:
     def __init__(self, folder, split):
         self.folder, self.manifest = Path(folder), read_manifest(folder)
         files = [f for f in self.manifest["files"] if f["split"] == split]
-        self.key = files[0]["sha256"][:16] if files else ""  # names the content, wherever the folder lies
+        self.key = files[0]["sha256"][:16] if files else ""  # names the data by its first file, wherever it lies
         self.has_mask = any("mask" in entry for entry in files)
         self.parts, self.masks = [], []
         for entry in files:

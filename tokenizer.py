@@ -7,8 +7,8 @@ pre-tokens by PATTERN, and inside each one the neighbouring pair of lowest rank 
     " total += 1"  ->  " total" | " +=" | " " | "1"        pre-tokens: no merge crosses a border
     " total"       ->  " " "t" "o" "t" "a" "l"  ->  " t" "o" "t" "al"  ->  " to" "tal"  ->  " total"
 
-tiktoken runs that; tokenizer_train.py learns the ranks. Prompts must be cut between pre-tokens: "def f(x" is
-tokenized unlike the beginning of "def f(x):".
+tiktoken runs that; tokenizer_train.py learns the ranks. A prompt must end where a pre-token ends: "def f(" is cut into
+"def" " f" "(", but in "def f(x):" the bracket belongs to "(x", so that the model has not seen what the prompt shows it.
 """
 
 import base64
@@ -24,7 +24,7 @@ import tiktoken
 from configurator import UserError, write_json
 
 # A word with the one character before it, a digit, a run of punctuation, or a run of white space.
-# No look-ahead as in GPT-4's: tiktoken then runs 2.4 times as fast, and a line break with the indentation
+# Unlike GPT-4's it has no look-ahead: tiktoken then runs 2.4 times as fast, and a line break with the indentation
 # after it is one pre-token of its own, so that a prompt cut before or after it is cut between tokens.
 PATTERN = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+"
 
@@ -210,10 +210,10 @@ class Tokenizer:
     # -- the templates: the only place that knows how a chat or a gap is written down
 
     def render(self, messages, generation_prompt=False) -> tuple[list[int], list[int]]:
-        """(ids, loss mask) of a conversation [{"role": ..., "content": ...}, ...] in ChatML.
+        r"""(ids, loss mask) of a conversation [{"role": ..., "content": ...}, ...] in ChatML.
 
-            <|im_start|>user\\nAdd 1 and 2.<|im_end|>\\n<|im_start|>assistant\\n3<|im_end|>\\n
-            0            0     0            0         0 0            0          1 1         0     mask
+            <|im_start|>user\nAdd 1 and 2.<|im_end|>\n<|im_start|>assistant\n3<|im_end|>\n
+            0           0   0 0           0         0 0           0        0 1 1         0     mask
 
         The mask is 1 on what the assistant must learn to write: its content and the <|im_end|> after it.
         generation_prompt opens the assistant's next turn. Raises UserError on an unknown role.
@@ -236,10 +236,10 @@ class Tokenizer:
         return ids, mask
 
     def render_gap(self, prefix, suffix) -> list[int]:
-        """The prompt for filling in the middle, in prefix-suffix-middle order (arXiv:2207.14255).
+        r"""The prompt for filling in the middle, in prefix-suffix-middle order (arXiv:2207.14255).
 
-            def area(r):\\n    [      ]\\n    return result         a gap in a text becomes
-            <|fim_prefix|>def area(r):\\n    <|fim_suffix|>\\n    return result<|fim_middle|>
+            def area(r):\n    [      ]\n    return result         a gap in a text becomes
+            <|fim_prefix|>def area(r):\n    <|fim_suffix|>\n    return result<|fim_middle|>
 
         The model, which writes from left to right, goes on with the middle.
         """

@@ -44,7 +44,7 @@ class Counts:
 
     read: dict = field(default_factory=dict)  # {source: {"documents", "raw_bytes", "bytes", "tokens"}}
     drops: dict = field(default_factory=dict)  # {source: {step: {rule: {"documents", "bytes", "tokens"}}}}
-    replaced: dict = field(default_factory=dict)  # {"email": 3, "ip": 1, "key": 0}
+    replaced: dict = field(default_factory=dict)  # {"email": 3, "ip": 1}
     # {rule: [[sha256 of the text, id, detail, beginning of the text], ...]}: the EXAMPLES with the lowest sha256, which
     # is a random sample that depends on the texts alone
     examples: dict = field(default_factory=dict)

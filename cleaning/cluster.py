@@ -52,8 +52,12 @@ def main(settings):
     tokenizer = clean.new_cleaner(settings).tokenizer  # raises UserError for damaged files before any task starts
     ingredients = settings.ingredients(tokenizer.fingerprint)
     folder = Path(settings.out_dir) / "chunks"
-    if (Path(settings.out_dir) / "manifest.json").exists():
-        shutil.rmtree(folder, ignore_errors=True)  # datatrove's marks of a finished run
+    # datatrove notes which tasks are finished, by their number alone. With other ingredients, with another number of
+    # tasks, and after a finished run, these notes and the chunks mean nothing.
+    same_work = hashlib.sha256(repr((ingredients, settings.tasks)).encode()).hexdigest()[:8]
+    logs = folder / f"logs-{same_work}"
+    if (Path(settings.out_dir) / "manifest.json").exists() or not logs.exists():
+        shutil.rmtree(folder, ignore_errors=True)
     from cleaning import cluster_steps as steps  # here, because it imports datatrove
 
     plan = [
@@ -62,7 +66,6 @@ def main(settings):
         ("shards", [partial(steps.write_shards, settings)], settings.tasks),
         ("finish", [partial(steps.finish, settings, ingredients, time.time())], 1),
     ]
-    logs = folder / f"logs-{hashlib.sha256(repr(ingredients).encode()).hexdigest()[:8]}"
     before = None
     for name, pipeline, tasks in plan:
         before = executor(settings, name, pipeline, tasks, str(logs / name), before)

@@ -60,7 +60,7 @@ def ours(document, sources):
 def decide(settings, data, rank, world_size):
     """Seek duplicates across all chunks: chunks/kept.npy."""
     found = all_chunks(settings)
-    np.save(found.folder / "kept.npy", to_shards.decide(found, settings))
+    np.save(found.folder / "kept.npy", to_shards.choose_kept(found, settings))
 
 
 def write_shards(settings, data, rank, world_size):

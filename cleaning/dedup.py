@@ -11,8 +11,9 @@
     doc 1    17 42 | 8 11 | 29 3         doc 0 and doc 1 agree in the first band: a pair to verify.
     doc 2    50 42 | 7 95 | 61 9         doc 2 agrees with doc 0 in three rows, but in no whole band.
 
-The result depends on the set of documents alone, not on their order or on the number of workers and chunks. No two of
-the documents that are kept are near-duplicates, so deduplicating twice removes nothing more.
+The result depends on the set of documents alone, not on their order or on the number of workers and chunks.
+Deduplicating it again removes next to nothing: a pair at the threshold is missed once in a thousand times, and a bucket
+of more than MAX_NEIGHBOURS documents is not searched in full.
 """
 
 import math

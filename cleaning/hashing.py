@@ -27,11 +27,13 @@ MAX_PIECE = 1 << 20  # bytes hashed at a time: the length of the tables below
 BASE = 0x9E3779B97F4A7C15  # an odd number, which has an inverse modulo 2^64
 POWERS = np.cumprod(np.full(MAX_PIECE, BASE, np.uint64))
 INVERSES = np.cumprod(np.full(MAX_PIECE, pow(BASE, -1, 2**64), np.uint64))
-rng = np.random.default_rng(20240520)  # a fixed seed: hashes are compared across runs and machines
-ORDER = rng.integers(0, 2**63, 32, dtype=np.uint64) * np.uint64(2) + np.uint64(1)  # a factor per place in an n-gram
-rng = np.random.default_rng(19970611)
-MULTIPLIERS = rng.integers(0, 2**31, 256, dtype=np.uint32) * np.uint32(2) + np.uint32(1)  # 256 permutations: an odd
-OFFSETS = rng.integers(0, 2**32, 256, dtype=np.uint32)  # factor and a summand for each, see signature()
+# Fixed seeds: hashes are compared across runs and machines.
+ORDER_RNG, PERMUTATION_RNG = np.random.default_rng(20240520), np.random.default_rng(19970611)
+# An odd factor for each place in an n-gram.
+ORDER = ORDER_RNG.integers(0, 2**63, 32, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+# The 256 permutations of signature(): h -> MULTIPLIERS[i] * h + OFFSETS[i]. The factors are odd.
+MULTIPLIERS = PERMUTATION_RNG.integers(0, 2**31, 256, dtype=np.uint32) * np.uint32(2) + np.uint32(1)
+OFFSETS = PERMUTATION_RNG.integers(0, 2**32, 256, dtype=np.uint32)
 
 
 def mix(x):
@@ -92,31 +94,31 @@ def exact_digest(text):
     return np.frombuffer(hashlib.sha256(normal.encode()).digest()[:16], np.uint64)
 
 
-def shingles(ngrams):
-    """The set of a document's n-grams, uint32, sorted. ngrams: their hashes, sorted (View.fivegrams).
+def shingles(ngram_hashes):
+    """The set of a document's n-grams, uint32, sorted. ngram_hashes: sorted (View.fivegrams).
 
     5-grams of words as BigCode has them (santacoder, arXiv:2301.03988): with single words one removal in five was a
     false one."""
-    short = (ngrams >> np.uint64(32)).astype(np.uint32)
+    short = (ngram_hashes >> np.uint64(32)).astype(np.uint32)
     return short[np.append(True, short[1:] != short[:-1])] if len(short) else short
 
 
-def signature(shingles, n):
+def signature(shingle_set, n):
     """MinHash (Broder, 1997): the smallest value of each of n permutations of a document's shingles, uint32 (n,).
 
     Two sets A and B have the same smallest value with probability J = |A and B| / |A or B|, their Jaccard similarity.
     h -> a h + b modulo 2^32 with odd a permutes the 32-bit numbers, well enough for well-mixed hashes."""
     smallest = np.full(n, 2**32 - 1, np.uint32)
-    for start in range(0, len(shingles), 4096):  # blocks that stay in the cache
-        values = MULTIPLIERS[:n, None] * shingles[None, start : start + 4096]
+    for start in range(0, len(shingle_set), 4096):  # blocks that stay in the cache
+        values = MULTIPLIERS[:n, None] * shingle_set[None, start : start + 4096]
         values += OFFSETS[:n, None]
         np.minimum(smallest, values.min(axis=1), out=smallest)
     return smallest
 
 
-def band_keys(signature, bands, rows):
+def band_keys(minhashes, bands, rows):
     """A signature cut into bands of some rows, uint32 (bands * rows,), as one 64-bit hash per band, uint64 (bands,)."""
-    return mix(signature.reshape(bands, rows).astype(np.uint64) @ ORDER[:rows])
+    return mix(minhashes.reshape(bands, rows).astype(np.uint64) @ ORDER[:rows])
 
 
 # -- what has an n-gram
@@ -152,8 +154,8 @@ class Index:
 
     def places(self, hashes):
         """Where in an array of hashes there are hashes that are in the index: their places, rising."""
-        places = np.flatnonzero(self.seen[hashes >> self.shift])
-        return places[contains(self.hashes, hashes[places])]
+        candidates = np.flatnonzero(self.seen[hashes >> self.shift])
+        return candidates[contains(self.hashes, hashes[candidates])]
 
     def find(self, hashes):
         """(items, places), two arrays: items[k] has the hash at places[k] of the given array."""

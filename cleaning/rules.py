@@ -270,9 +270,8 @@ def html(view, thresholds):
 
 def fertility(view, thresholds):
     """Text that needs many tokens, unlike what the tokenizer learnt from: binary data, foreign scripts (StarCoder)."""
-    if (
-        view.n_tokens
-    ):  # the bound grows with the vocabulary: one of 65,536 tokens stands for more text than one of 2,048
+    # The bound grows with the vocabulary: a token out of 65,536 stands for more text than one out of 2,048.
+    if view.n_tokens:
         return under(len(view.data) / view.n_tokens, thresholds.min_fertility * view.token_bits, "bytes per token")
 
 
@@ -384,7 +383,7 @@ PYTHON_RULES = [
     python_lines("import_lines", "lines that import", ["import", "from"]),  # collections of names
     python_lines("print_lines", "lines that print", ["print"]),  # texts in print statements
     python_lines("assert_lines", "lines that assert", ["assert"], prefixes=["self.assert"]),  # lists of cases
-    python_lines("data_lines", "lines of literals", "0123456789([{]})\"'-,"),  # tables
+    python_lines("data_lines", "lines of literals", list("0123456789([{]})\"'-,")),  # tables
     return_lines,
     syntax,
 ]

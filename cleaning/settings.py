@@ -10,6 +10,15 @@ from cleaning.view import KINDS
 from configurator import UserError
 from corpus.documents import optional
 
+# Settings that do nothing unless another one is given.
+NEEDS = {
+    "prompts": "chats",
+    "char_noise": "chats",
+    "min_quality": "quality",
+    "min_score": "scores",
+    "max_score": "scores",
+}
+
 
 @dataclass
 class Settings:
@@ -72,23 +81,29 @@ class Settings:
             raise UserError("near_threshold and min_similarity must lie in (0, 1]")
         if self.kind not in ("", *KINDS):
             raise UserError(f"kind must be one of {', '.join(KINDS)}, or empty, not {self.kind!r}")
-        if self.chats and self.against:
-            raise UserError("--against compares documents: it cannot be used with --chats")
+        for name, other in NEEDS.items():
+            if getattr(self, name) and not getattr(self, other):
+                raise UserError(f"--{name} does nothing without --{other}")
+        for name in ("against", "kind", "simplify"):
+            if self.chats and getattr(self, name):
+                raise UserError(f"--{name} is for documents: it cannot be used with --chats")
         if self.clean and self.simplify:
             optional("opencc", "simplified characters (--simplify)")
 
     def ingredients(self, fingerprint):
         """What the shards depend on apart from the documents, as JSON can hold it: the settings that matter, the
-        tokenizer's fingerprint, the content of every file that is read beside the sources, and the version of jieba,
-        which counts Chinese words where it is installed. A folder is up to date if its manifest names the same
-        ingredients and documents."""
+        tokenizer's fingerprint, the content of every file that is read beside the sources, and the versions of jieba,
+        which counts Chinese words where it is installed, and opencc. A folder is up to date if its manifest names the
+        same ingredients and documents."""
         values = asdict(self)
         unimportant = ("out_dir", "num_workers", "adopt")
         named = {setting.name: values[setting.name] for setting in fields(Settings) if setting.name not in unimportant}
         paths = [*self.decontaminate, self.quality, self.scores]
         paths += [Path(folder) / "manifest.json" for folder in self.against]
+        paths += sorted(Path(self.prompts).glob("*.prompt")) if self.prompts else []
         digests = {str(path): hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16] for path in paths if path}
-        return {**named, "tokenizer": fingerprint, "files": digests, "jieba": installed_version("jieba")}
+        versions = {package: installed_version(package) for package in ("jieba", "opencc")}
+        return {**named, "tokenizer": fingerprint, "files": digests, **versions}
 
 
 def installed_version(package):

@@ -42,7 +42,7 @@ class Run:
 def write_shards(run, entries):
     """The second pass: from the entries of finished chunks to a shard folder with its report and manifest."""
     chunks = Chunks(run.out / "chunks", entries)
-    kept = decide(chunks, run.settings)
+    kept = choose_kept(chunks, run.settings)
     numbers = tqdm(range(len(entries)), desc="writing shards", unit="shard", delay=2)
     finish(run, chunks, kept, [write_shard(run.settings, chunks, kept, number) for number in numbers])
 
@@ -50,9 +50,9 @@ def write_shards(run, entries):
 # -- which copies to keep
 
 
-def decide(chunks, settings):
-    """Which of its copies replaces each document, int64 (documents,): kept[i] is the number of the document that
-    replaces i, or i itself if it stays. Raises UserError where no document would be left for training; otherwise the
+def choose_kept(chunks, settings):
+    """Find the duplicates. Returns kept, int64 (documents,): kept[i] is the index of the document that replaces i, or i
+    itself if it stays. Raises UserError where no document would be left for training; otherwise the
     folder's old manifest is deleted, because from here on it does not describe the folder."""
     digests, clusters = chunks.documents["digest"], dedup.Clusters(len(chunks))
     if settings.clean and settings.exact_dedup:

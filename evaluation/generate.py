@@ -103,14 +103,15 @@ def generate(
 
     # Every row has random numbers of its own, one for each step.
     seeds = range(len(prompts)) if seeds is None else seeds
-    draws = np.stack([np.random.default_rng(seed).random(max_new_tokens + 1) for seed in seeds])
+    n_steps = max(row.limit for row in rows)
+    draws = np.stack([np.random.default_rng(seed).random(max(1, n_steps)) for seed in seeds])
 
     n_padding = [longest - len(prompt) for prompt in prompts]
     ids = [[tokenizer.eot] * n + list(prompt) for n, prompt in zip(n_padding, prompts)]
     ids = torch.tensor(ids, device=device)  # (B, longest) in the first step, then (B, 1)
     start = torch.tensor(n_padding, device=device)
-    cache = KVCache(model.config, start, longest + max_new_tokens, model.embed_tokens.weight.dtype)
-    for step in range(max_new_tokens):
+    cache = KVCache(model.config, start, longest + n_steps, model.embed_tokens.weight.dtype)
+    for step in range(n_steps):
         logits = model(ids, cache=cache)[:, -1, : tokenizer.vocab_size]  # the model's vocabulary may be padded
         chosen = pick(logits.float(), sampling, draws[:, step])
         for row, token in zip(rows, chosen.tolist()):

@@ -31,7 +31,7 @@ class Settings:
     out_dir: str = "data/exercises"  # documents.jsonl, chats.jsonl, problems.jsonl
     documents: int = 40_000  # exercises as textbook pages
     chats: int = 6_000  # exercises as conversations
-    problems: int = 300  # exercises as test problems, the same number from every family
+    problems: int = 300  # exercises as test problems, families in turn
     # -- how they are made
     seed: int = 1337  # another seed, other exercises; which compositions are tested stays
     num_workers: int = 0  # processes; 0 = one per core; the files do not depend on it

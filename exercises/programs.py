@@ -30,7 +30,9 @@ class Draft:
 
     operations: list[str]  # their names
     argument: str  # its name
-    kind: str  # what the argument holds; views.random_input makes one
+    # number, small (0-40), ints, nested (lists in a list), table (a dict), text, or marked (words joined by # or *);
+    # views.random_input makes an argument of each kind
+    kind: str
     summary: str  # what the function does, in words
     bodies: list[str]  # of functions that do the same, the plainest first
     constants: list[int]  # numbers in the program
@@ -167,7 +169,7 @@ def chained(argument, steps, end, names=None):
     return indented([*lines, "return " + fill(end, v=so_far)])
 
 
-N_STEPS = (1, 2, 2, 3, 3, 4, 5)  # of a list or a dict: one of these
+N_STEPS = (1, 2, 2, 3, 3, 4, 5)  # how many steps a list or dict program has is drawn from these: mostly 2 or 3
 
 
 def list_steps(rng, drawer, one, many, count):

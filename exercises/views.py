@@ -129,11 +129,11 @@ def unsuitable(value):
         return any(map(unsuitable, value.values()))
     if isinstance(value, list):
         numbers = value if all(type(x) is int for x in value) else []
-        even = any(b - a == c - b for a, b, c in zip(numbers, numbers[1:], numbers[2:]))
-        digits = "".join("d" if -10 < x < 10 else "-" for x in numbers)
-        letters = len(value) > 2 and all(isinstance(x, str) and len(x) == 1 for x in value)
-        common = even or "dddd" in digits or digits.endswith("ddd") or digits == "dd" or letters
-        return common or len(value) > 12 or any(map(unsuitable, value))
+        evenly_spaced = any(b - a == c - b for a, b, c in zip(numbers, numbers[1:], numbers[2:]))
+        sizes = "".join("d" if -10 < x < 10 else "-" for x in numbers)  # d: one digit
+        one_digit = "dddd" in sizes or sizes.endswith("ddd") or sizes == "dd"
+        single_letters = len(value) > 2 and all(isinstance(x, str) and len(x) == 1 for x in value)
+        return evenly_spaced or one_digit or single_letters or len(value) > 12 or any(map(unsuitable, value))
     return len(value) > 60 if isinstance(value, str) else abs(value) > LARGEST
 
 

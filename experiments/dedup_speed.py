@@ -93,7 +93,7 @@ def words(text):
 
 def with_datasketch(texts):
     """Deduplicate with datasketch's MinHashLSH; how many texts remain."""
-    datasketch = optional("datasketch", "the comparison")
+    datasketch = optional("datasketch", "comparisons")
     lsh = datasketch.MinHashLSH(num_perm=BANDS * ROWS, params=(BANDS, ROWS))
     clusters = dedup.Clusters(len(texts))
     for i, text in enumerate(tqdm(texts, desc="datasketch", leave=False)):
@@ -107,7 +107,7 @@ def with_datasketch(texts):
 
 def with_datatrove(texts):
     """Deduplicate with datatrove's four MinHash steps; how many texts remain."""
-    optional("datatrove", "the comparison")
+    optional("datatrove", "comparisons")
     from datatrove.data import Document as TroveDocument
     from datatrove.pipeline.dedup import minhash
     from datatrove.utils.word_tokenizers import WordTokenizer
@@ -130,7 +130,7 @@ def with_datatrove(texts):
 
 
 def measure_memory(n):
-    """Print time and memory of seeking duplicates among n documents: what chunks.Chunks and to_shards.duplicates() do
+    """Print time and memory of seeking duplicates among n documents: what chunks.Chunks and to_shards.choose_kept() do
     and hold in memory, with the signatures on disk."""
     rng, n_bands = np.random.default_rng(0), dedup.banding(THRESHOLD)[0]
     copies = rng.permutation(n)[: n // 10]

@@ -13,10 +13,12 @@ from configurator import UserError
 from evaluation.problems import read_lines, read_problems
 from training.log import clock
 
-LOSS = (
-    "Pretraining keeps the learning rate constant to its end. The anneal brings it down to zero, and the loss drops "
-    "with it. Then the model is tuned on conversations, in which only the answers count."
-)
+# What there is to see in the loss of a stage.
+LOSS = {
+    "pretrain": "Pretraining learns at a high rate, see the picture at the right.",
+    "anneal": "The anneal brings the learning rate down, and the loss drops with it.",
+    "sft": "Then the model is tuned on conversations, in which only the answers count.",
+}
 
 
 @dataclass
@@ -54,12 +56,12 @@ def contents(summary, answers, image):
     if scores:
         n_problems = next(iter(scores.values()))["n"]
         yield "heading", "pass@1 after each stage"
-        yield "table", score_table(scores)
+        yield "table", score_table(scores, summary["families"])
         yield "text", f"The share of {n_problems} problems whose first answer passes all tests, ± its standard error."
     if image.exists():
         yield "heading", "Loss through the stages"
         yield "image", image
-        yield "text", LOSS
+        yield "text", " ".join(LOSS[name] for name in summary["stages"] if name in LOSS)
     rows = []
     for name, row in summary["stages"].items():
         tokens = f"{row['tokens']:,}" if row["tokens"] else ""
@@ -73,11 +75,12 @@ def contents(summary, answers, image):
         yield from answer_blocks(scores, answers)
 
 
-def score_table(scores):
+def score_table(scores, families):
     """A row per model: all problems, and each family of problems where the file names families."""
-    families, rows = list(next(iter(scores.values()))["families"]), []
+    rows = []
     for name, score in scores.items():
-        by_family = [f"{score['families'][family]['pass@1']:.0%}" for family in families]
+        found = [score["families"].get(family) for family in families]
+        by_family = [f"{family['pass@1']:.0%}" if family else "" for family in found]
         rows.append([name, f"{score['pass@1']:.1%} ± {score['stderr']:.1%}", *by_family])
     return ["model", "all", *families], rows
 
@@ -95,7 +98,7 @@ def answer_blocks(scores, answers):
                 shown.setdefault((problem.family, "failed"), task)
     yield "text", f"The first problem of each kind, and the first one that the {last} model failed, if there is one."
     for task in dict.fromkeys(shown.values()):
-        verdicts = ", ".join(f"{name}: {answers[name][task]['result']}" for name in scores)
+        verdicts = ", ".join(f"{name}: {answers[name][task]['result']}" for name in scores if task in answers[name])
         yield "text", f"{task} - {verdicts}"
         completion = answers[last][task]["completion"].strip("\n")
         yield "code", f"{problems[task].prompt.rstrip()}\n\n# {last}:\n{completion}\n"

@@ -1,10 +1,11 @@
 """Settings: defaults <- TOML <- command line, types from annotations, errors in one line."""
 
 import importlib
+import re
 from dataclasses import dataclass, field
 
 import pytest
-from conftest import assert_one_line_error, stage
+from conftest import ROOT, assert_one_line_error, stage
 
 import configurator
 from configurator import UserError
@@ -157,26 +158,9 @@ def test_only_one_of_several_processes_prints_the_settings(monkeypatch, capsys):
 
 
 DOORS = [
-    "tokenizer_train",
-    "prepare_data",
-    "pretrain",
-    "anneal",
-    "sft",
-    "eval_humaneval",
-    "exercises.__main__",
-    "cleaning.classifier",
-    "cleaning.cluster",
-    "evaluation.score",
-    "sample",
-    "recipe",
-    "experiments.clean_or_raw",
-    "experiments.code_rules",
-    "experiments.dedup_speed",
-    "experiments.speed",
-    "experiments.report",
-    "experiments.plot",
-    "experiments.presets",
-    "experiments.xz_baseline",
+    str(path.relative_to(ROOT)).removesuffix(".py").replace("/", ".")
+    for path in sorted([*ROOT.glob("*.py"), *ROOT.glob("[a-z]*/*.py")])
+    if re.search(r"^    configurator\.run\(main, Settings", path.read_text(encoding="utf-8"), re.MULTILINE)
 ]
 
 

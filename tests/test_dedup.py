@@ -115,8 +115,8 @@ def test_signatures_agree_as_often_as_the_sets_are_similar(similarity):
 @pytest.mark.parametrize("bands, rows", [(25, 10), (14, 8), (BANDS, ROWS)])
 @pytest.mark.parametrize("similarity", [0.7, 0.8, 0.85, 0.9])
 def test_recall_lies_on_the_s_curve(similarity, bands, rows):
-    """BigCode's, datatrove's and our banding: planted pairs become candidates as often as the formula says (METHODS of
-    the field: 1 - (1 - J^r)^b), within 3 standard errors of 400 pairs."""
+    """BigCode's, datatrove's and our banding: planted pairs become candidates as often as the formula says,
+    1 - (1 - J^r)^b, within 3 standard errors of 400 pairs."""
     n, rng = 400, np.random.default_rng(2)
     candidates = (keys(planted(similarity, rng), bands, rows) for _ in range(n))
     found = sum((a == b).any() for a, b in candidates)

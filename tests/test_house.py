@@ -1,6 +1,7 @@
 """The rules of the house: what a file may look like, and who may import whom."""
 
 import ast
+import re
 import shutil
 import subprocess
 import sys
@@ -46,7 +47,7 @@ def test_a_file_can_be_read_in_one_sitting(name):
     lines = TEXTS[name].splitlines()
     assert len(lines) <= 400
     assert [i for i, line in enumerate(lines, 1) if len(line) > 120] == [], "lines over 120 characters"
-    assert "sys.path" not in TEXTS[name].replace("sys.path.remove", "") or name.startswith("evaluation/")
+    assert "sys.path" not in TEXTS[name] or name in ("evaluation/judge.py", "evaluation/confine.py")
 
 
 def test_the_loop_is_on_the_first_page():
@@ -109,10 +110,10 @@ def test_imports_run_downwards(name):
     if folder == "training":
         assert not any(module.startswith(("corpus", "cleaning", "exercises", "evaluation")) for module in used)
     if folder in ("corpus", "cleaning", "exercises"):
-        assert "torch" not in {
-            alias.name for node in ast.walk(TREES[name]) if isinstance(node, ast.Import) for alias in node.names
-        }
+        assert not re.search(r"^\s*(?:import|from) torch\b", TEXTS[name], re.MULTILINE), "they must start fast"
         assert not any(module.startswith(("training", "evaluation")) or module == "model" for module in used)
+    if folder == "corpus":
+        assert not any(module.startswith(("cleaning", "exercises")) for module in used)
 
 
 def test_pip_install_works_and_forgets_no_module(tmp_path):

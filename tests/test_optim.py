@@ -24,10 +24,10 @@ WSD = Settings(lr=1.0, max_steps=1000, warmup_steps=100, decay_steps=200, decay_
         (replace(WSD, decay_shape="inverse", min_lr_fraction=0.1), {800: 1.0, 900: 1 / 5.5, 1000: 0.1}),
         (replace(WSD, decay_steps=0), {0: 0.01, 99: 1.0, 999: 1.0}),
         (
-            replace(WSD, schedule="cosine", decay_steps=0),
+            replace(WSD, schedule="cosine", decay_steps=0, decay_shape=None),
             {0: 0.01, 99: 1.0, 100: 1.0, 325: 0.5 * (1 + 0.5**0.5), 550: 0.5, 1000: 0.0},
         ),
-        (replace(WSD, schedule="cosine", decay_steps=0, min_lr_fraction=0.2), {550: 0.6, 1000: 0.2}),
+        (replace(WSD, schedule="cosine", decay_steps=0, decay_shape=None, min_lr_fraction=0.2), {550: 0.6, 1000: 0.2}),
     ],
 )
 def test_golden_values(settings, golden):
@@ -55,7 +55,8 @@ def test_area_under_the_decay(shape, floor, area):
     "changes",
     [
         {"schedule": "wds"},
-        {"schedule": "cosine"},  # with a decay_steps that it would not use
+        {"schedule": "cosine", "decay_shape": None},  # with a decay_steps that it would not use
+        {"schedule": "cosine", "decay_steps": 0},  # with a decay_shape that it would not use
         {"decay_shape": "x"},
         {"warmup_steps": 900},
         {"decay_steps": -1},

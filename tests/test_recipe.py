@@ -71,6 +71,27 @@ def test_what_is_finished_is_not_run_again(tiny_demo):
     assert again["stages"]["pretrain"] == first["stages"]["pretrain"]
 
 
+def test_a_model_of_other_settings_is_neither_deleted_nor_trained_on(tiny_demo):
+    """The recipe stops before the stage whose settings have changed, and says what to do."""
+    folder, _ = tiny_demo
+    changed = write_tables(folder / "other.toml", {"sft": ["lr = 1e-4"]})
+    weights = (folder / "out/sft/step_00000002/model.pt").read_bytes()
+    result = stage("recipe.py", folder / "demo.toml", folder / "tiny.toml", changed, cwd=ROOT, check=False)
+    assert_one_line_error(result, "trained with other settings", "delete it")
+    assert (folder / "out/sft/step_00000002/model.pt").read_bytes() == weights
+
+
+def test_a_second_file_may_add_a_run(tmp_path):
+    """What the other runs share holds for it too; the other runs do not take its settings."""
+    first = write_tables(
+        tmp_path / "a.toml", {"eval_humaneval": ["batch_size = 3"], "eval_humaneval.one": ["limit = 1"]}
+    )
+    second = write_tables(tmp_path / "b.toml", {"eval_humaneval.two": ["limit = 2"]})
+    one, two = recipe.read_steps([str(first), str(second)])
+    assert (one.name, one.settings.limit, one.settings.batch_size) == ("eval_humaneval.one", 1, 3)
+    assert (two.name, two.settings.limit, two.settings.batch_size) == ("eval_humaneval.two", 2, 3)
+
+
 @pytest.fixture(scope="module")
 def two_stages(workdir, tmp_path_factory):
     """A recipe of pretraining and annealing on shards that are there; its paths begin with a name of one's own."""

@@ -149,7 +149,7 @@ def test_a_looser_threshold_keeps_a_superset(field):
     kept = []
     base = getattr(Thresholds(), field)
     for factor in (0.5, 1, 2):
-        value = type(base)(base * factor if LOOSER[field[:3]] > 0 else base / factor)
+        value = type(base)((base or 0.1) * factor if LOOSER[field[:3]] > 0 else (base or 0.1) / factor)
         thresholds = replace(Thresholds(), **{field: value})
         verdicts = [verdict(View(text, kind=kind), RULES_OF[kind], thresholds) for kind, text in texts]
         kept.append({i for i, found in enumerate(verdicts) if found is None})

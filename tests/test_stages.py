@@ -204,6 +204,20 @@ def test_shares_follow_the_rows_where_none_are_given(workdir, chats):
     assert np.allclose(data.epochs(steps), 1, atol=0.05) and data.epochs(steps).min() >= 1 - 1e-9
 
 
+def test_a_later_stage_trains_on_as_the_one_before_unless_told_otherwise(workdir, tmp_path):
+    """Batch, mask, optimizer with its numbers, and seed are the trunk's; another optimizer begins with fresh state."""
+    how = ["--doc_mask=false", "--beta2=0.9", "--momentum=0.8", "--grad_clip=0.5", "--weight_decay=0.2", "--seed=7"]
+    stage("pretrain.py", *TRUNK, *how, f"--out_dir={tmp_path}/trunk", "--max_steps=2", "--optimizer=adamw", cwd=workdir)
+    arguments = [f"--init={tmp_path}/trunk", "--data=data/shards", *QUIET, "--max_steps=1", "--micro_batch=2"]
+    stage("anneal.py", *arguments, f"--out_dir={tmp_path}/same", cwd=workdir)
+    stage("anneal.py", *arguments, f"--out_dir={tmp_path}/other", "--optimizer=muon", "--seed=8", cwd=workdir)
+    same, other = (load_model(tmp_path / name)[2]["settings"] for name in ("same", "other"))
+    inherited = {key: same[key] for key in ("doc_mask", "beta2", "momentum", "grad_clip", "weight_decay", "seed")}
+    expected = dict(doc_mask=False, beta2=0.9, momentum=0.8, grad_clip=0.5, weight_decay=0.2, seed=7)
+    assert inherited == expected and same["optimizer"] == "adamw" and same["batch_tokens"] == 256
+    assert (other["optimizer"], other["seed"], other["beta2"]) == ("muon", 8, 0.9)
+
+
 @pytest.mark.parametrize(
     "door, arguments, words",
     [
@@ -217,7 +231,6 @@ def test_shares_follow_the_rows_where_none_are_given(workdir, chats):
         (sft, ["--best_fit"], "unknown setting 'best_fit'"),
         (sft, ["--data="], "needs at least one shard folder"),
         (sft, ["--warmup_steps=5"], "do not fit into max_steps=1"),
-        (anneal, ["--optimizer=adamw"], "another optimizer"),
         (anneal, ["--val=data/nothing"], "no shards"),
         (sft, ["--data=data/shards"], "not chats"),
         (sft, ["--init=trunk", "--out_dir=trunk"], "already holds"),

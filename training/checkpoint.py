@@ -149,7 +149,8 @@ def load_optimizers(folder, optimizers, device):
 
 
 def restore(settings, machine, model, optimizers, tokenizer):
-    """Load the newest whole checkpoint in settings.out_dir; its step. Raises UserError if it is of another run."""
+    """Load the newest whole checkpoint in settings.out_dir; its step. Raises UserError if its model, its tokenizer or
+    its optimizer is another, or if there is nothing left to do."""
     folder, meta = newest(settings.out_dir)
     check_tokenizer(folder, meta, tokenizer)
     config = asdict(model.config)
@@ -180,7 +181,8 @@ def check_tokenizer(folder, meta, tokenizer):
 def inherit(settings, meta):
     """Fill in the settings of a later stage that are auto (None) from the checkpoint's run; the ModelConfig to go on
     with, whose context may be longer."""
-    for key in ("batch_tokens", "optimizer", "weight_decay"):
+    keys = "batch_tokens doc_mask optimizer weight_decay beta1 beta2 momentum grad_clip seed".split()
+    for key in keys:
         if getattr(settings, key) is None:
             setattr(settings, key, meta["settings"][key])
     changes = {key: getattr(settings, key) for key in ("block_size", "rope_base") if getattr(settings, key) is not None}
@@ -192,8 +194,14 @@ def inherit(settings, meta):
     return config
 
 
+def optimizer_state(settings, folder, meta):
+    """The checkpoint folder whose optimizer state a later stage begins with: None where it uses another optimizer."""
+    return folder if settings.optimizer == meta["settings"]["optimizer"] else None
+
+
 def trained_model(config, folder, meta, tokenizer, machine):
-    """The Transformer that a later stage trains on: a checkpoint's weights in fp32 in a ModelConfig of inherit()."""
+    """A Transformer of the shape config with a checkpoint's weights in fp32, to be trained on. Raises UserError where
+    it was trained with another tokenizer."""
     check_tokenizer(folder, meta, tokenizer)
     model = Transformer(config).to(machine.device)
     load_weights(model, folder, machine.device)

@@ -87,7 +87,7 @@ def parse_mixture(text):
             raise UserError(
                 f"the weight in {part!r} is not a number; a mixture is written folder:weight,folder:weight"
             ) from None
-    if not sources or min(weight for _, weight in sources) <= 0:
+    if not sources or not all(0 < weight < float("inf") for _, weight in sources):
         raise UserError(f"the mixture {text!r} needs at least one folder, and weights above 0")
     total = sum(weight for _, weight in sources)
     return [(folder, weight / total) for folder, weight in sources]
@@ -132,9 +132,10 @@ class Windows:
 
     def __init__(self, shards, block_size, seed):
         self.shards, self.block_size, self.seed = shards, block_size, seed
-        # Every epoch begins up to one row later, so that the cuts fall elsewhere. One row less is there for certain.
+        # An epoch starts at a random token below block_size, so that the cuts fall elsewhere than in the last one.
+        # Wherever that is, so many whole rows remain; up to two rows of tokens go unread in an epoch.
         self.n_rows = (len(shards) - 1) // block_size - 1
-        self.order = lru_cache(maxsize=2)(self._order)
+        self.order = lru_cache(maxsize=2)(self._order)  # a batch may hold rows of two epochs
 
     def _order(self, epoch):
         """The first token of an epoch's rows, and their order."""
@@ -169,6 +170,8 @@ class Packed:
             self.starts, self.lengths, self.opens_row = cut_into_pieces(starts, lengths, block_size)
             self.n_left_out = 0
         self.arrange = lru_cache(maxsize=2)(self._arrange)
+        # Every epoch has as many rows as epoch 0, since best_fit sees the same sequence of lengths each time: row n is
+        # found without walking through the epochs before it.
         self.n_rows = len(self.arrange(0)) if len(self.starts) else 0
 
     def whole_turns(self, start, length):
@@ -180,10 +183,12 @@ class Packed:
         return int(ends[-1]) + 1 if len(ends) else 0
 
     def _arrange(self, epoch):
-        """The rows of an epoch as arrays of piece numbers: longest pieces first, equal ones in random order."""
+        """The rows of an epoch as arrays of piece numbers. Packed first are the pieces that must open a row, then the
+        others, each longest first; which of equally long ones comes first is random."""
         random = np.random.default_rng((*self.seed, epoch))
         shuffled = random.permutation(len(self.starts))
-        order = shuffled[np.lexsort((-self.lengths[shuffled], ~self.opens_row[shuffled]))]
+        longest_first, openers_first = -self.lengths[shuffled], ~self.opens_row[shuffled]
+        order = shuffled[np.lexsort((longest_first, openers_first))]  # the last key counts most
         rows = best_fit(self.lengths[order].tolist(), self.opens_row[order].tolist(), self.block_size)
         return [order[rows[i]] for i in random.permutation(len(rows))]
 
@@ -199,8 +204,9 @@ class Packed:
             ids[at : at + length] = tokens[:length]
             # A document's last target is the <|endoftext|> that opens the next one, which is not there after the very
             # last document. It counts in a text, so that the model learns to stop, and not in a chat.
+            end_counts = 0 if self.shards.has_mask else 1
             following = np.append(tokens[1:], self.eot)[:length]
-            counted = np.append(counts[1:], 1 - self.shards.has_mask)[:length]
+            counted = np.append(counts[1:], end_counts)[:length]
             targets[at : at + length] = np.where(counted == 1, following, IGNORE)
             at += length
         return ids, targets

@@ -105,6 +105,8 @@ def pick_device(name, local_rank=0):
     if device.type == "cuda":
         if not n_gpus:
             raise UserError(f"device={name}, but this PyTorch sees no GPU: --device=cpu runs without one")
+        if device.index is not None and int(os.environ.get("LOCAL_WORLD_SIZE", 1)) > 1:
+            raise UserError(f"device={name} is one GPU for several processes: --device=cuda gives each its own")
         device = torch.device("cuda", local_rank if device.index is None else device.index)
         if device.index >= n_gpus:
             raise UserError(f"process {local_rank} needs GPU {device.index}, but this machine has {n_gpus}")

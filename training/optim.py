@@ -19,10 +19,10 @@ DECAYS = {
 
 @dataclass
 class Schedule:
-    """Warmup, a constant learning rate, decay: the three parts of every run.
+    r"""Warmup, a constant learning rate, decay: the three parts of every run.
 
     lr    _______________________            wsd: decay_steps is a part of the run, or 0 for a trunk
-         /                       \\           that anneal.py continues from (MiniCPM, arXiv:2404.06395)
+         /                       \           that anneal.py continues from (MiniCPM, arXiv:2404.06395)
         /                          ` .
     0  /                               `
 

@@ -38,6 +38,8 @@ def validation_rows(shards, block_size, max_tokens, eot):
         raise UserError(f"{shards.folder} holds no validation tokens: prepare it with a larger --val_fraction")
     if shards.has_mask:
         packed = Packed(shards, block_size, (0,), eot)
+        if not packed.n_rows:
+            raise UserError(f"{shards.folder}: not one answer of a validation chat ends within block_size={block_size}")
         wanted = math.ceil(max_tokens / block_size) if max_tokens else packed.n_rows
         ids, targets = zip(*(packed.row(n) for n in range(min(packed.n_rows, wanted))))
         return np.stack(ids), np.stack(targets)
