@@ -1,4 +1,4 @@
-# make demo   trains a small code model from nothing, a quarter of an hour on two cores
+# make demo   trains a small code model from nothing, 10 to 15 minutes on two cores
 # make test   proves the parts
 PYTHON ?= python3
 START := $(shell date +%s)

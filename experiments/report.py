@@ -15,7 +15,7 @@ from training.log import clock
 
 # What there is to see in the loss of a stage.
 LOSS = {
-    "pretrain": "Pretraining learns at a high rate, see the picture at the right.",
+    "pretrain": "Pretraining keeps the learning rate high.",
     "anneal": "The anneal brings the learning rate down, and the loss drops with it.",
     "sft": "Then the model is tuned on conversations, in which only the answers count.",
 }
