@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import os
 import random
 import subprocess
@@ -66,6 +67,28 @@ def load_model(folder):
     from training.machine import Machine
 
     return checkpoint.load_model(folder, Machine(0, 1, torch.device("cpu"), torch.float32))
+
+
+def write_records(path, records):
+    """A file of JSON lines; its path."""
+    path.write_text("\n".join(map(json.dumps, records)))
+    return path
+
+
+def prepare(workdir, sources, out, *arguments, script="prepare_data.py", **options):
+    common = (f"--sources={sources}", f"--out_dir={out}", "--tokenizer=data/tokenizer.json")
+    return stage(script, *common, *arguments, cwd=workdir, **options)
+
+
+def dropped(out):
+    """{id: (rule, detail)} of a shard folder's dropped.jsonl."""
+    drops = map(json.loads, (out / "dropped.jsonl").read_text().splitlines())
+    return {drop["id"]: (drop["rule"], drop["detail"]) for drop in drops}
+
+
+def rules_of(out):
+    """{id: rule} of the same."""
+    return {name: rule for name, (rule, _) in dropped(out).items()}
 
 
 WORDS = [

@@ -3,19 +3,16 @@
 import json
 import os
 import random
-import re
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT, assert_one_line_error, door_error, program, stage
+from conftest import ROOT, assert_one_line_error, door_error, dropped, prepare, program, rules_of, write_records
 
 import cleaning.settings
 import prepare_data
-from cleaning import classifier, cluster
-from cleaning.view import View
-from configurator import UserError
+from cleaning import cluster
 from shards import Shards, read_manifest
 
 REQUEST = "Count the places at which a list of numbers rises, and how steep it is there."
@@ -34,12 +31,6 @@ PROBLEM = {
     "canonical_solution": SOLUTION,
     "test": "def check(candidate):\n    assert candidate([1, 5, 2, 7]) == 2\n",
 }
-
-
-def write_records(path, records):
-    """A file of JSON lines; its path."""
-    path.write_text("\n".join(map(json.dumps, records)))
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -64,22 +55,6 @@ def benchmark_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("benchmark") / "made.jsonl"
     path.write_text(json.dumps(PROBLEM))
     return path
-
-
-def prepare(workdir, sources, out, *arguments, script="prepare_data.py", **options):
-    common = (f"--sources={sources}", f"--out_dir={out}", "--tokenizer=data/tokenizer.json")
-    return stage(script, *common, *arguments, cwd=workdir, **options)
-
-
-def dropped(out):
-    """{id: (rule, detail)} of a shard folder's dropped.jsonl."""
-    drops = map(json.loads, (out / "dropped.jsonl").read_text().splitlines())
-    return {drop["id"]: (drop["rule"], drop["detail"]) for drop in drops}
-
-
-def rules_of(out):
-    """{id: rule} of the same."""
-    return {name: rule for name, (rule, _) in dropped(out).items()}
 
 
 def texts(out, tokenizer):
@@ -229,27 +204,16 @@ def test_mistakes_end_in_one_line(workdir, dirty, tmp_path):
         (["--quality=nowhere.npz"], "cleaning.classifier"),
         (["--scores=nowhere.jsonl"], "evaluation.score"),
         (["--against=nowhere"], "nowhere"),
+        (["--prompts=here"], "--prompts does nothing without --chats"),
+        (["--char_noise=0.1"], "--char_noise does nothing without --chats"),
+        (["--min_quality=0.5"], "--min_quality does nothing without --quality"),
+        (["--max_score=0.5"], "--max_score does nothing without --scores"),
+        (["--chats", "--simplify"], "--simplify is for documents"),
+        (["--chats", "--kind=prose"], "--kind is for documents"),
     ):
         result = prepare(workdir, dirty, tmp_path / "x", *arguments, check=False)
         assert_one_line_error(result, words)
     assert not list(tmp_path.glob("x/*.bin"))
-
-
-@pytest.mark.parametrize(
-    "line", [b'{"id": 1}', b'{"id": "\xff", "score": 1}', b'{"id": 1, "score": 1' + b"0" * 400 + b"}"]
-)
-def test_a_bad_score_file_is_named_with_its_line(workdir, tmp_path, line):
-    (tmp_path / "scores.jsonl").write_bytes(line)
-    arguments = (f"--tokenizer={workdir / 'data/tokenizer.json'}", f"--out_dir={tmp_path / 'x'}")
-    error = door_error(prepare_data, f"--scores={tmp_path / 'scores.jsonl'}", *arguments)
-    assert "line 1: not a record of id and score" in error and not (tmp_path / "x").exists()
-
-
-@pytest.mark.parametrize("data", [b"x" * 99, b"PK\3\4" + b"x" * 99, b"\x93NUMPY\1\0"])
-def test_a_file_that_is_no_classifier_is_named(tmp_path, data):
-    (tmp_path / "q.npz").write_bytes(data)
-    with pytest.raises(UserError, match="no classifier"):
-        classifier.Classifier.load(tmp_path / "q.npz")
 
 
 def test_simplify_without_opencc_is_a_mistake(workdir, dirty, tmp_path, monkeypatch):
@@ -271,6 +235,17 @@ def test_installing_jieba_makes_a_folder_out_of_date(workdir, dirty, tmp_path, m
     prepare_data.main(settings)
     assert "already" not in capsys.readouterr().out
     assert read_manifest(out)["ingredients"]["jieba"] == "jieba of tomorrow"
+
+
+def test_edited_prompts_make_a_folder_out_of_date(workdir, tmp_path):
+    turns = [{"type": "t", "input": f"request {i}", "output": "answer"} for i in range(4)]
+    chats = write_records(tmp_path / "chats.jsonl", turns)
+    (tmp_path / "t.pre.prompt").write_text("Please do this:")
+    arguments = (chats, tmp_path / "x", "--chats", f"--prompts={tmp_path}", "--val_fraction=0")
+    prepare(workdir, *arguments)
+    assert "holds just that already" in prepare(workdir, *arguments).stdout
+    (tmp_path / "t.pre.prompt").write_text("Do this at once:")
+    assert "holds just that already" not in prepare(workdir, *arguments).stdout
 
 
 def test_the_version_of_a_package_is_that_of_the_installed_one():
@@ -307,70 +282,6 @@ def test_where_nothing_is_left_for_training_nothing_is_written(workdir, dirty, t
     assert not list(tmp_path.glob("x/*.bin")) and not (tmp_path / "x/manifest.json").exists()
 
 
-# -- scores
-
-
-def labelled(tmp_path, n=300):
-    """Programs against prose of the same words: n-grams of punctuation tell them apart, single words do not."""
-    records = [{"text": program(seed, lines=6), "label": 1} for seed in range(n)]
-    records += [{"text": " ".join(re.findall(r"\w+", program(seed + 1000, lines=6))), "label": 0} for seed in range(n)]
-    return write_records(tmp_path / "labelled.jsonl", records)
-
-
-def test_a_classifier_is_learnt_and_documents_are_dropped_by_it(workdir, tmp_path):
-    learn = ("cleaning.classifier", f"--labelled={labelled(tmp_path)}")
-    result = stage(*learn, f"--out={tmp_path / 'q.npz'}", cwd=tmp_path)
-    assert float(re.search(r"AUC ([\d.]+)", result.stdout)[1]) > 0.95 and "chosen" in result.stdout
-    learnt = classifier.Classifier.load(tmp_path / "q.npz")
-    prose = " ".join(re.findall(r"\w+", program(5000, lines=6)))
-    scores = [learnt.score(View(text)) for text in (program(5001, lines=6), prose)]
-    assert scores[0] > learnt.threshold > scores[1]
-    mixed = write_records(tmp_path / "mixed.jsonl", [{"text": prose}, {"text": program(5002, lines=6)}])
-    arguments = (f"--quality={tmp_path / 'q.npz'}", "--filters=false", "--val_fraction=0")
-    prepare(workdir, mixed, tmp_path / "x", *arguments)
-    assert rules_of(tmp_path / "x") == {"mixed.jsonl:1": "low_quality"}
-    again = stage(*learn, f"--out={tmp_path / 'r.npz'}", cwd=tmp_path)
-    tables = [run.stdout.split("classifier")[0] for run in (result, again)]
-    assert tables[0] == tables[1], "the same seed, the same classifier"
-
-
-def test_auc_and_thresholds_are_those_of_counting():
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, 2, 200)
-    scores = np.round(rng.random(200) + 0.3 * labels, 2)  # with ties
-    pairs = [(p > n) + 0.5 * (p == n) for p in scores[labels == 1] for n in scores[labels == 0]]
-    assert classifier.auc(scores, labels) == pytest.approx(np.mean(pairs))
-    for threshold, share, precision, recall, f in classifier.thresholds(scores, labels, beta=2.0)[::7]:
-        kept = scores >= threshold
-        assert share == pytest.approx(kept.mean()) and precision == pytest.approx(labels[kept].mean())
-        assert recall == pytest.approx(labels[kept].sum() / labels.sum())
-        assert f == pytest.approx(5 * precision * recall / (4 * precision + recall))
-
-
-def test_mistakes_in_labels_are_named(tmp_path):
-    assert "labelled" in door_error(classifier)
-    (tmp_path / "l.jsonl").write_text('{"text": "x"}')
-    assert "no label" in door_error(classifier, f"--labelled={tmp_path / 'l.jsonl'}")
-    for text in ('"\udcff"', '"\\ud800"'):  # a byte that is not UTF-8, half of a surrogate pair
-        line = f'{{"text": {text}, "label": 1}}'
-        (tmp_path / "l.jsonl").write_bytes(line.encode("utf-8", "surrogateescape"))
-        assert "one label only (0" in door_error(classifier, f"--labelled={tmp_path / 'l.jsonl'}")
-    write_records(tmp_path / "l.jsonl", [{"text": program(i), "label": "good"} for i in range(30)])
-    assert "one label only" in door_error(classifier, f"--labelled={tmp_path / 'l.jsonl'}")
-
-
-def test_documents_are_dropped_by_a_score_file(workdir, tmp_path):
-    for i in range(4):
-        (tmp_path / f"f{i}.py").write_text(program(i))
-    scores = [{"id": f"f{i}.py", "score": float(i)} for i in range(3)]
-    (tmp_path / "s").mkdir()
-    scores = write_records(tmp_path / "s/scores.jsonl", scores)
-    arguments = (f"--scores={scores}", "--min_score=0.5", "--max_score=1.5", "--val_fraction=0")
-    prepare(workdir, tmp_path, tmp_path / "s/x", *arguments)
-    drops = {name: detail for name, (rule, detail) in dropped(tmp_path / "s/x").items() if rule == "score"}
-    assert set(drops) == {"f0.py", "f2.py", "f3.py"} and drops["f3.py"] == "no score"
-
-
 # -- datatrove
 
 
@@ -404,5 +315,5 @@ def test_without_datatrove_one_line_says_what_to_install(monkeypatch):
 
 
 def test_corpus_starts_without_torch():
-    code = "import sys, prepare_data, cleaning.classifier; sys.exit('torch' in sys.modules)"
+    code = "import sys, prepare_data, cleaning.classifier, cleaning.cluster, exercises.__main__; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0 and prepare_data.Settings().clean

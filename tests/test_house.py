@@ -50,6 +50,11 @@ def test_a_file_can_be_read_in_one_sitting(name):
     assert "sys.path" not in TEXTS[name] or name in ("evaluation/judge.py", "evaluation/confine.py")
 
 
+def test_tests_can_be_read_too():
+    lengths = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in (ROOT / "tests").glob("*.py")}
+    assert {name: n for name, n in lengths.items() if n > 400} == {}
+
+
 def test_the_loop_is_on_the_first_page():
     """From main() to backward() there are two calls, train() and train_step(), all in pretrain.py."""
     functions = {

@@ -1,0 +1,90 @@
+"""What a learnt classifier and a score file drop, and the numbers by which a threshold is chosen."""
+
+import re
+
+import numpy as np
+import pytest
+from conftest import door_error, dropped, prepare, program, rules_of, stage, write_records
+
+import prepare_data
+from cleaning import classifier
+from cleaning.view import View
+from configurator import UserError
+
+
+def labelled(tmp_path, n=300):
+    """Programs against prose of the same words: n-grams of punctuation tell them apart, single words do not."""
+    records = [{"text": program(seed, lines=6), "label": 1} for seed in range(n)]
+    records += [{"text": " ".join(re.findall(r"\w+", program(seed + 1000, lines=6))), "label": 0} for seed in range(n)]
+    return write_records(tmp_path / "labelled.jsonl", records)
+
+
+def test_a_classifier_is_learnt_and_documents_are_dropped_by_it(workdir, tmp_path):
+    learn = ("cleaning.classifier", f"--labelled={labelled(tmp_path)}")
+    result = stage(*learn, f"--out={tmp_path / 'q.npz'}", cwd=tmp_path)
+    assert float(re.search(r"AUC ([\d.]+)", result.stdout)[1]) > 0.95 and "chosen" in result.stdout
+    learnt = classifier.Classifier.load(tmp_path / "q.npz")
+    prose = " ".join(re.findall(r"\w+", program(5000, lines=6)))
+    scores = [learnt.score(View(text)) for text in (program(5001, lines=6), prose)]
+    assert scores[0] > learnt.threshold > scores[1]
+    mixed = write_records(tmp_path / "mixed.jsonl", [{"text": prose}, {"text": program(5002, lines=6)}])
+    arguments = (f"--quality={tmp_path / 'q.npz'}", "--filters=false", "--val_fraction=0")
+    prepare(workdir, mixed, tmp_path / "x", *arguments)
+    assert rules_of(tmp_path / "x") == {"mixed.jsonl:1": "low_quality"}
+    again = stage(*learn, f"--out={tmp_path / 'r.npz'}", cwd=tmp_path)
+    tables = [run.stdout.split("classifier")[0] for run in (result, again)]
+    assert tables[0] == tables[1], "the same seed, the same classifier"
+
+
+def test_auc_and_thresholds_are_those_of_counting():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 200)
+    scores = np.round(rng.random(200) + 0.3 * labels, 2)  # with ties
+    pairs = [(p > n) + 0.5 * (p == n) for p in scores[labels == 1] for n in scores[labels == 0]]
+    assert classifier.auc(scores, labels) == pytest.approx(np.mean(pairs))
+    for threshold, share, precision, recall, f in classifier.thresholds(scores, labels, beta=2.0)[::7]:
+        kept = scores >= threshold
+        assert share == pytest.approx(kept.mean()) and precision == pytest.approx(labels[kept].mean())
+        assert recall == pytest.approx(labels[kept].sum() / labels.sum())
+        assert f == pytest.approx(5 * precision * recall / (4 * precision + recall))
+
+
+def test_mistakes_in_labels_are_named(tmp_path):
+    assert "labelled" in door_error(classifier)
+    (tmp_path / "l.jsonl").write_text('{"text": "x"}')
+    assert "no label" in door_error(classifier, f"--labelled={tmp_path / 'l.jsonl'}")
+    for text in ('"\udcff"', '"\\ud800"'):  # a byte that is not UTF-8, half of a surrogate pair
+        line = f'{{"text": {text}, "label": 1}}'
+        (tmp_path / "l.jsonl").write_bytes(line.encode("utf-8", "surrogateescape"))
+        assert "one label only (0" in door_error(classifier, f"--labelled={tmp_path / 'l.jsonl'}")
+    write_records(tmp_path / "l.jsonl", [{"text": program(i), "label": "good"} for i in range(30)])
+    assert "one label only" in door_error(classifier, f"--labelled={tmp_path / 'l.jsonl'}")
+
+
+def test_documents_are_dropped_by_a_score_file(workdir, tmp_path):
+    for i in range(4):
+        (tmp_path / f"f{i}.py").write_text(program(i))
+    scores = [{"id": f"f{i}.py", "score": float(i)} for i in range(3)]
+    (tmp_path / "s").mkdir()
+    scores = write_records(tmp_path / "s/scores.jsonl", scores)
+    arguments = (f"--scores={scores}", "--min_score=0.5", "--max_score=1.5", "--val_fraction=0")
+    prepare(workdir, tmp_path, tmp_path / "s/x", *arguments)
+    drops = {name: detail for name, (rule, detail) in dropped(tmp_path / "s/x").items() if rule == "score"}
+    assert set(drops) == {"f0.py", "f2.py", "f3.py"} and drops["f3.py"] == "no score"
+
+
+@pytest.mark.parametrize(
+    "line", [b'{"id": 1}', b'{"id": "\xff", "score": 1}', b'{"id": 1, "score": 1' + b"0" * 400 + b"}"]
+)
+def test_a_bad_score_file_is_named_with_its_line(workdir, tmp_path, line):
+    (tmp_path / "scores.jsonl").write_bytes(line)
+    arguments = (f"--tokenizer={workdir / 'data/tokenizer.json'}", f"--out_dir={tmp_path / 'x'}")
+    error = door_error(prepare_data, f"--scores={tmp_path / 'scores.jsonl'}", *arguments)
+    assert "line 1: not a record of id and score" in error and not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("data", [b"x" * 99, b"PK\3\4" + b"x" * 99, b"\x93NUMPY\1\0"])
+def test_a_file_that_is_no_classifier_is_named(tmp_path, data):
+    (tmp_path / "q.npz").write_bytes(data)
+    with pytest.raises(UserError, match="no classifier"):
+        classifier.Classifier.load(tmp_path / "q.npz")
