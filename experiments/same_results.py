@@ -2,6 +2,7 @@
 
     python -m experiments.same_results                         HEAD~1 and the files as they are
     python -m experiments.same_results --before=v1 --after=v2  two commits
+    python -m experiments.same_results --folders=../old/out/demo,out/demo   two finished demos
 
 Runs every stage in both versions on a tiny scale, half a minute, in fp32, on one thread of the CPU
 and without torch.compile: so the same code gives the same bits. Compares exercises and shards, the
@@ -17,7 +18,7 @@ import sys
 import sysconfig
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -36,6 +37,8 @@ class Settings:
     # -- versions: anything that names a commit; empty = the files as they are
     before: str = "HEAD~1"  # the version whose results are right
     after: str = ""  # the version whose results are compared with them
+    # -- instead: two folders of results, such as a recipe leaves
+    folders: list[str] = field(default_factory=list)  # the right ones, and those that are compared with them
     # -- size
     steps: int = 8  # optimizer steps of each of the three training stages
 
@@ -45,15 +48,25 @@ NOT_COMPARED = ("step", "tokens_per_second", "mfu")  # of metrics.jsonl: the las
 
 
 def main(settings):
-    """Run the pipeline in both versions and compare what it leaves."""
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(2) as pool:
-        commits, outs = (settings.before, settings.after), (Path(folder, "before"), Path(folder, "after"))
-        checkouts = [check_out(commit, f"{out}-code") for commit, out in zip(commits, outs)]
-        before, after = pool.map(partial(run_pipeline, steps=settings.steps), checkouts, outs)
+    """Compare two folders of results, or run the pipeline in both versions and compare what it leaves."""
+    if settings.folders:
+        if len(settings.folders) != 2:
+            raise UserError("--folders=BEFORE,AFTER compares two folders")
+        before, after = (results(Path(folder)) for folder in settings.folders)
+    else:
+        before, after = run_versions(settings)
     rows = compare(before, after)
     print_table(["", "compared", "result"], rows, "<><")
     if any(verdict != "equal" for _, _, verdict in rows):
         sys.exit(1)
+
+
+def run_versions(settings):
+    """The results() of both versions, which run side by side."""
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(2) as pool:
+        commits, outs = (settings.before, settings.after), (Path(folder, "before"), Path(folder, "after"))
+        checkouts = [check_out(commit, f"{out}-code") for commit, out in zip(commits, outs)]
+        return list(pool.map(partial(run_pipeline, steps=settings.steps), checkouts, outs))
 
 
 def check_out(commit, folder):
@@ -130,10 +143,10 @@ def results(out):
         newest = max((out / stage).glob("step_*"))
         for name, tensor in torch.load(newest / "model.pt", map_location="cpu", weights_only=True).items():
             add(f"{stage}: weights", name, tensor)
-    for name in ("eval-model", "eval-solutions"):
-        for record in read_lines(out / name / "results.jsonl"):
+    for folder in sorted(out.glob("eval-*")):
+        for record in read_lines(folder / "results.jsonl"):
             for key in ("completion", "passed"):
-                add(f"{name}: {key}", record["task_id"], record[key])
+                add(f"{folder.name}: {key}", record["task_id"], record[key])
     return found
 
 
