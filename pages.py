@@ -21,9 +21,9 @@ TAGS = {"title": "h1", "heading": "h2", "text": "p", "code": "pre"}  # the HTML 
 STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:68rem;margin:2rem auto;padding:0 1rem;color:#222}
 table{border-collapse:collapse;margin:1rem 0}img{max-width:100%}
 td,th{padding:.25rem .8rem;text-align:right;border-bottom:1px solid #ddd;vertical-align:top}
-td:first-child,th:first-child{text-align:left}pre{background:#f5f5f5;padding:.8rem;overflow:auto;text-align:left}
+td:first-child,th:first-child{text-align:left}pre{background:#f5f5f5;padding:.8rem;white-space:pre-wrap;text-align:left}
 .texts{display:flex;gap:.5rem}
-.texts pre{flex:1;margin:0 0 1rem;max-height:16rem;font-size:12px;white-space:pre-wrap;min-width:0}
+.texts pre{flex:1;margin:0 0 1rem;max-height:16rem;font-size:12px;overflow:auto;min-width:0}
 .bar{background:#4a7fb5;height:1.1rem}.bars td:last-child{width:20rem}"""
 
 

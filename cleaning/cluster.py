@@ -56,7 +56,8 @@ def main(settings):
     # tasks, and after a finished run, these notes and the chunks mean nothing.
     same_work = hashlib.sha256(repr((ingredients, settings.tasks)).encode()).hexdigest()[:8]
     logs = folder / f"logs-{same_work}"
-    if (Path(settings.out_dir) / "manifest.json").exists() or not logs.exists():
+    others_notes = set(folder.glob("logs-*")) - {logs}
+    if others_notes or (Path(settings.out_dir) / "manifest.json").exists():
         shutil.rmtree(folder, ignore_errors=True)
     from cleaning import cluster_steps as steps  # here, because it imports datatrove
 

@@ -98,7 +98,8 @@ def answer_blocks(scores, answers):
                 shown.setdefault((problem.family, "failed"), task)
     yield "text", f"The first problem of each kind, and the first one that the {last} model failed, if there is one."
     for task in dict.fromkeys(shown.values()):
-        verdicts = ", ".join(f"{name}: {answers[name][task]['result']}" for name in scores if task in answers[name])
+        found = {name: answers[name][task]["result"].rstrip(": ") for name in scores if task in answers[name]}
+        verdicts = ", ".join(f"{name}: {result}" for name, result in found.items())
         yield "text", f"{task} - {verdicts}"
         completion = answers[last][task]["completion"].strip("\n")
         yield "code", f"{problems[task].prompt.rstrip()}\n\n# {last}:\n{completion}\n"

@@ -29,7 +29,7 @@ def stage(script, *arguments, cwd, check=True, torchrun=0, preexec_fn=None):
         cwd=cwd,
         text=True,
         capture_output=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
         preexec_fn=preexec_fn,
         timeout=240,
     )

@@ -308,6 +308,17 @@ def test_a_cluster_run_goes_on_where_it_stopped(workdir, dirty, cleaned, benchma
     assert texts(tmp_path / "x", tokenizer) == texts(cleaned, tokenizer)
 
 
+def test_a_cluster_run_with_another_number_of_tasks_loses_nothing(workdir, dirty, cleaned, benchmark_file, tmp_path):
+    """datatrove notes finished tasks by their number: task 0 of 3 has read other files than task 0 of 2."""
+    pytest.importorskip("datatrove")
+    (tmp_path / "x/chunks/000002.tokens.tmp").mkdir(parents=True)
+    arguments = (f"--decontaminate={benchmark_file}", "--num_workers=1")
+    options = dict(script="cleaning.cluster", check=False)
+    assert prepare(workdir, dirty, tmp_path / "x", *arguments, "--tasks=3", **options).returncode
+    prepare(workdir, dirty, tmp_path / "x", *arguments, "--tasks=2", script="cleaning.cluster")
+    assert read_manifest(tmp_path / "x")["splits"] == read_manifest(cleaned)["splits"]
+
+
 def test_without_datatrove_one_line_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "datatrove", None)
     assert "pip install datatrove" in door_error(cluster)
