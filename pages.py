@@ -45,15 +45,15 @@ def to_markdown(kind, content):
             lines += "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
         return lines
     if kind == "code":
-        return fenced(content, "python")
+        return code_block(content, "python")
     if kind == "texts":
-        return "\n".join(map(fenced, content))
+        return "\n".join(map(code_block, content))
     if kind == "image":
         return f"![{Path(content).stem}]({Path(content).name})\n"
     return f"{MARKS[kind]}{content}\n"
 
 
-def fenced(text, language=""):
+def code_block(text, language=""):
     """A block of code between more backticks than stand side by side in the text."""
     ticks = "```"
     while ticks in text:

@@ -145,7 +145,7 @@ def run_steps(steps, path, processes):
             continue
         entries[number:] = [entry]
         configurator.write_json(path, entries)
-        run_step(step, processes, goes_on=same, entry=entry)
+        entry["seconds"] = run_step(step, processes, goes_on=same)
         configurator.write_json(path, entries)
     return [entry["seconds"] for entry in entries[: len(steps)]]
 
@@ -161,8 +161,8 @@ def read_progress(path):
         raise UserError(f"{path} is damaged: delete it to run the recipe from its start") from None
 
 
-def run_step(step, processes, goes_on, entry):
-    """Run one step and note its seconds in its entry. goes_on: an interrupted run had begun the same step."""
+def run_step(step, processes, goes_on):
+    """Run one step; the seconds that it took. goes_on: an interrupted run had begun the same step."""
     start, trains = time.time(), step.stage in TRAINING
     has_checkpoints = trains and any(step.result.glob("step_????????"))
     if has_checkpoints and not goes_on:
@@ -175,7 +175,7 @@ def run_step(step, processes, goes_on, entry):
         run(command_of(step, processes, resume), processes if trains else 1)
     if trains and not is_trained(step):
         raise UserError(f"{step.name} was stopped before its last step: the same command goes on from there")
-    entry["seconds"] = time.time() - start
+    return time.time() - start
 
 
 def command_of(step, processes, resume):
@@ -195,6 +195,7 @@ def run(arguments, processes=1):
     stage = subprocess.Popen([sys.executable, *arguments], env={**threads, **os.environ})
 
     def pass_on(number, frame):
+        """Let the stage save and end."""
         stopped_by.append(number)
         if number == signal.SIGTERM:  # Ctrl-C reaches every process of the terminal by itself
             stage.send_signal(number)

@@ -1,8 +1,8 @@
 """A checkpoint writes: it completes, chats, or fills a gap.
 
-    python sample.py --prompt="def fibonacci(n):"
-    python sample.py --prompt="def area(r):" --suffix="return result"         fills the gap between
-    python sample.py --prompt="Write a function that adds 1 to x." --chat     a tuned model
+python sample.py --prompt="def fibonacci(n):"
+python sample.py --prompt="def area(r):" --suffix="return result"         fills the gap between
+python sample.py --prompt="Write a function that adds 1 to x." --chat     a tuned model
 """
 
 import codecs
@@ -57,6 +57,7 @@ def main(settings):
     decoder = codecs.getincrementaldecoder("utf-8")("replace")  # a character may come in two parts
 
     def show(new_bytes):
+        """Print bytes as soon as they make whole characters."""
         print(decoder.decode(new_bytes), end="", flush=True)
 
     alone = settings.num_samples == 1

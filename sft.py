@@ -76,6 +76,7 @@ def add_noise(model, alpha, eot):
     """
 
     def noisy(module, inputs, embedded):
+        """Embeddings with noise on them, while the model trains."""
         if not module.training:
             return embedded
         doc_ids = (inputs[0] == eot).cumsum(1)

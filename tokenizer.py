@@ -127,6 +127,7 @@ class Tokenizer:
         byte_ids = [encoding.encode_single_token(bytes([b])) for b in range(256)]
 
         def text_to_ids(text):
+            """Ids of a text, in which surrogates stand for raw bytes."""
             if text.isascii() or not RAW_BYTES.search(text):
                 return encoding.encode_ordinary(text)
             ids = []
@@ -165,6 +166,7 @@ class Tokenizer:
             raise UserError(f"{where} is not a SentencePiece model") from None
 
         def piece_bytes(i):
+            """The bytes of a piece."""
             if processor.is_control(i) or processor.is_unknown(i):
                 return b""
             if processor.is_byte(i):  # <0x0A>
@@ -172,6 +174,7 @@ class Tokenizer:
             return processor.id_to_piece(i).replace("\u2581", " ").encode()
 
         def ids_to_bytes(ids):
+            """The bytes of a list of ids."""
             return processor.decode(ids).encode()
 
         content = {"model": base64.b64encode(model).decode()}

@@ -129,7 +129,8 @@ def learn_ranks(counts, vocab_size):
 def train_sentencepiece(counts, letters, n_merges):
     """The pieces that SentencePiece learns from pre-tokens, in the order of its merges."""
 
-    def lines():  # sorted, so that ties between merges break alike on every machine
+    def lines():
+        """Pre-tokens and counts, sorted: so ties between merges break alike on every machine."""
         for pretoken, count in sorted(counts.items()):
             if len(pretoken) <= MAX_PRETOKEN:
                 yield "".join(letters[byte] for byte in pretoken.encode()) + f"\t{count}"

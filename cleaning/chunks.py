@@ -79,6 +79,11 @@ def add(total, more):
             total[key] = total.get(key, 0) + value
 
 
+def json_line(record):
+    """A record as a line of JSON, bytes."""
+    return json.dumps(record, ensure_ascii=False).encode() + b"\n"
+
+
 class ChunkWriter:
     """One chunk being written. Its files get their final names when close() is called; until then they end in .tmp."""
 

@@ -98,6 +98,7 @@ def labelled_documents(sources, positive):
     """Yield (text, 0 or 1) of every record; print how many cannot be used. Raises UserError for one without a label."""
 
     def parse(record, where):
+        """(text, 0 or 1) of a record, or the Problem that it has."""
         if not isinstance(record, dict) or "label" not in record:
             return Problem(where, "no_label")
         label = int(str(record["label"]).lower() == positive.lower())
@@ -150,7 +151,7 @@ class Classifier:
         return float(self.probability(*features(view)))
 
     def probability(self, buckets, values):
-        """The same, from the features() of a text."""
+        """The probability, 0 to 1, that the text with these features() is of the positive kind."""
         return 1 / (1 + np.exp(-(self.bias + self.weights[buckets] @ values)))
 
     def objection(self, view, threshold=None):

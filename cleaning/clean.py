@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cleaning import decontaminate, dedup, hashing, pii, prose, rules
-from cleaning.chunks import DOCUMENT, STREAMS, Counts, add
+from cleaning.chunks import DOCUMENT, STREAMS, Counts, add, json_line
 from cleaning.classifier import Classifier, Scores
 from cleaning.view import CHINESE, CODE, PROSE, PYTHON, View, kind_of
 from corpus import chats
@@ -196,8 +196,3 @@ class Cleaner:
 def new_cleaner(settings):
     """A Cleaner for a worker process."""
     return Cleaner(settings, Tokenizer.load(settings.tokenizer))
-
-
-def json_line(record):
-    """A record as a line of JSON, bytes."""
-    return json.dumps(record, ensure_ascii=False).encode() + b"\n"

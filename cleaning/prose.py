@@ -144,6 +144,7 @@ def lines_with(pattern, name, what):
     """Make the rule that bounds the share of lines in which a pattern is found, by the threshold max_<name>."""
 
     def rule(view, thresholds):
+        """Drop a text with too large a share of such lines."""
         found = sum(bool(pattern.search(line)) for line in view.full_lines)
         return over(found / len(view.full_lines), getattr(thresholds, f"max_{name}"), what)
 

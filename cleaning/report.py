@@ -31,8 +31,8 @@ def write(out, chunks, kept, settings, tokenizer):
     add(counts.drops, copies_by_source("near_dedup", "near_duplicate", documents[near], settings.sources))
     _, members = np.unique(kept, return_counts=True)
     sizes, numbers = np.unique(members[members > 1], return_counts=True)
-    falling = sorted(counts.closest.items(), key=lambda item: (-item[1][0], item[0]))
-    similar = {problem: {"similarity": highest, "document": where} for problem, (highest, where) in falling}
+    by_similarity = sorted(counts.closest.items(), key=lambda item: (-item[1][0], item[0]))
+    similar = {problem: {"similarity": highest, "document": where} for problem, (highest, where) in by_similarity}
     examples = {}
     for rule, found in sorted(counts.examples.items()):
         examples[rule] = [{"id": where, "detail": detail, "text": text} for _, where, detail, text in found]

@@ -352,6 +352,7 @@ def python_lines(name, what, words, prefixes=()):
     words, prefixes = set(words), tuple(prefixes)
 
     def rule(view, thresholds):
+        """Drop a program with too large a share of such lines."""
         n_lines = len(view.full_lines)
         if n_lines >= 8:
             openings = view.openings.items()

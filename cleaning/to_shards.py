@@ -1,6 +1,5 @@
 """Chunks of cleaned documents -> shards: which copies to keep, the tokens of the rest, report, manifest."""
 
-import json
 import os
 import shutil
 import time
@@ -13,7 +12,7 @@ from tqdm import tqdm
 
 import configurator
 from cleaning import dedup, report
-from cleaning.chunks import Chunks, add
+from cleaning.chunks import Chunks, add, json_line
 from cleaning.settings import Settings
 from configurator import UserError
 from corpus.parallel import mapped
@@ -63,6 +62,7 @@ def choose_kept(chunks, settings):
         dedup.near_clusters(chunks.band, chunks.n_bands, sizes, digests, verify, threshold, clusters)
 
     def priority(i):
+        """The sort key by which a copy is kept: the lowest of a cluster stays."""
         is_own = chunks.documents["source"][i] < len(settings.sources)  # documents of --against are kept first
         return is_own, *dedup.priority(chunks.meta(i), digests[i])
 
@@ -149,7 +149,7 @@ def keep_drops(settings, chunks, kept):
             is_exact = (chunks.documents["digest"][i] == chunks.documents["digest"][kept[i]]).all()
             rule, detail = "exact_duplicate" if is_exact else "near_duplicate", f"{other['source']}/{other['where']}"
             record = {"id": mine["where"], "source": mine["source"], "rule": rule, "detail": detail}
-            file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+            file.write(json_line(record))
     os.replace(f"{path}.tmp", path)
 
 

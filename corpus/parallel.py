@@ -37,7 +37,8 @@ def start_worker(start, arguments):
     """In a worker process: make its state, a global variable, and have the process end when its parent does."""
     global state
 
-    def end_with_parent():  # even if the parent is killed
+    def end_with_parent():
+        """Wait for the parent to end, even if it is killed."""
         multiprocessing.parent_process().join()
         os._exit(1)
 

@@ -113,6 +113,7 @@ def decode(text, handle=None):
     Nothing is executed: the text is parsed, and anything but a literal raises an error."""
 
     def value(node):
+        """The value of a node of the syntax tree."""
         kind = type(node).__name__
         if kind == "Constant":
             return node.value
@@ -141,16 +142,20 @@ def serve(program, requests, replies):
     sys.modules["candidate"] = module  # dataclasses look their module up
 
     def keep(thing):
+        """Number an object that stays here."""
         objects.append(thing)
         return len(objects) - 1
 
     def run_program():
+        """Define what the program defines."""
         exec(compile(program, "<program>", "exec"), module.__dict__)
 
     def call(function, arguments, keywords):
+        """Call a function of the program."""
         return function(*arguments, **keywords)
 
     def reply(function, *arguments):
+        """Send what a function returns, or the exception that it raises."""
         try:
             content = f"('value', {encode(function(*arguments), keep)})"
         except BaseException as error:  # sys.exit is no way out either

@@ -1,7 +1,7 @@
 """How much the code rules drop of well-kept code: the standard library and larger installed packages.
 
-    python -m experiments.code_rules            a table per project and per rule; 2 minutes
-    python -m experiments.code_rules --max_data_lines=0.5
+python -m experiments.code_rules            a table per project and per rule; 2 minutes
+python -m experiments.code_rules --max_data_lines=0.5
 """
 
 import collections

@@ -79,6 +79,7 @@ def ours(texts):
     sizes = np.array([len(shingles) for shingles in sets])
 
     def verify(pairs):
+        """Whether the similarity of each pair reaches the threshold."""
         return np.array([dedup.jaccard(sets[a], sets[b]) >= THRESHOLD for a, b in pairs])
 
     clusters = dedup.exact_clusters(digests, dedup.Clusters(len(texts)))
@@ -113,6 +114,8 @@ def with_datatrove(texts):
     from datatrove.utils.word_tokenizers import WordTokenizer
 
     class Words(WordTokenizer):
+        """Stands for the language whose words datatrove would look for."""
+
         word_tokenize = staticmethod(words)
         sent_tokenize = span_tokenize = None
 
@@ -142,6 +145,7 @@ def measure_memory(n):
         del keys
 
         def band(i):
+            """The keys of one band, from its file."""
             return np.memmap(f"{folder}/{i}", np.uint64, "r")
 
         start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,7 +1,7 @@
 """Loss curves of one or more runs in one picture.
 
-    python -m experiments.plot --runs=out/pretrain --out=loss.png
-    python -m experiments.plot --runs=out/pretrain,out/anneal,out/sft --follow     stages of one model
+python -m experiments.plot --runs=out/pretrain --out=loss.png
+python -m experiments.plot --runs=out/pretrain,out/anneal,out/sft --follow     stages of one model
 """
 
 import statistics

@@ -128,6 +128,7 @@ def results(out):
     found = {}
 
     def add(what, item, value):
+        """Note a value by its fingerprint."""
         found.setdefault(what, {})[item] = fingerprint(value)
 
     for name, pattern in (("exercises", "*.jsonl"), ("code", "*.bin"), ("pages", "*.bin"), ("chats", "*.bin")):

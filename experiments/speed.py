@@ -114,7 +114,8 @@ def measure(settings, machine, row):
     tokens = random.integers(0, settings.vocab_size, (settings.micro_batch, settings.block_size + 1))
     run = torch.compile(model) if row.compile else model
 
-    def step():  # reads the loss back, so that a GPU has finished when it returns
+    def step():
+        """A training step. It reads the loss back, so that a GPU has finished when it returns."""
         batch = make_batch(tokens[:, :-1], tokens[:, 1:], 0, row.document_mask, machine.device)
         train_step(training, machine, run, optimizers, batch, settings.micro_batch)
 

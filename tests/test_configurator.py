@@ -141,7 +141,7 @@ def test_a_stage_that_runs_several_times_has_a_table_for_each_run(tmp_path):
 
 
 def test_only_stages_have_tables(tmp_path):
-    """Tables named like any other file of the repository were once ignored."""
+    """A table named like any other file of the repository is a mistake, not to be ignored."""
     path = tmp_path / "a.toml"
     for name in ("model", "trainer", "conftest", "sample", "shards"):
         path.write_text(f"[{name}]\nlr = 1")
@@ -162,6 +162,10 @@ DOORS = [
     for path in sorted([*ROOT.glob("*.py"), *ROOT.glob("[a-z]*/*.py")])
     if re.search(r"^    configurator\.run\(main, Settings", path.read_text(encoding="utf-8"), re.MULTILINE)
 ]
+
+
+def test_the_doors_are_found():
+    assert {"pretrain", "recipe", "exercises.__main__", "cleaning.cluster", "experiments.same_results"} <= set(DOORS)
 
 
 @pytest.mark.parametrize("door", DOORS)

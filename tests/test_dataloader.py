@@ -125,7 +125,8 @@ def test_processes_share_out_the_global_batch(workdir):
         whole = data.arrays(step)[0]
         for world_size in (2, 3, 6):
             assert np.array_equal(
-                whole, np.concatenate([mixture(workdir).arrays(step, rank, world_size)[0] for rank in range(world_size)])
+                whole,
+                np.concatenate([mixture(workdir).arrays(step, rank, world_size)[0] for rank in range(world_size)]),
             )
 
 

@@ -263,7 +263,7 @@ def test_a_missing_gpu_is_reported_as_one(tmp_path, untrained):
 
 
 def test_without_a_sandbox_nothing_is_scored(monkeypatch):
-    """Elsewhere than on Linux every program once failed without a word: 0 %."""
+    """Elsewhere than on Linux every program would fail without a word: 0 %."""
     monkeypatch.setattr("sys.platform", "darwin")
     with pytest.raises(UserError, match="only Linux has"):
         eval_humaneval.check(eval_humaneval.Settings(samples="x"))

@@ -57,7 +57,9 @@ def test_the_demo_runs_from_end_to_end(tiny_demo):
         assert (folder / "out" / name).exists()
     page = (folder / "out/report.html").read_text()
     assert "data:image/png;base64," in page and "http" not in page.replace("http-equiv", ""), "one file, no other"
-    assert "pass@1" in printed and "$ python pretrain.py" in printed and "try next   .venv/bin/python sample.py" in printed
+    assert (
+        "pass@1" in printed and "$ python pretrain.py" in printed and "try next   .venv/bin/python sample.py" in printed
+    )
 
 
 def test_what_is_finished_is_not_run_again(tiny_demo):

@@ -306,7 +306,7 @@ def pretend(monkeypatch, there):
 
 
 def test_a_numbered_gpu_is_prepared_as_any(monkeypatch):
-    """--device=cuda:1 once skipped both calls."""
+    """--device=cuda:1 gets TF32 and becomes the current device, as --device=cuda does."""
     pretend(monkeypatch, {"cuda": 2, "mps": False})
     called = []
     monkeypatch.setattr(torch.cuda, "set_device", called.append)

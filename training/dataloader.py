@@ -31,24 +31,28 @@ class Batch:
     ids: torch.Tensor
     targets: torch.Tensor
     doc_ids: torch.Tensor | None
+    # NumPy: how many targets of each row count in the loss. Asking a GPU for it would wait in every micro-batch.
+    counts: np.ndarray
 
     @property
     def count(self):
         """How many targets count in the loss."""
-        return int((self.targets != IGNORE).sum())
+        return int(self.counts.sum())
 
     def split(self, n_rows):
         """This batch in parts of n_rows rows."""
         for start in range(0, len(self.ids), n_rows):
             rows = slice(start, start + n_rows)
-            yield Batch(self.ids[rows], self.targets[rows], None if self.doc_ids is None else self.doc_ids[rows])
+            doc_ids = None if self.doc_ids is None else self.doc_ids[rows]
+            yield Batch(self.ids[rows], self.targets[rows], doc_ids, self.counts[rows])
 
 
 def make_batch(ids, targets, eot, doc_mask, device):
     """A Batch on a device from int64 arrays (rows, block_size). doc_mask: whether to number the documents."""
+    counts = (targets != IGNORE).sum(axis=1)
     ids, targets = (torch.from_numpy(np.ascontiguousarray(array)).to(device) for array in (ids, targets))
     doc_ids = (ids == eot).cumsum(1) if doc_mask else None  # one more at every <|endoftext|>
-    return Batch(ids, targets, doc_ids)
+    return Batch(ids, targets, doc_ids, counts)
 
 
 def batch_shape(settings, block_size, world_size):

@@ -81,7 +81,7 @@ class Log:
             self.start_clock(step)
 
     def print_step(self, step, loss, lr, grad_norm, speed, mfu):
-        """The line on the screen; it fits 80 columns."""
+        """The line on the screen."""
         progress = f"step {step:>6}/{self.settings.max_steps} | loss {loss:6.3f} | lr {lr:.1e} | grad {grad_norm:5.2f}"
         if speed is None:
             print(progress, flush=True)
