@@ -9,9 +9,12 @@ data/<name>/train_000000.mask.bin   beside shards of chats: one byte per token, 
 <|endoftext|> opens every document and closes none.
 """
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +24,43 @@ from configurator import UserError
 from tokenizer import Tokenizer
 
 MAGIC, VERSION, HEADER_BYTES = 20240520, 1, 1024
+
+
+@contextlib.contextmanager
+def exclusive(folder):
+    """While this lasts no other process gets past its own exclusive(folder): UserError there. The folder is made if need
+    be, and goes again if nothing came into it.
+
+    The lock is on the folder itself (flock): no file is left behind, and the system lets go of it when the process
+    ends, however it ends. Where a file system has no locks, there is no protection. It holds on one machine."""
+    folder = Path(folder)
+    is_new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        lock(handle, folder)
+        yield
+    finally:
+        os.close(handle)
+        if is_new:
+            with contextlib.suppress(OSError):  # something lies in it
+                folder.rmdir()
+
+
+def lock(handle, folder):
+    """Lock an open folder. Raises UserError if another process holds it for longer than a second: forked workers of a
+    run that was killed hold its lock too, until they have noticed."""
+    end = time.monotonic() + 1
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > end:
+                raise UserError(f"another run is writing to {folder}: wait for its end, or stop it") from None
+            time.sleep(0.05)
+        except OSError:
+            return  # a file system without locks
 
 
 def header(n_tokens):
@@ -120,6 +160,7 @@ class Shards:
         self.folder, self.manifest = Path(folder), read_manifest(folder)
         files = [f for f in self.manifest["files"] if f["split"] == split]
         self.key = files[0]["sha256"][:16] if files else ""  # names the data by its first file, wherever it lies
+        self.files = files
         self.has_mask = any("mask" in entry for entry in files)
         self.parts, self.masks = [], []
         for entry in files:
@@ -157,6 +198,11 @@ class Shards:
                 break
             pieces.append(part[max(0, start - part_start) : start + count - part_start])
         return np.concatenate(pieces).astype(np.int64) if pieces else np.zeros(0, np.int64)
+
+    def sha256(self):
+        """The sha256 of what these shards hold, from those that the manifest gives their files."""
+        digests = [file["sha256"] for entry in self.files for file in files_of(entry)]
+        return hashlib.sha256(" ".join(digests).encode()).hexdigest()
 
     def documents(self, eot):
         """(first token of each document, its length), two int64 arrays. Token eot opens them; every token is read."""
