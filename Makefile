@@ -1,5 +1,6 @@
 # make demo   trains a small code model from nothing, 10 to 15 minutes on two cores
-# make test   proves the parts
+# make test   proves the parts, in five minutes
+# make faults goes on looking for what breaks: kills, damaged files, full disks, fuzzed input; 50 minutes
 PYTHON ?= python3
 START := $(shell date +%s)
 
@@ -9,6 +10,9 @@ demo: .venv/installed
 test: .venv/installed
 	.venv/bin/python -m pytest
 
+faults: .venv/installed
+	.venv/bin/python -m tests.faults
+
 .venv/installed: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=/path/to/python3")'
 	@echo "installing PyTorch and the few other packages into .venv (a minute or two)"
@@ -16,7 +20,15 @@ test: .venv/installed
 	.venv/bin/python -m pip install -q --disable-pip-version-check -r requirements.txt
 	touch $@
 
+# The same and every optional package: a second environment that sees the first, so that PyTorch is there once.
+.venv/optional/installed: .venv/installed requirements-optional.txt
+	$(PYTHON) -m venv .venv/optional
+	.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+	    > `.venv/optional/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'`/first.pth
+	.venv/optional/bin/python -m pip install -q --disable-pip-version-check -r requirements-optional.txt
+	touch $@
+
 clean:
 	rm -rf .venv data out
 
-.PHONY: demo test clean
+.PHONY: demo test faults clean

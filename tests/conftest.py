@@ -5,6 +5,7 @@ import io
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -138,3 +139,36 @@ def tokenizer(workdir):
     from tokenizer import Tokenizer
 
     return Tokenizer.load(workdir / "data" / "tokenizer.json")
+
+
+# -- tests that skip: .ci/run repeats their files where every optional package is installed, and there nothing may skip
+
+MAY_SKIP = re.compile("GPU|needs the (?:real|benchmark)")  # reasons: there is no GPU, or the files are not public
+
+
+def pytest_addoption(parser):
+    parser.addoption("--nothing-skips", action="store_true", help="a skip fails, unless it is for want of a GPU")
+
+
+def fail_if_skipped(config, report):
+    """Turn the report of a test or a file that skipped into a failure under --nothing-skips."""
+    if config.getoption("--nothing-skips") and report.skipped and not MAY_SKIP.search(str(report.longrepr)):
+        report.outcome, report.longrepr = "failed", f"nothing may skip here: {report.longrepr}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    return fail_if_skipped(item.config, (yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    return fail_if_skipped(collector.config, (yield))
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """Leave the names of the files in which something skipped, one a line, for `pytest @FILE`."""
+    files = {report.nodeid.split("::")[0] for report in terminalreporter.stats.get("skipped", [])}
+    note = config.cache.mkdir("skipped") / "files.txt"
+    note.write_text("".join(f"{name}\n" for name in sorted(files)))

@@ -123,7 +123,7 @@ def test_imports_run_downwards(name):
 def test_pip_install_works_and_forgets_no_module(tmp_path):
     """All top-level modules and folders are installed, from a copy, since a build leaves files behind."""
     pytest.importorskip("setuptools")
-    for name in [*FILES, "pyproject.toml", "README.md"]:
+    for name in [*FILES, "pyproject.toml", "README.md", *(path.name for path in ROOT.glob("requirements*.txt"))]:
         (tmp_path / "copy" / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / "copy" / name)
     pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--no-index"]
