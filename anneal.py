@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import configurator
 from pretrain import LaterSettings, begin, train
+from ranges import Amount, Count, Natural, Positive
 from shards import load_tokenizer
 from training import checkpoint
 from training.dataloader import Mixture, batch_shape, parse_folders, parse_mixture
@@ -28,10 +29,10 @@ class Settings(LaterSettings):
     best_fit: bool = False  # pack documents whole into rows instead of cutting the stream of tokens
     out_dir: str = "out/anneal"  # checkpoints, metrics.jsonl, settings.json
     # -- learning rate and optimizer
-    decay_tokens: int = 1_600_000  # length of the stage; a tenth of pretraining suffices, a fifth is better
-    max_steps: int | None = None  # length in optimizer steps; auto = decay_tokens / batch_tokens
-    lr: float | None = None  # learning rate to come down from; auto = the trunk's
-    warmup_steps: int = 0  # steps of linear warmup before the decay
+    decay_tokens: Amount = 1_600_000  # length of the stage; a tenth of pretraining suffices, a fifth is better
+    max_steps: Count | None = None  # length in optimizer steps; auto = decay_tokens / batch_tokens
+    lr: Positive | None = None  # learning rate to come down from; auto = the trunk's
+    warmup_steps: Natural = 0  # steps of linear warmup before the decay
 
 
 def main(settings):

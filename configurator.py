@@ -19,26 +19,36 @@ import inspect
 import json
 import os
 import platform
+import signal
 import sys
 import tempfile
 import textwrap
 import tokenize
 import tomllib
-import types
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import NoReturn, get_args
+from typing import NoReturn
+
+import ranges
 
 ROOT = Path(__file__).resolve().parent
-# The stages in the order in which they run: these, and recipe itself, may have a table in a TOML file.
+# The stages in the order in which they run. These, and recipe itself, may have a table in a TOML file.
 STAGES = ("exercises", "tokenizer_train", "prepare_data", "pretrain", "anneal", "sft", "eval_humaneval")
+TABLES = (*STAGES, "recipe")
 HELP_WIDTH, HELP_COLUMN = 100, 32
-YES_OR_NO = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
 class UserError(Exception):
     """Something the person at the terminal can mend; shown as one line, exit code 2."""
+
+
+class Stopped(Exception):
+    """A stage ended early because of a signal, and saved what it had; exit code 128 + the signal's number."""
+
+    def __init__(self, signal_number, message="the same command with --resume goes on from here"):
+        super().__init__(message)
+        self.signal_number = signal_number
 
 
 def run(main, settings_class, table=None):
@@ -53,16 +63,18 @@ def run(main, settings_class, table=None):
         if int(os.environ.get("RANK", 0)) == 0:  # torchrun starts several processes: one speaks
             show(settings, stage)
         main(settings)
-    except (UserError, OSError) as error:
-        fail(error)
+    except Stopped as stopped:
+        end(f"stopped: {stopped}", 128 + stopped.signal_number)
     except KeyboardInterrupt:
-        fail("interrupted")
+        end("stopped", 128 + signal.SIGINT)
+    except (UserError, OSError) as error:
+        end(f"error: {error}", 2)
 
 
-def fail(message) -> NoReturn:
-    """Print one line on standard error and exit with code 2."""
-    print("error: " + " ".join(str(message).split()), file=sys.stderr, flush=True)
-    sys.exit(2)
+def end(message, code) -> NoReturn:
+    """Print one line on standard error and exit."""
+    print(" ".join(message.split()), file=sys.stderr, flush=True)
+    sys.exit(code)
 
 
 def stage_name(main):
@@ -86,7 +98,7 @@ class Setting:
     """One setting of a stage: a field of its dataclass, and what the source says of it."""
 
     name: str
-    kind: object  # its annotation: int, float | None, list[str], ...
+    kind: ranges.Kind  # what its annotation says
     default: object
     text: str  # its comment
     heading: str
@@ -114,7 +126,7 @@ def settings_of(settings_class):
                 found[inner.name] = replace(inner, heading=text + part, table=name)
         else:
             default = field.default if field.default is not MISSING else field.default_factory()
-            found[name] = Setting(name, field.type, default, text, heading or "settings")
+            found[name] = Setting(name, ranges.kind_of(field.type), default, text, heading or "settings")
     return found
 
 
@@ -152,17 +164,21 @@ def load(settings_class, argv, stage="", main=None):
         print(help_text(settings_class, stage_name(main), inspect.getmodule(main).__doc__))
         sys.exit(0)
     known, values = settings_of(settings_class), {}
+    tables = {setting.table for setting in known.values()} - {""}
     for path in argv:
         if not path.startswith("-"):
-            for key, value in read_toml(path, stage, {setting.table for setting in known.values()}).items():
-                values[key] = convert(known, key, toml_text(value), path)
+            for key, (value, where) in read_toml(path, stage, tables).items():
+                values[key] = convert(known, key, value, where)
     for argument in argv:
         if argument.startswith("-"):
             key, equals, text = argument.lstrip("-").partition("=")
             table, _, name = key.rpartition(".")  # --rules.max_words=9 is --max_words=9
             if name in known and known[name].table == table:
                 key = name
-            values[key] = convert(known, key, text if equals else None, "command line")
+            given = text if equals else None
+            if equals and key in known and known[key].kind.type is list:
+                given = [part for part in text.split(",") if part]
+            values[key] = convert(known, key, given, "command line")
     return build(settings_class, values)
 
 
@@ -180,69 +196,60 @@ def build(settings_class, values):
         raise UserError(error) from None
 
 
-def convert(known, key, text, where):
-    """The text of a setting as its annotated type; text None is a bare --key, which means true."""
+def convert(known, key, given, where):
+    """The value of a setting. given: the text behind --key=, None for a bare --key, or what a TOML file holds.
+
+    Raises UserError for a key that there is not, and for a value that the setting's annotation does not allow.
+    """
     if key not in known:
-        near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise UserError(f"unknown setting {key!r} ({where}){hint}; --help lists them all")
+        raise UserError(f"unknown setting {shown(key)} ({where}){nearest(key, known)}; --help lists them all")
     kind = known[key].kind
-    if isinstance(kind, types.UnionType):  # X | None: the word "auto" is None
-        if text is not None and text.lower() == "auto":
-            return None
-        kind = get_args(kind)[0]
+    if given is None and kind.type is not bool:
+        raise UserError(f"setting {key!r} ({where}) needs {kind}, got no value: write --{key}=...")
     try:
-        if kind is bool:
-            return YES_OR_NO[(text or "true").lower()]
-        if text is None:
-            raise ValueError
-        if kind is int:
-            return whole_number(text)
-        if kind is float:
-            return float(text)
-        return [part for part in text.split(",") if part] if kind == list[str] else text
-    except (KeyError, ValueError, OverflowError):
-        given = f"got {text!r}" if text is not None else f"got no value: write --{key}=..."
-        raise UserError(f"setting {key!r} ({where}) needs {type_name(known[key].kind)}, {given}") from None
+        return ranges.value_of(kind, "true" if given is None else given)
+    except ValueError:
+        hint = nearest(given, kind.allowed) if isinstance(kind.allowed, ranges.Choice) else ""
+        raise UserError(f"setting {key!r} ({where}) needs {kind}, got {shown(given)}{hint}") from None
 
 
-def whole_number(text):
-    """20, 20_000 or 2e4 as an int; ValueError for 1.5."""
-    if not any(char in text for char in ".eE"):
-        return int(text)
-    number = float(text)
-    if number != int(number):
-        raise ValueError
-    return int(number)
+def nearest(name, names):
+    """The hint at the name that was meant, or "" where none is near."""
+    near = difflib.get_close_matches(str(name)[:100], names, n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
-def type_name(kind):
-    """A type in words, for the message that says what a setting needs."""
-    if isinstance(kind, types.UnionType):
-        return type_name(get_args(kind)[0]) + " or auto"
-    return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(kind, "a,b,c")
+def shown(value):
+    """What a person gave, on one line and not longer than a message may be."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of 5,000 digits, a list 5,000 deep
+        return "something very long"
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 # -- TOML
 
 
 def read_toml(argument, stage, tables=()):
-    """{key: value} for one stage of a TOML file: the file's top level, the stage's table, and the
-    table of one of its runs where the argument ends in :run, or none of them where it ends in a
-    colon. tables: names of settings' own tables."""
+    """{key: (value, where it stands)} for one stage of a TOML file: the file's top level, the stage's table, and the
+    table of one of its runs where the argument ends in :run, or none of them where it ends in a colon. tables: names of
+    settings' own tables."""
     path, run = split_run(argument)
     whole = parse_toml(path)
-    runs = runs_of(whole.get(stage, {}), tables)
+    own = whole.get(stage, {})
+    runs = runs_of(own, tables)
     if run and run not in runs:
         raise UserError(f"{path} has no table [{stage}.{run}]; there is {', '.join(runs) or 'none'}")
     if runs and not run and not argument.endswith(":"):
         raise UserError(f"{path} runs {stage} {len(runs)} times, say which: " + ", ".join(f"{path}:{r}" for r in runs))
-    values = {}
-    for table in (whole, whole.get(stage, {}), *([whole[stage][run]] if run else [])):
-        values |= {key: value for key, value in table.items() if not isinstance(value, dict)}
-        for name in tables:
-            if name and table is not whole:
-                values |= table.get(name, {})
+    values, levels = {}, [(whole, ""), (own, stage)] + ([(own[run], f"{stage}.{run}")] if run else [])
+    for table, name in levels:
+        for key, value in table.items():
+            if isinstance(value, dict) and key in tables and name:
+                values |= {inner: (given, f"{path}: [{name}.{key}]") for inner, given in value.items()}
+            elif not isinstance(value, dict) or "." in name:  # a run has no runs
+                values[key] = value, f"{path}: [{name}]" if name else path
     return values
 
 
@@ -255,27 +262,25 @@ def split_run(argument):
 def parse_toml(path):
     """The tables of a TOML file. Raises UserError for a table that is named like no stage."""
     try:
-        whole = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        whole = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))  # some editors open a file with a BOM
     except FileNotFoundError:
-        raise UserError(f"no settings file {path!r}; settings are written --key=value") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid TOML: {error}") from None
+        raise UserError(f"no settings file {shown(path)}; settings are written --key=value") from None
+    except OSError as error:
+        raise UserError(f"cannot read the settings file {shown(path)}: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not valid TOML: {str(error)[:200]}") from None
     for name, value in whole.items():
-        if isinstance(value, dict) and name not in (*STAGES, "recipe"):
-            near = difflib.get_close_matches(name, STAGES, n=1)
-            hint = f"did you mean [{near[0]}]?" if near else f"the stages are {', '.join(STAGES)}"
-            raise UserError(f"unknown table [{name}] in {path}; {hint}")
+        if isinstance(value, dict) and name not in TABLES:
+            hint = nearest(name, TABLES) or f"; the stages are {', '.join(STAGES)}"
+            raise UserError(f"unknown table [{name[:80]}] in {path}{hint}")
+        if not isinstance(value, dict) and name in TABLES:
+            raise UserError(f"{path}: {name} is a stage, whose settings stand under a line [{name}]")
     return whole
 
 
 def runs_of(table, tables=()):
     """The names of a stage's runs: its sub-tables, apart from those that are settings' own."""
     return [name for name, value in table.items() if isinstance(value, dict) and name not in tables]
-
-
-def toml_text(value):
-    """A TOML value as it would be typed on the command line."""
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 # -- from settings to text
@@ -302,7 +307,9 @@ def value_text(value):
     """A setting's value as it would be typed."""
     if value is None:
         return "auto"
-    return toml_text(value).lower() if isinstance(value, bool) else toml_text(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(value) if isinstance(value, list) else str(value)
 
 
 def help_text(settings_class, stage, doc=""):

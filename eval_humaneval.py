@@ -16,6 +16,7 @@ import os
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
 from tqdm import tqdm
 
@@ -23,6 +24,7 @@ import configurator
 from configurator import UserError
 from evaluation import sandbox
 from evaluation.problems import code_in, downloaded, read_lines, read_problems, score
+from ranges import Context, Device, Natural, NotNegative, Precision, Range, Seed, ShareAbove0, SmallCount, Workers
 from shards import sha256_file
 
 
@@ -36,25 +38,25 @@ class Settings:
     # -- problems
     problems: str = ""  # a .jsonl or .jsonl.gz of problems; empty = HumanEval, downloaded once into data/
     mbpp_ids: str = "11-510"  # which problems to take from a file of MBPP's shape: 11-510 = its test split; 11 = one
-    limit: int = 0  # only the first so many problems; 0 = all
+    limit: Natural = 0  # only the first so many problems; 0 = all
     # -- writing
     chat: bool | None = None  # ask as in a chat and take the code from the reply; auto = as the checkpoint was trained
-    n_samples: int = 1  # completions per problem; pass@k needs at least k
-    temperature: float = 0.0  # 0 = greedy; 0.2 is usual for pass@1, 0.8 for pass@10 and pass@100
-    top_p: float = 0.95  # draw from the fewest tokens that hold this share of the probability
-    max_new_tokens: int = 512  # length of a completion
-    batch_size: int = 64  # completions under way at a time
-    seed: int = 1337  # of the draws
-    device: str | None = None  # cuda, cuda:1, mps or cpu; auto = the first of these that is there
-    dtype: str | None = None  # bf16 or fp32 in matrix products; auto = bf16 where the device has units for it
+    n_samples: Annotated[int, Range(1, 10_000)] = 1  # completions per problem; pass@k needs at least k
+    temperature: NotNegative = 0.0  # 0 = greedy; 0.2 is usual for pass@1, 0.8 for pass@10 and pass@100
+    top_p: ShareAbove0 = 0.95  # draw from the fewest tokens that hold this share of the probability
+    max_new_tokens: Context = 512  # length of a completion
+    batch_size: SmallCount = 64  # completions under way at a time
+    seed: Seed = 1337  # of the draws
+    device: Device | None = None  # what to compute on; auto = the first of these that is there
+    dtype: Precision | None = None  # format of matrix products; auto = bf16 where the device has units for it
     # -- running
-    timeout: float = 3.0  # CPU seconds per program
-    memory_mb: int = 1024  # memory per program
-    num_workers: int = 0  # programs run at a time; 0 = two per core, since each waits half of the time
+    timeout: Annotated[float, Range(0, 86_400, without_low=True)] = 3.0  # CPU seconds per program
+    memory_mb: Annotated[int, Range(1, 10**6)] = 1024  # memory per program
+    num_workers: Workers = 0  # programs run at a time; 0 = two per core, since each waits half of the time
     # -- results
     out_dir: str = "out/eval"  # samples.jsonl, results.jsonl, summary.json
     similar: str = ""  # prepare_data.py's report.json: score problems like a training document and the others apart
-    min_similarity: float = 0.8  # to a training document, from which a problem counts as similar; 0.8 as in phi-1
+    min_similarity: ShareAbove0 = 0.8  # to a training document, from which a problem counts as similar; 0.8 as in phi-1
 
 
 def main(settings):

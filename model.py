@@ -11,10 +11,13 @@ Shapes in comments: B rows in the batch, T tokens in a row, head_dim = n_embd / 
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from ranges import Context, Range, RopeBase, ShareAbove0, SmallCount, Width, check_fields
 
 IGNORE = -100  # a target with this value is not counted in the loss
 
@@ -24,23 +27,22 @@ class ModelConfig:
     """The shape of a model. Raises ValueError where the numbers do not fit together."""
 
     # -- model
-    vocab_size: int = 0  # rows of the embedding; 0 = the tokenizer's size rounded up to a multiple of 64
-    block_size: int = 256  # context length in tokens
-    n_layer: int = 6  # blocks
-    n_head: int = 2  # query heads; n_embd / n_head is the size of a head
-    n_kv_head: int = 2  # key and value heads; fewer than n_head shrinks the KV cache (GQA)
-    n_embd: int = 128  # width of the residual stream
-    mlp_dim: int = 0  # width inside the MLP; 0 = 8/3 n_embd rounded up to a multiple of 64
-    rope_base: float = 10000.0  # the longest wavelength of the rotary positions is about 2 pi rope_base tokens
-    norm_eps: float = 1e-6  # keeps RMSNorm finite on a zero vector
+    # rows of the embedding; 0 = the tokenizer's size rounded up to a multiple of 64
+    vocab_size: Annotated[int, Range(0, 65_536)] = 0
+    block_size: Context = 256  # context length in tokens
+    n_layer: SmallCount = 6  # blocks
+    n_head: SmallCount = 2  # query heads; n_embd / n_head is the size of a head
+    n_kv_head: SmallCount = 2  # key and value heads; fewer than n_head shrinks the KV cache (GQA)
+    n_embd: Width = 128  # width of the residual stream
+    mlp_dim: Annotated[int, Range(0, 2**18)] = 0  # width inside the MLP; 0 = 8/3 n_embd rounded up to a multiple of 64
+    rope_base: RopeBase = 10000.0  # the longest wavelength of the rotary positions is about 2 pi rope_base tokens
+    norm_eps: ShareAbove0 = 1e-6  # keeps RMSNorm finite on a zero vector
     tie_embeddings: bool = True  # one matrix for input and output: saves much below 0.5 B parameters
     qkv_bias: bool = False  # bias on q, k and v, as in Qwen2
     qk_norm: bool = True  # RMSNorm on every query and key head, as in Qwen3: learns faster at a high lr
 
     def __post_init__(self):
-        for name in ("block_size", "n_layer", "n_head", "n_kv_head", "n_embd"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        check_fields(self, ModelConfig)
         if self.n_embd % self.n_head or (self.n_embd // self.n_head) % 2:
             raise ValueError(f"n_embd={self.n_embd} must give n_head={self.n_head} heads of an even size")
         if self.n_head % self.n_kv_head:

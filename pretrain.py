@@ -13,6 +13,7 @@ import math
 import signal
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields
+from typing import Literal
 
 import torch
 from torch.nn.parallel import DistributedDataParallel
@@ -20,13 +21,17 @@ from torch.nn.parallel import DistributedDataParallel
 import configurator
 from configurator import UserError
 from model import ModelConfig, Transformer
+from ranges import Context, Count, Device, Natural, NotNegative, Positive, Precision, RopeBase, Seed, Share, ShareBelow1
 from shards import load_tokenizer
 from training import checkpoint
 from training import machine as machines
 from training.dataloader import Mixture, batch_shape, parse_mixture
 from training.log import Log
-from training.optim import Schedule, lr_at, make_optimizers, optimized_parameters
+from training.optim import DECAYS, Schedule, lr_at, make_optimizers, optimized_parameters
 from training.validation import validate, validation_sets
+
+DecayShape = Literal[tuple(DECAYS)]
+Optimizer = Literal["muon", "adamw"]
 
 
 @dataclass
@@ -34,34 +39,34 @@ class TrainSettings:
     """The settings of the loop, which every training stage has."""
 
     # -- batch
-    batch_tokens: int = 2048  # tokens per optimizer step, over all processes
-    micro_batch: int = 8  # at most this many rows per forward pass and process: lower it to save memory
+    batch_tokens: Count = 2048  # tokens per optimizer step, over all processes
+    micro_batch: Count = 8  # at most this many rows per forward pass and process: lower it to save memory
     doc_mask: bool = True  # keep attention inside each document
     # -- learning rate and optimizer
-    max_steps: int = 1700  # optimizer steps in all
-    lr: float = 0.006  # peak learning rate
-    min_lr_fraction: float = 0.0  # the decay ends at this share of lr
-    warmup_steps: int = 20  # steps of linear warmup
-    decay_shape: str = "1-sqrt"  # linear, cosine, exponential, 1-sqrt or inverse
-    optimizer: str = "muon"  # muon (hidden matrices; AdamW for the rest) or adamw
-    weight_decay: float = 0.1  # on the hidden matrices
-    beta1: float = 0.9  # AdamW: decay rate of the running mean of gradients
-    beta2: float = 0.95  # AdamW: decay rate of the running mean of squared gradients
-    momentum: float = 0.95  # Muon: decay rate of the running mean of gradients
-    grad_clip: float = 1.0  # gradients of a larger norm are scaled down to it; 0 = never
+    max_steps: Count = 1700  # optimizer steps in all
+    lr: Positive = 0.006  # peak learning rate
+    min_lr_fraction: Share = 0.0  # the decay ends at this share of lr
+    warmup_steps: Natural = 20  # steps of linear warmup
+    decay_shape: DecayShape = "1-sqrt"  # the way down
+    optimizer: Optimizer = "muon"  # muon trains the hidden matrices, AdamW the rest or all
+    weight_decay: NotNegative = 0.1  # on the hidden matrices
+    beta1: ShareBelow1 = 0.9  # AdamW: decay rate of the running mean of gradients
+    beta2: ShareBelow1 = 0.95  # AdamW: decay rate of the running mean of squared gradients
+    momentum: ShareBelow1 = 0.95  # Muon: decay rate of the running mean of gradients
+    grad_clip: NotNegative = 1.0  # gradients of a larger norm are scaled down to it; 0 = never
     # -- logging, evaluating, saving
-    log_every: int = 20  # steps between progress lines
-    eval_every: int = 425  # steps between evaluations; 0 = only after the last step
-    eval_tokens: int = 0  # validation tokens per source and evaluation; 0 = all
-    save_every: int = 425  # steps between checkpoints; 0 = only after the last step
-    keep: int = 2  # checkpoints to keep
+    log_every: Count = 20  # steps between progress lines
+    eval_every: Natural = 425  # steps between evaluations; 0 = only after the last step
+    eval_tokens: Natural = 0  # validation tokens per source and evaluation; 0 = all
+    save_every: Natural = 425  # steps between checkpoints; 0 = only after the last step
+    keep: Count = 2  # checkpoints to keep
     resume: bool = False  # go on from the newest checkpoint in out_dir
     tensorboard: bool = False  # write TensorBoard logs into out_dir too
     # -- machine
-    seed: int = 1337  # of the initial weights and the order of the data
+    seed: Seed = 1337  # of the initial weights and the order of the data
     verify: bool = True  # compare the shards with their sha256 first: about a second per GB
-    device: str | None = None  # cuda, cuda:1, mps or cpu; auto = the first of these that is there
-    dtype: str | None = None  # bf16 or fp32 in matrix products; auto = bf16 where the device has units for it
+    device: Device | None = None  # what to compute on; auto = the first of these that is there
+    dtype: Precision | None = None  # format of matrix products; auto = bf16 where the device has units for it
     compile: bool | None = None  # torch.compile: true, false, or auto = where there is a compiler for it
 
 
@@ -74,9 +79,9 @@ class Settings(TrainSettings, ModelConfig):
     best_fit: bool = False  # pack documents whole into rows instead of cutting the stream of tokens
     out_dir: str = "out/pretrain"  # checkpoints, metrics.jsonl, settings.json
     # -- learning rate and optimizer
-    schedule: str = "wsd"  # wsd (constant, then decay over decay_steps) or cosine (decay over the whole run)
-    decay_steps: int = 0  # length of wsd's decay; 0 ends at the trunk, for anneal.py to go on from
-    decay_shape: str | None = None  # of wsd: linear, cosine, exponential, 1-sqrt or inverse; auto = 1-sqrt
+    schedule: Literal["wsd", "cosine"] = "wsd"  # wsd: constant, then decay_steps of decay; cosine: one decay
+    decay_steps: Natural = 0  # length of wsd's decay; 0 ends at the trunk, for anneal.py to go on from
+    decay_shape: DecayShape | None = None  # the way down of wsd; auto = 1-sqrt
 
 
 @dataclass
@@ -86,21 +91,21 @@ class LaterSettings(TrainSettings):
     # -- data and results
     init: str = "out/pretrain"  # the checkpoint to start from, or a folder of them, of which the newest is taken
     val: str = ""  # shard folders to validate on: a,b; empty = those that are trained on
-    block_size: int | None = None  # context length; auto = as before, longer ones usually with a larger rope_base
-    rope_base: float | None = None  # wavelengths of the rotary positions; auto = as before
+    block_size: Context | None = None  # context length; auto = as before, longer ones usually with a larger rope_base
+    rope_base: RopeBase | None = None  # wavelengths of the rotary positions; auto = as before
     # -- batch
-    batch_tokens: int | None = None  # tokens per optimizer step, over all processes; auto = as before
+    batch_tokens: Count | None = None  # tokens per optimizer step, over all processes; auto = as before
     doc_mask: bool | None = None  # keep attention inside each document; auto = as before
     # -- learning rate and optimizer
-    # muon or adamw; auto = as before. Another one than before begins with fresh state.
-    optimizer: str | None = None
-    weight_decay: float | None = None  # on the hidden matrices; auto = as before
-    beta1: float | None = None  # AdamW: decay rate of the running mean of gradients; auto = as before
-    beta2: float | None = None  # AdamW: decay rate of the running mean of squared gradients; auto = as before
-    momentum: float | None = None  # Muon: decay rate of the running mean of gradients; auto = as before
-    grad_clip: float | None = None  # gradients of a larger norm are scaled down to it; 0 = never; auto = as before
+    optimizer: Optimizer | None = None  # auto = as before; another one than before begins with fresh state
+    weight_decay: NotNegative | None = None  # on the hidden matrices; auto = as before
+    beta1: ShareBelow1 | None = None  # AdamW: decay rate of the running mean of gradients; auto = as before
+    beta2: ShareBelow1 | None = None  # AdamW: decay rate of the running mean of squared gradients; auto = as before
+    momentum: ShareBelow1 | None = None  # Muon: decay rate of the running mean of gradients; auto = as before
+    # a gradient of a larger norm is scaled down to it; 0 = never; auto = as before
+    grad_clip: NotNegative | None = None
     # -- machine
-    seed: int | None = None  # of the order of the data; auto = as before
+    seed: Seed | None = None  # of the order of the data; auto = as before
 
 
 def main(settings):

@@ -21,12 +21,14 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
 
 import configurator
 from configurator import ROOT, UserError
 from evaluation.problems import read_lines
+from ranges import Range, SmallCount
 from training.log import clock
 
 TRAINING = ("pretrain", "anneal", "sft")  # these run under torchrun
@@ -39,10 +41,11 @@ class Settings:
     # -- recipe
     out_dir: str = "out/recipe"  # summary.json, report.html, report.md, loss.png, progress.json
     # processes that train together; auto = 2 on a CPU with two cores or more, else 1
-    processes: int | None = None
+    processes: SmallCount | None = None
     bpb_of: str = ""  # the shard folder whose bits per byte the summary shows; empty = the mean of all
     try_next: str = ""  # a command to show at the end
-    started: float = 0.0  # Unix time at which the person started, so that installing counts; 0 = now
+    # Unix time at which the person started, so that installing counts; 0 = now
+    started: Annotated[float, Range(0, 10**12)] = 0.0
 
 
 @dataclass
@@ -106,7 +109,7 @@ def read_steps(files):
 def runs_of(stage, table):
     """The names of a stage's runs in one file."""
     known = configurator.settings_of(settings_class(stage))
-    return configurator.runs_of(table.get(stage, {}), {setting.table for setting in known.values()})
+    return configurator.runs_of(table.get(stage, {}), {setting.table for setting in known.values()} - {""})
 
 
 def read_step(stage, run, tables):

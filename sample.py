@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import configurator
 from configurator import UserError
 from evaluation.generate import Sampling, generate, prompt_ids
+from ranges import Context, Device, Natural, NotNegative, Precision, Seed, ShareAbove0, SmallCount, Text
 from training import checkpoint
 from training import machine as machines
 
@@ -23,20 +24,20 @@ class Settings:
 
     # -- what to write
     checkpoint: str = "out/pretrain"  # a checkpoint or a folder of them, of which the newest is taken
-    prompt: str = "def"  # what to continue; with --suffix the text before the gap, with --chat the user's message
-    suffix: str = ""  # text after a gap to fill, for a model that was trained on gaps (the demo's was not)
+    prompt: Text = "def"  # what to continue; with --suffix the text before the gap, with --chat the user's message
+    suffix: Text = ""  # text after a gap to fill, for a model that was trained on gaps (the demo's was not)
     chat: bool = False  # render the prompt with the chat template
-    num_samples: int = 1  # completions, made in one batch; a single one is shown as it grows
-    max_new_tokens: int = 200  # tokens to write at most
-    stop: str = ""  # end at this text; \n and \t are understood
+    num_samples: SmallCount = 1  # completions, made in one batch; a single one is shown as it grows
+    max_new_tokens: Context = 200  # tokens to write at most
+    stop: Text = ""  # end at this text; \n and \t are understood
     # -- how to draw
-    temperature: float = 0.8  # 0 = always the likeliest token
-    top_k: int = 0  # draw from this many likeliest tokens; 0 = all
-    top_p: float = 0.95  # draw from the fewest tokens that hold this share of the probability
-    seed: int = 0  # sample i draws from seed + i
+    temperature: NotNegative = 0.8  # 0 = always the likeliest token
+    top_k: Natural = 0  # draw from this many likeliest tokens; 0 = all
+    top_p: ShareAbove0 = 0.95  # draw from the fewest tokens that hold this share of the probability
+    seed: Seed = 0  # sample i draws from seed + i
     # -- machine
-    device: str | None = None  # cuda, cuda:1, mps or cpu; auto = the first of these that is there
-    dtype: str | None = None  # bf16 or fp32 in matrix products; auto = bf16 where the device has units for it
+    device: Device | None = None  # what to compute on; auto = the first of these that is there
+    dtype: Precision | None = None  # format of matrix products; auto = bf16 where the device has units for it
 
 
 def main(settings):

@@ -15,7 +15,8 @@ import torch
 
 import configurator
 from configurator import UserError
-from pretrain import LaterSettings, begin, train
+from pretrain import DecayShape, LaterSettings, begin, train
+from ranges import Count, Natural, NotNegative, Positive
 from shards import load_tokenizer
 from training import checkpoint
 from training.dataloader import Mixture, batch_shape, parse_folders
@@ -31,12 +32,12 @@ class Settings(LaterSettings):
     init: str = "out/anneal"  # the checkpoint to start from, or a folder of them, of which the newest is taken
     out_dir: str = "out/sft"  # checkpoints, metrics.jsonl, settings.json
     # -- learning rate and optimizer
-    epochs: float = 1.0  # how often to read all conversations
-    max_steps: int | None = None  # length in optimizer steps; auto = what epochs comes to
-    lr: float | None = None  # peak learning rate; auto = a third of that of the checkpoint's run
-    decay_shape: str = "linear"  # linear, cosine, exponential, 1-sqrt or inverse, over all steps after the warmup
-    warmup_steps: int | None = None  # steps of linear warmup; auto = 20, or a tenth of a short run
-    neftune: float = 0.0  # noise on the embeddings (arXiv:2310.05914): 5 is usual, 0 is none
+    epochs: Positive = 1.0  # how often to read all conversations
+    max_steps: Count | None = None  # length in optimizer steps; auto = what epochs comes to
+    lr: Positive | None = None  # peak learning rate; auto = a third of that of the checkpoint's run
+    decay_shape: DecayShape = "linear"  # the way down, over all steps after the warmup
+    warmup_steps: Natural | None = None  # steps of linear warmup; auto = 20, or a tenth of a short run
+    neftune: NotNegative = 0.0  # noise on the embeddings (arXiv:2310.05914): 5 is usual, 0 is none
 
 
 def main(settings):

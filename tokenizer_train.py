@@ -17,6 +17,7 @@ import hashlib
 import io
 import time
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import regex
 import sentencepiece
@@ -25,8 +26,10 @@ from tqdm import tqdm
 import configurator
 from configurator import UserError
 from corpus.documents import Document, read
+from ranges import Amount, Range, ShareBelow1
 from tokenizer import MAX_VOCAB, PATTERN, SPECIAL_TOKENS, Tokenizer
 
+SMALLEST_VOCAB = 256 + 1 + len(SPECIAL_TOKENS)  # with one merge
 MAX_PRETOKEN = 1000  # characters; a longer one is data, not language, and is left out
 
 
@@ -36,10 +39,11 @@ class Settings:
 
     # -- text
     sources: list[str] = field(default_factory=lambda: ["stdlib"])  # presets, files or folders to learn from
-    max_bytes: int = 100_000_000  # text to count per source: more changes the merges little
-    holdout: float = 0.05  # share of the documents kept back for the report
+    max_bytes: Amount = 100_000_000  # text to count per source: more changes the merges little
+    holdout: ShareBelow1 = 0.05  # share of the documents kept back for the report
     # -- tokenizer
-    vocab_size: int = 2048  # tokens in all: 256 bytes, the merges and 8 special tokens; at most 65,536
+    # tokens in all: 256 bytes, the merges and 8 special tokens; each is stored in 16 bits
+    vocab_size: Annotated[int, Range(SMALLEST_VOCAB, MAX_VOCAB)] = 2048
     out: str = "data/tokenizer.json"  # the tokenizer; the report lies beside it
 
 

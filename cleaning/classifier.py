@@ -17,7 +17,7 @@ import zlib
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -28,6 +28,7 @@ from cleaning.view import View
 from configurator import UserError
 from corpus import chats
 from corpus.documents import Problem, read
+from ranges import Positive, Range, Seed, ShareBetween, Text
 
 BUCKETS_LOG2 = 20  # a million weights; a text of 1,000 words has some 3,000 n-grams
 TEXT_FIELDS = ("text", "content", "code")
@@ -39,17 +40,17 @@ class Settings:
 
     # -- documents
     labelled: list[str] = field(default_factory=list)  # files of records: a text or a conversation, and its label
-    positive: str = "1"  # the label of what is to be kept; all other labels count as negative
+    positive: Text = "1"  # the label of what is to be kept; all other labels count as negative
     out: str = "data/quality.npz"  # the classifier
 
     # -- threshold
-    held_out: float = 0.2  # share of the documents, by hash, that the threshold is chosen on
-    beta: float = 1.0  # the threshold with the best F-beta is chosen: below 1 keeps less, and cleaner
+    held_out: ShareBetween = 0.2  # share of the documents, by hash, that the threshold is chosen on
+    beta: Positive = 1.0  # the threshold with the best F-beta is chosen: below 1 keeps less, and cleaner
 
     # -- learning
-    epochs: int = 5  # passes over the documents
-    lr: float = 0.5  # Adagrad's learning rate
-    seed: int = 1337  # of the order of documents
+    epochs: Annotated[int, Range(1, 1000)] = 5  # passes over the documents
+    lr: Positive = 0.5  # Adagrad's learning rate
+    seed: Seed = 1337  # of the order of documents
 
 
 def main(settings):

@@ -16,12 +16,14 @@ import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Annotated, Literal
 
 import cleaning.settings
 import configurator
 from cleaning import clean
 from configurator import UserError
 from corpus.documents import optional
+from ranges import Range
 
 
 @dataclass
@@ -29,8 +31,9 @@ class Settings(cleaning.settings.Settings):
     """Those of prepare_data.py, and how its work is cut into tasks."""
 
     # -- tasks
-    tasks: int = 16  # pieces of work, each of which reads its share of the files and writes one shard
-    executor: str = "local"  # local, slurm or ray
+    # pieces of work, each of which reads its share of the files and writes one shard
+    tasks: Annotated[int, Range(1, 100_000)] = 16
+    executor: Literal["local", "slurm", "ray"] = "local"  # what runs the tasks
     partition: str = "cpu"  # slurm: where the tasks run
     time: str = "24:00:00"  # slurm: the longest that a task may take
 

@@ -23,6 +23,7 @@ import numpy as np
 
 from cleaning import hashing
 from cleaning.view import QUOTES
+from ranges import Natural, NotNegative, Share
 
 
 @dataclass
@@ -30,61 +31,61 @@ class Thresholds:
     """The bounds that the rules compare with: a document beyond any of them is dropped."""
 
     # -- all kinds
-    max_bytes: int = 3_000_000  # of a document (OpenCoder)
-    max_replacement: float = 0.01  # share of characters that are U+FFFD, left by wrong decoding (OpenCoder)
+    max_bytes: Natural = 3_000_000  # of a document (OpenCoder)
+    max_replacement: Share = 0.01  # share of characters that are U+FFFD, left by wrong decoding (OpenCoder)
 
     # -- code
-    max_line_length: int = 1000  # characters of the longest line (StarCoder, OpenCoder)
-    max_mean_line_length: float = 100.0  # characters of the mean line (StarCoder, OpenCoder)
-    min_mean_line_length: float = 5.0  # characters of the mean line (OpenCoder)
-    min_code_words: int = 5  # words of a document (OpenCoder: 30, which drops short modules)
-    max_code_lines: int = 100_000  # lines (OpenCoder; its lower bound of 10 lines would drop teaching files)
-    min_alphanumeric: float = 0.25  # share of characters that are letters or digits (StarCoder)
-    min_alphabetic: float = 0.25  # letters, as a share of the characters other than white space (OpenCoder: .5)
-    max_digits: float = 0.5  # digits, as a share of the characters other than white space (OpenCoder: .2)
-    max_whitespace: float = 0.6  # share of characters that are white space (OpenCoder: .5)
-    max_encoded_run: int = 1024  # characters of the longest stretch of base64, hex or escapes (OpenCoder)
-    max_encoded: float = 0.5  # share of characters in stretches of base64, hex or escapes (OpenCoder)
-    max_string: float = 0.6  # share of characters inside string literals other than docstrings (OpenCoder)
-    max_long_words: float = 0.4  # share of word characters in words of over 50 characters (OpenCoder)
-    max_hex_words: float = 0.4  # share of words that are hexadecimal numbers (OpenCoder)
-    min_comments: float = 0.0  # share of characters in comments (StarCoder: .01)
-    max_comments: float = 0.8  # share of characters in comments (StarCoder, OpenCoder)
-    max_todo_lines: float = 0.2  # share of lines with TODO or FIXME (OpenCoder: .01)
-    max_duplicate_lines: float = 0.7  # share of lines that occurred before (OpenCoder)
-    max_top_bigram: float = 0.3  # share of word characters in the commonest 2-gram of words (OpenCoder: .2)
-    max_top_trigram: float = 0.27  # the same for the commonest 3-gram (OpenCoder: .18)
-    max_top_4gram: float = 0.24  # the same for the commonest 4-gram (OpenCoder: .16)
-    max_duplicate_ngrams: float = 0.8  # share of 5-grams that occurred before (OpenCoder: .8 down to .6 for 10-grams)
-    min_html_visible: float = 0.2  # HTML: share of visible characters; 100 are always required (StarCoder)
-    min_fertility: float = 0.12  # bytes per token / log2 of the vocabulary's size (StarCoder: 2.5 / 15.6 = .16)
+    max_line_length: Natural = 1000  # characters of the longest line (StarCoder, OpenCoder)
+    max_mean_line_length: NotNegative = 100.0  # characters of the mean line (StarCoder, OpenCoder)
+    min_mean_line_length: NotNegative = 5.0  # characters of the mean line (OpenCoder)
+    min_code_words: Natural = 5  # words of a document (OpenCoder: 30, which drops short modules)
+    max_code_lines: Natural = 100_000  # lines (OpenCoder; its lower bound of 10 lines would drop teaching files)
+    min_alphanumeric: Share = 0.25  # share of characters that are letters or digits (StarCoder)
+    min_alphabetic: Share = 0.25  # letters, as a share of the characters other than white space (OpenCoder: .5)
+    max_digits: Share = 0.5  # digits, as a share of the characters other than white space (OpenCoder: .2)
+    max_whitespace: Share = 0.6  # share of characters that are white space (OpenCoder: .5)
+    max_encoded_run: Natural = 1024  # characters of the longest stretch of base64, hex or escapes (OpenCoder)
+    max_encoded: Share = 0.5  # share of characters in stretches of base64, hex or escapes (OpenCoder)
+    max_string: Share = 0.6  # share of characters inside string literals other than docstrings (OpenCoder)
+    max_long_words: Share = 0.4  # share of word characters in words of over 50 characters (OpenCoder)
+    max_hex_words: Share = 0.4  # share of words that are hexadecimal numbers (OpenCoder)
+    min_comments: Share = 0.0  # share of characters in comments (StarCoder: .01)
+    max_comments: Share = 0.8  # share of characters in comments (StarCoder, OpenCoder)
+    max_todo_lines: Share = 0.2  # share of lines with TODO or FIXME (OpenCoder: .01)
+    max_duplicate_lines: Share = 0.7  # share of lines that occurred before (OpenCoder)
+    max_top_bigram: Share = 0.3  # share of word characters in the commonest 2-gram of words (OpenCoder: .2)
+    max_top_trigram: Share = 0.27  # the same for the commonest 3-gram (OpenCoder: .18)
+    max_top_4gram: Share = 0.24  # the same for the commonest 4-gram (OpenCoder: .16)
+    max_duplicate_ngrams: Share = 0.8  # share of 5-grams that occurred before (OpenCoder: .8 down to .6 for 10-grams)
+    min_html_visible: Share = 0.2  # HTML: share of visible characters; 100 are always required (StarCoder)
+    min_fertility: NotNegative = 0.12  # bytes per token / log2 of the vocabulary's size (StarCoder: 2.5 / 15.6 = .16)
 
     # -- Python
-    max_def_lines: float = 0.4  # share of lines that open a function (OpenCoder: .2)
-    max_pass_lines: float = 0.2  # share of lines that say pass (OpenCoder: .05)
-    max_import_lines: float = 0.9  # share of lines that import (OpenCoder: .3, which drops packages' __init__.py)
-    max_return_lines: float = 0.3  # share of lines that return a name or a constant (OpenCoder: .1)
-    max_print_lines: float = 0.4  # share of lines that print (OpenCoder)
-    max_assert_lines: float = 0.8  # share of lines that assert (OpenCoder: .4, which drops tests)
-    max_data_lines: float = 0.92  # share of lines that open with a literal or bracket (OpenCoder: .5)
+    max_def_lines: Share = 0.4  # share of lines that open a function (OpenCoder: .2)
+    max_pass_lines: Share = 0.2  # share of lines that say pass (OpenCoder: .05)
+    max_import_lines: Share = 0.9  # share of lines that import (OpenCoder: .3, which drops packages' __init__.py)
+    max_return_lines: Share = 0.3  # share of lines that return a name or a constant (OpenCoder: .1)
+    max_print_lines: Share = 0.4  # share of lines that print (OpenCoder)
+    max_assert_lines: Share = 0.8  # share of lines that assert (OpenCoder: .4, which drops tests)
+    max_data_lines: Share = 0.92  # share of lines that open with a literal or bracket (OpenCoder: .5)
 
     # -- prose
-    min_words: int = 50  # words of a document (Gopher)
-    max_words: int = 100_000  # words of a document (Gopher)
-    min_mean_word: float = 3.0  # characters of the mean word (Gopher)
-    max_mean_word: float = 10.0  # characters of the mean word (Gopher)
-    max_symbols: float = 0.1  # number signs and ellipses per word (Gopher)
-    max_bullets: float = 0.9  # share of lines that open with a bullet (Gopher)
-    max_ellipses: float = 0.3  # share of lines that end in an ellipsis (Gopher)
-    min_words_with_letter: float = 0.8  # share of words that have a letter (Gopher)
-    min_stop_words: int = 2  # how many of the, be, to, of, and, that, have, with must occur (Gopher)
-    max_repetition: float = 1.0  # factor on Gopher's bounds for repeated lines, paragraphs and n-grams
+    min_words: Natural = 50  # words of a document (Gopher)
+    max_words: Natural = 100_000  # words of a document (Gopher)
+    min_mean_word: NotNegative = 3.0  # characters of the mean word (Gopher)
+    max_mean_word: NotNegative = 10.0  # characters of the mean word (Gopher)
+    max_symbols: NotNegative = 0.1  # number signs and ellipses per word (Gopher)
+    max_bullets: Share = 0.9  # share of lines that open with a bullet (Gopher)
+    max_ellipses: Share = 0.3  # share of lines that end in an ellipsis (Gopher)
+    min_words_with_letter: Share = 0.8  # share of words that have a letter (Gopher)
+    min_stop_words: Natural = 2  # how many of the, be, to, of, and, that, have, with must occur (Gopher)
+    max_repetition: NotNegative = 1.0  # factor on Gopher's bounds for repeated lines, paragraphs and n-grams
 
     # -- Chinese
-    min_chinese_words: int = 20  # words as jieba cuts them; half the characters where it is not installed
-    max_contacts: float = 0.1  # share of lines with a telephone, QQ or WeChat number
-    max_url_lines: float = 0.3  # share of lines with a URL
-    max_boilerplate: float = 0.3  # share of lines that are navigation, advertising or legal notices
+    min_chinese_words: Natural = 20  # words as jieba cuts them; half the characters where it is not installed
+    max_contacts: Share = 0.1  # share of lines with a telephone, QQ or WeChat number
+    max_url_lines: Share = 0.3  # share of lines with a URL
+    max_boilerplate: Share = 0.3  # share of lines that are navigation, advertising or legal notices
 
 
 def verdict(view, rules, thresholds):

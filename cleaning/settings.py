@@ -4,11 +4,13 @@ import hashlib
 import importlib.metadata
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Annotated, Literal
 
 from cleaning.rules import Thresholds
 from cleaning.view import KINDS
 from configurator import UserError
 from corpus.documents import optional
+from ranges import Range, Share, ShareAbove0, ShareBelow1, Workers
 
 # Settings that do nothing unless another one is given.
 NEEDS = {
@@ -28,15 +30,17 @@ class Settings:
     sources: list[str] = field(default_factory=lambda: ["stdlib"])  # presets, files, folders, hf:owner/name[:data_dir]
     out_dir: str = "data/stdlib"  # the shard folder
     tokenizer: str = "data/tokenizer.json"  # a tokenizer.json, a SentencePiece .model, or a name such as gpt2
-    val_fraction: float = 0.05  # share of the documents for validation, by hash; .001 is enough for billions of tokens
-    shard_bytes: int = 256_000_000  # text per shard: an interrupted run goes on after the last whole one
-    num_workers: int = 0  # processes; 0 = one per core
+    # share of the documents for validation, by hash; .001 is enough for billions of tokens
+    val_fraction: ShareBelow1 = 0.05
+    # text per shard: an interrupted run goes on after the last whole one
+    shard_bytes: Annotated[int, Range(1, 10**9)] = 256_000_000
+    num_workers: Workers = 0  # processes; 0 = one per core
     adopt: bool = False  # out_dir already holds shards of llm.c or modded-nanogpt: only describe them
 
     # -- chats
     chats: bool = False  # the records are conversations: render them by the chat template, with a loss mask
     prompts: str = ""  # a folder of <type>.pre.prompt and <type>.post.prompt, for requests of records with a type
-    char_noise: float = 0.0  # share of the characters of requests that are deleted or repeated
+    char_noise: ShareBelow1 = 0.0  # share of the characters of requests that are deleted or repeated
 
     # -- cleaning
     clean: bool = True  # all steps below; false = only documents that cannot be read are dropped
@@ -44,11 +48,11 @@ class Settings:
     strip_licenses: bool = True  # code: the comment with copyright and licence at the top is taken off
     simplify: bool = False  # Chinese: traditional characters become simplified ones (pip install opencc)
     filters: bool = True  # drop documents by the rules, whose thresholds are below; chats are not filtered
-    kind: str = ""  # of records without path and language: python, code, prose, chinese; empty = by their look
+    kind: Literal[("", *KINDS)] = ""  # of records without path and language; empty = by their look
 
     # -- quality
     quality: str = ""  # drop what this classifier scores low (python -m cleaning.classifier makes one)
-    min_quality: float | None = None  # the classifier's threshold; auto = the one that its training chose
+    min_quality: Share | None = None  # the classifier's threshold; auto = the one that its training chose
     # drop by the scores in this file, {"id", "score"} a line (python -m evaluation.score makes one)
     scores: str = ""
     min_score: float | None = None  # keep from this score on; auto = from any
@@ -56,12 +60,14 @@ class Settings:
 
     # -- decontamination
     decontaminate: list[str] = field(default_factory=list)  # files of benchmark problems whose copies are dropped
-    min_similarity: float = 0.9  # a function is a copy if its syntax tree is this similar to a benchmark solution's
+    # a function is a copy if its syntax tree is this similar to a benchmark solution's
+    min_similarity: ShareAbove0 = 0.9
 
     # -- duplicates
     exact_dedup: bool = True  # keep one of the documents with the same text (trailing white space does not count)
     near_dedup: bool | None = None  # keep one of the documents with nearly the same 5-grams; auto = not in chats
-    near_threshold: float = 0.7  # Jaccard similarity of the 5-grams from which documents are near-duplicates (BigCode)
+    # Jaccard similarity of the 5-grams from which documents are near-duplicates (BigCode)
+    near_threshold: Annotated[float, Range(0.1, 1)] = 0.7
     against: list[str] = field(default_factory=list)  # shard folders: near copies of their val documents are dropped
 
     rules: Thresholds = field(default_factory=Thresholds)  # thresholds of the rules

@@ -20,6 +20,7 @@ import configurator
 from configurator import UserError
 from corpus.documents import Problem, read
 from model import IGNORE
+from ranges import Device, Precision, SmallCount
 from training import checkpoint
 from training import machine as machines
 
@@ -31,13 +32,13 @@ class Settings:
     # -- what to score
     checkpoint: str = "out/pretrain"  # a checkpoint or a folder of them, of which the newest is taken
     sources: list[str] = field(default_factory=lambda: ["stdlib"])  # as in prepare_data.py
-    windows: int = 4  # how many context lengths of a document are scored, from its start; the rest is ignored
+    windows: SmallCount = 4  # how many context lengths of a document are scored, from its start; the rest is ignored
     # -- results
     out: str = "data/scores.jsonl"  # {"id", "source", "score", "bytes"} a line; bytes: length of the scored text
     # -- machine
-    batch_size: int = 32  # windows at a time
-    device: str | None = None  # cuda, cuda:1, mps or cpu; auto = the first of these that is there
-    dtype: str | None = None  # bf16 or fp32 in matrix products; auto = bf16 where the device has units for it
+    batch_size: SmallCount = 32  # windows at a time
+    device: Device | None = None  # what to compute on; auto = the first of these that is there
+    dtype: Precision | None = None  # format of matrix products; auto = bf16 where the device has units for it
 
 
 def main(settings):

@@ -21,6 +21,7 @@ import configurator
 from configurator import UserError
 from corpus.parallel import mapped
 from exercises import views
+from ranges import Natural, Seed, Workers
 
 
 @dataclass
@@ -29,12 +30,12 @@ class Settings:
 
     # -- results
     out_dir: str = "data/exercises"  # documents.jsonl, chats.jsonl, problems.jsonl
-    documents: int = 40_000  # exercises as textbook pages
-    chats: int = 6_000  # exercises as conversations
-    problems: int = 300  # exercises as test problems, families in turn
+    documents: Natural = 40_000  # exercises as textbook pages
+    chats: Natural = 6_000  # exercises as conversations
+    problems: Natural = 300  # exercises as test problems, families in turn
     # -- how they are made
-    seed: int = 1337  # another seed, other exercises; which compositions are tested stays
-    num_workers: int = 0  # processes; 0 = one per core; the files do not depend on it
+    seed: Seed = 1337  # another seed, other exercises; which compositions are tested stays
+    num_workers: Workers = 0  # processes; 0 = one per core; the files do not depend on it
 
 
 PART = 200  # exercises that a worker makes at a time

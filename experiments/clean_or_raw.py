@@ -19,11 +19,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import configurator
 from corpus.documents import Document, read
 from evaluation.problems import read_lines
 from experiments.common import run_stage
+from ranges import Count, Range, Seed
 
 
 @dataclass
@@ -31,11 +33,11 @@ class Settings:
     """The corpus and the models."""
 
     # -- corpus
-    junk: float = 1.0  # bytes of junk per byte of the library
-    seed: int = 1337  # of the junk
+    junk: Annotated[float, Range(0, 100)] = 1.0  # bytes of junk per byte of the library
+    seed: Seed = 1337  # of the junk
     # -- models
-    seeds: int = 3  # models per corpus
-    max_steps: int = 600  # of 4,096 tokens each
+    seeds: Annotated[int, Range(1, 1000)] = 3  # models per corpus
+    max_steps: Count = 600  # of 4,096 tokens each
     # -- results
     out_dir: str = "out/clean-or-raw"  # corpora, shards, checkpoints, result.json
 

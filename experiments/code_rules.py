@@ -16,6 +16,7 @@ from cleaning.rules import PYTHON_RULES, Thresholds, verdict
 from cleaning.view import View
 from corpus.documents import Document, read
 from experiments.common import print_table
+from ranges import Natural
 
 
 @dataclass
@@ -23,7 +24,7 @@ class Settings(Thresholds):
     """The rules' thresholds, and what they are tried on."""
 
     # -- projects
-    min_files: int = 50  # a project with fewer Python files is passed over
+    min_files: Natural = 50  # a project with fewer Python files is passed over
 
 
 def main(settings):

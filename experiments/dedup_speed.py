@@ -26,6 +26,7 @@ from cleaning.view import View
 from configurator import UserError
 from corpus.documents import Document, optional, read
 from experiments.common import print_table
+from ranges import Natural, Positive
 
 BANDS, ROWS, THRESHOLD = 14, 8, 0.7
 
@@ -36,8 +37,9 @@ class Settings:
 
     # -- documents
     source: str = "stdlib"  # the files
-    megabytes: float = 20.0  # of text to take from them
-    documents: int = 0  # instead: cluster so many made-up documents, one in ten of them a copy, and measure the memory
+    megabytes: Positive = 20.0  # of text to take from them
+    # instead: cluster so many made-up documents, one in ten of them a copy, and measure the memory
+    documents: Natural = 0
     # -- results
     json: str = ""  # write the results here too
 

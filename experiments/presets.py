@@ -6,6 +6,7 @@ Days = FLOPs per token x tokens / (cards x FLOP/s of one card x mfu) / 86,400.
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 
@@ -13,6 +14,7 @@ import configurator
 import pretrain
 import tokenizer_train
 from model import Transformer
+from ranges import Range, ShareAbove0
 from training.dataloader import batch_shape
 from training.machine import PEAK_FLOPS, memory_estimate
 
@@ -24,9 +26,9 @@ class Settings:
     """What the days are counted for."""
 
     # -- machine
-    cards: int = 6  # GPUs
+    cards: Annotated[int, Range(1, 100_000)] = 6  # GPUs
     card: str = "3090"  # their name in training/machine.py's table of speeds
-    mfu: float = 0.4  # share of their stated speed that is reached
+    mfu: ShareAbove0 = 0.4  # share of their stated speed that is reached
 
 
 def read_preset(name, settings):

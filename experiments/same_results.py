@@ -28,6 +28,7 @@ import configurator
 from configurator import ROOT, UserError
 from evaluation.problems import read_lines
 from experiments.common import print_table, run_stage
+from ranges import Count
 
 
 @dataclass
@@ -40,7 +41,7 @@ class Settings:
     # -- instead: two folders of results, such as a recipe leaves
     folders: list[str] = field(default_factory=list)  # the right ones, and those that are compared with them
     # -- size
-    steps: int = 8  # optimizer steps of each of the three training stages
+    steps: Count = 8  # optimizer steps of each of the three training stages
 
 
 TRAINING = ("pretrain", "anneal", "sft")

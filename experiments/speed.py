@@ -11,6 +11,7 @@ its cost is per step, and these steps have a single micro-batch.
 
 import time
 from dataclasses import asdict, dataclass, replace
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ import torch
 import configurator
 from model import ModelConfig, Transformer
 from pretrain import TrainSettings, train_step
+from ranges import Context, Count, Device, Range, SmallCount, Width
 from training import machine as machines
 from training.dataloader import make_batch
 from training.optim import make_optimizers
@@ -28,15 +30,15 @@ class Settings:
     """The model to measure, and for how long."""
 
     # -- model
-    n_layer: int = 6  # blocks
-    n_embd: int = 384  # width
-    n_head: int = 6  # heads
-    block_size: int = 256  # context
-    vocab_size: int = 8192  # vocabulary
+    n_layer: SmallCount = 6  # blocks
+    n_embd: Width = 384  # width
+    n_head: SmallCount = 6  # heads
+    block_size: Context = 256  # context
+    vocab_size: Annotated[int, Range(1, 65_536)] = 8192  # vocabulary
     # -- measuring
-    micro_batch: int = 16  # rows per step
-    seconds: float = 15.0  # measured per row of the table, after warming up
-    device: str | None = None  # cuda, cuda:1, mps or cpu; auto = the first of these that is there
+    micro_batch: Count = 16  # rows per step
+    seconds: Annotated[float, Range(0, 86_400)] = 15.0  # measured per row of the table, after warming up
+    device: Device | None = None  # what to compute on; auto = the first of these that is there
     json: str = ""  # write the table here too
 
 

@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT
 
 WINGS = ("training", "corpus", "cleaning", "exercises", "evaluation")
-SHARED = ("model", "tokenizer", "shards", "configurator", "pages")
+SHARED = ("model", "tokenizer", "shards", "configurator", "pages", "ranges")
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 
