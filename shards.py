@@ -14,13 +14,15 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import time
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from tqdm import tqdm
 
 from configurator import UserError
+from hints import how_to_make
 from tokenizer import Tokenizer
 
 MAGIC, VERSION, HEADER_BYTES = 20240520, 1, 1024
@@ -28,8 +30,8 @@ MAGIC, VERSION, HEADER_BYTES = 20240520, 1, 1024
 
 @contextlib.contextmanager
 def exclusive(folder):
-    """While this lasts no other process gets past its own exclusive(folder): UserError there. The folder is made if need
-    be, and goes again if nothing came into it.
+    """While this lasts, another process that asks for the same folder gets a UserError. The folder is made if need be,
+    and goes again if nothing came into it.
 
     The lock is on the folder itself (flock): no file is left behind, and the system lets go of it when the process
     ends, however it ends. Where a file system has no locks, there is no protection. It holds on one machine."""
@@ -70,17 +72,54 @@ def header(n_tokens):
     return fields.tobytes()
 
 
+class WholeFile:
+    """A file that has its name only when it is whole: until close() it lies beside it as <name>.tmp.
+
+    A full disk is an OSError that names the file; then call abort(), which leaves nothing behind."""
+
+    def __init__(self, path):
+        self.path, self.beside = Path(path), Path(f"{path}.tmp")
+        self.file = open(self.beside, "wb")
+
+    def write(self, data):
+        """Append bytes."""
+        with naming(self.path):
+            self.file.write(data)
+
+    def close(self):
+        """Finish the file and give it its name; returns its size."""
+        with naming(self.path):
+            self.file.flush()
+            os.fsync(self.file.fileno())
+            size = os.fstat(self.file.fileno()).st_size
+            self.file.close()
+            os.replace(self.beside, self.path)
+        return size
+
+    def abort(self):
+        """Leave nothing behind."""
+        with contextlib.suppress(OSError):  # closing writes what is left, for which there may be no space
+            self.file.close()
+        self.beside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def naming(path):
+    """Have an OSError inside name the path: a full disk's does not say by itself which file had no space."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
 class ShardWriter:
-    """Writes one shard, and the mask of a shard of chats, beside their final names and renames them when they are
-    whole, so that no half-written file is ever read. A full disk is an OSError; then call abort()."""
+    """Writes one shard, and the mask of a shard of chats, as WholeFiles."""
 
     def __init__(self, path, masked=False):
-        self.path, self.beside = Path(path), Path(f"{path}.tmp")
-        self.n_tokens = 0
-        self.file = open(self.beside, "wb")
+        self.path, self.n_tokens = Path(path), 0
+        self.file, self.mask = WholeFile(self.path), WholeFile(mask_path(self.path)) if masked else None
         self.file.write(header(0))
-        self.mask_beside = Path(f"{mask_path(self.path)}.tmp")
-        self.mask = open(self.mask_beside, "wb") if masked else None
 
     def write(self, tokens: np.ndarray, mask: np.ndarray | None = None):
         """Append tokens, and which of them count in the loss."""
@@ -94,21 +133,20 @@ class ShardWriter:
         if self.n_tokens == 0:
             self.abort()
             return None
-        self.file.seek(0)
+        self.file.file.seek(0)
         self.file.write(header(self.n_tokens))
-        finish(self.file, self.beside, self.path)
+        self.file.close()
         entry = {"name": self.path.name, "tokens": self.n_tokens, **file_entry(self.path)}
         if self.mask:
-            finish(self.mask, self.mask_beside, mask_path(self.path))
+            self.mask.close()
             entry["mask"] = {"name": mask_path(self.path).name, **file_entry(mask_path(self.path))}
         return entry
 
     def abort(self):
         """Leave nothing behind."""
-        for file, beside in ((self.file, self.beside), (self.mask, self.mask_beside)):
+        for file in (self.file, self.mask):
             if file:
-                file.close()
-                beside.unlink(missing_ok=True)
+                file.abort()
 
 
 def mask_path(path):
@@ -119,14 +157,6 @@ def mask_path(path):
 def files_of(entry):
     """The files that an entry of the manifest describes: the shard, and its mask where it has one."""
     return [entry, entry["mask"]] if "mask" in entry else [entry]
-
-
-def finish(file, beside, path):
-    """Close a whole file and give it its name."""
-    file.flush()
-    os.fsync(file.fileno())
-    file.close()
-    os.replace(beside, path)
 
 
 def file_entry(path):
@@ -140,16 +170,18 @@ def sha256_file(path):
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
-def read_header(path):
-    """Number of tokens in a shard. Raises UserError for a bad header or a file of another length than it says."""
+def read_header(path, again=""):
+    """Number of tokens in a shard. Raises UserError for a bad header or a file of another length than it says. again:
+    the end of the message, how to make the file again."""
     with open(path, "rb") as f:
         head = f.read(HEADER_BYTES)
     fields = np.frombuffer(head, dtype="<i4") if len(head) == HEADER_BYTES else [0]
     if fields[0] != MAGIC or fields[1] != VERSION:
-        raise UserError(f"{path} is not a token shard: its header is wrong")
+        raise UserError(f"{path} is not a token shard: its header is wrong{again}")
     n_tokens, size = int(fields[2]), os.path.getsize(path)
     if size != HEADER_BYTES + 2 * n_tokens:
-        raise UserError(f"{path} is damaged: {size:,} bytes where its header promises {HEADER_BYTES + 2 * n_tokens:,}")
+        promised = HEADER_BYTES + 2 * n_tokens
+        raise UserError(f"{path} is damaged: {size:,} bytes where its header promises {promised:,}{again}")
     return n_tokens
 
 
@@ -157,23 +189,36 @@ class Shards:
     """One split of a shard folder as one long array of tokens, memory-mapped. has_mask: whether it holds chats."""
 
     def __init__(self, folder, split):
-        self.folder, self.manifest = Path(folder), read_manifest(folder)
-        files = [f for f in self.manifest["files"] if f["split"] == split]
+        self.folder, problem = Path(folder), None
+        while True:
+            self.manifest = read_manifest(folder)
+            try:
+                self.open(split)
+            except UserError as error:
+                problem = error
+            if read_manifest(folder) == self.manifest:
+                break  # else prepare_data.py has put new shards into their place in between
+        if problem:
+            raise problem
+
+    def open(self, split):
+        """Map the files of the manifest. Raises UserError for one that is not as the manifest says."""
+        self.files = files = [f for f in self.manifest["files"] if f["split"] == split]
         self.key = files[0]["sha256"][:16] if files else ""  # names the data by its first file, wherever it lies
-        self.files = files
         self.has_mask = any("mask" in entry for entry in files)
         self.parts, self.masks = [], []
         for entry in files:
             path = self.folder / entry["name"]
+            again = how_to_make_again(self.folder, self.manifest)
             if not path.exists():
-                raise UserError(f"{path} is missing: run prepare_data.py again")
-            if read_header(path) != entry["tokens"]:
-                raise UserError(f"{path} is not the file that the manifest describes: run prepare_data.py again")
-            self.parts.append(np.memmap(path, dtype="<u2", mode="r", offset=HEADER_BYTES))
+                raise UserError(f"{path} is missing{again}")
+            if read_header(path, again) != entry["tokens"]:
+                raise UserError(f"{path} is not the file that the manifest describes{again}")
+            self.parts.append(mapped(path, "<u2", HEADER_BYTES))
             if self.has_mask:
                 if not mask_path(path).exists() or mask_path(path).stat().st_size != entry["tokens"]:
-                    raise UserError(f"{mask_path(path)} does not fit its shard: run prepare_data.py again")
-                self.masks.append(np.memmap(mask_path(path), dtype=np.uint8, mode="r"))
+                    raise UserError(f"{mask_path(path)} does not fit its shard{again}")
+                self.masks.append(mapped(mask_path(path), np.uint8))
         self.starts = np.cumsum([0] + [len(part) for part in self.parts])
 
     def __len__(self):
@@ -211,37 +256,99 @@ class Shards:
         return starts, np.diff(np.append(starts, len(self)))
 
     def verify(self):
-        """Compare every file with the manifest's sha256. Raises UserError naming the first that differs."""
+        """Compare every file of the folder, those of the other split too, with the manifest's sha256. Raises UserError
+        naming the first that differs."""
         for entry in tqdm(self.manifest["files"], desc="verifying shards", unit="file", leave=False, delay=2):
             for file in files_of(entry):
-                if sha256_file(self.folder / file["name"]) != file["sha256"]:
-                    raise UserError(
-                        f"{self.folder / file['name']} is damaged: its sha256 is not the manifest's; "
-                        "run prepare_data.py again"
-                    )
+                path = self.folder / file["name"]
+                if not path.exists() or sha256_file(path) != file["sha256"]:
+                    again = how_to_make_again(self.folder, self.manifest)
+                    raise UserError(f"{path} is damaged: its sha256 is not the manifest's{again}")
+
+
+def mapped(path, dtype, offset=0):
+    """What a file holds from an offset on, memory-mapped."""
+    if path.stat().st_size == offset:
+        return np.zeros(0, dtype)  # nothing: mmap refuses that
+    return np.memmap(path, dtype, "r", offset)
+
+
+# -- the manifest
 
 
 def read_manifest(folder):
     """manifest.json of a shard folder. Raises UserError where there is none, or where it is damaged."""
     path = Path(folder) / "manifest.json"
     if not path.exists():
-        raise UserError(f"no shards in {folder}: run prepare_data.py --out_dir={folder} first")
+        how = how_to_make(folder, f"python prepare_data.py --sources=YOUR_TEXT --out_dir={folder}")
+        raise UserError(f"no shards in {folder}{how}")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        manifest["files"], manifest["tokenizer"]
+        check_manifest(manifest)
         return manifest
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{path} is damaged: run prepare_data.py again") from None
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{path} is damaged ({error}){how_to_make_again(folder)}") from None
+    except KeyError as error:
+        raise UserError(f"{path} is damaged (it has no {error}){how_to_make_again(folder)}") from None
+
+
+def check_manifest(manifest):
+    """Raises ValueError, TypeError, AttributeError or KeyError if a manifest has not the shape that prepare_data.py
+    gives it, or if it names a file outside its folder."""
+    if not isinstance(manifest["tokenizer"], str) or not isinstance(manifest["files"], list):
+        raise ValueError("tokenizer must be text, files a list")
+    names = []
+    for entry in manifest["files"]:
+        if entry["split"] not in ("train", "val"):
+            raise ValueError(f"a split named {entry['split']!r}")
+        check_number("tokens", entry["tokens"])
+        if entry["size"] != HEADER_BYTES + 2 * entry["tokens"]:
+            raise ValueError(f"{entry['tokens']} tokens in {entry['size']} bytes")
+        for file in files_of(entry):
+            names.append(PurePosixPath(file["name"]))
+            if not names[-1].name or names[-1].is_absolute() or ".." in names[-1].parts or "\0" in file["name"]:
+                raise ValueError(f"{file['name']!r} is no name of a file in the folder")
+            os.fsencode(file["name"])
+            if not re.fullmatch("[0-9a-f]{64}", file["sha256"]):
+                raise ValueError(f"{file['sha256']!r} is no sha256")
+        if "mask" in entry and names[-1] != mask_path(names[-2]):
+            raise ValueError(f"{names[-1]} is no mask of {names[-2]}")
+    if len(set(names)) < len(names):
+        raise ValueError("it names a file twice")
+    for split in manifest.get("splits", {}).values():
+        for name, number in split.items():
+            check_number(name, number)
+
+
+def check_number(name, value):
+    """Raises ValueError for what cannot be a number of tokens, bytes or documents."""
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{name} is {value!r}")
+
+
+def how_to_make_again(folder, manifest=None):
+    """The end of a message about a damaged folder: ": run `...`", the command by which it was made, where its manifest
+    can be read and holds one that can be typed as it stands."""
+    made_by = (manifest or {}).get("made_by")
+    made_with = made_by.get("command") if isinstance(made_by, dict) else None
+    if isinstance(made_with, str) and re.fullmatch(
+        r"prepare_data\.py( --[\w./:,=@+-]+| [\w./:@+-]+\.toml[\w:-]*)*", made_with
+    ):
+        return f": run `python {made_with}` again"
+    return how_to_make(folder, f"python prepare_data.py --sources=YOUR_TEXT --out_dir={folder}")
 
 
 def load_tokenizer(folders):
     """The tokenizer of shard folders. Raises UserError where they were made by different ones."""
     tokenizers = {}
     for folder in folders:
-        made_with = read_manifest(folder)["tokenizer"]
-        tokenizers[folder] = Tokenizer.load(Path(folder) / "tokenizer.json")
-        if made_with != tokenizers[folder].fingerprint:
-            raise UserError(f"the shards in {folder} were made by tokenizer {made_with}, not by its tokenizer.json")
+        manifest = read_manifest(folder)
+        tokenizers[folder] = Tokenizer.load(tokenizer_path(folder, manifest))
+        if manifest["tokenizer"] != tokenizers[folder].fingerprint:
+            made_with, again = manifest["tokenizer"], how_to_make_again(folder, manifest)
+            raise UserError(
+                f"the shards in {folder} were made by tokenizer {made_with}, not by its tokenizer.json{again}"
+            )
     (first, one), *others = tokenizers.items()
     for folder, other in others:
         if other.fingerprint != one.fingerprint:
@@ -249,6 +356,15 @@ def load_tokenizer(folders):
                 f"{first} and {folder} were made by different tokenizers ({one.fingerprint}, {other.fingerprint})"
             )
     return one
+
+
+def tokenizer_path(folder, manifest):
+    """Where the tokenizer of a folder's shards lies: beside them."""
+    first = manifest["files"][0]["name"] if manifest["files"] else "none"
+    return Path(folder, first).with_name("tokenizer.json")
+
+
+# -- shards that other programs wrote
 
 
 def describe_foreign(folder, tokenizer):
@@ -261,7 +377,9 @@ def describe_foreign(folder, tokenizer):
             raise UserError(f"{path} is neither a train nor a val shard by its name")
         split = "train" if "train" in path.name else "val"
         n_tokens = read_header(path)
-        tokens = np.memmap(path, dtype="<u2", mode="r", offset=HEADER_BYTES)
+        if n_tokens == 0:
+            raise UserError(f"{path} holds no tokens")
+        tokens = mapped(path, "<u2", HEADER_BYTES)
         counts = np.bincount(tokens, minlength=tokenizer.vocab_size)
         if len(counts) > tokenizer.vocab_size:
             raise UserError(f"{path} holds token {len(counts) - 1}, outside the tokenizer's {tokenizer.vocab_size:,}")
