@@ -15,7 +15,7 @@ import configurator
 from pretrain import LaterSettings, begin, train
 from ranges import Amount, Count, Natural, Positive
 from shards import load_tokenizer
-from training import checkpoint
+from training import resume
 from training.dataloader import Mixture, batch_shape, parse_folders, parse_mixture
 from training.optim import warmup_then_decay
 
@@ -38,8 +38,7 @@ class Settings(LaterSettings):
 def main(settings):
     """Anneal a trunk."""
     machine = begin(settings)
-    trunk, meta = checkpoint.newest(settings.init)
-    config = checkpoint.inherit(settings, meta)
+    start, meta, config = resume.starting_point(settings)
     mixture = parse_mixture(settings.data)
     val = parse_folders(settings.val, "val") if settings.val else mixture
     tokenizer = load_tokenizer([folder for folder, _ in mixture + val])
@@ -52,12 +51,10 @@ def main(settings):
     # The trunk ended at a constant rate: with this decay the two are one run of warmup-stable-decay.
     schedule = warmup_then_decay(settings)
 
-    # Row numbers mean the same rows only where the trunk cut its data alike.
-    same_rows = all(getattr(settings, key) == meta["settings"].get(key) for key in ("block_size", "seed", "best_fit"))
-    read_before = meta.get("rows_read", {}) if same_rows else {}
+    read_before = resume.read_before(settings, meta)
     data = Mixture(mixture, config.block_size, batch_size, settings.seed, tokenizer.eot, settings.best_fit, read_before)
-    model = checkpoint.trained_model(config, trunk, meta, tokenizer, machine)
-    state = checkpoint.optimizer_state(settings, trunk, meta)
+    model = resume.trained_model(config, start, meta, tokenizer, machine)
+    state = resume.optimizer_state(settings, start, meta)
     train(settings, machine, model, tokenizer, data, schedule, val, init=state)
 
 

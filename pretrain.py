@@ -12,18 +12,18 @@ training loop stands in this file, in train() and train_step(); anneal.py and sf
 import math
 import signal
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Literal
 
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
 import configurator
-from configurator import UserError
+from configurator import Stopped, UserError
 from model import ModelConfig, Transformer
 from ranges import Context, Count, Device, Natural, NotNegative, Positive, Precision, RopeBase, Seed, Share, ShareBelow1
-from shards import load_tokenizer
-from training import checkpoint
+from shards import Shards, exclusive, load_tokenizer
+from training import checkpoint, resume
 from training import machine as machines
 from training.dataloader import Mixture, batch_shape, parse_mixture
 from training.log import Log
@@ -60,7 +60,8 @@ class TrainSettings:
     eval_tokens: Natural = 0  # validation tokens per source and evaluation; 0 = all
     save_every: Natural = 425  # steps between checkpoints; 0 = only after the last step
     keep: Count = 2  # checkpoints to keep
-    resume: bool = False  # go on from the newest checkpoint in out_dir
+    resume: bool | None = False  # go on from the newest checkpoint in out_dir; auto = if there is one, else begin
+    changed: list[str] = field(default_factory=list)  # settings that --resume takes anew knowingly: lr,grad_clip
     tensorboard: bool = False  # write TensorBoard logs into out_dir too
     # -- machine
     seed: Seed = 1337  # of the initial weights and the order of the data
@@ -123,11 +124,7 @@ def main(settings):
 
 def begin(settings):
     """The Machine to train on. Raises UserError where out_dir holds another run's checkpoints."""
-    if not settings.resume and checkpoint.saved(settings.out_dir):
-        raise UserError(
-            f"{settings.out_dir} already holds checkpoints: --resume goes on from the newest; "
-            "or choose another --out_dir"
-        )
+    settings.resume = resume.should_resume(settings)
     return machines.start(settings.device, settings.dtype)
 
 
@@ -147,7 +144,7 @@ def new_schedule(settings):
 
 def model_config(settings, tokenizer):
     """The model's part of the settings, with the vocabulary filled in."""
-    config = ModelConfig(**{field.name: getattr(settings, field.name) for field in fields(ModelConfig)})
+    config = ModelConfig(**{f.name: getattr(settings, f.name) for f in fields(ModelConfig)})
     if not config.vocab_size:
         config.vocab_size = math.ceil(tokenizer.vocab_size / 64) * 64  # a multiple of 64 is faster
     if config.vocab_size < tokenizer.vocab_size:
@@ -175,31 +172,37 @@ def train(settings, machine, model, tokenizer, data, schedule, val, init=None, n
     compiles = should_compile(settings, machine)
     # Every evaluation of a run reads the same tokens: else the curve would jump with the text.
     val_sets = validation_sets(val, settings, model.config.block_size, tokenizer.eot)
-    if settings.verify and machine.is_main:
-        data.verify()  # a model trains on damaged shards without a word
-    log = Log(settings, machine, model, data, micro_batch)
+    if settings.verify and machine.is_main:  # a model trains on damaged shards without a word
+        for folder in dict.fromkeys(folder for folder, _ in [*data.mixture, *val]):
+            Shards(folder, "train").verify()
+    log = Log(settings, machine, model, data, micro_batch, compiles)
     optimizers = make_optimizers(model, settings, machines.fast_bf16(machine.device))
 
-    # Weights, optimizer state and the step are all that a run consists of: the data loader has no state.
-    first_step = 0
-    if settings.resume:
-        first_step = checkpoint.restore(settings, machine, model, optimizers, tokenizer)
-    elif init:
-        checkpoint.load_optimizers(init, optimizers, machine.device)
-    log.open(first_step)
+    with machines.StopRequested() as stop, exclusive(settings.out_dir) if machine.is_main else nullcontext():
+        # Weights, optimizer state and the step are all that a run consists of: the data loader has no state.
+        done, metrics, whole = 0, {}, []  # whole: the checkpoints that are known to be
+        if settings.resume:
+            folder, meta = resume.restore(settings, machine, model, optimizers, tokenizer, data, schedule)
+            done, metrics, whole = meta["step"], meta["metrics"], [folder]
+        elif init:
+            checkpoint.load_optimizers(init, optimizers, machine.device)
+        log.open(done, whole)
 
-    # The wrappers share the weights with raw_model, which validates and saves: its names have no prefix, and rows of
-    # another shape do not make it compile again.
-    raw_model = model
-    if compiles:
-        model = torch.compile(model)
-    if machine.world_size > 1:
-        # Gradients live in the buffers that the processes exchange: one copy of them less in memory.
-        model = DistributedDataParallel(model, gradient_as_bucket_view=True)
+        # The wrappers share the weights with raw_model, which validates and saves: its names have no prefix, and rows
+        # of another shape do not make it compile again.
+        raw_model = model
+        if compiles:
+            model = torch.compile(model)
+        if machine.world_size > 1:
+            batch = data.batch(0, machine, settings.doc_mask)
+            model = exchanging_gradients(model, next(batch.split(micro_batch)), machine, loss_fn)
 
-    metrics = {}
-    with StopRequested() as stop:
-        for step in range(first_step, settings.max_steps):
+        if done and is_due(done, settings.eval_every) and metrics.get("step") != done:
+            # The signal that stopped the run came before this evaluation.
+            metrics = {"step": done, **validate(raw_model, val_sets, settings, machine, tokenizer)}
+            log.evaluation(done, metrics)
+
+        for step in range(done, settings.max_steps):
             # The learning rate is a pure function of the step, ...
             lr = lr_at(step, schedule)
             for optimizer in optimizers:
@@ -215,30 +218,50 @@ def train(settings, machine, model, tokenizer, data, schedule, val, init=None, n
             if not math.isfinite(loss) or not math.isfinite(grad_norm):
                 # No later step can repair this, and the next checkpoint would hold it.
                 raise UserError(
-                    f"loss {loss} and gradient norm {grad_norm} at step {step}: "
-                    f"try a lower --lr than {settings.lr:g}; the last checkpoint is untouched"
+                    f"loss {loss} and gradient norm {grad_norm} at step {step}: the last checkpoint is untouched, "
+                    f"go on from it with a lower rate than {settings.lr:g}: --resume --changed=lr --lr=..."
                 )
             done = step + 1
             log.step(done, loss, lr, grad_norm)
 
             # A signal may have reached only some of the processes: all of them stop after the same step, or those that
             # go on would wait for the others' gradients for ever.
-            stopping = machine.sum(stop.requested)[0] > 0
+            stopping = machine.sum(stop.signal > 0)[0] > 0
             is_last = done == settings.max_steps
             if is_last or (is_due(done, settings.eval_every) and not stopping):
-                metrics = validate(raw_model, val_sets, settings, machine, tokenizer)
+                metrics = {"step": done, **validate(raw_model, val_sets, settings, machine, tokenizer)}
                 log.evaluation(done, metrics)
             if machine.is_main and (is_last or stopping or is_due(done, settings.save_every)):
-                meta = {"settings": asdict(settings), "tokens": done * settings.batch_tokens, "metrics": metrics}
-                meta |= {"rows_read": data.rows_read(done), **(note or {})}
-                checkpoint.save(settings.out_dir, done, raw_model, optimizers, tokenizer, meta, settings.keep)
-                log.start_clock(done)  # writing gigabytes is no training
+                meta = {"settings": asdict(settings), "schedule": asdict(schedule), "metrics": metrics, **(note or {})}
+                meta |= {"tokens": done * settings.batch_tokens, **data.position(done)}
+                folder = checkpoint.save(settings.out_dir, done, raw_model, optimizers, tokenizer, meta)
+                whole = [*whole, folder][-settings.keep :]
+                checkpoint.delete_older(settings.out_dir, whole)
+                log.saved(done)
             if stopping:
                 break
-    log.end(done, metrics)
+        log.end(done, metrics)
     # The wrapper must go before the processes part: in the other order the two can wait for each other for ever.
     del model
     machines.stop(machine)
+    if done < settings.max_steps:
+        raise Stopped(stop.signal or signal.SIGTERM)  # nothing behind && begins on half a model
+
+
+def exchanging_gradients(model, part, machine, loss_fn):
+    """The model as DistributedDataParallel, which sums gradients over the processes in the backward pass.
+
+    It sends them in the order in which its first backward pass has brought them, from the second pass on. One pass
+    ahead, whose gradients are thrown away, makes all passes alike: sums of three or more numbers depend on the order,
+    and a resumed run would differ from the unbroken one by a rounding.
+    """
+    # Gradients live in the buffers that the processes exchange: one copy of them less in memory.
+    model = DistributedDataParallel(model, gradient_as_bucket_view=True)
+    with machine.autocast():
+        loss, _ = loss_fn(model, part)
+    loss.backward()
+    model.zero_grad()
+    return model
 
 
 def train_step(settings, machine, model, optimizers, batch, micro_batch, loss_fn=next_token_loss):
@@ -289,24 +312,6 @@ def should_compile(settings, machine):
 def is_due(step, every):
     """Whether something that is done every so many steps is done after this one; every = 0 means never."""
     return bool(every) and step % every == 0
-
-
-class StopRequested:
-    """Set by SIGTERM or Ctrl-C: the loop then saves and ends after its current step. A second signal ends at once."""
-
-    def __enter__(self):
-        self.requested = False
-        self.before = {number: signal.signal(number, self.request) for number in (signal.SIGTERM, signal.SIGINT)}
-        return self
-
-    def request(self, *_):
-        """What a signal calls."""
-        self.requested = True
-        self.__exit__()
-
-    def __exit__(self, *_):
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
 
 
 if __name__ == "__main__":

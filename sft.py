@@ -18,7 +18,7 @@ from configurator import UserError
 from pretrain import DecayShape, LaterSettings, begin, train
 from ranges import Count, Natural, NotNegative, Positive
 from shards import load_tokenizer
-from training import checkpoint
+from training import resume
 from training.dataloader import Mixture, batch_shape, parse_folders
 from training.optim import warmup_then_decay
 
@@ -43,8 +43,7 @@ class Settings(LaterSettings):
 def main(settings):
     """Tune a model on conversations."""
     machine = begin(settings)
-    start, meta = checkpoint.newest(settings.init)
-    config = checkpoint.inherit(settings, meta)
+    start, meta, config = resume.starting_point(settings)
     folders = parse_folders(settings.data, "data")
     val = parse_folders(settings.val, "val") if settings.val else folders
     tokenizer = load_tokenizer([folder for folder, _ in folders + val])
@@ -63,10 +62,10 @@ def main(settings):
         settings.warmup_steps = min(20, settings.max_steps // 10)
     schedule = warmup_then_decay(settings)
 
-    model = checkpoint.trained_model(config, start, meta, tokenizer, machine)
+    model = resume.trained_model(config, start, meta, tokenizer, machine)
     if settings.neftune:
         add_noise(model, settings.neftune, tokenizer.eot)
-    state = checkpoint.optimizer_state(settings, start, meta)
+    state = resume.optimizer_state(settings, start, meta)
     train(settings, machine, model, tokenizer, data, schedule, val, init=state, note={"chat": True})
 
 

@@ -1,10 +1,11 @@
 """Checkpoints: folders that are either whole or not there.
 
-    <out_dir>/step_00000600/   model.pt  optimizer.pt  tokenizer.json  meta.json
+    <out_dir>/step_00000600/   model.pt  optimizer.pt  tokenizer.json  meta.json  metrics.jsonl  sha256.json
 
-meta.json holds the step, tokens seen, settings, model configuration, metrics, the tokenizer's fingerprint and the
-sha256 of the other files. A folder is written beside its name, synced, then renamed. Reading never runs code from
-a file (weights_only). A damaged checkpoint is named and the one before it is used.
+meta.json holds the step, tokens seen, settings, schedule, model configuration, metrics, what has been read of which
+data, and the tokenizer's fingerprint; metrics.jsonl is the run's log so far; sha256.json holds the sha256 of every
+other file. A folder is written beside its name, synced, then renamed. Reading never runs code from a file
+(weights_only). A damaged checkpoint is named and the one before it is used.
 """
 
 import json
@@ -12,19 +13,22 @@ import os
 import pickle
 import shutil
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
 from configurator import UserError, made_by, write_json
+from hints import how_to_make
 from model import ModelConfig, Transformer
 from shards import sha256_file
 from tokenizer import Tokenizer
 
+FILES = {"model.pt", "optimizer.pt", "tokenizer.json", "meta.json"}  # what every checkpoint holds
 
-def save(out_dir, step, model, optimizers, tokenizer, meta, keep=2):
-    """Write out_dir/step_<step> and delete all but the newest `keep`. meta: whatever else a reader should know."""
+
+def save(out_dir, step, model, optimizers, tokenizer, meta):
+    """Write out_dir/step_<step>; returns the folder. meta: whatever else a reader should know."""
     folder = Path(out_dir) / f"step_{step:08d}"
     beside = folder.with_suffix(".tmp")
     shutil.rmtree(beside, ignore_errors=True)
@@ -33,17 +37,11 @@ def save(out_dir, step, model, optimizers, tokenizer, meta, keep=2):
         tokenizer.save(beside / "tokenizer.json")
         write_tensors(beside / "model.pt", model.state_dict())
         write_tensors(beside / "optimizer.pt", [optimizer.state_dict() for optimizer in optimizers])
-        write_json(
-            beside / "meta.json",
-            {
-                "step": step,
-                **meta,
-                "model": asdict(model.config),
-                "tokenizer": tokenizer.fingerprint,
-                "sha256": {path.name: sha256_file(path) for path in sorted(beside.iterdir())},
-                "made_by": made_by(),
-            },
-        )
+        about = {"step": step, **meta, "model": asdict(model.config), "tokenizer": tokenizer.fingerprint}
+        write_json(beside / "meta.json", {**about, "made_by": made_by()})
+        if (log := Path(out_dir, "metrics.jsonl")).exists():
+            shutil.copy(log, beside)
+        write_json(beside / "sha256.json", {path.name: sha256_file(path) for path in sorted(beside.iterdir())})
         sync_folder(beside)
         if folder.exists():
             shutil.rmtree(folder)
@@ -52,9 +50,18 @@ def save(out_dir, step, model, optimizers, tokenizer, meta, keep=2):
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
         raise
-    for old in saved(out_dir)[:-keep]:
-        shutil.rmtree(old)
     return folder
+
+
+def delete_older(out_dir, kept):
+    """Delete the checkpoints in out_dir that are older than the last of `kept`, except for those in it.
+
+    kept: folders that are known to be whole, as this run has written or read them. Counting whatever lies there instead
+    would let damaged folders push out the last one from which a run can go on.
+    """
+    for folder in saved(out_dir):
+        if folder < kept[-1] and folder not in kept:
+            shutil.rmtree(folder)
 
 
 def write_tensors(path, value):
@@ -79,7 +86,7 @@ def sync_folder(folder):
 
 def saved(out_dir):
     """The checkpoint folders in out_dir, oldest first, whole or damaged."""
-    return sorted(Path(out_dir).glob("step_????????"))
+    return sorted(path for path in Path(out_dir).glob("step_" + 8 * "[0-9]") if path.is_dir())
 
 
 def newest(path):
@@ -92,18 +99,20 @@ def newest(path):
             return folder, checked_meta(folder)
         except UserError as error:
             print(f"warning: {error}", file=sys.stderr)
-    raise UserError(f"no {'whole ' if folders else ''}checkpoint in {path}")
+    raise UserError(f"no {'whole ' if folders else ''}checkpoint in {path}{how_to_make(path)}")
 
 
 def checked_meta(folder):
-    """meta.json of a checkpoint whose files all have the sha256 that it names. Raises UserError otherwise."""
+    """meta.json of a checkpoint whose files all have the sha256 in sha256.json. Raises UserError otherwise."""
     try:
-        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-        for name, digest in meta["sha256"].items():
-            if sha256_file(folder / name) != digest:
+        digests = json.loads((folder / "sha256.json").read_text(encoding="utf-8"))
+        if missing := FILES - digests.keys():
+            raise UserError(f"checkpoint {folder} is damaged: sha256.json does not name {', '.join(sorted(missing))}")
+        for name in digests:
+            if sha256_file(folder / name) != digests[name]:
                 raise UserError(f"checkpoint {folder} is damaged: {name} does not have its sha256")
-        return meta
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise UserError(f"checkpoint {folder} is damaged: {error}") from None
 
 
@@ -146,63 +155,3 @@ def load_optimizers(folder, optimizers, device):
         raise UserError(
             f"{folder} was trained with another optimizer: give the --optimizer it was trained with"
         ) from None
-
-
-def restore(settings, machine, model, optimizers, tokenizer):
-    """Load the newest whole checkpoint in settings.out_dir; its step. Raises UserError if its model, its tokenizer or
-    its optimizer is another, or if there is nothing left to do."""
-    folder, meta = newest(settings.out_dir)
-    check_tokenizer(folder, meta, tokenizer)
-    config = asdict(model.config)
-    if changed := [key for key in config if meta["model"].get(key) != config[key]]:
-        raise UserError(
-            f"{folder} has another shape: {', '.join(changed)} differ; give the settings it was trained with"
-        )
-    if meta["step"] >= settings.max_steps:
-        raise UserError(
-            f"{folder} has already reached step {meta['step']}: nothing to do up to max_steps={settings.max_steps}"
-        )
-    load_weights(model, folder, machine.device)
-    load_optimizers(folder, optimizers, machine.device)
-    if machine.is_main:
-        print(f"resuming from {folder}", flush=True)
-    return meta["step"]
-
-
-def check_tokenizer(folder, meta, tokenizer):
-    """Raises UserError where the model in a checkpoint folder was trained with another tokenizer."""
-    if meta["tokenizer"] != tokenizer.fingerprint:
-        raise UserError(
-            f"{folder} was trained with tokenizer {meta['tokenizer']}, "
-            f"the shards were made with {tokenizer.fingerprint}"
-        )
-
-
-def inherit(settings, meta):
-    """Fill in the settings of a later stage that are auto (None) from the checkpoint's run; the ModelConfig to go on
-    with, whose context may be longer."""
-    keys = "batch_tokens doc_mask optimizer weight_decay beta1 beta2 momentum grad_clip seed".split()
-    for key in keys:
-        if getattr(settings, key) is None:
-            setattr(settings, key, meta["settings"][key])
-    changes = {key: getattr(settings, key) for key in ("block_size", "rope_base") if getattr(settings, key) is not None}
-    try:
-        config = replace(ModelConfig(**meta["model"]), **changes)
-    except ValueError as error:
-        raise UserError(error) from None
-    settings.block_size, settings.rope_base = config.block_size, config.rope_base
-    return config
-
-
-def optimizer_state(settings, folder, meta):
-    """The checkpoint folder whose optimizer state a later stage begins with: None where it uses another optimizer."""
-    return folder if settings.optimizer == meta["settings"]["optimizer"] else None
-
-
-def trained_model(config, folder, meta, tokenizer, machine):
-    """A Transformer of the shape config with a checkpoint's weights in fp32, to be trained on. Raises UserError where
-    it was trained with another tokenizer."""
-    check_tokenizer(folder, meta, tokenizer)
-    model = Transformer(config).to(machine.device)
-    load_weights(model, folder, machine.device)
-    return model

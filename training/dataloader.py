@@ -260,8 +260,8 @@ class Mixture:
     def __init__(self, mixture, block_size, batch_size, seed, eot, best_fit=False, read_before=None):
         self.eot = eot
         self.shards = [Shards(folder, "train") for folder, _ in mixture]
-        first = [(read_before or {}).get(shards.key, 0) for shards in self.shards]
-        self.first = np.array(first, dtype=np.int64)
+        self.mixture, self.read_before = mixture, read_before or {}
+        self.first = np.array([self.read_before.get(shards.key, 0) for shards in self.shards], dtype=np.int64)
         self.sources = []
         for shards in self.shards:
             own_seed = (seed, int(shards.key or "0", 16))  # the order of a folder does not depend on the others
@@ -276,11 +276,6 @@ class Mixture:
         by_rows = self.n_rows / self.n_rows.sum()
         shares = [by_rows[i] if share is None else share for i, (_, share) in enumerate(mixture)]
         self.quotas = Quotas(shares, batch_size)
-
-    def verify(self):
-        """Compare every file with its sha256. Raises UserError naming the first that differs."""
-        for shards in self.shards:
-            shards.verify()
 
     def rows(self, step):
         """[(source, number of the row since the start of training)] in the global batch of a step."""
@@ -304,9 +299,18 @@ class Mixture:
         return make_batch(ids, targets, self.eot, doc_mask, machine.device)
 
     def rows_read(self, step):
-        """{Shards.key: how many of its rows have been read before a step}, for a later stage to go on from."""
+        """{Shards.key: how many of its rows have been read before a step}, in the stages before too, for a later stage
+        to go on from."""
         read = self.quotas(step)[0] + self.first
-        return {shards.key: int(n) for shards, n in zip(self.shards, read)}
+        return self.read_before | {shards.key: int(n) for shards, n in zip(self.shards, read)}
+
+    def identity(self):
+        """What data this is, wherever its folders lie: [[sha256 of a folder's training files, its share], ...]."""
+        return [[shards.sha256(), share] for shards, (_, share) in zip(self.shards, self.mixture)]
+
+    def position(self, step):
+        """What a checkpoint after so many steps says of the data, for a resumed run and for later stages."""
+        return {"data": self.identity(), "rows_read": self.rows_read(step), "read_before": self.read_before}
 
     def epochs(self, step):
         """How often each source has been read before a step, counted from this stage's start."""

@@ -5,38 +5,38 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from configurator import UserError, made_by, write_json
+from configurator import UserError, made_by, write_json, write_text
 from training.machine import device_name, dtype_name, memory_estimate, peak_flops, why_not_compile
 
 
 class Log:
     """The run's voice. Only the main process speaks and writes; a resumed run continues metrics.jsonl from its step.
 
-    Speeds are means since the line before, without evaluations and without the first step, which compiles the model.
+    Speeds are means since the line before, without evaluations, saving and the first step, which compiles the model.
+    What is left is estimated from them and from how long the last evaluation and the last saving took.
     """
 
-    def __init__(self, settings, machine, model, data, micro_batch):
+    def __init__(self, settings, machine, model, data, micro_batch, compiles):
         self.settings, self.machine, self.model = settings, machine, model
         self.writer = None
         self.clock_step, self.clock_time = None, None  # where the clock was last started
+        self.step_time = None  # when the last step ended
+        self.eval_seconds, self.save_seconds = 0.0, 0.0
         self.peak, origin = peak_flops(machine.device, machine.dtype)
         if machine.is_main:
-            print_plan(settings, machine, model, data, micro_batch, self.peak, origin)
+            print_plan(settings, machine, model, data, micro_batch, self.peak, origin, compiles)
 
-    def open(self, first_step):
-        """Begin metrics.jsonl, or continue it: lines from after first_step are of a part that is trained again."""
+    def open(self, first_step, folders=()):
+        """Begin metrics.jsonl. A resumed run goes on from the copy in its checkpoint, the last of the folders: what was
+        logged after that belongs to steps that are trained again."""
         self.first_step = first_step
         if not self.machine.is_main:
             return
         out = Path(self.settings.out_dir)
-        out.mkdir(parents=True, exist_ok=True)
         about = {"settings": asdict(self.settings), "model": asdict(self.model.config), "made_by": made_by()}
         write_json(out / "settings.json", about)
         self.path = out / "metrics.jsonl"
-        lines = self.path.read_text().splitlines(True) if first_step and self.path.exists() else []
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= first_step]
-        self.path.with_suffix(".tmp").write_text("".join(kept))
-        self.path.with_suffix(".tmp").replace(self.path)
+        write_text(self.path, (folders[-1] / "metrics.jsonl").read_text(encoding="utf-8") if folders else "")
         if self.settings.tensorboard:
             try:
                 from torch.utils.tensorboard import SummaryWriter
@@ -64,10 +64,26 @@ class Log:
         tokens = (step - self.clock_step) * self.settings.batch_tokens
         return tokens / (time.perf_counter() - self.clock_time)
 
+    def time_left(self, step, speed):
+        """The rest of the run in words, evaluations and checkpoints with it."""
+        steps = self.settings.max_steps - step
+        seconds = steps * self.settings.batch_tokens / speed
+        for every, cost in (
+            (self.settings.eval_every, self.eval_seconds),
+            (self.settings.save_every, self.save_seconds),
+        ):
+            seconds += cost * (steps // every if every else 1)
+        return clock(seconds)
+
     def step(self, step, loss, lr, grad_norm):
         """Log the first, the last and every log_every-th step."""
+        self.step_time = time.perf_counter()
         is_first, is_last = step == self.first_step + 1, step == self.settings.max_steps
-        if self.machine.is_main and (step % self.settings.log_every == 0 or step == 1 or is_last):
+        if not self.machine.is_main:
+            return
+        if step == self.first_step + 4 and (speed := self.speed(step)):
+            print(f"time left    about {self.time_left(step, speed)} at the pace of the first steps", flush=True)
+        if step % self.settings.log_every == 0 or step == 1 or is_last:
             speed = self.speed(step)
             mfu = None
             if speed:
@@ -80,25 +96,32 @@ class Log:
         elif is_first:
             self.start_clock(step)
 
+    def place(self, step):
+        """How far the run is: 1700/20000."""
+        last = str(self.settings.max_steps)
+        return f"{step:>{len(last)}}/{last}"
+
     def print_step(self, step, loss, lr, grad_norm, speed, mfu):
-        """The line on the screen."""
-        progress = f"step {step:>6}/{self.settings.max_steps} | loss {loss:6.3f} | lr {lr:.1e} | grad {grad_norm:5.2f}"
-        if speed is None:
-            print(progress, flush=True)
-            return
-        left = clock((self.settings.max_steps - step) * self.settings.batch_tokens / speed)
-        print(f"{progress} | {speed:>7,.0f} tok/s | mfu {mfu:4.0%} | eta {left}", flush=True)
+        """The line on the screen, of at most 80 characters."""
+        line = f"{self.place(step)} loss {loss:6.3f} lr {lr:.1e} grad {grad_norm:5.2f}"
+        if speed:
+            line += f" {short(speed):>5} tok/s mfu {mfu:3.0%} eta {self.time_left(step, speed)}"
+        print(line, flush=True)
 
     def evaluation(self, step, metrics):
         """Log what validate() returned."""
+        if self.step_time:  # of an evaluation that a resumed run makes up there is no measurement
+            self.eval_seconds = time.perf_counter() - self.step_time
         self.start_clock(step)
         if self.machine.is_main:
-            self.write({"step": step, "tokens": step * self.settings.batch_tokens, **metrics})
-            print(
-                f"step {step:>6}/{self.settings.max_steps} | "
-                f"val loss {metrics['val_loss']:.4f} | val bpb {metrics['val_bpb']:.4f}",
-                flush=True,
-            )
+            self.write({**metrics, "tokens": step * self.settings.batch_tokens})
+            found = f"val loss {metrics['val_loss']:.4f}  val bpb {metrics['val_bpb']:.4f}"
+            print(f"{self.place(step)} {found}", flush=True)
+
+    def saved(self, step):
+        """A checkpoint was written: gigabytes, which is no training."""
+        self.save_seconds = time.perf_counter() - max(self.step_time, self.clock_time)
+        self.start_clock(step)
 
     def end(self, step, metrics):
         """The last words: the last evaluation, folder by folder, or how to go on where a signal stopped the run."""
@@ -110,24 +133,17 @@ class Log:
             print(f"checkpoint in {self.settings.out_dir}")
 
 
-def print_plan(settings, machine, model, data, micro_batch, peak, origin):
-    """What is about to happen, and how long it should take."""
+def print_plan(settings, machine, model, data, micro_batch, peak, origin, compiles):
+    """What is about to happen."""
     n_params, tokens = model.n_params(), settings.max_steps * settings.batch_tokens
     flops = tokens * model.flops_per_token()
-    bytes_per_value = machine.dtype.itemsize
-    memory = memory_estimate(model.config, n_params, micro_batch, settings.optimizer, bytes_per_value)
+    memory = memory_estimate(model.config, n_params, micro_batch, settings.optimizer, machine.dtype.itemsize)
     left_out = sum(source.n_left_out for source in data.sources)
     if left_out:
         print(f"{left_out} conversations are left out: not one answer ends within block_size={model.config.block_size}")
-    per_source = zip(data.shards, data.epochs(settings.max_steps))
-    epochs = ", ".join(f"{shards.folder} {n:.2f}" for shards, n in per_source)
-    why_not = why_not_compile(machine.device)
-    if settings.compile is False:
-        compiled = "no"
-    else:
-        compiled = f"no, training is slower: {why_not}" if why_not else "yes: the first step takes a minute"
-    seconds = flops / (0.5 * peak * machine.world_size)
-    steps = f"{settings.max_steps:,} steps x {settings.batch_tokens:,}, {tokens / n_params:.1f} per parameter"
+    compiled = "yes: the first step takes a minute" if compiles else "no"
+    if not compiles and settings.compile is None:
+        compiled = f"no, training is slower: {why_not_compile(machine.device)}"
     print(
         f"""
 device       {machine.world_size} x {device_name(machine.device)}
@@ -135,14 +151,22 @@ speed        {peak / 1e12:.3g} TFLOP/s ({origin})
 format       {dtype_name(machine.dtype)}
 compiled     {compiled}
 parameters   {n_params:,}
-tokens       {tokens:,} = {steps}
-epochs       {epochs}
+tokens       {tokens:,}, {tokens / n_params:.1f} per parameter
+steps        {settings.max_steps:,} x {settings.batch_tokens:,} tokens
 planned      {flops:.3g} FLOPs
-memory       about {memory / 2**30:.2f} GiB per device at micro-batch {micro_batch}
-time         about {clock(seconds)} at half of that speed
-""",
-        flush=True,
+memory       about {memory / 2**30:.2f} GiB per device at micro-batch {micro_batch}"""
     )
+    for shards, epochs in zip(data.shards, data.epochs(settings.max_steps)):
+        print(f"epochs       {epochs:.2f} of {shards.folder}")
+    print(flush=True)
+
+
+def short(number):
+    """A number in at most five characters: 812, 43.2k, 1.23M."""
+    for unit, name in ((1e6, "M"), (1e3, "k")):
+        if number >= 0.9995 * unit:  # what rounds to 1000 k is 1 M
+            return f"{number / unit:.3g}{name}"
+    return f"{number:.0f}"
 
 
 def clock(seconds):

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import sys
 import sysconfig
 import time
@@ -121,6 +122,29 @@ def stop(machine):
     """Leave torchrun's processes."""
     if machine.world_size > 1:
         torch.distributed.destroy_process_group()
+
+
+class StopRequested:
+    """Set by Ctrl-C, SIGTERM and a closed terminal: the loop then saves and ends after its current step. A second
+    signal ends at once. signal: the number of the signal that came, or 0."""
+
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def __enter__(self):
+        self.signal = 0
+        # What nohup and background jobs of a shell ignore stays ignored.
+        heeded = [number for number in self.signals if signal.getsignal(number) != signal.SIG_IGN]
+        self.before = {number: signal.signal(number, self.request) for number in heeded}
+        return self
+
+    def request(self, number, frame):
+        """What a signal calls."""
+        self.signal = number
+        self.__exit__()
+
+    def __exit__(self, *_):
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
 
 
 def fast_bf16(device):

@@ -1,0 +1,303 @@
+"""Going on after a stop: what a resumed run refuses, what it makes up for, and what damage costs it."""
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+
+import pytest
+from conftest import TINY_MODEL, door_error, load_model, stage
+
+import anneal
+import configurator
+import pretrain
+import training.log
+from configurator import Stopped
+from shards import exclusive
+from training import checkpoint
+from training.log import Log, short
+
+RUN = [*TINY_MODEL, "--data=data/shards", "--batch_tokens=256", "--micro_batch=4", "--warmup_steps=2"]
+RUN += ["--compile=false", "--log_every=1", "--max_steps=8", "--eval_every=4", "--save_every=2"]
+LATER = ["--init=trunk", "--data=data/shards", "--compile=false", "--log_every=1", "--decay_tokens=1024"]
+
+
+def train(stage, *arguments):
+    """Run a training stage in this process, which saves the seconds of importing torch and of measuring the device."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training.log, "peak_flops", lambda *_: (1e12, "not measured"))
+        stage.main(configurator.load(stage.Settings, list(arguments), stage.__name__))
+
+
+def metrics(folder):
+    """The lines of metrics.jsonl without what the clock says."""
+    lines = [json.loads(line) for line in open(f"{folder}/metrics.jsonl")]
+    return [{key: line[key] for key in line if key not in ("tokens_per_second", "mfu")} for line in lines]
+
+
+def weights(folder):
+    return {name: tensor.numpy().tobytes() for name, tensor in load_model(folder)[0].state_dict().items()}
+
+
+def steps(folder):
+    return [int(path.name[5:]) for path in checkpoint.saved(folder)]
+
+
+@pytest.fixture(scope="module")
+def trained(workdir):
+    """A run of eight steps with all its checkpoints."""
+    with contextlib.chdir(workdir):
+        train(pretrain, *RUN, "--out_dir=trained", "--keep=9")
+    return workdir / "trained"
+
+
+@pytest.fixture
+def here(workdir, monkeypatch):
+    monkeypatch.chdir(workdir)
+    return workdir
+
+
+@pytest.fixture
+def half(trained, here, tmp_path):
+    """The same run as a kill after step 4 would have left it."""
+    shutil.copytree(trained, tmp_path / "half")
+    for step in (6, 8):
+        shutil.rmtree(tmp_path / f"half/step_{step:08}")
+    return tmp_path / "half"
+
+
+# -- the last whole checkpoint is never lost
+
+
+def test_a_damaged_newest_checkpoint_does_not_push_out_the_last_whole_one(trained, half, monkeypatch):
+    """With --keep=1 a run goes on from step 4, since those of steps 6 and 8 are damaged, and is killed in its next step."""
+    for step in (6, 8):
+        shutil.copytree(trained / f"step_{step:08}", half / f"step_{step:08}")
+        (half / f"step_{step:08}/model.pt").write_bytes(b"damaged")
+    shutil.rmtree(half / "step_00000002")
+    kept = []
+    monkeypatch.setattr(checkpoint, "delete_older", lambda out_dir, whole: kept.append((out_dir, whole)))
+    train(pretrain, *RUN, f"--out_dir={half}", "--resume", "--keep=1")
+    monkeypatch.undo()
+    for folder in (6, 8):
+        assert checkpoint.checked_meta(half / f"step_{folder:08}")["step"] == folder, "written anew"
+    checkpoint.delete_older(*kept[0])
+    assert steps(half) == [6, 8]
+
+
+def test_only_what_is_known_to_be_whole_counts_as_kept(tmp_path):
+    for step in (1, 2, 3, 4, 5):
+        (tmp_path / f"step_{step:08}").mkdir()
+    (tmp_path / "step_00000000").write_text("a person's own file")
+    (tmp_path / "step_notes.md").mkdir()
+    checkpoint.delete_older(tmp_path, [tmp_path / "step_00000002", tmp_path / "step_00000004"])
+    assert steps(tmp_path) == [2, 4, 5], "one newer than what was just written is left alone"
+    assert (tmp_path / "step_00000000").exists() and (tmp_path / "step_notes.md").exists()
+
+
+# -- a resumed run is the same run
+
+
+@pytest.mark.parametrize(
+    "setting, words",
+    [
+        ("--batch_tokens=512", "batch_tokens=256, not batch_tokens=512: rows would be skipped or read twice"),
+        ("--seed=5", "rows would be skipped"),
+        ("--best_fit", "rows would be skipped"),
+        ("--data=data/shards:1,data/other:1", "rows would be skipped"),
+        ("--lr=0.01", "trained with lr=0.006, not lr=0.01: give that again, or --changed=lr"),
+        ("--weight_decay=0", "--changed=weight_decay"),
+        ("--doc_mask=false", "--changed=doc_mask"),
+        ("--schedule=cosine", "--changed=schedule"),
+        ("--decay_steps=5", "--changed=decay_steps"),
+        ("--block_size=64", "block_size differ"),
+        ("--max_steps=3", "already reached step 4, beyond max_steps=3"),
+        ("--changed=data", "seed=1337, not seed=5"),
+        ("--changed=lrr", "no setting of this stage"),
+    ],
+)
+def test_other_settings_than_before_are_named_and_refused(half, setting, words):
+    if not (half.parent.parent / "other").exists():
+        shutil.copytree("data/shards", "data/other", dirs_exist_ok=True)
+    more = ["--seed=5"] if setting == "--changed=data" else []
+    assert words in door_error(pretrain, *RUN, f"--out_dir={half}", "--resume", setting, *more)
+    assert steps(half) == [2, 4]
+
+
+def test_what_decides_nothing_may_differ_and_is_named(trained, half, capsys):
+    shutil.copytree("data/shards", half.parent / "moved")
+    moved = [f"--data={half.parent}/moved", "--keep=1", "--micro_batch=4", "--tensorboard=false"]
+    train(pretrain, *RUN, *moved, f"--out_dir={half}", "--resume")
+    assert f"with other settings: keep=1, out_dir={half}" in capsys.readouterr().out
+    assert weights(half) == weights(trained) and metrics(half)[:-1] == metrics(trained)[:-1] and steps(half) == [8]
+
+
+def test_a_folder_made_anew_from_other_text_is_other_data(half):
+    shutil.copytree("data/shards", half.parent / "new")
+    manifest = json.loads((half.parent / "new/manifest.json").read_text())
+    manifest["files"][0]["sha256"] = "0" * 64
+    (half.parent / "new/manifest.json").write_text(json.dumps(manifest))
+    error = door_error(pretrain, *RUN, f"--data={half.parent}/new", "--verify=false", f"--out_dir={half}", "--resume")
+    assert "rows would be skipped" in error
+
+
+def test_a_setting_can_be_changed_knowingly(half):
+    train(pretrain, *RUN, f"--out_dir={half}", "--resume", "--lr=0.001", "--changed=lr")
+    assert [line["lr"] for line in metrics(half) if "lr" in line] == [0.003, 0.006, 0.006, 0.006] + [0.001] * 4
+
+
+def test_more_steps_at_a_constant_rate_are_the_same_run_and_a_longer_cosine_is_another(half, here):
+    train(pretrain, *RUN, f"--out_dir={half}", "--resume", "--max_steps=9")
+    assert steps(half)[-1] == 9
+    train(pretrain, *RUN, f"--out_dir={half}-cosine", "--schedule=cosine")
+    error = door_error(pretrain, *RUN, f"--out_dir={half}-cosine", "--schedule=cosine", "--max_steps=20", "--resume")
+    assert "max_steps=8, not max_steps=20" in error
+
+
+def test_one_command_line_starts_goes_on_and_has_nothing_left_to_do(trained, half, capsys):
+    train(pretrain, *RUN, f"--out_dir={half}", "--resume=auto")
+    assert weights(half) == weights(trained) and metrics(half) == metrics(trained)
+    train(pretrain, *RUN, f"--out_dir={half}", "--resume=auto")
+    assert metrics(half) == metrics(trained) and steps(half) == [6, 8]
+    train(pretrain, *RUN, f"--out_dir={half.parent}/new", "--resume=auto")
+    assert metrics(half.parent / "new") == metrics(trained)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_an_evaluation_that_a_signal_prevented_is_made_up(trained, here, tmp_path, monkeypatch, number):
+    """The signal comes in step 4, after which an evaluation is due."""
+    step_of_4 = iter([None, None, None, number])
+    real = pretrain.train_step
+
+    def interrupted(*arguments):
+        if (now := next(step_of_4)) is not None:
+            os.kill(os.getpid(), now)
+        return real(*arguments)
+
+    monkeypatch.setattr(pretrain, "train_step", interrupted)
+    with pytest.raises(Stopped) as stopped:
+        train(pretrain, *RUN, f"--out_dir={tmp_path}/run")
+    monkeypatch.setattr(pretrain, "train_step", real)
+    assert stopped.value.signal_number == number and steps(tmp_path / "run")[-1] == 4
+    assert all("val_loss" not in line for line in metrics(tmp_path / "run"))
+    train(pretrain, *RUN, f"--out_dir={tmp_path}/run", "--resume")
+    assert metrics(tmp_path / "run") == metrics(trained)
+
+
+def test_what_nohup_ignores_stays_ignored(monkeypatch):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with pretrain.machines.StopRequested() as stop:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert stop.signal == 0
+    assert signal.signal(signal.SIGHUP, before) == signal.SIG_IGN
+
+
+# -- later stages
+
+
+def test_a_later_stage_resumes_from_what_it_began_with(here, tmp_path):
+    """The trunk trains on meanwhile, and is then deleted: the stage goes on as if nothing had happened."""
+    shutil.rmtree("trunk", ignore_errors=True)
+    train(pretrain, *RUN, "--out_dir=trunk", "--max_steps=4")
+    arguments = [*LATER, "--save_every=2", "--keep=9"]
+    train(anneal, *arguments, f"--out_dir={tmp_path}/whole")
+    shutil.copytree(tmp_path / "whole", tmp_path / "broken")
+    shutil.rmtree(tmp_path / "broken/step_00000004")
+    train(pretrain, *RUN, "--out_dir=trunk", "--resume", "--max_steps=6")
+    shutil.copytree(tmp_path / "broken", tmp_path / "without")
+    train(anneal, *arguments, f"--out_dir={tmp_path}/broken", "--resume")
+    shutil.rmtree("trunk")
+    train(anneal, *arguments, f"--out_dir={tmp_path}/without", "--resume")
+    for other in ("broken", "without"):
+        assert metrics(tmp_path / other) == metrics(tmp_path / "whole")
+        assert weights(tmp_path / other) == weights(tmp_path / "whole")
+
+
+def test_what_earlier_stages_have_read_travels_along(here, tmp_path, workdir):
+    """Trunk on a, annealed on b, annealed again on a: it reads on where the trunk stopped."""
+    shutil.copytree("data/shards", tmp_path / "b")
+    manifest = json.loads((tmp_path / "b/manifest.json").read_text())
+    manifest["files"][0]["sha256"] = "f" * 64  # what tells folders apart
+    (tmp_path / "b/manifest.json").write_text(json.dumps(manifest))
+    shutil.rmtree("trunk", ignore_errors=True)
+    train(pretrain, *RUN, "--out_dir=trunk", "--max_steps=4")
+    train(anneal, *LATER, f"--data={tmp_path}/b", "--verify=false", f"--out_dir={tmp_path}/second")
+    train(anneal, *LATER, f"--init={tmp_path}/second", f"--out_dir={tmp_path}/third")
+    _, meta = checkpoint.newest(tmp_path / "third")
+    rows = 256 // 32
+    assert sorted(meta["rows_read"].values()) == [4 * rows, 8 * rows] and len(meta["read_before"]) == 2
+
+
+# -- damage
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_one_flipped_bit_anywhere_is_noticed(half, capsys, seed):
+    rng = random.Random(seed)
+    folder = half / "step_00000004"
+    path = sorted(folder.iterdir())[seed % 6]
+    data = bytearray(path.read_bytes())
+    data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    path.write_bytes(data)
+    assert checkpoint.newest(half)[1]["step"] == 2
+    assert f"{folder} is damaged" in capsys.readouterr().err
+
+
+def test_a_garbled_log_is_mended_from_the_checkpoint(trained, half):
+    (half / "metrics.jsonl").write_bytes(b'{"step": 1, "lo\xff\x00garbage\n[[[[\n')
+    train(pretrain, *RUN, f"--out_dir={half}", "--resume")
+    assert metrics(half) == metrics(trained)
+
+
+def test_two_runs_cannot_write_to_one_folder(half):
+    with exclusive(half):
+        assert "another run is writing to" in door_error(pretrain, *RUN, f"--out_dir={half}", "--resume")
+    assert steps(half) == [2, 4]
+
+
+def test_validation_folders_are_verified_too(here, tmp_path):
+    shutil.copytree("data/shards", tmp_path / "damaged")
+    path = tmp_path / "damaged/val_000000.bin"
+    data = bytearray(path.read_bytes())
+    data[2000] ^= 1
+    path.write_bytes(data)
+    shutil.rmtree("trunk", ignore_errors=True)
+    train(pretrain, *RUN, "--out_dir=trunk", "--max_steps=4")
+    error = door_error(anneal, *LATER, f"--val={tmp_path}/damaged", f"--out_dir={tmp_path}/out")
+    assert "damaged/val_000000.bin is damaged" in error and not (tmp_path / "out").exists()
+
+
+# -- processes
+
+
+def test_three_processes_resume_bit_for_bit(here, tmp_path):
+    """Sums of three numbers depend on their order, which DistributedDataParallel settles in its first pass."""
+    arguments = [*RUN, "--batch_tokens=768", "--max_steps=4", "--micro_batch=2", f"--out_dir={tmp_path}/three"]
+    stage("pretrain.py", *arguments, "--keep=9", cwd=here, torchrun=3)
+    shutil.copytree(tmp_path / "three", tmp_path / "whole")
+    shutil.rmtree(tmp_path / "three/step_00000004")
+    stage("pretrain.py", *arguments, "--keep=9", "--resume=auto", cwd=here, torchrun=3)
+    assert weights(tmp_path / "three") == weights(tmp_path / "whole")
+    assert metrics(tmp_path / "three") == metrics(tmp_path / "whole")
+
+
+# -- what the log says
+
+
+def test_a_line_fits_the_terminal(capsys):
+    log = Log.__new__(Log)
+    log.settings = pretrain.TrainSettings(max_steps=200_000)
+    log.eval_seconds = log.save_seconds = 0.0
+    log.print_step(199_980, 10.234, 6e-3, 12.5, 1_234_567.0, 0.456)
+    log.print_step(100, 10.234, 6e-3, 12.5, 1_234.0, 0.456)
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+    assert [short(n) for n in (3.2, 812, 43_210, 999_501, 1_234_567)] == ["3", "812", "43.2k", "1M", "1.23M"]
+
+
+def test_the_time_left_counts_evaluations_and_checkpoints():
+    log = Log.__new__(Log)
+    log.settings = pretrain.TrainSettings(max_steps=100, batch_tokens=1000, eval_every=20, save_every=0)
+    log.eval_seconds, log.save_seconds = 30.0, 5.0
+    assert log.time_left(40, speed=1000.0) == "2:35", "60 steps of a second, 3 evaluations, 1 checkpoint"

@@ -1,0 +1,142 @@
+"""Going on from a checkpoint: a run that was stopped, or a later stage.
+
+A resumed run must be what the run would have been without the stop, so that restore() refuses other data, another
+model and other settings than before. A later stage starts from another run's checkpoint and inherits how it was
+trained; when it is itself resumed, all that it inherited is in its own checkpoints, and the earlier run may be gone.
+"""
+
+from dataclasses import asdict, replace
+
+from configurator import UserError
+from model import ModelConfig, Transformer
+from training.checkpoint import load_optimizers, load_weights, newest, saved
+from training.optim import Schedule, lr_at
+
+# These decide which rows a step reads. Rows are found by counting, so that after a change of any of them some would
+# be skipped or read twice.
+DATA = {"data", "batch_tokens", "block_size", "best_fit", "seed"}
+# These do not decide what is learnt, or do so only through max_steps and the schedule, which are compared themselves.
+FREE = set("init val out_dir max_steps decay_tokens epochs micro_batch device compile verify".split())
+FREE |= set("log_every eval_every eval_tokens save_every keep resume changed tensorboard tracker".split())
+INHERITED = "batch_tokens doc_mask optimizer weight_decay beta1 beta2 momentum grad_clip seed".split()
+
+
+def should_resume(settings):
+    """Whether to go on from a checkpoint in settings.out_dir. Raises UserError where it holds another run's checkpoints
+    and nothing is said of resuming."""
+    found = bool(saved(settings.out_dir))
+    if found and settings.resume is False:
+        raise UserError(
+            f"{settings.out_dir} already holds checkpoints: --resume goes on from the newest; "
+            "or choose another --out_dir"
+        )
+    return found if settings.resume is None else settings.resume
+
+
+# -- a run that was stopped
+
+
+def restore(settings, machine, model, optimizers, tokenizer, data, schedule):
+    """Load the newest whole checkpoint in settings.out_dir; its (folder, meta). Raises UserError where its model, its
+    tokenizer, its data or a setting that decides what is learnt is another."""
+    folder, meta = newest(settings.out_dir)
+    check_tokenizer(folder, meta, tokenizer)
+    config = asdict(model.config)
+    if other := [key for key in config if meta["model"].get(key) != config[key]]:
+        raise UserError(f"{folder} has another shape: {', '.join(other)} differ; give the settings it was trained with")
+    if meta["step"] > settings.max_steps:
+        raise UserError(f"{folder} has already reached step {meta['step']}, beyond max_steps={settings.max_steps}")
+    differing = compare(settings, folder, meta, data, schedule)
+    load_weights(model, folder, machine.device)
+    load_optimizers(folder, optimizers, machine.device)
+    if machine.is_main:
+        print(f"resuming from {folder}" + (f" with other settings: {differing}" if differing else ""), flush=True)
+    return folder, meta
+
+
+def compare(settings, folder, meta, data, schedule):
+    """Compare a resumed run with the one that wrote a checkpoint: the settings that differ, as text.
+
+    Raises UserError for other data, and for another value of a setting that decides what is learnt, unless
+    settings.changed names it."""
+    before, now = meta["settings"], asdict(settings)
+    if unknown := set(settings.changed) - now.keys():
+        raise UserError(f"changed names {', '.join(sorted(unknown))}, which is no setting of this stage")
+    differing = {key for key in now if key in before and now[key] != before[key]} - {"resume", "changed"}
+    # A folder may have been moved; another mixture, or a folder that was made anew from other text, is other data.
+    differing -= {"data"}
+    differing |= {"data"} if meta["data"] != data.identity() else set()
+
+    essential = differing - FREE
+    if not essential and any(
+        lr_at(step, schedule) != lr_at(step, Schedule(**meta["schedule"])) for step in range(meta["step"])
+    ):
+        essential = {"max_steps"}  # a longer cosine is another schedule from its first step on
+    if rows := essential & DATA:
+        raise UserError(
+            f"{folder} was trained with {values(rows, before)}, not {values(rows, now)}: rows would be skipped or read "
+            "twice; give what it was trained with, or start a new stage from it with anneal.py"
+        )
+    if unnamed := essential - set(settings.changed):
+        raise UserError(
+            f"{folder} was trained with {values(unnamed, before)}, not {values(unnamed, now)}: give that again, or "
+            f"--changed={','.join(sorted(unnamed))} to go on with the new value"
+        )
+    return values(differing, now)
+
+
+def values(keys, settings):
+    """Settings as they are typed: lr=0.003, seed=1."""
+    return ", ".join(f"{key}={settings[key]}" for key in sorted(keys))
+
+
+# -- a later stage
+
+
+def starting_point(settings):
+    """(folder, meta, ModelConfig) of what a later stage goes on from: the newest checkpoint of settings.init, or, when
+    the stage itself is resumed, its own. Settings that are auto (None) become those of that checkpoint's run."""
+    folder, meta = newest(settings.out_dir if settings.resume else settings.init)
+    for key in [*INHERITED, *(["lr"] if settings.resume else [])]:  # the stage's own lr is a share of the earlier one
+        if getattr(settings, key) is None:
+            setattr(settings, key, meta["settings"][key])
+    changes = {key: getattr(settings, key) for key in ("block_size", "rope_base") if getattr(settings, key) is not None}
+    try:
+        config = replace(ModelConfig(**meta["model"]), **changes)
+    except ValueError as error:
+        raise UserError(error) from None
+    settings.block_size, settings.rope_base = config.block_size, config.rope_base
+    return folder, meta, config
+
+
+def read_before(settings, meta):
+    """{shard folder: rows} that were read before this stage began, for its data to go on behind them.
+
+    Row numbers mean the same rows only where the earlier run cut its data alike."""
+    if settings.resume:
+        return meta["read_before"]
+    same_rows = all(getattr(settings, key) == meta["settings"].get(key) for key in ("block_size", "seed", "best_fit"))
+    return meta["rows_read"] if same_rows else {}
+
+
+def optimizer_state(settings, folder, meta):
+    """The checkpoint folder whose optimizer state a later stage begins with: None where it uses another optimizer."""
+    return folder if settings.optimizer == meta["settings"]["optimizer"] else None
+
+
+def trained_model(config, folder, meta, tokenizer, machine):
+    """A Transformer of the shape config with a checkpoint's weights in fp32, to be trained on. Raises UserError where
+    it was trained with another tokenizer."""
+    check_tokenizer(folder, meta, tokenizer)
+    model = Transformer(config).to(machine.device)
+    load_weights(model, folder, machine.device)
+    return model
+
+
+def check_tokenizer(folder, meta, tokenizer):
+    """Raises UserError where the model in a checkpoint folder was trained with another tokenizer."""
+    if meta["tokenizer"] != tokenizer.fingerprint:
+        raise UserError(
+            f"{folder} was trained with tokenizer {meta['tokenizer']}, "
+            f"the shards were made with {tokenizer.fingerprint}"
+        )
