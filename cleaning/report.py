@@ -38,7 +38,7 @@ def write(out, chunks, kept, settings, tokenizer):
         examples[rule] = [{"id": where, "detail": detail, "text": text} for _, where, detail, text in found]
     evenly = np.unique(np.linspace(0, len(near) - 1, EXAMPLES).astype(int)) if len(near) else []
     report = {
-        "steps": funnel(counts.read, counts.drops),
+        "steps": funnel(counts.read, counts.drops, steps_that_ran(settings)),
         "sources": per_source(counts.drops, settings.sources),
         "replaced": counts.replaced,
         "clusters": dict(zip(sizes.tolist(), numbers.tolist())),  # documents in a cluster -> number of such clusters
@@ -78,8 +78,21 @@ def pair(chunks, dropped, kept, tokenizer):
     return {"dropped": chunks.meta(dropped)["where"], "kept": chunks.meta(kept)["where"], "texts": texts}
 
 
-def funnel(read, drops):
-    """One entry per step: what came in, what each rule dropped, what was kept."""
+def steps_that_ran(settings):
+    """The names of the steps that the settings ask for; the others change and drop nothing."""
+    asked = {
+        "replace": settings.replace_pii or settings.strip_licenses or settings.simplify,
+        "filters": settings.filters and not settings.chats,
+        "quality": settings.quality or settings.scores,
+        "decontamination": settings.decontaminate,
+        "exact_dedup": settings.exact_dedup,
+        "near_dedup": settings.near_dedup,
+    }
+    return ["read", *(step for step, is_asked in asked.items() if settings.clean and is_asked)]
+
+
+def funnel(read, drops, ran):
+    """One entry per step: whether it ran, what came in, what each rule dropped, what was kept."""
     left = dict.fromkeys((*SIZES, "raw_bytes"), 0)
     for sizes in read.values():
         add(left, sizes)
@@ -101,7 +114,7 @@ def funnel(read, drops):
             left = {name: left[name] - sizes[name] for name in SIZES}
             entry["rules"][rule] = {**sizes, "kept": left["documents"]}
         steps.append({**entry, "kept": left})
-    return steps
+    return [{**entry, "ran": entry["step"] in ran} for entry in steps]
 
 
 # -- for a person
@@ -111,24 +124,31 @@ def contents(report):
     """Yield the report as blocks of pages.py."""
     left, rules = [], []
     for step in report["steps"]:
+        if not step["ran"]:
+            continue
         left.append([step["step"], *(f"{step['kept'][name]:,}" if name in step["kept"] else "" for name in SIZES)])
         for rule, n in step["rules"].items():
             rules.append([step["step"], rule, f"{n['documents']:,}", f"{n['bytes']:,}", f"{n['kept']:,}"])
     yield "title", "What cleaning did"
-    yield "text", f"`{report['made_by']['command']}`"
+    yield "code", report["made_by"]["command"]
     yield "heading", "The funnel"
     yield "bars", (["after", *SIZES], left)
+    if off := [step["step"] for step in report["steps"] if not step["ran"]]:
+        yield "text", f"Not asked for: {', '.join(off)}."
     if report["replaced"]:
         yield "text", "Replaced: " + ", ".join(f"{n:,} {what}" for what, n in sorted(report["replaced"].items())) + "."
     yield "heading", "Rule by rule"
-    yield "table", (["step", "rule", "documents dropped", "bytes", "documents left"], rules)
+    if rules:
+        yield "table", (["step", "rule", "documents dropped", "bytes", "documents left"], [*rules, total(report)])
+    else:
+        yield "text", "No document was dropped."
     if report["clusters"]:
         yield "heading", "Clusters of copies"
         rows = [[f"{size}", f"{n:,}"] for size, n in report["clusters"].items()]
         yield "table", (["documents in a cluster", "clusters"], rows)
     for found in report["duplicates"]:
-        yield "text", f"Dropped: {found['dropped']}. Kept: {found['kept']}."
-        yield "texts", found["texts"]
+        captions = f"Dropped: {found['dropped']}", f"Kept: {found['kept']}"
+        yield "texts", list(zip(captions, found["texts"]))
     if similar := report["benchmarks"]["similar"]:
         yield "heading", "Benchmark problems that the data came close to"
         yield "text", SIMILAR_TEXT
@@ -138,5 +158,14 @@ def contents(report):
     if report["examples"]:
         yield "heading", "Dropped, for you to judge"
     for rule, found in report["examples"].items():
-        yield "text", f"{rule}: " + "; ".join(f"{example['id']} ({example['detail']})" for example in found)
-        yield "texts", [example["text"][:300] for example in found]
+        yield "text", f"{rule}:"
+        yield "texts", [(f"{example['id']} ({example['detail']})", example["text"][:300]) for example in found]
+
+
+def total(report):
+    """The last row of the table of rules: all that was dropped, and what is left."""
+    dropped = []
+    for step in report["steps"]:
+        dropped += step["rules"].values()
+    documents, size = (sum(sizes[name] for sizes in dropped) for name in ("documents", "bytes"))
+    return ["all", "", f"{documents:,}", f"{size:,}", f"{report['steps'][-1]['kept']['documents']:,}"]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import configurator
+from configurator import UserError
 from corpus.documents import optional
 from evaluation.problems import read_lines
 
@@ -32,7 +33,7 @@ def main(settings):
     n_before = 0  # tokens of the stages before
     curves = {}  # {what was validated on: [(million tokens, bits per byte)]}
     for i, run in enumerate(settings.runs):
-        lines, color = list(read_lines(Path(run, "metrics.jsonl"))), f"C{i}"
+        lines, color = read_metrics(run), f"C{i}"
         name = Path(run).name if settings.follow else run
         steps = [line for line in lines if "loss" in line]
         tokens = [(n_before + line["tokens"]) / 1e6 for line in steps]
@@ -45,14 +46,14 @@ def main(settings):
             validated = line.get("sources", {}) if settings.follow else {run: line}
             for folder, scores in validated.items():
                 if "val_bpb" in scores:
-                    points = curves.setdefault(Path(folder).name if settings.follow else run, [])
+                    points = curves.setdefault(folder, [])
                     points.append(((n_before + line["tokens"]) / 1e6, scores["val_bpb"]))
         if settings.follow and run != settings.runs[-1]:
             n_before += lines[-1]["tokens"]
             for axis in axes:
                 axis.axvline(n_before / 1e6, color="gray", linestyle=":")
-    for name, points in curves.items():
-        validation.plot(*zip(*points), "o-", label=name)
+    for folder, points in curves.items():
+        validation.plot(*zip(*points), "o-", label=Path(folder).name if settings.follow else folder)
         last = points[-1]
         validation.annotate(f"{last[1]:.3f}", last, (0, 7), textcoords="offset points", ha="center")
     validation.margins(0.1, 0.15)
@@ -66,9 +67,23 @@ def main(settings):
     print(f"loss curve -> {settings.out}")
 
 
+def read_metrics(run):
+    """The records of a run's metrics.jsonl. Raises UserError where the folder holds no training steps."""
+    path = Path(run, "metrics.jsonl")
+    lines = list(read_lines(path)) if path.exists() else []
+    if not any("loss" in line for line in lines):
+        raise UserError(f"{path} holds no training steps: --runs names the out_dirs of training stages")
+    return lines
+
+
 def smoothed(values):
-    """The mean of each value and its four neighbours on either side, fewer at the ends."""
-    return [statistics.fmean(values[max(0, i - 4) : i + 5]) for i in range(len(values))]
+    """The mean of each value and up to four neighbours on either side: as many on one side as on the other, so that the
+    curve begins and ends where the values do."""
+    smooth = []
+    for i in range(len(values)):
+        reach = min(4, i, len(values) - 1 - i)
+        smooth.append(statistics.fmean(values[i - reach : i + reach + 1]))
+    return smooth
 
 
 if __name__ == "__main__":

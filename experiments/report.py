@@ -9,14 +9,14 @@ from pathlib import Path
 
 import configurator
 import pages
-from configurator import UserError
+from configurator import ROOT, UserError
 from evaluation.problems import read_lines, read_problems
 from training.log import clock
 
 # What there is to see in the loss of a stage.
 LOSS = {
     "pretrain": "Pretraining keeps the learning rate high.",
-    "anneal": "The anneal brings the learning rate down, and the loss drops with it.",
+    "anneal": "The anneal brings the learning rate down: here the loss should drop.",
     "sft": "Then the model is tuned on conversations, in which only the answers count.",
 }
 
@@ -35,16 +35,26 @@ def main(settings):
     try:
         summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
         answers = {name: first_answers(score["results"]) for name, score in summary["exercises"].items()}
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{out} does not hold the results of a recipe: {error}") from None
-    pages.write(out / "report", contents(summary, answers, out / "loss.png"))
+        blocks = list(contents(summary, answers, out / "loss.png"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        hint = "python recipe.py configs/demo.toml makes such a folder"
+        raise UserError(f"{out} does not hold the results of a recipe ({error!r}): {hint}") from None
+    pages.write(out / "report", blocks)
     print(f"report -> {out / 'report.html'}  {out / 'report.md'}")
 
 
 def first_answers(folder):
     """{task_id: record of results.jsonl} of an evaluation's folder, the first sample of each problem."""
-    records = list(read_lines(Path(folder, "results.jsonl")))
+    records = list(read_lines(ROOT / folder / "results.jsonl"))
     return {record["task_id"]: record for record in reversed(records)}  # the first overwrites those behind it
+
+
+def evaluations(scores):
+    """{model: summary.json of its evaluation}."""
+    read = {}
+    for name, score in scores.items():
+        read[name] = json.loads((ROOT / score["results"] / "summary.json").read_text(encoding="utf-8"))
+    return read
 
 
 def contents(summary, answers, image):
@@ -54,25 +64,22 @@ def contents(summary, answers, image):
     yield "title", "A small code model, from nothing"
     yield "text", f"Trained in {time} on a machine with {summary['cores']} CPU cores, with PyTorch {summary['torch']}."
     if scores:
-        n_problems = next(iter(scores.values()))["n"]
+        about = evaluations(scores)
         yield "heading", "pass@1 after each stage"
         yield "table", score_table(scores, summary["families"])
-        yield "text", f"The share of {n_problems} problems whose first answer passes all tests, ± its standard error."
+        yield "text", "The share of the problems whose first answer passes all tests, ± its standard error."
+        yield "heading", "Why programs failed"
+        yield "table", failure_table(about)
     if image.exists():
         yield "heading", "Loss through the stages"
         yield "image", image
         yield "text", " ".join(LOSS[name] for name in summary["stages"] if name in LOSS)
-    rows = []
-    for name, row in summary["stages"].items():
-        tokens = f"{row['tokens']:,}" if row["tokens"] else ""
-        bpb = f"{row['val_bpb']:.3f}" if row["val_bpb"] else ""
-        rows.append([name, clock(row["seconds"]), tokens, bpb])
-    measured = f"bits per byte of unseen text in {summary['bpb_of']}" if summary["bpb_of"] else "bits per byte"
     yield "heading", "Time and tokens"
-    yield "table", (["stage", "time", "tokens", measured], rows)
+    yield "table", stage_table(summary["stages"], seconds)
+    yield "text", f"Bits per byte are those of unseen text in {summary['bpb_of'] or 'all validation sets'}."
     if scores:
         yield "heading", "What they wrote"
-        yield from answer_blocks(scores, answers)
+        yield from answer_blocks(about, answers)
 
 
 def score_table(scores, families):
@@ -81,15 +88,42 @@ def score_table(scores, families):
     for name, score in scores.items():
         found = [score["families"].get(family) for family in families]
         by_family = [f"{family['pass@1']:.0%}" if family else "" for family in found]
-        rows.append([name, f"{score['pass@1']:.1%} ± {score['stderr']:.1%}", *by_family])
-    return ["model", "all", *families], rows
+        rows.append([name, f"{score['n']:,}", f"{score['pass@1']:.1%} ± {score['stderr']:.1%}", *by_family])
+    return ["model", "problems", "all", *families], rows
 
 
-def answer_blocks(scores, answers):
-    """The first problem of each family, and the first that the last model failed, with every model's verdict."""
-    last = list(scores)[-1]
-    about = json.loads(Path(scores[last]["results"], "summary.json").read_text(encoding="utf-8"))["settings"]
-    problems = read_problems(about["problems"] or "data/HumanEval.jsonl.gz", about["mbpp_ids"])
+def failure_table(about):
+    """A row per reason, a column per model, and the number of programs: what came of all of them."""
+    reasons = {}  # reason -> {model: programs}, the most frequent one of any model first
+    for name, evaluation in about.items():
+        failures = evaluation["failures"]
+        passed = evaluation["n_samples"] - sum(failures.values())
+        for reason, n in {"passed": passed, **failures}.items():
+            reasons.setdefault(reason, {})[name] = n
+    passed = reasons.pop("passed")
+    ordered = [("passed", passed), *sorted(reasons.items(), key=lambda item: -sum(item[1].values()))]
+    rows = [[reason, *(f"{n.get(name, 0):,}" for name in about)] for reason, n in ordered]
+    return ["", *about], [*rows, ["all", *(f"{evaluation['n_samples']:,}" for evaluation in about.values())]]
+
+
+def stage_table(stages, total_seconds):
+    """A row per stage that ran, and the sum of them."""
+    rows = []
+    for name, row in stages.items():
+        if row["seconds"]:  # installing takes none where it was done before
+            tokens = f"{row['tokens']:,}" if row["tokens"] else ""
+            rows.append([name, clock(row["seconds"]), tokens, f"{row['val_bpb']:.3f}" if row["val_bpb"] else ""])
+    trained = sum(row["tokens"] or 0 for name, row in stages.items() if name in LOSS)
+    rows.append(["all", clock(total_seconds), f"{trained:,} trained on", ""])
+    return ["stage", "time", "tokens", "bits per byte"], rows
+
+
+def answer_blocks(about, answers):
+    """The first problem of each family, and the first that the last model failed: what every model wrote, side by side,
+    each with its verdict. about: evaluations()."""
+    last = list(about)[-1]
+    settings = about[last]["settings"]
+    problems = read_problems(ROOT / (settings["problems"] or "data/HumanEval.jsonl.gz"), settings["mbpp_ids"])
     shown = {}  # (family, "any" or "failed"): the first such problem
     for task, problem in problems.items():
         if task in answers[last]:
@@ -98,11 +132,15 @@ def answer_blocks(scores, answers):
                 shown.setdefault((problem.family, "failed"), task)
     yield "text", f"The first problem of each kind, and the first one that the {last} model failed, if there is one."
     for task in dict.fromkeys(shown.values()):
-        found = {name: answers[name][task]["result"].rstrip(": ") for name in scores if task in answers[name]}
-        verdicts = ", ".join(f"{name}: {result}" for name, result in found.items())
-        yield "text", f"{task} - {verdicts}"
-        completion = answers[last][task]["completion"].strip("\n")
-        yield "code", f"{problems[task].prompt.rstrip()}\n\n# {last}:\n{completion}\n"
+        yield "text", f"{task}:"
+        yield "code", problems[task].prompt.rstrip()
+        yield "texts", [answer(name, answers[name][task]) for name in about if task in answers[name]]
+
+
+def answer(name, record):
+    """(caption, text) of what one model wrote: its name and the verdict over the program."""
+    result = record["result"].rstrip(": ")  # "failed: AssertionError: " where an assertion says no more
+    return f"{name} - {result}", record["completion"].strip("\n") or "(nothing)"
 
 
 if __name__ == "__main__":
