@@ -27,6 +27,10 @@ from evaluation.problems import code_in, downloaded, read_lines, read_problems, 
 from ranges import Context, Device, Natural, NotNegative, Precision, Range, Seed, ShareAbove0, SmallCount, Workers
 from shards import sha256_file
 
+TOO_LONG = "prompt too long"  # for the model's context: nothing is written then
+REASONS = dict.fromkeys(("SyntaxError", "IndentationError", "TabError"), "does not compile")
+REASONS |= {"AssertionError": "wrong answer"}  # of exceptions; any other one stands for itself
+
 
 @dataclass
 class Settings:
@@ -67,8 +71,6 @@ def main(settings):
     problems = dict(itertools.islice(problems.items(), settings.limit or None))
     similarity = similarity_groups(settings, path, problems) if settings.similar else None
     out = Path(settings.out_dir)
-    out.mkdir(parents=True, exist_ok=True)
-
     if settings.samples:
         samples = read_samples(settings.samples, problems)
     else:
@@ -86,7 +88,7 @@ def main(settings):
 def check(settings):
     """Raises UserError for settings that contradict each other or are out of range, and without a sandbox."""
     if sys.platform != "linux":  # else every program would fail in silence
-        raise UserError("programs are confined by means that only Linux has: run the evaluation there")
+        raise UserError("programs are confined by means that only Linux has (and WSL): run the evaluation there")
     if bool(settings.checkpoint) == bool(settings.samples):
         raise UserError("give either --checkpoint=DIR, a model to test, or --samples=FILE, completions to score")
     if settings.checkpoint and settings.n_samples > 1 and settings.temperature == 0:
@@ -139,6 +141,12 @@ def write_samples(settings, problems, path, out):
         # Without white space around it: "\n    " is one token to the model, which the end of a prompt must not cut.
         text = problem.request if settings.chat else problem.prompt.strip()
         prompts[task_id] = prompt_ids(tokenizer, text, settings.chat)
+    context = model.config.block_size
+    too_long = sum(len(ids) >= context for ids in prompts.values())
+    if too_long:
+        print(
+            f"{too_long} of {len(prompts)} prompts do not fit into the model's {context} tokens: they count as failed"
+        )
     # Every sample is drawn with a seed of its own, so that it depends on no other (but for the rounding of a batch).
     keys = itertools.product(problems, range(settings.n_samples))  # (task_id, completion_id) of all samples
     seeds = {key: seed for seed, key in enumerate(keys, settings.seed)}
@@ -148,14 +156,15 @@ def write_samples(settings, problems, path, out):
     with open(out / "samples.jsonl", "a", encoding="utf-8") as file:
         for start in tqdm(range(0, len(wanted), settings.batch_size), desc="writing", unit="batch"):
             batch = [key for key in wanted[start : start + settings.batch_size] if key not in done]
-            fitting = [key for key in batch if len(prompts[key[0]]) < model.config.block_size]
+            fitting = [key for key in batch if len(prompts[key[0]]) < context]
             ids, row_seeds = [prompts[task_id] for task_id, _ in fitting], [seeds[key] for key in fitting]
             completions = generate(model, tokenizer, ids, settings.max_new_tokens, sampling, row_seeds, stop)
-            texts = dict.fromkeys(batch, "")  # where a prompt does not fit the context, nothing is written
+            written = dict.fromkeys(batch, ("", TOO_LONG))  # (text, why it ended)
             for key, completion in zip(fitting, completions):
-                texts[key] = code_in(completion.text) if settings.chat else completion.text
-            for (task_id, number), text in texts.items():
-                record = {"task_id": task_id, "completion_id": number, "completion": text}
+                text = code_in(completion.text) if settings.chat else completion.text
+                written[key] = text, completion.reason
+            for (task_id, number), (text, ended) in written.items():
+                record = {"task_id": task_id, "completion_id": number, "completion": text, "ended": ended}
                 done[task_id, number] = record
                 file.write(json_line(record))
             file.flush()
@@ -170,7 +179,7 @@ def samples_so_far(settings, out, hashes):
     path, note = out / "samples.jsonl", out / "samples.settings.json"
     if not note.exists() or json.loads(note.read_text(encoding="utf-8")) != this_run:
         path.unlink(missing_ok=True)
-        configurator.write_json(note, this_run)
+        configurator.write_json(note, this_run)  # makes the folder too
     return {(record["task_id"], record["completion_id"]): record for record in whole_lines(path)}
 
 
@@ -205,6 +214,7 @@ def run_samples(settings, problems, samples, out):
         keys.append(key)
         if key not in verdicts:
             jobs[key] = key, program, problem.test
+    out.mkdir(parents=True, exist_ok=True)
     with open(path, "a", encoding="utf-8") as file:
         ended = sandbox.run_all(jobs.values(), settings.num_workers or 2 * os.cpu_count(), limits)
         for key, verdict in tqdm(ended, total=len(jobs), desc="running", unit="program"):
@@ -229,22 +239,38 @@ def pass_rates(results, group_of):
 
 
 def summarize(problems, results):
-    """What summary.json says: the score, also by the problems' families, the kinds of failure, what confined them."""
+    """What summary.json says: the score, also by the problems' families, why programs failed, how many completions were
+    cut off, what confined the programs."""
     rates = pass_rates(results, dict.fromkeys(problems, "all"))["all"]
     if rates["n_problems"] < len(problems):
         print(f"{len(problems) - rates['n_problems']} of {len(problems)} problems have no samples and are left out")
-    failures, active = collections.Counter(), set()
+    reasons, cut_off, active = collections.Counter(), collections.Counter(), set()
     for record in results:
         active.update(record["active"])
-        if not record["passed"]:  # "failed: NameError: name 'x' is not defined" is a NameError
-            failures[record["result"].removeprefix("failed: ").split(":")[0]] += 1
+        reason = reason_of(record)
+        reasons[reason] += 1
+        cut_off[reason] += record.get("ended") == "length"  # what another program wrote does not say how it ended
+    n_passed = reasons.pop("passed", 0)
     missing = sandbox.PROTECTIONS - active
     if missing:
         print(f"warning: no program was confined by {' and '.join(sorted(missing))}: this system may not offer it")
     families = pass_rates(results, {task_id: problem.family for task_id, problem in problems.items()})
     families.pop("", None)  # problems whose file names no families
-    about = {"n_samples": len(results), "failures": failures, "families": families}
+    about = {"n_samples": len(results), "n_passed": n_passed, "failures": dict(reasons.most_common())}
+    about |= {"cut_off": {reason: n for reason, n in cut_off.items() if n}, "families": families}
     return {**rates, **about, "sandbox": sorted(sandbox.PROTECTIONS - missing)}
+
+
+def reason_of(record):
+    """What came of a program of results.jsonl, in a few words: "passed", or why it failed."""
+    kind = record["result"].removeprefix("failed: ").split(":")[0]  # NameError of "failed: NameError: name 'x' is ..."
+    if record["passed"]:
+        return "passed"
+    if record.get("ended") == TOO_LONG:
+        return TOO_LONG
+    if not record["completion"].strip():
+        return "nothing written"
+    return REASONS.get(kind, kind)
 
 
 def similarity_groups(settings, path, problems):
@@ -263,7 +289,7 @@ def similarity_groups(settings, path, problems):
 
 
 def print_table(summary, out):
-    """The score by family and similarity, and in all; the most frequent failures."""
+    """The score by family and similarity, and in all; why programs failed."""
     rows = {**summary["families"], **summary.get("by_similarity", {}), "all": summary}
     rates = [key for key in summary if key.startswith("pass@")]
     errors = [key for key in summary if key.startswith("stderr")]  # in the same order
@@ -271,8 +297,13 @@ def print_table(summary, out):
     for name, group in rows.items():
         cells = [f"{group[rate]:.1%} +- {group[error]:.1%}" for rate, error in zip(rates, errors)]
         print(f"{name:<16}{group['n_problems']:>10}" + "".join(f"{cell:>18}" for cell in cells))
-    failures = ", ".join(f"{n} {kind}" for kind, n in summary["failures"].most_common(5))
-    print(f"failures: {failures or 'none'}\nresults -> {out}")
+    print(f"\nof {summary['n_samples']:,} programs")
+    for reason, n in {"passed": summary["n_passed"], **summary["failures"]}.items():
+        cut_off = summary["cut_off"].get(reason, 0)
+        print(f"{n:>8,}  {reason[:50]}" + (f", {cut_off:,} of them cut off" if cut_off else ""))
+    if summary["cut_off"]:
+        print("Cut off: at --max_new_tokens or at the end of the model's context.")
+    print(f"results -> {out}")
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ def contents(summary, answers, image):
         yield "heading", "pass@1 after each stage"
         yield "table", score_table(scores, summary["families"])
         yield "text", "The share of the problems whose first answer passes all tests, ± its standard error."
-        yield "heading", "Why programs failed"
+        yield "heading", "What came of the programs"
         yield "table", failure_table(about)
     if image.exists():
         yield "heading", "Loss through the stages"

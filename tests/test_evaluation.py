@@ -306,6 +306,56 @@ def test_settings_out_of_range_end_in_one_line(setting, tmp_path):
     assert setting.split("=")[0] in door_error(eval_humaneval, f"--problems={path}", "--samples=x", f"--{setting}")
 
 
+# -- why programs failed
+
+
+@pytest.mark.parametrize(
+    "result, completion, ended, reason",
+    [
+        ("passed", "x", "length", "passed"),
+        ("passed", "", "stop", "passed"),
+        ("failed: AssertionError: ", "x", "stop", "wrong answer"),
+        ("failed: AssertionError", "x", None, "wrong answer"),
+        ("failed: SyntaxError: '(' was never closed", "x", "length", "does not compile"),
+        ("failed: IndentationError: unexpected indent", "x", None, "does not compile"),
+        ("failed: NameError: name 'x: y' is not defined", "x", "stop", "NameError"),
+        ("timed out", "x", "length", "timed out"),
+        ("failed: AssertionError: ", " \n", "stop", "nothing written"),
+        ("failed: AssertionError: ", "", "prompt too long", "prompt too long"),
+    ],
+)
+def test_a_failure_has_a_reason(result, completion, ended, reason):
+    record = {"result": result, "passed": result == "passed", "completion": completion, "ended": ended}
+    assert eval_humaneval.reason_of(record) == reason
+
+
+def test_why_programs_failed_is_counted(tmp_path, capsys):
+    completions = ["    return x", "    return -1", "    return (", "    return y", "    while x: pass", ""]
+    samples = samples_file(tmp_path, completions)
+    path, _ = problem_file(tmp_path)
+    paths = dict(problems=str(path), samples=str(samples), out_dir=str(tmp_path / "out"))
+    eval_humaneval.main(eval_humaneval.Settings(**paths, timeout=0.5))
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    reasons = ("wrong answer", "does not compile", "NameError", "timed out", "nothing written")
+    assert summary["failures"] == dict.fromkeys(reasons, 1) and summary["n_passed"] == 1
+    assert summary["cut_off"] == {}, "what another program wrote does not say how it ended"
+    printed = capsys.readouterr().out
+    assert "of 6 programs" in printed and "       1  does not compile\n" in printed
+
+
+def test_prompts_that_do_not_fit_and_completions_that_are_cut_off_are_counted_aloud(tmp_path, untrained, capsys):
+    path, problems = problem_file(tmp_path, count=3)
+    problems[1]["prompt"] += "    # " + "word " * 40 + "\n"
+    path.write_text("\n".join(map(json.dumps, problems)))
+    _, summary = write_and_score(tmp_path, untrained, n_samples=1, temperature=0.0, max_new_tokens=2)
+    printed = capsys.readouterr().out
+    assert "1 of 3 prompts do not fit into the model's 32 tokens: they count as failed" in printed
+    assert summary["failures"]["prompt too long"] == 1 and sum(summary["cut_off"].values()) == 2
+    assert "of them cut off" in printed and "prompt too long" in printed
+    ended = [json.loads(line)["ended"] for line in (tmp_path / "out/results.jsonl").read_text().splitlines()]
+    assert ended == ["length", "prompt too long", "length"]
+
+
 # -- evaluation/score.py
 
 
