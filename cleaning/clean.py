@@ -13,11 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from cleaning import decontaminate, dedup, hashing, pii, prose, rules
-from cleaning.chunks import DOCUMENT, STREAMS, Counts, add, json_line
+from cleaning.chunks import DOCUMENT, STREAMS, Counts, add
 from cleaning.classifier import Classifier, Scores
-from cleaning.view import CHINESE, CODE, PROSE, PYTHON, View, kind_of
+from cleaning.view import CHINESE, CODE, PROSE, PYTHON, View, comments_of, kind_of
 from corpus import chats
 from corpus.documents import Problem
+from corpus.records import json_line
 from tokenizer import Tokenizer
 
 RULES = {PYTHON: rules.PYTHON_RULES, CODE: rules.CODE_RULES, PROSE: prose.PROSE_RULES, CHINESE: prose.CHINESE_RULES}
@@ -106,7 +107,7 @@ class Cleaner:
         if settings.chats:
             chat = json.loads(text)
             for message in chat["messages"] if settings.clean else []:
-                message["content"] = self.replaced(message["content"], kind, counts)
+                message["content"] = self.replaced(message["content"], kind, document.meta, counts)
             text = json.dumps(chat, ensure_ascii=False)
             shown = "\n\n".join(message["content"] for message in chat["messages"])
             messages = chats.finished(text, self.prompts, settings.char_noise)
@@ -114,18 +115,18 @@ class Cleaner:
             n_bytes = sum(len(message["content"].encode()) for message in messages)
         else:
             if settings.clean and is_own:
-                text = self.replaced(text, kind, counts)
+                text = self.replaced(text, kind, document.meta, counts)
             ids, mask, n_bytes, shown = self.tokenizer.encode(text), None, len(text.encode()), text
         view = View(shown, document.where, kind)
         view.n_tokens, view.token_bits = len(ids), math.log2(self.tokenizer.vocab_size)
         return Cleaned(text, view, ids, mask, n_bytes)
 
-    def replaced(self, text, kind, counts):
+    def replaced(self, text, kind, meta, counts):
         """A text with placeholders and without its licence. A program that parses still does."""
         new, found = pii.replaced(text) if self.settings.replace_pii else (text, {})
         add(counts.replaced, found)
         if self.settings.strip_licenses and kind in (PYTHON, CODE):
-            new = pii.without_license(new)
+            new = pii.without_license(new, comments_of(kind, meta))
         if self.settings.simplify and kind == CHINESE:
             new = prose.simplified(new)
         breaks = kind == PYTHON and new != text and rules.syntax_error(new) and not rules.syntax_error(text)

@@ -1,4 +1,4 @@
-"""Personal data and secrets: e-mail and IP addresses, keys and tokens give way to placeholders, and code still parses.
+"""What is taken out of a document: personal data and secrets give way to placeholders, a licence at the top goes.
 
 After bigcode-dataset/pii (StarCoder, arXiv:2301.03988, section 4): regular expressions in place of its neural model.
 Harmless things stay: private, reserved and well-known addresses, example.com, version numbers.
@@ -8,6 +8,9 @@ import ipaddress
 import math
 import re
 from collections import Counter
+from functools import cache
+
+from cleaning.languages import UNKNOWN
 
 # Each pattern begins with something rare: a search that tries every word of a text takes a hundred times as long.
 TOP_DOMAINS = (
@@ -107,16 +110,112 @@ def secret(match, counts):
     return f"{quote}KEY{quote}"
 
 
-LICENSE = re.compile(r"copyright|\blicen[cs]ed?\b|\(c\)|spdx-", re.IGNORECASE)
-HEADERS = re.compile(
-    r"(?P<keep>\A\ufeff?(?:#!.*\n)?(?:#.*coding[:=].*\n)?\s*)"
-    r"(?P<comment>(?:(?:[ \t]*(?:\#|//|--|;).*\n|[ \t]*\n(?=[ \t]*(?:\#|//|--|;)))+)|/\*(?:[^*]|\*(?!/))*\*/\s*)"
+# -- licences
+
+# What a licence says, with its line ends and decorations already replaced by single spaces.
+LICENSE = re.compile(
+    r"SPDX License Identifier|SPDX FileCopyrightText|@licen[cs]e\b|(?i:all rights (?:are )?reserved)"
+    r"|(?i:copyrights?)[ ,:]*(?:\([cC]\)|©|\d{4}|(?i:by|holders?)\b|[A-Z])|(?:\([cC]\)|©)[ ,]*(?i:copyright|by\b|\d{4})"
+    r"|(?i:\blicen[cs]ed? (?:under|to you|by|as|for details|agreement|information)\b|under the terms of)"
+    r"|(?i:\b(?:MIT|BSD|ISC|Apache|GPL|GNU|Public|zlib|Boost|software|artistic|PSF|X11|MPL|same|2\.0) licen[cs]e\b)"
+    r"|(?i:\blicen[cs]e[ :'\"(]+(?:MIT|BSD|ISC|Apache|[AL]?GPL|GNU|MPL|PSF|zlib|CC0|CC BY|public|proprietary))"
+    r"|(?i:\b(?:see|in) (?:the )?(?:accompanying |file |top level )*[\"'`]?(?:licen[cs]e|copying|copyright)\b)"
+    r"|(?i:permission is hereby granted|permission to use|redistribution and use|redistribute it and or)"
+    r"|(?i:without (?:any |even the implied )?warranty|free software foundation|in(?:to)? the public domain)"
+    r"|(?i:disclaims? copyright)"
+)
+DECORATION = re.compile(r"[\s*#/;%!<>|=_-]+")
+# Comments that a tool reads: these stay, whatever else they say. The words after a marker such as # or //.
+DIRECTIVE = re.compile(
+    r"[ \t]*(?://[a-z]+:[a-z]|///[ \t]*<|#(?:end)?region\b|#'|#pragma\b|[!cC*]\$|#\$ -|%&"
+    r"|(?:#+|/[/*]+!?|\*+|--\[*|;+|%+|!|'|<!--|\(\*|\{-)?[ \t]*(?:"
+    r"-\*-|(?:vim?|ex):|.{0,30}coding[:=]|/// [a-z]|!TEX|\+build\b|go:|export [A-Z]|line .*:\d|syntax=|escape="
+    r"|(?:frozen_string_literal|warn_indent|shareable_constant_value|encoding|typed|rubocop|cython|distutils|pylint"
+    r"|mypy|ruff|flake8|noqa|isort|fmt|yapf|pyright|pytype|pyre|type|nosec|pragma|doctest|jscs|jshint|jslint|tslint"
+    r"|phpcs|psalm|luacheck|stylelint|checkov|tflint|spell-checker|cspell|swiftlint|swiftformat|ktlint|scalastyle"
+    r"|ignore_for_file|language|RUN|REQUIRES|UNSUPPORTED|XFAIL)(?:[-:]|$|[ \t]*=|[ \t]*ignore)"
+    r"|(?:@ts-|@flow|@jsx|@jest|@babel|@format|@dart|@schema|@vue|eslint|prettier|deno-lint|biome-|istanbul|globals? "
+    r"|shellcheck|SBATCH|PBS|BSUB|compdef|autoload|swift-tools-version|clang-format|NOLINT|IWYU|yamllint"
+    r"|yaml-language-server|requires -|MARK: |hlint)"
+    r"))"
+)
+PEP_723 = re.compile(r"[ \t]*# /// [a-z]")  # begins metadata, which end at a line # ///
+LINE = re.compile(r"[^\r\n]*(?:\r\n?|\n|\Z)")
+BLANK = re.compile(r"(?:[ \t\f]*(?:\r\n?|\n))*")
+# What may stand before a header: blank lines, and lines that a program reads.
+PROLOGUE = re.compile(
+    r"\ufeff|[ \t\f]*(?:\r\n?|\n)|(?:(?i:#!|<\?|<!doctype|#lang|---|%yaml|@charset|@echo off|[\"']use strict[\"'])"
+    r"|[ \t]*#[ \t]*(?:ifndef|ifdef|if|define|include|import|pragma|requires)\b)[^\r\n]*(?:\r\n?|\n|\Z)"
 )
 
 
-def without_license(text):
-    """text without comments at its top that name a copyright or licence. OpenCoder found one in 15 % of files; the same
-    licence makes different files look like near-duplicates."""
-    while (match := HEADERS.match(text)) and LICENSE.search(match["comment"]):
-        text = match["keep"] + text[match.end() :].lstrip("\n")
-    return text
+@cache
+def comment_starts(comments):
+    """(pattern of what begins a line comment, pattern of what begins a block) of a languages.Comments. The mark is
+    group 1 of each."""
+    lines = []
+    for mark in comments.lines:
+        if mark == "#":  # #! and #[ begin no comment, nor do C's preprocessor lines where // is a comment too
+            also = "|[ \\t]*(?:include|define|if|ifn?def|endif|else|elif|undef|pragma|import|error|line)\\b"
+            lines.append(r"\#(?![!\[]" + (also if "//" in comments.lines else "") + ")")
+        elif mark.isalpha() or mark == "*":  # Fortran's C and *, and REM: words of their own, not indented
+            lines.append(rf"(?<![ \t]){re.escape(mark)}(?!\w)")
+        else:
+            lines.append(re.escape(mark))
+    blocks = [re.escape(start) for start, _ in comments.blocks]
+    # {-# and {$ are pragmas, MySQL executes /*!40101, old browsers <!--[if.
+    return re.compile(rf"[ \t]*({'|'.join(lines) or '(?!)'})"), re.compile(
+        rf"[ \t]*({'|'.join(blocks) or '(?!)'})(?![#$\[]|\+(?!\+)|!\d)"
+    )
+
+
+def comment_end(text, at, comments):
+    """Where the comment that begins at text[at] ends; at if there is none. Line comments are one comment if they have
+    the same mark and no blank line or directive between them."""
+    line_start, block_start = comment_starts(comments)
+    if block := block_start.match(text, at):
+        opening = block[1]
+        inner, closing = block.end(), dict(comments.blocks)[opening]
+        end = text.find(closing, inner)
+        if end >= 0 and text.find(opening, inner, end) < 0:  # some languages nest comments: these stay
+            return end + len(closing)
+    first = line_start.match(text, at)
+    if not first:
+        return at
+    stop, is_metadata = LINE.match(text, at).end(), PEP_723.match(text, at)
+    if DIRECTIVE.match(text, at) and not is_metadata:
+        return stop
+    while (line := line_start.match(text, stop)) and line[1] == first[1]:
+        if is_metadata and text.startswith("# ///", stop):
+            return LINE.match(text, stop).end()
+        if DIRECTIVE.match(text, stop) and not is_metadata:
+            break
+        stop = LINE.match(text, stop).end()
+    return stop
+
+
+def is_license(comment):
+    """Whether a comment says what a licence says and holds no directive."""
+    return LICENSE.search(DECORATION.sub(" ", comment)) and not any(map(DIRECTIVE.match, comment.splitlines()))
+
+
+def without_license(text, comments=UNKNOWN):
+    """text without the comments at its top that are a copyright notice or a licence; all else stays byte for byte.
+    OpenCoder found one in 15 % of files; the same licence makes different files look like near-duplicates.
+
+    comments: the languages.Comments of its language. The top ends where anything but comments, blank lines and what
+    PROLOGUE names begins."""
+    kept, at = [], 0
+    while at < len(text):
+        stop = comment_end(text, at, comments)
+        if stop > at and is_license(text[at:stop]):
+            at = BLANK.match(text, stop).end()
+            continue
+        if stop == at:
+            prologue = PROLOGUE.match(text, at)
+            if not prologue or prologue.end() == at:
+                break
+            stop = prologue.end()
+        kept.append(text[at:stop])
+        at = stop
+    return "".join(kept) + text[at:]

@@ -2,14 +2,17 @@
 
 import hashlib
 import importlib.metadata
+import os
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cleaning.rules import Thresholds
-from cleaning.view import KINDS
+from cleaning.languages import KINDS
 from configurator import UserError
+from corpus import chats, documents
 from corpus.documents import optional
+from corpus.sources import distinct, others
 from ranges import Range, Share, ShareAbove0, ShareBelow1, Workers
 
 # Settings that do nothing unless another one is given.
@@ -79,14 +82,6 @@ class Settings:
             self.replace_pii = not self.chats
         if self.near_dedup is None:
             self.near_dedup = not self.chats
-        if not (0 <= self.char_noise < 1 and 0 <= self.val_fraction < 1):
-            raise UserError("char_noise and val_fraction must lie in [0, 1)")
-        if self.shard_bytes < 1 or self.num_workers < 0:
-            raise UserError("shard_bytes must lie above 0, num_workers at 0 or above")
-        if not (0 < self.near_threshold <= 1 and 0 < self.min_similarity <= 1):
-            raise UserError("near_threshold and min_similarity must lie in (0, 1]")
-        if self.kind not in ("", *KINDS):
-            raise UserError(f"kind must be one of {', '.join(KINDS)}, or empty, not {self.kind!r}")
         for name, other in NEEDS.items():
             if getattr(self, name) and not getattr(self, other):
                 raise UserError(f"--{name} does nothing without --{other}")
@@ -95,6 +90,20 @@ class Settings:
                 raise UserError(f"--{name} is for documents: it cannot be used with --chats")
         if self.clean and self.simplify:
             optional("opencc", "simplified characters (--simplify)")
+        self.sources = [] if self.adopt else distinct(self.sources)
+        if not self.sources and not self.adopt:
+            raise UserError("nothing to read: --sources=FILE,FOLDER,...")
+        for source in self.sources:
+            if os.path.realpath(source) == os.path.realpath(self.out_dir):
+                raise UserError(
+                    f"--out_dir={self.out_dir} is a source itself: its shards go into a folder of their own"
+                )
+
+    def read(self, source, share=(0, 1)):
+        """Yield the Documents and Problems of a source, as documents.read() does, without this run's own output and
+        without other sources that lie below it."""
+        parse = chats.from_record if self.chats else None
+        return documents.read(source, parse, share, others(source, self.sources, self.out_dir))
 
     def ingredients(self, fingerprint):
         """What the shards depend on apart from the documents, as JSON can hold it: the settings that matter, the

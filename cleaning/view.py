@@ -7,37 +7,47 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from cleaning import hashing
+from cleaning import hashing, languages
+from cleaning.languages import CHINESE, CODE, PROSE, PYTHON
 
-KINDS = PYTHON, CODE, PROSE, CHINESE = "python", "code", "prose", "chinese"
-PYTHON_SUFFIXES = {".py", ".pyi"}
-PROSE_SUFFIXES = {".txt", ".md", ".rst", ".tex"}
-NATURAL = set("text markdown restructuredtext tex english chinese german french spanish".split())
-NATURAL |= set("en zh de fr es it pt nl pl ru ja ko ar hi".split())
 CODE_LINE = re.compile(
     r"[;{}()\[\]:]$|^(?:def|class|import|from|return|#include|//|@|\}|public|func|fn)\b"
     r"|^\w[\w.\[\]]* [-+*/|&]?= "
 )
 
 
-def kind_of(text, meta, default=""):
-    """PYTHON, CODE, PROSE or CHINESE: by the path in meta, else by the language in meta, else the default, else by the
-    look of the text. Prose with more than 30 % Chinese characters is CHINESE."""
+def suffix_of(meta):
+    """The suffix of the path in a document's meta, ".py", or "" where there is none."""
     path = re.sub(r":\d+$", "", str(meta.get("path") or ""))  # part of a long file: a/b.py:2000
     suffix = PurePosixPath(path).suffix.lower()
-    language = str(meta.get("language") or "").lower()
-    if suffix in PYTHON_SUFFIXES or language in ("python", "python3", "py"):
+    return suffix if re.fullmatch(r"\.[\w+-]+", suffix) else ""  # "Dr. Who" has none
+
+
+def kind_of(text, meta, default=""):
+    """PYTHON, CODE, PROSE or CHINESE: by the path in meta, else by the language in meta, else the default, else by the
+    look of the text. Prose is CHINESE if its language is, or if more than 30 % of its characters are Chinese."""
+    suffix = suffix_of(meta)
+    spoken = languages.kind_of_language(str(meta.get("language") or ""))
+    if suffix in languages.PYTHON_NAMES or spoken == PYTHON:
         return PYTHON
-    if suffix and suffix not in PROSE_SUFFIXES:
+    if suffix in languages.COMMENTS_OF or spoken == CODE:
         return CODE
-    if language and language not in NATURAL:
-        return CODE
-    kind = PROSE
-    if not suffix and not language:
-        kind = default or (CODE if looks_like_code(text) else PROSE)
+    kind = spoken or (PROSE if suffix in languages.MARKUP else "")
+    if not kind:
+        kind = CODE if suffix else default or (CODE if looks_like_code(text) else PROSE)
+    if kind != PROSE:
+        return kind
     sample = text[:5000]
-    n_chinese = sum("\u4e00" <= char <= "\u9fff" for char in sample) if kind == PROSE else 0
-    return CHINESE if n_chinese / max(1, len(sample)) > 0.3 else kind
+    n_chinese = sum("\u4e00" <= char <= "\u9fff" for char in sample)
+    return CHINESE if n_chinese / max(1, len(sample)) > 0.3 else PROSE
+
+
+def comments_of(kind, meta):
+    """The languages.Comments of a document: by its kind, by the language or the path in its meta, or UNKNOWN."""
+    if kind == PYTHON:
+        return languages.COMMENTS_OF[PYTHON]
+    name, of = languages.normal(str(meta.get("language") or "")), languages.COMMENTS_OF.get
+    return of(name) or of(suffix_of(meta)) or of(f".{name}") or languages.UNKNOWN
 
 
 def looks_like_code(text):
