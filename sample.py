@@ -1,14 +1,16 @@
 """A checkpoint writes: it completes, chats, or fills a gap.
 
 python sample.py --prompt="def fibonacci(n):"
-python sample.py --prompt="def area(r):" --suffix="return result"         fills the gap between
-python sample.py --prompt="Write a function that adds 1 to x." --chat     a tuned model
+python sample.py --prompt="def area(r):" --suffix="return result"    the gap
+python sample.py --prompt="Write a function." --chat    asks a tuned model
+python sample.py --checkpoint=out/sft --talk    a conversation, line by line
 """
 
 import codecs
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 
 import configurator
 from configurator import UserError
@@ -27,6 +29,7 @@ class Settings:
     prompt: Text = "def"  # what to continue; with --suffix the text before the gap, with --chat the user's message
     suffix: Text = ""  # text after a gap to fill, for a model that was trained on gaps (the demo's was not)
     chat: bool = False  # render the prompt with the chat template
+    talk: bool = False  # a conversation: every line that is typed is a message, /reset forgets what was said before
     num_samples: SmallCount = 1  # completions, made in one batch; a single one is shown as it grows
     max_new_tokens: Context = 200  # tokens to write at most
     stop: Text = ""  # end at this text; \n and \t are understood
@@ -48,30 +51,38 @@ def main(settings):
         raise UserError("num_samples and max_new_tokens must be at least 1")
     if settings.suffix and settings.chat:
         raise UserError("--suffix asks for the text of a gap and --chat for an answer: give one of them")
+    if settings.talk and (settings.suffix or settings.num_samples > 1):
+        raise UserError("--talk is a conversation: it has neither --suffix nor --num_samples")
     machine = machines.start(settings.device, settings.dtype)
-    model, tokenizer, _ = checkpoint.load_model(settings.checkpoint, machine)
+    model, tokenizer, meta = checkpoint.load_model(settings.checkpoint, machine)
+    if (settings.chat or settings.talk) and not meta.get("chat"):
+        print(f"{settings.checkpoint} was not tuned on conversations: its answers will be odd", file=sys.stderr)
+    sampling = Sampling(settings.temperature, settings.top_k, settings.top_p)
+    stop = [settings.stop.replace("\\n", "\n").replace("\\t", "\t")] if settings.stop else []
+    write = partial(generate, model, tokenizer, max_new_tokens=settings.max_new_tokens, sampling=sampling, stop=stop)
+    if settings.talk:
+        room = min(settings.max_new_tokens, model.config.block_size // 2)
+        talk(write, tokenizer, model.config.block_size - room, settings.seed)
+    else:
+        complete(write, tokenizer, settings)
+
+
+def complete(write, tokenizer, settings):
+    """Continue the prompt, answer it, or fill the gap behind it, once or several times."""
     if settings.suffix:
         prompt = tokenizer.render_gap(settings.prompt, settings.suffix)
     else:
         prompt = prompt_ids(tokenizer, settings.prompt, settings.chat)
     before = "" if settings.chat else settings.prompt  # what is shown in front of a completion
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")  # a character may come in two parts
-
-    def show(new_bytes):
-        """Print bytes as soon as they make whole characters."""
-        print(decoder.decode(new_bytes), end="", flush=True)
-
-    alone = settings.num_samples == 1
+    show, alone = printer(), settings.num_samples == 1
     if alone:
         print(before, end="", flush=True)
     prompts, seeds = [prompt] * settings.num_samples, range(settings.seed, settings.seed + settings.num_samples)
-    sampling = Sampling(settings.temperature, settings.top_k, settings.top_p)
-    stop = [settings.stop.replace("\\n", "\n").replace("\\t", "\t")] if settings.stop else []
-    options = dict(seeds=seeds, stop=stop, on_bytes=show if alone else None)
     start = time.perf_counter()
-    completions = generate(model, tokenizer, prompts, settings.max_new_tokens, sampling, **options)
+    completions = write(prompts=prompts, seeds=seeds, on_bytes=show if alone else None)
     seconds = time.perf_counter() - start
     if alone:
+        show(b"", final=True)
         print(settings.suffix)
     else:
         for i, completion in enumerate(completions):
@@ -79,6 +90,71 @@ def main(settings):
             print(before + completion.text + settings.suffix)
     n_tokens = sum(len(completion.ids) for completion in completions)
     print(f"{n_tokens} tokens in {seconds:.1f} s, {n_tokens / seconds:.0f} tok/s", file=sys.stderr)
+
+
+def talk(write, tokenizer, most, seed):
+    """Answer every line of standard input, with what was said before in sight: up to `most` tokens of it."""
+    if sys.stdin is None:
+        raise UserError("--talk reads its messages from standard input, which is closed")
+    if hasattr(sys.stdin, "reconfigure"):  # what is not UTF-8 reaches the tokenizer byte by byte
+        sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
+    print("A message is one line. /reset forgets the conversation, Ctrl-D ends it.", file=sys.stderr)
+    turns = []
+    while (message := typed()) is not None:
+        if message == "/reset":
+            turns = []
+            print("(forgotten)", file=sys.stderr)
+            continue
+        turns, ids, n_dropped = fitting([*turns, {"role": "user", "content": message}], tokenizer, most)
+        if n_dropped:
+            print(f"({n_dropped} old turns no longer fit into the context and are forgotten)", file=sys.stderr)
+        show = printer()
+        try:
+            (answer,) = write(prompts=[ids], seeds=[seed], on_bytes=show)
+        except UserError as error:  # the message alone is longer than the context
+            print(f"({error})", file=sys.stderr)
+            turns = []
+            continue
+        show(b"", final=True)
+        print()
+        if answer.reason == "length":
+            print("(cut off at --max_new_tokens or at the end of the context)", file=sys.stderr)
+        turns.append({"role": "assistant", "content": answer.text})
+        seed += 1
+
+
+def typed():
+    """The next line that is not empty, or None at the end of standard input."""
+    while True:
+        try:
+            line = input("> " if sys.stdin.isatty() else "").strip()
+        except EOFError:
+            return None
+        if line:
+            return line
+
+
+def fitting(turns, tokenizer, most):
+    """(turns, ids of the prompt, number of turns dropped): the oldest question and answer go, and the next, until the
+    prompt has at most `most` tokens. The newest message always stays."""
+    n_dropped = 0
+    while True:
+        ids, _ = tokenizer.render(turns[n_dropped:], generation_prompt=True)
+        ids = [tokenizer.eot, *ids]
+        if len(ids) <= most or n_dropped + 1 >= len(turns):
+            return turns[n_dropped:], ids, n_dropped
+        n_dropped += 2
+
+
+def printer():
+    """show(new_bytes, final): prints bytes as soon as they make whole characters, and at the end what is left."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")  # a character may come in two parts
+
+    def show(new_bytes, final=False):
+        """Print what new_bytes complete."""
+        print(decoder.decode(new_bytes, final), end="", flush=True)
+
+    return show
 
 
 if __name__ == "__main__":
