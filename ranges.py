@@ -32,7 +32,14 @@ class Range:
         return above and below
 
     def __str__(self):
-        return f"{'above ' * self.without_low}{self.low:,} to {'below ' * self.without_high}{self.high:,}"
+        low, high = in_few_digits(self.low), in_few_digits(self.high)
+        return f"{'above ' * self.without_low}{low} to {'below ' * self.without_high}{high}"
+
+
+def in_few_digits(number):
+    """1e8 for a round number from a million on, and 65,536."""
+    text = f"{number:.0e}".replace("e+0", "e").replace("e+", "e")
+    return text if number >= 10**6 and float(text) == number else f"{number:,}"
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """A whole recipe: every stage that a TOML file names, in the file's order, and a report at the end.
 
     python recipe.py configs/demo.toml
-    python recipe.py configs/demo.toml mine.toml        what mine.toml says comes on top
+    python recipe.py configs/demo.toml mine.toml    mine.toml comes on top
 
 Each stage is started by the command that a person would type, which is printed first. A stage with
 several runs, such as [prepare_data.pages] and [prepare_data.chats], is started once for each. A run

@@ -1,7 +1,7 @@
 """Stage 5: annealed checkpoint + chats -> a model that answers.
 
     python sft.py --data=data/exercise-chats --epochs=2
-    python sample.py --checkpoint=out/sft --chat --prompt="Write a function that adds 1 to x."
+    python sample.py --checkpoint=out/sft --chat --prompt="Write a function."
 
 Every conversation is read whole, packed with others that fill up its row and kept apart from them
 by the document mask. The loss is on what the assistant says alone, averaged over all such tokens of

@@ -1,7 +1,7 @@
 """Stage 1: documents -> a byte-level BPE tokenizer.
 
     python tokenizer_train.py
-    python tokenizer_train.py --sources=my_code/ --vocab_size=16384 --out=data/mine.json
+    python tokenizer_train.py --sources=my/ --vocab_size=16384 --out=my.json
 
 Byte-pair encoding (Sennrich et al., arXiv:1508.07909) begins with the 256 bytes as tokens. Again
 and again it joins the two neighbours that stand side by side most often to one new token, until the

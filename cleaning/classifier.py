@@ -1,7 +1,7 @@
 """Labelled documents -> a classifier of their worth, by which prepare_data.py drops others.
 
-    python -m cleaning.classifier --labelled=labelled.jsonl --out=data/quality.npz
-    python prepare_data.py --sources=my_code/ --quality=data/quality.npz --out_dir=data/good
+    python -m cleaning.classifier --labelled=labels.jsonl --out=data/quality.npz
+    python prepare_data.py --sources=my_code/ --quality=data/quality.npz
 
 fastText's model (arXiv:1607.01759) in numpy: logistic regression on the hashed 1- to 3-grams of a
 text, one weight for each. (For two labels, fastText's embedding of an n-gram times its output layer

@@ -1,7 +1,7 @@
 """Stage 2 on many machines: prepare_data.py's work as datatrove tasks (pip install datatrove).
 
     python -m cleaning.cluster --sources=code/ --out_dir=data/code --tasks=64
-    python -m cleaning.cluster --sources=code/ --out_dir=data/code --tasks=512 --executor=slurm
+    python -m cleaning.cluster --sources=code/ --tasks=512 --executor=slurm
 
 The first runs on this machine, the second on a Slurm cluster. All machines must see the sources
 and out_dir. A run that was interrupted goes on with the tasks that are not finished. What is kept

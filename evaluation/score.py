@@ -1,7 +1,7 @@
 """A checkpoint's bits per byte for every document: a score file that prepare_data.py filters by.
 
-    python -m evaluation.score --checkpoint=out/pretrain --sources=my_code/ --out=data/scores.jsonl
-    python prepare_data.py --sources=my_code/ --scores=data/scores.jsonl --max_score=2.5
+    python -m evaluation.score --sources=m/
+    python prepare_data.py --sources=m/ --scores=data/scores.jsonl --max_score=2
 
 A model gives low values to text like the text that it was trained on, and high ones to other text
 (CCNet, arXiv:1911.00359, filters by the perplexity of a model of Wikipedia). Text with very low

@@ -1,6 +1,6 @@
 """Does cleaning pay? Trains models on a raw corpus, and models on as many tokens of the cleaned one.
 
-    python -m experiments.clean_or_raw       table and out/clean-or-raw/result.json, 25 minutes
+    python -m experiments.clean_or_raw    25 minutes: out/clean-or-raw
 
 The raw corpus is the standard library and as many bytes of junk again, of the kinds that crawled
 code is full of: near copies of its files, minified code, generated tables, base64. Every model is

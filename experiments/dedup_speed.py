@@ -2,7 +2,7 @@
 
     pip install datasketch datatrove tokenizers "xxhash<4"
     python -m experiments.dedup_speed --source=DIR
-    python -m experiments.dedup_speed --documents=1000000     time and memory of so many documents
+    python -m experiments.dedup_speed --documents=1e6    time and memory alone
 
 All three use 5-grams of the same words and 14 bands of 8 rows (datatrove's default) in one process.
 Measured is the time from texts in memory to clusters. Only this repository compares the pairs that

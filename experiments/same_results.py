@@ -1,8 +1,8 @@
 """Do two versions of the code give the same results? For changes that should move no number.
 
-    python -m experiments.same_results                         HEAD~1 and the files as they are
-    python -m experiments.same_results --before=v1 --after=v2  two commits
-    python -m experiments.same_results --folders=../old/out/demo,out/demo   two finished demos
+    python -m experiments.same_results    HEAD~1 and the files as they are
+    python -m experiments.same_results --before=v1 --after=v2    two commits
+    python -m experiments.same_results --folders=../old/out/demo,out/demo
 
 Runs every stage in both versions on a tiny scale, half a minute, in fp32, on one thread of the CPU
 and without torch.compile: so the same code gives the same bits. Compares exercises and shards, the

@@ -151,6 +151,8 @@ def test_only_stages_have_tables(tmp_path):
 
 def test_only_one_of_several_processes_prints_the_settings(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["pretrain.py", "--steps=3"])
+    for name, value in {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
     for rank, expected in (("0", "steps"), ("1", "")):
         monkeypatch.setenv("RANK", rank)
         configurator.run(lambda settings: None, Settings)

@@ -1,0 +1,114 @@
+"""How a stage ends: what a person or the machine got wrong is told in one line, with an exit code to rely on.
+
+    0    done
+    2    a mistake that a person can mend, which the line "error: ..." names
+    130  Ctrl-C, 143 SIGTERM: stopped, and the line "stopped: ..." says how to go on
+    141  what read the output has ended, as `| head` does
+
+torchrun starts several processes that meet the same mistake: the first one on each machine tells it, another one only
+what it alone has met. torchrun would start them again, or add a report of fifty lines, and exits with code 1 whatever
+they exit with. So it is ended by a signal (138 in a shell), and the processes end when it does.
+"""
+
+import os
+import re
+import signal
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from typing import NoReturn
+
+PATIENCE = 10  # seconds that another process than the first waits for that one to tell the same mistake
+
+
+class UserError(Exception):
+    """Something the person at the terminal can mend; shown as one line, exit code 2."""
+
+
+class Stopped(Exception):
+    """A stage ended early because of a signal, and saved what it had; exit code 128 + the signal's number."""
+
+    def __init__(self, signal_number, message="the same command with --resume goes on from here"):
+        super().__init__(message)
+        self.signal_number = signal_number
+
+
+@contextmanager
+def told_in_one_line():
+    """Within it, errors that a person can mend end the process as the text above says; any others are raised."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a terminal of few characters shows the others as \u4e2d
+            stream.reconfigure(errors="backslashreplace")
+    if by_torchrun():
+        end_with_torchrun()
+    try:
+        yield
+        sys.stdout.flush()
+    except Stopped as stopped:
+        end(f"stopped: {stopped}", 128 + stopped.signal_number)
+    except KeyboardInterrupt:
+        end("stopped", 128 + signal.SIGINT)
+    except BrokenPipeError:
+        end("", 128 + signal.SIGPIPE)
+    except (UserError, OSError) as error:
+        end(f"error: {error}", 2)
+    except (MemoryError, RuntimeError) as error:  # PyTorch tells a lack of memory as a RuntimeError
+        if not isinstance(error, MemoryError) and not re.search("out of memory|allocate memory", str(error)):
+            raise
+        end(f"error: out of memory: {str(error)[:200]}", 2)
+
+
+def end(message, code) -> NoReturn:
+    """Tell a message on one line of standard error, and exit."""
+    if by_torchrun() and os.environ["LOCAL_RANK"] != "0":
+        time.sleep(PATIENCE)
+    try:
+        if message:
+            print(" ".join(message.split()), file=sys.stderr, flush=True)
+        sys.stdout.flush()
+    except OSError:  # nobody reads it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python tells so when it ends
+    if by_torchrun():
+        time.sleep(1)  # the others may be connecting, and would complain where they lose this process or torchrun
+        os.kill(os.getppid(), signal.SIGUSR1)
+        time.sleep(1)
+    sys.exit(code)
+
+
+# -- torchrun
+
+
+def by_torchrun():
+    """Whether torchrun started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def end_with_torchrun():
+    """Have this process end when torchrun does, even if that is killed: it would wait for the others for ever."""
+    launcher = os.getppid()
+
+    def wait():
+        """Until the process has another parent."""
+        while os.getppid() == launcher:
+            time.sleep(0.1)
+        os._exit(128 + signal.SIGTERM)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def rank():
+    """The number of this process among those that torchrun started, or 0.
+
+    Raises UserError for an environment that names other processes and does not say where they are.
+    """
+    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
+    given = {name: os.environ[name] for name in names if name in os.environ}
+    shown = " ".join(f"{name}={value!r}" for name, value in given.items())
+    if not all(re.fullmatch(r"[0-9]{1,6}", value) for value in given.values()):
+        raise UserError(f"the environment says {shown[:200]}, which are no whole numbers: unset them")
+    own, n_processes = int(given.get("RANK", 0)), int(given.get("WORLD_SIZE", 1))
+    found = all(name in os.environ for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"))
+    if own >= n_processes or (n_processes > 1 and not found):
+        raise UserError(f"the environment says {shown}, but nobody started such processes: start with torchrun")
+    return own
