@@ -14,11 +14,12 @@ Memory holds one record per document (DOCUMENT) and one band of signatures. Ever
 """
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
+
+from shards import WholeFile, sha256_file
 
 DOCUMENT = np.dtype(
     [
@@ -79,18 +80,13 @@ def add(total, more):
             total[key] = total.get(key, 0) + value
 
 
-def json_line(record):
-    """A record as a line of JSON, bytes."""
-    return json.dumps(record, ensure_ascii=False).encode() + b"\n"
-
-
 class ChunkWriter:
-    """One chunk being written. Its files get their final names when close() is called; until then they end in .tmp."""
+    """One chunk being written. Its files get their final names when close() is called."""
 
     def __init__(self, folder, number):
         self.base = Path(folder) / f"{number:06d}"
         self.bands, self.counts = [], Counts()
-        self.files = {name: open(f"{self.base}.{name}.tmp", "wb") for name in (*STREAMS, "bands")}
+        self.files = {name: WholeFile(f"{self.base}.{name}") for name in (*STREAMS, "bands")}
 
     def add(self, surveyed):
         """Append the documents of a batch, a clean.Surveyed."""
@@ -103,21 +99,23 @@ class ChunkWriter:
         """Finish the files. Returns what Chunks needs to know of them, as JSON can hold it."""
         bands = np.array(self.bands, np.uint64).T
         self.files["bands"].write(np.ascontiguousarray(bands).tobytes())
-        sizes = {}
-        for name, file in self.files.items():
-            file.flush()
-            os.fsync(file.fileno())
-            sizes[name] = file.tell()
+        for file in self.files.values():
             file.close()
-            os.replace(f"{self.base}.{name}.tmp", f"{self.base}.{name}")
-        n_documents, counts = sizes["documents"] // DOCUMENT.itemsize, asdict(self.counts)
-        return {"name": self.base.name, "documents": n_documents, "bands": len(bands), "sizes": sizes, "counts": counts}
+        digests = {name: sha256_file(file.path) for name, file in self.files.items()}
+        n_documents = self.files["documents"].path.stat().st_size // DOCUMENT.itemsize
+        about = {"documents": n_documents, "bands": len(bands), "counts": asdict(self.counts)}
+        return {"name": self.base.name, "sha256": digests, **about}
 
     def abort(self):
         """Close and delete the unfinished files."""
-        for name, file in self.files.items():
-            file.close()
-            Path(f"{self.base}.{name}.tmp").unlink(missing_ok=True)
+        for file in self.files.values():
+            file.abort()
+
+
+def is_whole(folder, entry):
+    """Whether the files of a chunk are those that ChunkWriter.close() wrote. Raises OSError where one is missing."""
+    name = entry["name"]
+    return all(sha256_file(Path(folder, f"{name}.{stream}")) == sha for stream, sha in entry["sha256"].items())
 
 
 class Chunks:

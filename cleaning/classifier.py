@@ -11,9 +11,8 @@ arXiv:2306.11644, had GPT-4 label 100,000 files), code questions in a general in
 
 import hashlib
 import json
+import math
 import os
-import zipfile
-import zlib
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +27,7 @@ from cleaning.view import View
 from configurator import UserError
 from corpus import chats
 from corpus.documents import Problem, read
+from corpus.records import records
 from ranges import Positive, Range, Seed, ShareBetween, Text
 
 BUCKETS_LOG2 = 20  # a million weights; a text of 1,000 words has some 3,000 n-grams
@@ -175,11 +175,16 @@ class Classifier:
         try:
             with np.load(path, allow_pickle=False) as saved:
                 weights = np.zeros(1 << BUCKETS_LOG2, np.float32)
-                weights[saved["used"]] = saved["weights"]
-                return cls(weights, float(saved["bias"]), float(saved["threshold"]))
+                if (saved["used"] < 0).any():
+                    raise ValueError("it holds negative buckets")
+                weights[saved["used"]] = saved["weights"].astype(np.float32, casting="same_kind")
+                classifier = cls(weights, float(saved["bias"]), float(saved["threshold"]))
+            if not np.isfinite([classifier.bias, classifier.threshold, weights.sum()]).all():
+                raise ValueError("it holds numbers that are not finite")
+            return classifier
         except FileNotFoundError:
             raise UserError(f"no classifier {path}: python -m cleaning.classifier makes one") from None
-        except (ValueError, LookupError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except Exception as error:  # zip archives and arrays that are damaged can fail in many ways
             raise UserError(f"{path} is no classifier of python -m cleaning.classifier: {error}") from None
 
 
@@ -206,22 +211,27 @@ class Scores:
     keep to; a bound of None lets every score pass.
 
     path: a file of JSON lines, {"id": ..., "score": ...}, with "source" where several sources have the same id. Raises
-    UserError for a file that is not there and for the first line that is no record of id and score."""
+    UserError for a file that is not there, for the first line that is no record of id and score, and for one that gives
+    a document another score than a line above."""
 
     def __init__(self, path, lowest=None, highest=None):
         self.lowest, self.highest = lowest, highest
         self.scores = {}  # by id, or by (source, id) where the record names a source
-        number = 0
-        try:
-            with open(path, "rb") as lines:  # bytes: a line that is not UTF-8 fails where its number is known
-                for number, line in enumerate(lines, 1):
-                    record = json.loads(line)
-                    key = (record["source"], record["id"]) if "source" in record else record["id"]
-                    self.scores[key] = float(record["score"])
-        except FileNotFoundError:
-            raise UserError(f"no score file {path}: python -m evaluation.score makes one") from None
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-            raise UserError(f"{path}, line {number}: not a record of id and score ({error})") from None
+        if not Path(path).exists():
+            raise UserError(f"no score file {path}: python -m evaluation.score makes one")
+        for record, place in records(path):
+            identity, source = record.get("id"), record.get("source")
+            try:
+                score = float(record["score"])
+            except (ValueError, KeyError, TypeError, OverflowError):
+                score = math.nan
+            if not (isinstance(identity, str) and isinstance(source, str | None) and math.isfinite(score)):
+                raise UserError(f"{path}, {place}: not a record of id and score, a string and a finite number")
+            key = identity if source is None else (source, identity)
+            if self.scores.setdefault(key, score) != score:
+                raise UserError(f"{path}, {place}: another score of {identity!r} than above")
+        if not self.scores:
+            raise UserError(f"no scores in {path}")
 
     def objection(self, source, where):
         """Why a document is dropped, or None to keep it. A document without a score is dropped."""

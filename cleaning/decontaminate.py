@@ -28,7 +28,7 @@ import numpy as np
 from cleaning import hashing
 from cleaning.view import LITERALS, QUOTES, View
 from configurator import UserError
-from corpus.documents import Problem, read_json
+from corpus.records import records
 
 N = 10  # tokens in a row
 MIN_NAMES = 3  # words, not numbers, in an n-gram that counts as evidence
@@ -75,14 +75,20 @@ def load(paths):
     names, owners, texts, text_problems, functions = [], [], [], [], []
     for path in map(Path, paths):
         n_before = len(names)
-        for record, where in records(path):
-            fields = {key: as_text(value) for key, value in record.items() if key not in NOT_TEXT}
-            fields = {key: text for key, text in fields.items() if text}
+        if not path.exists():
+            raise UserError(f"no benchmark file {path}")
+        for record, place in records(path):
+            try:
+                fields = {key: as_text(value) for key, value in record.items() if key not in NOT_TEXT}
+                fields = {key: text for key, text in fields.items() if text}
+                found = solution_functions(fields, len(names))
+            except RecursionError:
+                raise UserError(f"{path}, {place}: nested too deeply") from None
             if not fields:
                 continue
             given = [record[key] for key in ("task_id", "id", "index") if record.get(key) is not None]
-            identity = str(given[0]) if given else where
-            functions += solution_functions(fields, len(names))
+            identity = str(given[0]) if given else f"{path.name}:{place.split()[-1]}"
+            functions += found
             versions = text_versions(fields)
             texts += versions
             text_problems += [len(names)] * len(versions)
@@ -104,24 +110,11 @@ def load(paths):
     )
 
 
-def records(path):
-    """Yield (record, where) of a benchmark file. Raises UserError for whatever is not a record."""
-    if not path.exists():
-        raise UserError(f"no benchmark file {path}")
-    for item in read_json(path, path.name):
-        if isinstance(item, Problem):
-            raise UserError(f"{path}, {item.where}: {item.rule} {item.detail}")
-        record, where = item
-        if not isinstance(record, dict):
-            raise UserError(f"{path}, {where}: not a record")
-        yield record, where
-
-
 def as_text(value):
     """A string as it is, a list of strings as lines, anything else as ""."""
     if isinstance(value, list):
         return "\n".join(filter(None, map(as_text, value)))
-    return value if isinstance(value, str) else ""
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else ""  # JSON may hold half surrogates
 
 
 def text_versions(fields):

@@ -120,7 +120,7 @@ def priority(meta, digest):
     """The sort key of a document among its copies; the smallest is kept: most stars, then the newest, then the first by
     path, by content, by name. meta: stars, date, path and where, as far as known."""
     stars = meta.get("stars")
-    stars = float(stars) if isinstance(stars, (int, float)) and math.isfinite(stars) else 0.0
+    stars = float(stars) if isinstance(stars, (int, float)) and abs(stars) < 1e300 else 0.0  # NaN is not below it
     # Characters of the date are mirrored, so that the newest date sorts first. No date sorts last.
     date = "".join(chr(0x10FFFF - ord(char)) for char in str(meta.get("date") or "")) + chr(0x10FFFF)
     return -stars, date, str(meta.get("path") or ""), tuple(int(part) for part in digest), str(meta.get("where"))

@@ -1,5 +1,7 @@
 """Chunks of cleaned documents -> shards: which copies to keep, the tokens of the rest, report, manifest."""
 
+import collections
+import json
 import os
 import shutil
 import time
@@ -12,14 +14,16 @@ from tqdm import tqdm
 
 import configurator
 from cleaning import dedup, report
-from cleaning.chunks import Chunks, add, json_line
+from cleaning.chunks import Chunks, add
 from cleaning.settings import Settings
 from configurator import UserError
 from corpus.parallel import mapped
-from shards import ShardWriter, files_of
+from corpus.records import json_line
+from shards import ShardWriter, WholeFile, files_of, naming, read_manifest
 from tokenizer import Tokenizer
 
 COUNTS = ("documents", "bytes", "tokens", "counted")  # counted: the tokens that count in the loss
+NEW = "chunks/shards"  # where new shards lie until all of them are whole, below the folder that they are for
 MANY_PAIRS, PAIRS_PER_TASK = 20_000, 5_000  # from how many on pairs are compared in several processes
 
 
@@ -42,6 +46,7 @@ def write_shards(run, entries):
     """The second pass: from the entries of finished chunks to a shard folder with its report and manifest."""
     chunks = Chunks(run.out / "chunks", entries)
     kept = choose_kept(chunks, run.settings)
+    shutil.rmtree(run.out / NEW, ignore_errors=True)
     numbers = tqdm(range(len(entries)), desc="writing shards", unit="shard", delay=2)
     finish(run, chunks, kept, [write_shard(run.settings, chunks, kept, number) for number in numbers])
 
@@ -51,8 +56,7 @@ def write_shards(run, entries):
 
 def choose_kept(chunks, settings):
     """Find the duplicates. Returns kept, int64 (documents,): kept[i] is the index of the document that replaces i, or i
-    itself if it stays. Raises UserError where no document would be left for training; otherwise the
-    folder's old manifest is deleted, because from here on it does not describe the folder."""
+    itself if it stays. Raises UserError where no document would be left for training."""
     digests, clusters = chunks.documents["digest"], dedup.Clusters(len(chunks))
     if settings.clean and settings.exact_dedup:
         dedup.exact_clusters(digests, clusters)
@@ -64,16 +68,34 @@ def choose_kept(chunks, settings):
     def priority(i):
         """The sort key by which a copy is kept: the lowest of a cluster stays."""
         is_own = chunks.documents["source"][i] < len(settings.sources)  # documents of --against are kept first
-        return is_own, *dedup.priority(chunks.meta(i), digests[i])
+        content = (*digests[i], chunks.documents["split"][i])  # the digest is blind to trailing white space
+        return is_own, *dedup.priority(chunks.meta(i), content)
 
     kept = dedup.choose(clusters, priority)
     stays, is_val = split_of(settings, chunks, kept, slice(None))
     if not (stays & ~is_val).any():
-        keep_drops(settings, chunks, kept)
-        drops = Path(settings.out_dir) / "dropped.jsonl"
-        raise UserError(f"no documents for training in {', '.join(settings.sources)}; see {drops}")
-    Path(settings.out_dir, "manifest.json").unlink(missing_ok=True)
+        raise UserError(nothing_left(settings, chunks, kept, int(stays.sum())))
     return kept
+
+
+def nothing_left(settings, chunks, kept, n_val):
+    """Why no document is left for training, in one line. n_val: documents that are left for validation. What was
+    dropped stands beside the chunks: the folder's own dropped.jsonl belongs to the shards that may lie there."""
+    drops = keep_drops(settings, chunks, kept, chunks.folder)
+    with open(drops, encoding="utf-8") as lines:
+        rules = collections.Counter(json.loads(line)["rule"] for line in lines)
+    why = f"no documents for training in {', '.join(settings.sources)}"
+    if rules:
+        why += f": {in_words(rules)} dropped, see {drops}"
+    if n_val:
+        why += f"; by the hash of its text every document that is left, {n_val:,} in all, goes to validation: "
+        why += f"use more documents or another share than --val_fraction={settings.val_fraction:g}"
+    return why
+
+
+def in_words(rules):
+    """{rule: documents} as a sentence has it."""
+    return ", ".join(f"{n:,} {rule}" for rule, n in sorted(rules.items()))
 
 
 def similar(chunks, settings, pairs):
@@ -102,7 +124,9 @@ def split_of(settings, chunks, kept, part):
 
 
 def write_shard(settings, chunks, kept, number):
-    """Write the kept documents of a chunk as train and val file. Returns the manifest's entry for them."""
+    """Write the kept documents of a chunk as train and val file into NEW. Returns the manifest's entry for them."""
+    new = Path(settings.out_dir, NEW)
+    new.mkdir(parents=True, exist_ok=True)
     entry, part = chunks.entries[number], chunks.slice_of(number)
     documents, (stays, is_val) = chunks.documents[part], split_of(settings, chunks, kept, part)
     tokens, mask = chunks.array(entry, "tokens", "<u2"), chunks.array(entry, "mask", np.uint8)
@@ -112,7 +136,7 @@ def write_shard(settings, chunks, kept, number):
             mine = documents[chosen & (documents["source"] == i)]
             sums = {name: int(mine[name].sum()) for name in COUNTS[1:]}
             counts[source][split] = {"documents": len(mine), **sums}
-        writer = ShardWriter(Path(settings.out_dir) / f"{split}_{number:06d}.bin", bool(len(mask)))
+        writer = ShardWriter(new / f"{split}_{number:06d}.bin", bool(len(mask)))
         try:
             of_chosen = np.repeat(chosen, documents["tokens"])
             writer.write(tokens[of_chosen], mask[of_chosen] if len(mask) else None)
@@ -128,18 +152,72 @@ def write_shard(settings, chunks, kept, number):
 
 
 def finish(run, chunks, kept, shards):
-    """Write what describes finished shards, and delete the chunks. shards: the entries that write_shard() returned."""
-    keep_drops(run.settings, chunks, kept)
-    run.tokenizer.save(run.out / "tokenizer.json")
-    summary = report.write(run.out, chunks, kept, run.settings, run.tokenizer)
-    write_manifest(run, shards, summary["sources"], summary["steps"][0]["bytes"])
-    shutil.rmtree(run.out / "chunks")
+    """Write what describes finished shards, put it with them into its place, and delete the chunks. shards: the entries
+    that write_shard() returned."""
+    new = run.out / NEW
+    keep_drops(run.settings, chunks, kept, new)
+    run.tokenizer.save(new / "tokenizer.json")
+    summary = report.write(new, chunks, kept, run.settings, run.tokenizer)
+    manifest = describe(run, shards, summary["sources"], summary["steps"][0]["bytes"])
+    # From here on the folder holds the new shards, and until here the old ones.
+    configurator.write_json(run.out / "manifest.json", with_names(manifest, lambda name: f"{NEW}/{name}"))
+    settle(run.out)
+    print_table(manifest, run.out)
 
 
-def keep_drops(settings, chunks, kept):
-    """Write dropped.jsonl: what the first pass dropped, then the copies, each with the document that replaces it."""
-    path = Path(settings.out_dir) / "dropped.jsonl"
-    with open(f"{path}.tmp", "wb") as file:
+def settle(out):
+    """Move new shards from NEW to their place in the folder out, and what describes them. Nothing is done if the
+    manifest does not name them there; where a move was interrupted, it goes on. At each moment every file that
+    manifest.json names is whole."""
+    try:
+        manifest = read_manifest(out)
+        settled = with_names(manifest, lambda name: name.removeprefix(f"{NEW}/"))
+    except (UserError, KeyError, TypeError, AttributeError):
+        return  # none, or a damaged one
+    if settled == manifest or not (out / NEW).exists():
+        return
+    stale = {*out.glob("train_*.bin"), *out.glob("val_*.bin")}
+    for path in sorted((out / NEW).iterdir()):
+        put(path, out / path.name)
+        stale.discard(out / path.name)
+    for path in stale:
+        path.unlink()
+    (out / "chunks/progress.json").unlink(missing_ok=True)  # without it what is left of the chunks means nothing
+    configurator.write_json(out / "manifest.json", settled)
+    shutil.rmtree(out / "chunks")
+
+
+def put(path, place):
+    """Give a file a second name, in place of the file that has had it; its content is copied where there are no links
+    between names."""
+    beside = Path(f"{place}.tmp")
+    beside.unlink(missing_ok=True)
+    if not place.exists() or not place.samefile(path):
+        try:
+            os.link(path, beside)
+        except OSError:
+            with naming(place):
+                shutil.copyfile(path, beside)
+        os.replace(beside, place)
+
+
+def with_names(manifest, change):
+    """A copy of a manifest in which each file has the name change(name)."""
+    manifest = json.loads(json.dumps(manifest))
+    entries = list(manifest["files"])
+    for shard in manifest.get("shards", []):
+        entries += shard["files"]
+    for entry in entries:
+        for file in files_of(entry):
+            file["name"] = change(file["name"])
+    return manifest
+
+
+def keep_drops(settings, chunks, kept, folder):
+    """Write dropped.jsonl into a folder: what the first pass dropped, then the copies, each with the document that
+    replaces it. Returns its path."""
+    file = WholeFile(folder / "dropped.jsonl")
+    try:
         for entry in chunks.entries:
             with open(chunks.folder / f"{entry['name']}.dropped", "rb") as part:
                 shutil.copyfileobj(part, file)
@@ -150,13 +228,15 @@ def keep_drops(settings, chunks, kept):
             rule, detail = "exact_duplicate" if is_exact else "near_duplicate", f"{other['source']}/{other['where']}"
             record = {"id": mine["where"], "source": mine["source"], "rule": rule, "detail": detail}
             file.write(json_line(record))
-    os.replace(f"{path}.tmp", path)
+        file.close()
+    except BaseException:
+        file.abort()
+        raise
+    return file.path
 
 
-def write_manifest(run, shards, dropped, bytes_read=0):
-    """Write manifest.json, delete shards that are not in it, print the table.
-
-    shards: write_shard()'s entries; dropped: {source: {rule: documents}}."""
+def describe(run, shards, dropped, bytes_read=0):
+    """The manifest. shards: write_shard()'s entries; dropped: {source: {rule: documents}}."""
     sources, splits, files = {}, no_documents(), []
     for shard in shards:
         files += shard["files"]
@@ -165,7 +245,7 @@ def write_manifest(run, shards, dropped, bytes_read=0):
             add(splits, counts)
     for source, counts in sources.items():
         counts["dropped"] = dropped.get(source, {})
-    manifest = {
+    return {
         "tokenizer": run.tokenizer.fingerprint,
         "vocab_size": run.tokenizer.vocab_size,
         "seconds": round(time.time() - run.start, 3),
@@ -178,13 +258,6 @@ def write_manifest(run, shards, dropped, bytes_read=0):
         "settings": asdict(run.settings),
         "made_by": configurator.made_by(),
     }
-    stale = {*run.out.glob("train_*.bin"), *run.out.glob("val_*.bin")}
-    for entry in files:
-        stale -= {run.out / file["name"] for file in files_of(entry)}
-    for path in stale:
-        path.unlink()
-    configurator.write_json(run.out / "manifest.json", manifest)
-    print_table(manifest, run.out)
 
 
 def no_documents():
@@ -197,12 +270,18 @@ def print_table(manifest, out):
     head = f"{'source':<28}{'split':<7}{'documents':>11}{'bytes':>16}{'tokens':>15}{'counted':>15}{'bytes/token':>13}"
     print(f"\n{head}  dropped")
     for source, counts in manifest["sources"].items():
-        dropped = ", ".join(f"{n:,} {rule}" for rule, n in sorted(counts["dropped"].items())) or "none"
+        dropped = in_words(counts["dropped"]) or "none"
         for split in ("train", "val"):
             n = counts[split]
             line = f"{source[-27:]:<28}{split:<7}{n['documents']:>11,}{n['bytes']:>16,}{n['tokens']:>15,}"
             line += f"{n['counted']:>15,}{n['bytes'] / max(1, n['tokens']):>13.3f}"
             print(f"{line}  {dropped if split == 'train' else ''}")
+    for source, counts in manifest["sources"].items():
+        if not counts["train"]["documents"] + counts["val"]["documents"]:
+            print(f"nothing is left of {source}: {in_words(counts['dropped']) or 'nothing was there'}")
+    share = manifest["settings"]["val_fraction"]
+    if share and not manifest["splits"]["val"]["documents"] and not manifest["settings"]["adopt"]:
+        print(f"no document went to validation: use more documents or another share than --val_fraction={share:g}")
     if any(counts["dropped"] for counts in manifest["sources"].values()):
         print(f"what was dropped and why: {out / 'report.html'}, one line each: {out / 'dropped.jsonl'}")
     written = sum(split["bytes"] for split in manifest["splits"].values())

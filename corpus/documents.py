@@ -1,24 +1,22 @@
 """Readers: a source's name -> a stream of documents, in an order that depends on nothing but the source.
 
 A source is a preset ("stdlib"), a file, a folder, or "hf:owner/name[:data_dir]" for a data set on the Hugging Face
-hub. Memory stays constant: a file of JSON lines or a parquet file is read record by record. What cannot be used comes
-out in the same stream as a Problem that says where and why, so that nothing is lost silently.
+hub. Memory stays constant: a file of records is read record by record (see records.py). What cannot be used comes out
+in the same stream as a Problem that says where and why, so that nothing is lost silently.
 """
 
-import bz2
-import gzip
-import importlib
+import collections
 import itertools
-import json
 import os
-import sysconfig
-import zlib
+import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree
 
 from configurator import UserError
-from corpus import wikipedia
+from corpus import records, wikipedia
+from corpus.records import Problem, optional
+from corpus.sources import root_of
 
 TEXT = set(
     ".txt .md .py .pyi .c .h .cc .cpp .cxx .hpp .hh .cs .java .kt .scala .go .rs .swift .js .jsx .ts .tsx .rb .php .pl "
@@ -26,8 +24,8 @@ TEXT = set(
     ".vhd .sv .s .asm .d .dart .groovy .cu .cuh .proto .cmake .html .css .scss .vue .yaml .yml .toml "
     ".ipynb .tex .rst".split()
 )
-RECORDS = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".json.gz", ".json", ".parquet")
-MAX_TEXT = 16_000_000  # bytes; a longer text file is read as several documents cut at line ends
+JSON = (".jsonl", ".ndjson", ".json")
+MAX_TEXT = 16_000_000  # characters; a longer text file is read as several documents cut at line ends
 # The standard library's tests are not shipped everywhere, and site-packages holds other people's work.
 STDLIB_SKIP = ("site-packages", "dist-packages", "test", "tests", "idle_test", "lib-dynload")
 
@@ -54,59 +52,94 @@ class Document:
     meta: dict = field(default_factory=dict)  # of id, path, repo, license, stars, date, language what the record gives
 
 
-@dataclass(slots=True)
-class Problem:
-    """What a reader found in place of a document."""
-
-    where: str  # as in Document
-    rule: str  # bad_utf8, nul_byte, empty, bad_json, no_text, truncated, unreadable, unknown_format
-    detail: str = ""
-
-
-def read(source, parse=None, share=(0, 1)):
+def read(source, parse=None, share=(0, 1), without=()):
     """Yield the Documents and Problems of a source. Raises UserError where the source itself is not there.
 
     parse(record, where): makes a Document or Problem of a record. If it is given, only files of records are read.
     share (i, n): only every n-th file, from the i-th on; a hub data set counts as one file.
+    without: files and folders below the source that are no part of it.
     """
-    if source.startswith("hf:"):
+    root = root_of(source)
+    if root is None:
         if share[0] == 0:
             yield from read_hub(source[3:], parse or from_record)
         return
-    root = Path(sysconfig.get_paths()["stdlib"] if source == "stdlib" else source)
-    if not root.exists():
-        raise UserError(f"no source {source!r}: it is neither a preset (stdlib) nor a path that exists")
-    files = walk(root, skip=STDLIB_SKIP if source == "stdlib" else ())
-    for path in itertools.islice(files, share[0], None, share[1]):
-        where = path.relative_to(root).as_posix() if root.is_dir() else path.name
-        if source != "stdlib" or path.suffix == ".py":
-            yield from read_file(path, where, parse)
+    is_folder = root.is_dir()
+    found = walk(root, STDLIB_SKIP if source == "stdlib" else (), without) if is_folder else [root]
+    for item in itertools.islice(found, share[0], None, share[1]):
+        if isinstance(item, Problem):
+            yield item
+        elif source != "stdlib" or item.suffix == ".py":
+            yield from read_file(item, item.relative_to(root).as_posix() if is_folder else item.name, parse)
 
 
-def walk(root, skip):
-    """Yield the files below root in sorted order, except for hidden ones, caches and the folders named in skip."""
-    if root.is_file():
-        yield root
-        return
-    for folder, subfolders, names in os.walk(root):
-        wanted = [name for name in subfolders if not name.startswith(".") and name not in ("__pycache__", *skip)]
-        subfolders[:] = sorted(wanted)  # os.walk goes into these
-        yield from (Path(folder, name) for name in sorted(names) if not name.startswith("."))
+def walk(root, skip=(), without=()):
+    """Yield the files below a folder, sorted by the bytes of their names, those of a folder before its subfolders'.
+    Links are followed last, so that what can be reached in two ways is read once, under its own name.
+
+    Folders named in skip, paths in without and Python's caches are no part of the source. What else is passed over
+    comes out as Problems: folders that cannot be listed, links that lead nowhere, and one for all hidden names."""
+    skip = ("__pycache__", *skip)
+    without = {identity(path.stat()) for path in map(Path, without) if path.exists()}
+    folders, links, done, hidden = [root], collections.deque(), set(without), []
+    while folders or links:
+        path = folders.pop() if folders else links.popleft()
+        try:
+            status = path.stat()
+            is_done = identity(status) in done
+            done.add(identity(status))
+            if not stat.S_ISDIR(status.st_mode):  # a link to a file; its own folder may have been read
+                target = path.resolve()
+                if not is_done and (target.name.startswith(".") or identity(target.parent.stat()) not in done):
+                    yield path
+                continue
+            entries = [] if is_done else sorted(os.listdir(path), key=os.fsencode)
+        except OSError as error:
+            yield Problem(path.relative_to(root).as_posix(), "unreadable", error.strerror)
+            continue
+        subfolders = []
+        for child in (path / name for name in entries if name not in skip):
+            is_folder = os.path.isdir(child)
+            if child.name.startswith("."):
+                hidden.append(child.relative_to(root).as_posix())
+            elif child.is_symlink():
+                (links.appendleft if is_folder else links.append)(child)  # folders first
+            elif is_folder:
+                subfolders.append(child)
+            elif not without or identity(child.stat()) not in without:
+                yield child
+        folders += reversed(subfolders)
+    if hidden:
+        more = ", ..." if len(hidden) > 5 else ""
+        yield Problem(".", "hidden", f"{len(hidden)} names that begin with a dot: {', '.join(hidden[:5])}{more}")
 
 
-def read_file(path, where, parse):
-    """Yield the Documents and Problems of a file, whose name says what it is."""
-    name = path.name.lower()
-    if name.endswith(RECORDS):
-        is_parquet = name.endswith(".parquet")
-        for item in read_parquet(path, where, parse is None) if is_parquet else read_json(path, where):
+def identity(status):
+    """What two names of one file or folder have in common. status: what stat() returns."""
+    return status.st_dev, status.st_ino
+
+
+def read_file(path, where, parse=None):
+    """Yield the Documents and Problems of a file. Its name says what it is, its first bytes how it is compressed."""
+    name = without_compression(path.name.lower())
+    kind = os.path.splitext(name)[1]
+    if kind in JSON or kind == ".parquet":
+        known = None if parse else set(itertools.chain(*FIELDS.values()))
+        found = records.read_json(path, where) if kind in JSON else records.read_parquet(path, where, known)
+        for item in found:
             yield item if isinstance(item, Problem) else (parse or from_record)(*item)
-    elif name.endswith((".xml", ".xml.bz2")) and "wik" in name and parse is None:  # as dumps are named
+    elif kind == ".xml" and "wik" in name and parse is None:  # as dumps are named
         yield from read_dump(path, where)
-    elif path.suffix.lower() in TEXT and parse is None:
+    elif kind in TEXT and parse is None:
         yield from read_text(path, where)
     else:
         yield Problem(where, "unknown_format", path.suffix)
+
+
+def without_compression(name):
+    """A file's name without .gz and the like."""
+    stem, suffix = os.path.splitext(name)
+    return stem if suffix.lower() in records.COMPRESSED else name
 
 
 # -- text
@@ -114,33 +147,36 @@ def read_file(path, where, parse):
 
 def read_text(path, where):
     """Yield one document per file; a file above MAX_TEXT becomes several, cut at line ends."""
+    number = 1  # of the first line of the document
     try:
-        with open(path, "rb") as file:
-            number = 1  # of the first line of the document
+        with records.opened_text(path) as file:
             while lines := file.readlines(MAX_TEXT):
-                yield from_bytes(b"".join(lines), where if number == 1 else f"{where}:{number}")
+                place = where if number == 1 else f"{where}:{number}"
+                name = without_compression(where) if number == 1 else place
+                yield checked("".join(lines), place, {"path": name})
                 number += len(lines)
             if number == 1:
                 yield Problem(where, "empty")
-    except OSError as error:
-        yield Problem(where, "unreadable", error.strerror)
+    except records.DAMAGE as error:
+        yield records.damage(error, where, number)
 
 
-def from_bytes(data, where):
-    """The Document of a text file, or the Problem that it has."""
-    try:
-        return checked(data.decode("utf-8"), where, {"path": where})
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        return Problem(where, "bad_utf8", f"line {line}")
+def plain(text):
+    """A text with line ends as Unix has them and without a byte order mark: copies that differ in nothing else are one
+    text, whichever of them is read first."""
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return text.removeprefix("\ufeff")
 
 
 def checked(text, where, meta):
     """The Document of a text, or the Problem that it has."""
+    text = plain(text)
     try:
         text.encode("utf-8")
-    except UnicodeEncodeError:  # JSON can hold such a thing
-        return Problem(where, "bad_utf8", "half of a surrogate pair")
+    except UnicodeEncodeError as error:  # half of a surrogate pair: JSON can hold such a thing, or see opened_text()
+        line = text.count("\n", 0, error.start) + 1
+        return Problem(where, "bad_utf8", f"line {line}")
     if not text.strip():
         return Problem(where, "empty")
     if "\0" in text:
@@ -154,14 +190,14 @@ def read_dump(path, where):
     parser = optional("mwparserfromhell", "Wikipedia dumps")
     title = "the beginning"
     try:
-        with bz2.open(path) if path.suffix == ".bz2" else open(path, "rb") as file:
+        with records.opened(path) as file:
             for title, markup in wikipedia.pages(file):
                 if markup is not None:
                     text = wikipedia.plain_text(parser, markup)
                     meta = {"path": f"{title}.txt", "id": title}
                     place = f"{where}:{title}"
                     yield Document(text, place, meta) if text else Problem(place, "empty")
-    except (ElementTree.ParseError, EOFError, zlib.error, ValueError, LookupError, OSError) as error:
+    except (ElementTree.ParseError, ValueError, LookupError, *records.DAMAGE) as error:
         of_system = getattr(error, "strerror", None)  # bz2's errors are OSErrors too, but without this
         yield Problem(f"{where}: after {title}", "unreadable" if of_system else "truncated", str(error))
 
@@ -188,104 +224,16 @@ def field_names(record):
     return "fields: " + names.encode("utf-8", "backslashreplace").decode()
 
 
-def read_json(path, where):
-    """Yield (record, where:line) or a Problem per line of JSON lines, or (record, where:[i]) of one JSON array."""
-    number = 0
-    try:
-        lines = lines_of(path)
-        for number, line in enumerate(lines, 1):
-            if number == 1 and line.lstrip().startswith(b"["):
-                found = parsed_json(line + b"".join(lines), where)
-                if isinstance(found, Problem):
-                    yield found
-                else:
-                    yield from ((record, f"{where}:[{i}]") for i, record in enumerate(found[0]))
-            elif line.strip():
-                found = parsed_json(line, f"{where}:{number}")
-                is_broken = isinstance(found, Problem) and found.rule == "bad_json"
-                if is_broken and number == 1 and path.name.endswith((".json", ".json.gz")):
-                    yield Problem(where, "bad_json", "neither an array nor one record per line")
-                    return  # one object over many lines
-                yield found
-        if number == 0:
-            yield Problem(where, "empty")
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        yield Problem(f"{where}:{number + 1}", "truncated", str(error))
-    except OSError as error:
-        yield Problem(where, "unreadable", error.strerror)
-
-
-def parsed_json(data, where):
-    """(the value of a JSON text, where), or the Problem that the text has. data: bytes."""
-    try:
-        return json.loads(data), where
-    except UnicodeDecodeError:
-        return Problem(where, "bad_utf8")
-    except (ValueError, RecursionError) as error:
-        return Problem(where, "bad_json", str(error))
-
-
-def lines_of(path):
-    """Yield the lines, bytes, of a plain, gzip or zstandard file. Raises EOFError or zlib.error for a damaged one."""
-    if path.suffix == ".zst":
-        yield from zstd_lines(path)
-    else:
-        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
-            yield from file
-
-
-def zstd_lines(path):
-    """Yield the lines of a .zst file. zstandard's own reader takes a file that is cut off for a whole one."""
-    zstandard = optional("zstandard", ".zst files")
-    frame, rest = None, b""
-    with open(path, "rb") as file:
-        while data := file.read(1 << 20):
-            while data:  # a file may hold several frames
-                if frame is None or frame.eof:
-                    frame = zstandard.ZstdDecompressor().decompressobj()
-                try:
-                    *lines, rest = (rest + frame.decompress(data)).split(b"\n")
-                except zstandard.ZstdError as error:
-                    raise zlib.error(str(error)) from None
-                yield from (line + b"\n" for line in lines)
-                data = frame.unused_data
-    if frame and not frame.eof:
-        raise EOFError("the last frame is cut off")
-    if rest:
-        yield rest
-
-
-def read_parquet(path, where, known_columns):
-    """Yield (record, where:row) of a parquet file. known_columns: whether to read only the columns in FIELDS."""
-    parquet = optional("pyarrow.parquet", ".parquet files")
-    row = 0
-    try:
-        with parquet.ParquetFile(path) as table:
-            known = [name for name in table.schema_arrow.names if name in itertools.chain(*FIELDS.values())]
-            for batch in table.iter_batches(batch_size=256, columns=known if known_columns else None):
-                for record in batch.to_pylist():
-                    row += 1
-                    yield record, f"{where}:{row}"
-    except (OSError, ValueError) as error:  # pyarrow's errors are kinds of these
-        yield Problem(f"{where}:{row + 1}", "truncated", str(error))
-
-
 def read_hub(name, parse):
-    """Yield parse(record, where) for a hub data set's train split, streamed. data_dir: a part, such as a language."""
+    """Yield parse(record, where) for a hub data set's train split, streamed. data_dir: a part, such as a language.
+    Raises UserError where the stream ends in an error: half of a data set must not pass for all of it."""
     datasets = optional("datasets", "hub data sets")
     name, _, data_dir = name.partition(":")
+    row = 0
     try:
         stream = datasets.load_dataset(name, data_dir=data_dir or None, split="train", streaming=True)
         for row, record in enumerate(stream, 1):
             yield parse(record, f"{name}:{row}")
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {name!r} from the hub: {error}") from None
-
-
-def optional(module, purpose):
-    """Import an optional package, or raise a UserError that says what to install. purpose: what needs it, plural."""
-    try:
-        return importlib.import_module(module)
-    except ImportError:
-        package = module.split(".")[0]
-        raise UserError(f"{purpose} need the package {package}: pip install {package}") from None
+    except Exception as error:  # of datasets, of the network, of pyarrow, of packages that decode: of any kind
+        place = f"after row {row}: " if row else ""
+        raise UserError(f"cannot read {name!r} from the hub: {place}{type(error).__name__}: {error}") from None

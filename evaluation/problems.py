@@ -4,16 +4,14 @@ The records of a file have HumanEval's shape (prompt, entry_point, canonical_sol
 code, test_list). Both become Problems, which are asked and judged in the same way.
 """
 
-import gzip
 import hashlib
-import json
 import math
 import re
 import urllib.request
-import zlib
 from dataclasses import dataclass
 
 from configurator import UserError
+from corpus.records import read_lines
 from tokenizer import complete_request
 
 HUMANEVAL = "https://github.com/openai/human-eval/raw/master/data/HumanEval.jsonl.gz"
@@ -48,21 +46,6 @@ def downloaded(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
     return path
-
-
-def read_lines(path):
-    """Yield the records of a file of JSON lines, plain or .gz. Raises UserError naming a line that is not a record."""
-    number = 0
-    try:
-        with gzip.open(path) if str(path).endswith(".gz") else open(path, "rb") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    record = json.loads(line.decode())
-                    if not isinstance(record, dict):
-                        raise ValueError
-                    yield record
-    except (ValueError, EOFError, zlib.error):
-        raise UserError(f"{path} is not a file of JSON records, one a line (line {max(1, number)})") from None
 
 
 def read_problems(path, mbpp_ids):
@@ -111,9 +94,59 @@ def from_mbpp(record):
 
 
 def code_in(reply):
-    """The code in a chat model's reply: its first fenced block, or all of it."""
-    block = re.search(r"```[^\n]*\n(.*?)(?:```|\Z)", reply, re.DOTALL)
-    return block[1] if block else reply
+    """The code in a chat model's reply: its first fenced block that is not marked as another language than Python,
+    else its first block, else all of it. A fence that was cut off at the end of the reply is not part of it."""
+    blocks = fenced_blocks(reply)
+    for label, code in blocks:
+        if not label or label.lower().lstrip("{. ").startswith(("py", "ipy")):
+            return code
+    if blocks:
+        return blocks[0][1]
+    before, _, last_line = reply.rstrip().rpartition("\n")
+    return before + "\n" if re.fullmatch(r"\s*`+\w*", last_line) else reply
+
+
+def fenced_blocks(reply):
+    """[(label, code), ...] of the blocks between fences, as in CommonMark 4.5: a fence is a run of three back-ticks or
+    tildes, or more; a line of at least as many closes the block, so that shorter and deeper ones are part of the code.
+    As models write, back-ticks may also open behind a text and close behind the code of their line. The last block of
+    a reply that was cut off goes to its end."""
+    blocks, code, fence = [], [], ""
+    for line in reply.split("\n"):
+        if not fence:
+            indent, fence, label = opening_fence(line)
+            continue
+        before = line.rstrip().rstrip(fence[0])
+        is_long = len(line.rstrip()) - len(before) >= len(fence)
+        if is_long and (before.strip() or len(before.expandtabs()) <= indent + 3):
+            blocks.append((label, unindented([*code, before.rstrip(" ")], indent)))
+            code, fence = [], ""
+        else:
+            code.append(line)
+    if any(line.strip() for line in code):
+        if not code[-1].strip(fence[0] + " "):
+            code[-1] = ""  # the first half of the closing fence
+        blocks.append((label, unindented(code, indent)))
+    return blocks
+
+
+def opening_fence(line):
+    """(columns in front of it, fence, label) of the fence that a line opens; the fence is "" where there is none."""
+    if tildes := re.match(r"( *)(~{3,})(?!~)(.*)", line):
+        return len(tildes[1]), tildes[2], tildes[3].strip()
+    parts = re.split("(`{3,})", line)
+    if len(parts) != 3 or "`" in parts[2]:
+        return 0, "", ""  # none, or code within a line
+    before, fence, label = parts[0], parts[1], parts[2].strip()
+    if re.fullmatch(r" *(?:(?:[-*+]|\d+[.)]) +)?", before):  # the fence may be an item of a list
+        return len(before), fence, label
+    return (0, fence, label) if re.fullmatch(r"(?:[A-Za-z][\w+#.-]*)?", label) else (0, "", "")
+
+
+def unindented(lines, indent):
+    """Lines without the indentation that all of them have, at most that of their fence, as one text."""
+    own = min((len(line) - len(line.lstrip(" ")) for line in lines if line.strip()), default=0)
+    return "\n".join(line[min(indent, own) :] for line in lines)
 
 
 def pass_at_k(n, c, k):

@@ -8,8 +8,8 @@ A model gives low values to text like the text that it was trained on, and high 
 values repeats itself: give --min_score as well.
 """
 
-import json
 import math
+from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,6 +19,8 @@ from tqdm import tqdm
 import configurator
 from configurator import UserError
 from corpus.documents import Problem, read
+from corpus.records import json_line
+from corpus.sources import distinct
 from model import IGNORE
 from ranges import Device, Precision, SmallCount
 from training import checkpoint
@@ -47,21 +49,27 @@ def main(settings):
         raise UserError("windows and batch_size must be at least 1")
     machine = machines.start(settings.device, settings.dtype)
     model, tokenizer, _ = checkpoint.load_model(settings.checkpoint, machine)
-    lines, scores = [], []
-    for batch in batches(settings, tokenizer, model.config.block_size):
+    settings.sources = distinct(settings.sources)
+    lines, scores, unreadable = [], [], Counter()
+    for batch in batches(settings, tokenizer, model.config.block_size, unreadable):
         for source, where, bits, n_bytes in scored(model, tokenizer, batch):
+            if not math.isfinite(bits):
+                raise UserError(f"{settings.checkpoint} gives {where!r} no finite score: are its weights damaged?")
             scores.append(bits / n_bytes)
             record = {"id": where, "source": source, "score": round(bits / n_bytes, 4), "bytes": n_bytes}
-            lines.append(json.dumps(record, ensure_ascii=False) + "\n")
+            lines.append(json_line(record).decode())
     if not scores:
         raise UserError(f"no documents in {', '.join(settings.sources)}")
     configurator.write_text(settings.out, "".join(lines))
+    if unreadable:
+        print("without a score: " + ", ".join(f"{n:,} {rule}" for rule, n in unreadable.most_common()))
     cuts = ", ".join(f"{share}%: {np.percentile(scores, share):.3f}" for share in (5, 30, 60, 95))
     print(f"{len(scores):,} documents, bits per byte at percentiles {cuts} -> {settings.out}")
 
 
-def batches(settings, tokenizer, block_size):
+def batches(settings, tokenizer, block_size, unreadable):
     """Yield lists of (source, where, windows) of documents, with at least batch_size windows in all but the last list.
+    unreadable: a Counter, to which the rules of Problems are added.
 
     A window is a list of at most block_size + 1 ids, which predicts all of them but the first; the next window begins
     with the last id of the one before.
@@ -71,6 +79,7 @@ def batches(settings, tokenizer, block_size):
     for source in settings.sources:
         for item in tqdm(read(source), desc=f"scoring {source}", unit="document"):
             if isinstance(item, Problem):
+                unreadable[item.rule] += 1
                 continue
             ids = [tokenizer.eot, *tokenizer.encode(item.text[:most_characters])]
             ids = ids[: settings.windows * block_size + 1]

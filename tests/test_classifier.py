@@ -73,14 +73,73 @@ def test_documents_are_dropped_by_a_score_file(workdir, tmp_path):
     assert set(drops) == {"f0.py", "f2.py", "f3.py"} and drops["f3.py"] == "no score"
 
 
-@pytest.mark.parametrize(
-    "line", [b'{"id": 1}', b'{"id": "\xff", "score": 1}', b'{"id": 1, "score": 1' + b"0" * 400 + b"}"]
-)
-def test_a_bad_score_file_is_named_with_its_line(workdir, tmp_path, line):
-    (tmp_path / "scores.jsonl").write_bytes(line)
+BAD_SCORES = [
+    b'{"id": "a"}',
+    b'{"id": "\xff", "score": 1}',
+    b'{"id": "a", "score": 1' + b"0" * 400 + b"}",
+    b'{"id": "a", "score": 1' + b"0" * 5000 + b"}",
+    b'{"id": "a", "score": NaN}',
+    b'{"id": "a", "score": null}',
+    b'{"id": "a", "score": [1]}',
+    b'{"id": 1, "score": 1}',
+    b'{"id": ["a"], "score": 1}',
+    b'{"id": "a", "source": {}, "score": 1}',
+    b'{"id": "x", "score": 2}',  # x has another score above
+    b'["a", 1]',
+    b"[" * 100_000,
+    b'{"id": "a", "score": 1} and more',
+    b"\0" * 99,
+]
+
+
+@pytest.mark.parametrize("line", BAD_SCORES)
+def test_a_bad_score_file_is_named_with_its_line(tmp_path, line):
+    path = tmp_path / "scores.jsonl"
+    path.write_bytes(b'{"id": "x", "score": 1}\n{"id": "x", "score": 1}\n' + line)
+    with pytest.raises(UserError, match=r"scores.jsonl.*\bline 3\b") as error:
+        classifier.Scores(path)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 300
+
+
+def test_a_bad_score_file_stops_the_stage_before_anything_is_written(workdir, tmp_path):
+    (tmp_path / "scores.jsonl").write_bytes(b"")
     arguments = (f"--tokenizer={workdir / 'data/tokenizer.json'}", f"--out_dir={tmp_path / 'x'}")
     error = door_error(prepare_data, f"--scores={tmp_path / 'scores.jsonl'}", *arguments)
-    assert "line 1: not a record of id and score" in error and not (tmp_path / "x").exists()
+    assert "no scores in" in error and not (tmp_path / "x").exists()
+
+
+BUCKETS = {"used": np.arange(3), "weights": np.ones(3, np.float32), "bias": 0.0, "threshold": 0.5}
+BAD_ARRAYS = {
+    "nan": {"weights": np.array([1, np.nan, 1])},
+    "objects": {"weights": np.array([{}, 1, 2], object)},  # loading these would run a pickle
+    "complex": {"weights": np.ones(3) * 1j},
+    "fewer": {"weights": np.ones(2)},
+    "negative": {"used": np.array([-1, 0, 1])},
+    "too high": {"used": np.array([0, 1, 2**30])},
+    "fractions": {"used": np.array([0.0, 1.5, 2.0])},
+    "no number": {"bias": "x"},
+    "several": {"bias": np.ones(2)},
+    "nan threshold": {"threshold": np.nan},
+}
+
+
+@pytest.mark.parametrize("arrays", BAD_ARRAYS.values(), ids=BAD_ARRAYS)
+def test_arrays_that_are_no_classifier_are_named(tmp_path, arrays):
+    np.savez_compressed(tmp_path / "q.npz", **BUCKETS)
+    assert classifier.Classifier.load(tmp_path / "q.npz").threshold == 0.5
+    np.savez_compressed(tmp_path / "q.npz", **{**BUCKETS, **arrays})
+    with pytest.raises(UserError, match="no classifier"):
+        classifier.Classifier.load(tmp_path / "q.npz")
+
+
+def test_a_classifier_that_is_cut_off_or_lacks_a_part_is_named(tmp_path):
+    np.savez_compressed(tmp_path / "whole.npz", **BUCKETS)
+    np.savez_compressed(tmp_path / "q.npz", used=np.arange(3), bias=0.0, threshold=0.5)
+    whole = (tmp_path / "whole.npz").read_bytes()
+    for data in [(tmp_path / "q.npz").read_bytes(), *(whole[:n] for n in range(0, len(whole), 50))]:
+        (tmp_path / "q.npz").write_bytes(data)
+        with pytest.raises(UserError, match="no classifier"):
+            classifier.Classifier.load(tmp_path / "q.npz")
 
 
 @pytest.mark.parametrize("data", [b"x" * 99, b"PK\3\4" + b"x" * 99, b"\x93NUMPY\1\0"])

@@ -178,7 +178,7 @@ def test_any_file_of_records_is_a_benchmark(tmp_path):
     assert found(planted(PROBLEMS[0]["prompt"]), benchmarks) == "Made/0"
 
 
-@pytest.mark.parametrize("content, words", [(None, "no benchmark"), ("", "empty"), ("{", "bad_json"), ("[[1]]", "not a record"), ('{"id": 1}', "no problems")])  # fmt: skip
+@pytest.mark.parametrize("content, words", [(None, "no benchmark"), ("", "no problems"), ("{", "bad_json"), ("[[1]]", "not an object"), ('{"id": 1}', "no problems")])  # fmt: skip
 def test_a_file_without_problems_is_refused(tmp_path, content, words):
     path = tmp_path / "b.jsonl"
     if content is not None:

@@ -45,6 +45,7 @@ def test_a_folder_is_read_in_sorted_order_and_oddities_are_named(tmp_path):
         (tmp_path / name).write_bytes(data)
     assert texts(tmp_path) == ["a = 1\n", "é\n", "# d\n"]
     assert sorted(problems(tmp_path)) == [
+        (".", "hidden"),
         ("bad.py", "bad_utf8"),
         ("blank.py", "empty"),
         ("empty.py", "empty"),
@@ -135,7 +136,7 @@ def test_bytes_that_are_not_utf8_in_the_first_line_are_named(tmp_path, name, lin
 
 def test_bytes_that_are_not_utf8_in_an_array_are_named_as_such(tmp_path):
     (tmp_path / "x.json").write_bytes(b'[{"text": "one"},\n{"text": "\xff"}]')
-    assert problems(tmp_path / "x.json") == [("x.json", "bad_utf8")]
+    assert texts(tmp_path / "x.json") == ["one"] and problems(tmp_path / "x.json") == [("x.json:[1]", "bad_utf8")]
 
 
 def test_a_problem_can_be_written_whatever_a_record_is_made_of(tmp_path):
@@ -146,7 +147,7 @@ def test_a_problem_can_be_written_whatever_a_record_is_made_of(tmp_path):
 
 def test_a_json_file_of_another_shape_is_one_problem(tmp_path):
     (tmp_path / "package.json").write_text(json.dumps({"name": "x", "version": 1}, indent=2))
-    assert problems(tmp_path / "package.json") == [("package.json", "bad_json")]
+    assert problems(tmp_path / "package.json") == [("package.json:1", "no_text")]
 
 
 def test_a_truncated_archive_gives_its_whole_lines_and_is_named(tmp_path):
@@ -158,6 +159,8 @@ def test_a_truncated_archive_gives_its_whole_lines_and_is_named(tmp_path):
     assert 1000 < len(found) < 4000 and found == [json.loads(line)["text"] for line in lines[: len(found)]]
     assert problems(tmp_path / "x.jsonl.gz") == [(f"x.jsonl.gz:{len(found) + 1}", "truncated")]
     (tmp_path / "x.jsonl.gz").write_bytes(b"not gzip at all")
+    assert problems(tmp_path / "x.jsonl.gz") == [("x.jsonl.gz:1", "bad_json")]
+    (tmp_path / "x.jsonl.gz").write_bytes(b"nor" + bytes(99) + b"text")
     assert problems(tmp_path / "x.jsonl.gz") == [("x.jsonl.gz:1", "truncated")]
 
 

@@ -1,0 +1,356 @@
+"""Files of records: JSON lines, JSON arrays and parquet, plain or compressed -> records, one at a time.
+
+What cannot be read comes out in the same stream as a Problem that says where and why, and costs nothing but itself: a
+bad line is one line, a file that is cut off keeps what stands before the cut. Memory holds one record.
+"""
+
+import bz2
+import codecs
+import errno
+import gzip
+import importlib
+import io
+import itertools
+import json
+import lzma
+import os
+import re
+import stat
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from configurator import UserError
+
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zstd")
+NOT_UTF8 = re.compile("[\udc80-\udcff]")  # what opened_text() makes of bytes that are not UTF-8
+SEPARATORS = re.compile(r"[\s,]*")  # what may stand between two JSON values
+PIECE = 1 << 20  # characters that are read at a time
+MAX_AHEAD = 16_000_000  # characters in which the end of a first object over several lines is sought
+MAX_VALUE = 256_000_000  # characters of a line or an element of an array; memory is not for longer ones
+
+
+@dataclass(slots=True)
+class Problem:
+    """What a reader found in place of a document or record."""
+
+    where: str  # the file below the source, with :line for a record
+    rule: str  # bad_utf8, nul_byte, empty, bad_json, no_text, truncated, unreadable, hidden, unknown_format
+    detail: str = ""
+
+
+def optional(module, purpose):
+    """Import an optional package, or raise a UserError that says what to install. purpose: what needs it, plural."""
+    package = module.split(".")[0]
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError:
+        raise UserError(f"{purpose} need the package {package}: pip install {package}") from None
+    except Exception as error:  # a package that is damaged or does not fit its neighbours can fail in any way
+        raise UserError(f"{purpose} need the package {package}, whose import fails: {error!r}") from None
+
+
+# -- bytes and text
+
+
+def open_regular(path):
+    """Open a file for reading bytes. Raises OSError, for a FIFO or a device too: reading it could block for ever."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return open(path, "rb")
+
+
+def opened(path):
+    """Open a file for reading bytes. What is compressed is told by its first bytes, since names lie. Raises OSError;
+    a damaged file raises one of DAMAGE when it is read."""
+    with open_regular(path) as file:
+        start = file.read(512)
+    for magic, opener in MAGIC.items():
+        if re.match(magic, start):
+            return opener(path)
+    if Path(path).suffix.lower() in COMPRESSED and re.search(rb"[\0-\x08\x0e-\x1f]", start):  # nor is it plain text
+        raise EOFError(f"it does not begin as a {Path(path).suffix} file does")
+    return open_regular(path)
+
+
+class Zstandard(io.RawIOBase):
+    """The decompressed bytes of a .zst file. zstandard's own reader takes a file that is cut off for a whole one."""
+
+    def __init__(self, path):
+        self.zstandard = optional("zstandard", ".zst files")
+        self.file, self.frame = open_regular(path), None
+        self.data, self.rest = b"", memoryview(b"")  # compressed, decompressed: not used yet
+
+    def readable(self):
+        """What io.BufferedReader asks."""
+        return True
+
+    def close(self):
+        """Close the file too."""
+        self.file.close()
+        super().close()
+
+    def readinto(self, buffer):
+        """Fill a buffer; returns the number of bytes, 0 at the end. Raises EOFError for a damaged file."""
+        while not self.rest:
+            self.data = self.data or self.file.read(8192)  # a little, because some data grow 30,000 times
+            if not self.data:
+                if self.frame and not self.frame.eof:
+                    raise EOFError("the last frame is cut off")
+                return 0
+            if self.frame is None or self.frame.eof:  # a file may hold several frames
+                # Windows of up to 2 GB, as zstd --long=31 makes them; 128 MB is zstandard's own limit.
+                self.frame = self.zstandard.ZstdDecompressor(max_window_size=2**31).decompressobj()
+            try:
+                self.rest = memoryview(self.frame.decompress(self.data))
+            except self.zstandard.ZstdError as error:
+                raise EOFError(str(error)) from None
+            self.data = self.frame.unused_data
+        n = min(len(buffer), len(self.rest))
+        buffer[:n] = self.rest[:n]
+        self.rest = self.rest[n:]
+        return n
+
+
+def open_zstandard(path):
+    """Open a .zst file for reading the decompressed bytes."""
+    return io.BufferedReader(Zstandard(path))
+
+
+# The first bytes of compressed files, as patterns. zstandard's second one is a frame that is skipped.
+MAGIC = {
+    rb"\x1f\x8b": gzip.open,
+    rb"BZh[1-9](1AY&SY|\x17rE8P\x90)": bz2.open,
+    rb"\xfd7zXZ\0": lzma.open,
+    rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18": open_zstandard,
+}
+DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError, UnicodeError)  # what reading a damaged file raises
+
+
+def damage(error, where, number):
+    """The Problem of a file whose reading ended in an error. number: of the line or row that was read."""
+    if of_system := getattr(error, "strerror", None):  # decompressors raise OSErrors too, but without this
+        return Problem(where, "unreadable", of_system)
+    is_bad_text = isinstance(error, UnicodeError)  # in UTF-16; opened_text() has no errors for UTF-8
+    return Problem(f"{where}:{number}", "bad_utf8" if is_bad_text else "truncated", str(error))
+
+
+def opened_text(path):
+    """Open a file for reading UTF-8, or UTF-16 if it begins with that byte order mark; the mark is left out. Bytes that
+    are not UTF-8 become characters of NOT_UTF8. Lines end at newline characters alone. Raises as opened() does."""
+    file = opened(path)
+    is_utf16 = file.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    return io.TextIOWrapper(file, "utf-16" if is_utf16 else "utf-8-sig", "surrogateescape", newline="\n")
+
+
+# -- JSON
+
+
+def read_json(path, where):
+    """Yield (value, where:line) or a Problem per line of JSON lines, or (value, where:[i]) of the elements of a JSON
+    array. Objects over several lines may follow each other too. At the end the Problem of the file itself, if any."""
+    problems, number = [], 1
+    pieces = pieces_of(path, where, problems)
+    for first in pieces:
+        if first.strip():
+            break
+        number += first.endswith("\n")
+    else:
+        yield problems[0] if problems else Problem(where, "empty")
+        return
+    ahead, is_stream = [first], first.lstrip().startswith("[")
+    if not is_stream and value_at(first, SEPARATORS.match(first).end(), where)[1] is None:
+        ahead.append(taken(pieces, MAX_AHEAD))  # a bad line, or an object over several lines
+        is_stream = spans_lines("".join(ahead))
+    pieces = itertools.chain(io.StringIO("".join(ahead), newline="\n"), pieces)
+    if is_stream:
+        yield from stream_values(pieces, where, number, problems)
+    else:
+        for number, line in enumerate(lines_of(pieces, problems), number):
+            yield from line_values(line, f"{where}:{number}")
+    yield from problems
+
+
+def pieces_of(path, where, problems):
+    """Yield the lines of a text file, those above PIECE characters in several pieces. If the file turns out to be
+    damaged or cannot be read, its Problem is appended to problems."""
+    number = 1
+    try:
+        with opened_text(path) as file:
+            while piece := file.readline(PIECE):
+                yield piece
+                number += piece.endswith("\n")
+    except DAMAGE as error:
+        problems.append(damage(error, where, number))
+
+
+def taken(pieces, n_characters):
+    """The next pieces in one string, of at least so many characters if there are so many."""
+    found, size = [], 0
+    while size < n_characters and (piece := next(pieces, "")):
+        found.append(piece)
+        size += len(piece)
+    return "".join(found)
+
+
+def lines_of(pieces, problems):
+    """Yield whole lines from pieces; the last one is left out if it was cut off, that is, if there are problems."""
+    parts, size = [], 0
+    for piece in pieces:
+        size += len(piece)
+        parts.append(piece if size <= MAX_VALUE else "\0")  # so that the line cannot pass for a whole one
+        if piece.endswith("\n"):
+            yield "".join(parts)
+            parts, size = [], 0
+    if parts and not problems:
+        yield "".join(parts)
+
+
+def spans_lines(text):
+    """Whether the first JSON value in a text is an object over several lines."""
+    start = SEPARATORS.match(text).end()
+    _, end = value_at(text, start, "")
+    return end is not None and "\n" in text[start:end]
+
+
+def value_at(text, start, where):
+    """((value, where) or a Problem, end) of the JSON value that begins at text[start]; end is None if it has none."""
+    try:
+        value, end = DECODER.raw_decode(text, start)
+    except (ValueError, RecursionError) as error:
+        is_bad_utf8 = NOT_UTF8.search(text, start, getattr(error, "pos", start) + 1)
+        detail = getattr(error, "msg", str(error))
+        return Problem(where, "bad_utf8" if is_bad_utf8 else "bad_json", detail), None
+    if not text.isascii() and NOT_UTF8.search(text, start, end):
+        return Problem(where, "bad_utf8"), end
+    return (value, where), end
+
+
+def integer(digits):
+    """The value of an integer in JSON; infinity for one of more digits than Python converts, which is no reason to lose
+    its record."""
+    try:
+        return int(digits)
+    except ValueError:
+        return float(digits)
+
+
+DECODER = json.JSONDecoder(parse_int=integer)
+
+
+def line_values(line, where):
+    """Yield (value, where) of the JSON value in a line; if it has several, the others are where.2, where.3, ... What
+    follows a value that cannot be read is part of its Problem."""
+    start, end, number = SEPARATORS.match(line).end(), 0, 1
+    while start < len(line) and end is not None:
+        item, end = value_at(line, start, where if number == 1 else f"{where}.{number}")
+        yield item
+        start, number = SEPARATORS.match(line, end or start).end(), number + 1
+
+
+def stream_values(pieces, where, number, problems):
+    """Yield (value, where:[i]) of the elements of arrays, (value, where:line) of values outside of arrays, line by line
+    or not. Reading stops with a Problem at the first value that has no end, except where the file has a Problem itself.
+    number: of the first line."""
+    text, position, n_elements, in_array = "", 0, 0, False
+    while True:
+        start = SEPARATORS.match(text, position).end()
+        number += text.count("\n", position, start)
+        if text.startswith("]" if in_array else "[", start):
+            in_array, position = not in_array, start + 1
+            continue
+        item, end = value_at(text, start, f"{where}:[{n_elements}]" if in_array else f"{where}:{number}")
+        if end is None or end == len(text):  # it may go on in the next pieces
+            size = len(text) - start
+            more = taken(pieces, max(PIECE, size)) if size <= MAX_VALUE else ""
+            if more:
+                text, position = text[start:] + more, 0
+                continue
+            if size == 0 and not in_array:
+                return
+            if end is None:
+                if not problems:
+                    yield item if size else Problem(where, "bad_json", "the array has no end")
+                return
+        yield item
+        number += text.count("\n", start, end)
+        position, n_elements = end, n_elements + in_array
+
+
+def records(path):
+    """Yield (record, place) of a file that a person names, which must hold JSON objects only, in any form that
+    read_json() takes. place is "line 3" or "element [2]". Raises UserError naming the first that is anything else."""
+    for item in read_json(Path(path), "line"):
+        found = item if isinstance(item, Problem) else Problem(item[1], "not an object")
+        if found.rule == "empty":
+            return
+        if found.rule == "unreadable":
+            raise UserError(f"cannot read {path}: {found.detail}")
+        place = found.where.replace("line:[", "element [").replace(":", " ")
+        if found is item or not isinstance(item[0], dict):
+            what = f"{place}: {found.rule} {found.detail}".strip()
+            raise UserError(f"{path} is not a file of JSON records, one a line ({what})")
+        yield item[0], place
+
+
+def read_lines(path):
+    """Yield the records() of a file without their places."""
+    for record, _ in records(path):
+        yield record
+
+
+def json_line(record):
+    """A record as a line of JSON, bytes. Half surrogates, as in file names that are not Unicode, are escaped: what
+    reads the line finds the same ones again."""
+    return json.dumps(record, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+
+
+# -- parquet
+
+
+def read_parquet(path, where, names=None):
+    """Yield (record, where:row) of a parquet file; one Problem for what follows damage. names: the columns to read, as
+    far as they are there; None = all."""
+    parquet = optional("pyarrow.parquet", ".parquet files")
+    row = 0
+    try:
+        open_regular(path).close()
+        with parquet.ParquetFile(path) as table:
+            columns = None if names is None else [name for name in table.schema_arrow.names if name in names]
+            for batch in table.iter_batches(batch_size=256, columns=columns):
+                values = {name: column_values(batch[name]) for name in batch.schema.names}
+                for i in range(batch.num_rows):
+                    row += 1
+                    yield {name: values[name][i] for name in values}, f"{where}:{row}"
+    except Exception as error:  # pyarrow's own are of many kinds
+        yield damage(error, where, row + 1)
+
+
+def column_values(column):
+    """The values of a column of pyarrow as a list. If one cannot be converted, the others still are."""
+    try:
+        return column.to_pylist()
+    except Exception:  # UnicodeDecodeError, OverflowError, KeyError for a time zone, ...
+        return [scalar_value(scalar) for scalar in column]
+
+
+def scalar_value(scalar):
+    """A value of pyarrow as Python's. Bytes that are not UTF-8 become characters of NOT_UTF8; a value that Python has
+    nothing for, such as a time in nanoseconds, becomes text; None where there is no text for it either."""
+
+    def with_bad_bytes():
+        """The string of a scalar, which may be one of a dictionary."""
+        data = getattr(scalar, "value", scalar).as_buffer().to_pybytes()
+        return data.decode("utf-8", "surrogateescape")
+
+    def as_text():
+        """What pyarrow writes for the value; <value out of range: ...> is no text for it."""
+        text = scalar.cast("string").as_py()
+        return None if text.startswith("<value") else text
+
+    for convert in (scalar.as_py, with_bad_bytes, as_text):
+        try:
+            return convert()
+        except Exception:  # as above
+            pass
+    return None
