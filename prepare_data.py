@@ -16,21 +16,20 @@ interruptions; report.html says what was dropped and why.
 import hashlib
 import json
 import os
+import shutil
 import time
-from pathlib import Path
 
 from tqdm import tqdm
 
 import configurator
-from cleaning import clean
+from cleaning import chunks, clean
 from cleaning.chunks import ChunkWriter
 from cleaning.settings import Settings
-from cleaning.to_shards import COUNTS, Run, write_manifest, write_shards
+from cleaning.to_shards import COUNTS, Run, describe, print_table, settle, write_shards
 from configurator import UserError
-from corpus import chats
-from corpus.documents import Document, Problem, read
+from corpus.documents import Document, Problem
 from corpus.parallel import mapped
-from shards import Shards, describe_foreign, files_of
+from shards import Shards, describe_foreign, exclusive, load_tokenizer
 from tokenizer import Tokenizer
 
 BATCH_BYTES = 1_000_000  # text handed to a worker at a time
@@ -44,17 +43,26 @@ def main(settings):
     tokenizer = Tokenizer.load(settings.tokenizer)
     cleaner = clean.Cleaner(settings, tokenizer)  # raises UserError for damaged files before anything is written
     run = Run(settings, tokenizer, settings.ingredients(tokenizer.fingerprint), start)
-    if settings.adopt:
-        adopt(run)
-        return
+    with exclusive(run.out):
+        if settings.adopt:
+            adopt(run)
+        else:
+            prepare(run, cleaner)
+
+
+def prepare(run, cleaner):
+    """Both passes, as far as they are not done already."""
+    settle(run.out)
+    for leftover in (*run.out.glob("*.tmp"), *run.out.glob("chunks/*.tmp")):
+        leftover.unlink()
     if up_to_date(run):
+        if not (run.out / "chunks/progress.json").exists():
+            shutil.rmtree(run.out / "chunks", ignore_errors=True)
         print(f"{run.out} holds just that already")
         return
 
     # The first pass: documents -> chunks. It goes on after the chunks that an interrupted run has finished.
-    (run.out / "chunks").mkdir(parents=True, exist_ok=True)
-    for leftover in (*run.out.glob("*.tmp"), *run.out.glob("chunks/*.tmp")):
-        leftover.unlink()
+    (run.out / "chunks").mkdir(exist_ok=True)
     try:
         entries = write_chunks(run, cleaner, finished_chunks(run))
     except InputChanged:
@@ -75,10 +83,10 @@ class InputChanged(Exception):
 def documents(settings):
     """Yield (number of the source, Document or Problem). Folders of --against are numbered after the sources."""
     for number, source in enumerate(settings.sources):
-        for item in read(source, chats.from_record if settings.chats else None):
+        for item in settings.read(source):
             yield number, item
     for number, folder in enumerate(settings.against, len(settings.sources)):
-        shards, tokenizer = Shards(folder, "val"), Tokenizer.load(Path(folder) / "tokenizer.json")
+        shards, tokenizer = Shards(folder, "val"), load_tokenizer([folder])
         for start, length in zip(*shards.documents(tokenizer.eot)):
             text = tokenizer.decode(shards.tokens(start + 1, length - 1).tolist())
             yield number, Document(text, f"val token {start}")
@@ -148,7 +156,7 @@ def write_chunks(run, cleaner, done):
                     entries.append({**chunk.close(), "documents_sha256": sha256})
                     chunk = None
                     progress = {"ingredients": run.ingredients, "chunks": entries}
-                    configurator.write_json(folder / "progress.json", progress)
+                    configurator.write_json(folder / "progress.json", {**progress, "sha256": digest_of(progress)})
         finally:
             results.close()
             if chunk:
@@ -162,14 +170,20 @@ def finished_chunks(run):
     folder, whole = run.out / "chunks", []
     try:
         progress = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
-        for entry in progress["chunks"] if progress["ingredients"] == run.ingredients else []:
-            for name, size in entry["sizes"].items():
-                if (folder / f"{entry['name']}.{name}").stat().st_size != size:
-                    return whole
+        if progress.pop("sha256") != digest_of(progress) or progress["ingredients"] != run.ingredients:
+            return whole
+        for entry in progress["chunks"]:
+            if not chunks.is_whole(folder, entry):
+                break
             whole.append(entry)
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # no progress, or of another version
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        pass  # no progress, or none that this version has written
     return whole
+
+
+def digest_of(progress):
+    """The sha256 of what progress.json says: what it does not fit, no run has written."""
+    return hashlib.sha256(json.dumps(progress).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 # -- folders that need no passes
@@ -178,19 +192,18 @@ def finished_chunks(run):
 def up_to_date(run):
     """Whether the folder's shards are whole and were made with the same ingredients from the same documents."""
     try:
-        manifest = json.loads((run.out / "manifest.json").read_text(encoding="utf-8"))
+        shards = Shards(run.out, "train")
+        manifest = shards.manifest
         if manifest["ingredients"] != run.ingredients:
             return False
-        for entry in manifest["files"]:
-            for file in files_of(entry):
-                if (run.out / file["name"]).stat().st_size != file["size"]:
-                    return False
+        load_tokenizer([run.out])
+        shards.verify()
         with tqdm(desc="comparing", unit="B", unit_scale=True, leave=False) as bar:
             return next(new_batches(run.settings, manifest["shards"], bar), None) is None
     except InputChanged:
         print(STARTING_OVER)
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # no manifest, or one of another version
+    except (UserError, KeyError, TypeError):
+        pass  # no manifest, one of another version, or damaged files
     return False
 
 
@@ -203,7 +216,9 @@ def adopt(run):
     if not any(shard["files"][0]["split"] == "train" for shard in shards):
         raise UserError(f"no .bin shards for training in {run.out}")
     run.tokenizer.save(run.out / "tokenizer.json")
-    write_manifest(run, shards, dropped={})
+    manifest = describe(run, shards, dropped={})
+    configurator.write_json(run.out / "manifest.json", manifest)
+    print_table(manifest, run.out)
 
 
 if __name__ == "__main__":

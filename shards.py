@@ -87,14 +87,12 @@ class WholeFile:
             self.file.write(data)
 
     def close(self):
-        """Finish the file and give it its name; returns its size."""
+        """Finish the file and give it its name."""
         with naming(self.path):
             self.file.flush()
             os.fsync(self.file.fileno())
-            size = os.fstat(self.file.fileno()).st_size
             self.file.close()
             os.replace(self.beside, self.path)
-        return size
 
     def abort(self):
         """Leave nothing behind."""

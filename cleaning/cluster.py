@@ -21,9 +21,11 @@ from typing import Annotated, Literal
 import cleaning.settings
 import configurator
 from cleaning import clean
+from cleaning.to_shards import settle
 from configurator import UserError
 from corpus.documents import optional
 from ranges import Range
+from shards import exclusive
 
 
 @dataclass
@@ -39,10 +41,8 @@ class Settings(cleaning.settings.Settings):
 
     def check(self):
         """Raises UserError for values that make no sense, or where datatrove is not installed."""
-        if self.adopt or self.against or self.tasks < 1:
-            raise UserError("needed: tasks >= 1; --adopt and --against are prepare_data.py's alone")
-        if self.executor not in ("local", "slurm", "ray"):
-            raise UserError(f"executor must be local, slurm or ray, not {self.executor!r}")
+        if self.adopt or self.against:
+            raise UserError("--adopt and --against are prepare_data.py's alone")
         optional("datatrove", "cluster runs")
         super().check()
 
@@ -56,12 +56,9 @@ def main(settings):
     ingredients = settings.ingredients(tokenizer.fingerprint)
     folder = Path(settings.out_dir) / "chunks"
     # datatrove notes which tasks are finished, by their number alone. With other ingredients, with another number of
-    # tasks, and after a finished run, these notes and the chunks mean nothing.
+    # tasks, and after a finished run, which leaves the notes of its last step, the notes and the chunks mean nothing.
     same_work = hashlib.sha256(repr((ingredients, settings.tasks)).encode()).hexdigest()[:8]
     logs = folder / f"logs-{same_work}"
-    others_notes = set(folder.glob("logs-*")) - {logs}
-    if others_notes or (Path(settings.out_dir) / "manifest.json").exists():
-        shutil.rmtree(folder, ignore_errors=True)
     from cleaning import cluster_steps as steps  # here, because it imports datatrove
 
     plan = [
@@ -73,7 +70,14 @@ def main(settings):
     before = None
     for name, pipeline, tasks in plan:
         before = executor(settings, name, pipeline, tasks, str(logs / name), before)
-    before.run()
+    with exclusive(settings.out_dir):
+        settle(Path(settings.out_dir))
+        if set(folder.glob("logs-*")) - {logs} or not (logs / "survey").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+        before.run()
+        if (why := folder / steps.NOTHING_LEFT).exists():
+            shutil.rmtree(logs)  # with other documents the tasks begin anew
+            raise UserError(why.read_text(encoding="utf-8"))
 
 
 def executor(settings, name, pipeline, tasks, logs, before):

@@ -15,18 +15,18 @@ from datatrove.data import Document as TroveDocument
 
 import configurator
 from cleaning import chunks, clean, to_shards
-from corpus import chats
-from corpus.documents import Document, Problem
-from corpus.documents import read as read_source
+from configurator import UserError
+from corpus.documents import Problem, checked
 from tokenizer import Tokenizer
+
+NOTHING_LEFT = "nothing_left.txt"  # in the folder of the chunks
 
 
 def read(settings, data, rank, world_size):
     """Yield the documents of every world_size-th file as datatrove documents. What cannot be read passes as a document
     without text, with the Problem in its metadata."""
-    parse = chats.from_record if settings.chats else None
     for source in settings.sources:
-        for item in read_source(source, parse, (rank, world_size)):
+        for item in settings.read(source, (rank, world_size)):
             if isinstance(item, Problem):
                 yield TroveDocument("", item.where, metadata={"source": source, "problem": [item.rule, item.detail]})
             else:
@@ -53,19 +53,27 @@ def ours(document, sources):
     belongs to the first source."""
     meta = dict(document.metadata)
     source, problem = meta.pop("source", sources[0]), meta.pop("problem", None)
-    item = Problem(document.id, *problem) if problem else Document(document.text, document.id, meta)
+    item = Problem(document.id, *problem) if problem else checked(document.text, document.id, meta)
     return sources.index(source), item
 
 
 def decide(settings, data, rank, world_size):
-    """Seek duplicates across all chunks: chunks/kept.npy."""
+    """Seek duplicates across all chunks: chunks/kept.npy, or in NOTHING_LEFT why there is nothing to keep."""
     found = all_chunks(settings)
-    np.save(found.folder / "kept.npy", to_shards.choose_kept(found, settings))
+    kept, why = found.folder / "kept.npy", found.folder / NOTHING_LEFT
+    kept.unlink(missing_ok=True)
+    why.unlink(missing_ok=True)
+    try:
+        np.save(kept, to_shards.choose_kept(found, settings))
+    except UserError as error:  # not a failed task, which datatrove would show with all of its calls
+        configurator.write_text(why, str(error))
 
 
 def write_shards(settings, data, rank, world_size):
     """Shard n from chunk n, for every world_size-th chunk, and their manifest entries as JSON files."""
     found = all_chunks(settings)
+    if (found.folder / NOTHING_LEFT).exists():
+        return
     kept = np.load(found.folder / "kept.npy")
     for number in range(rank, len(found.entries), world_size):
         shard = to_shards.write_shard(settings, found, kept, number)
@@ -76,6 +84,8 @@ def finish(settings, ingredients, start, data, rank, world_size):
     """Report and manifest; the chunks are deleted. start: the time.time() at which the run began."""
     run = to_shards.Run(settings, Tokenizer.load(settings.tokenizer), ingredients, start)
     found = all_chunks(settings)
+    if (found.folder / NOTHING_LEFT).exists():
+        return
     kept = np.load(found.folder / "kept.npy")
     to_shards.finish(run, found, kept, read_json(found.folder, "shard_*.json"))
 

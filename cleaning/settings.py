@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cleaning.rules import Thresholds
 from cleaning.languages import KINDS
+from cleaning.rules import Thresholds
 from configurator import UserError
 from corpus import chats, documents
 from corpus.documents import optional

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, assert_one_line_error, stage
 
+import prepare_data
 import shards
 from configurator import UserError
 from shards import Shards
@@ -123,6 +124,16 @@ def test_every_document_is_accounted_for(workdir, tmp_path):
     assert source["dropped"] == {"exact_duplicate": 1, "bad_utf8": 1, "empty": 1, "unknown_format": 1, "bad_json": 1}
 
 
+def mark(folder):
+    """Make all tokens of the first chunk 7, and have progress.json say that they are so."""
+    chunk, path = folder / "000000.tokens", folder / "progress.json"
+    chunk.write_bytes(b"\7\0" * (chunk.stat().st_size // 2))
+    progress = json.loads(path.read_text())
+    del progress["sha256"]
+    progress["chunks"][0]["sha256"]["tokens"] = shards.sha256_file(chunk)
+    path.write_text(json.dumps({**progress, "sha256": prepare_data.digest_of(progress)}))
+
+
 def test_killed_and_run_again_equals_one_run(workdir, corpus, tmp_path):
     """Kill -9 as soon as a chunk is finished; the second run goes on after it and the result is the same."""
     arguments = [f"--sources={corpus}", f"--tokenizer={workdir / 'data/tokenizer.json'}"]
@@ -140,8 +151,7 @@ def test_killed_and_run_again_equals_one_run(workdir, corpus, tmp_path):
     with pytest.raises(UserError, match="no shards"):
         Shards(tmp_path / "x", "train")
     shutil.copytree(tmp_path / "x", tmp_path / "marked")
-    chunk = tmp_path / "marked/chunks/000000.tokens"
-    chunk.write_bytes(b"\7\0" * (chunk.stat().st_size // 2))
+    mark(tmp_path / "marked/chunks")
     for name in ("x", "marked"):
         prepare(workdir, *arguments, f"--out_dir={tmp_path / name}")
     assert shards.read_manifest(tmp_path / "x")["files"] == shards.read_manifest(tmp_path / "whole")["files"]
