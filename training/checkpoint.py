@@ -131,7 +131,7 @@ def load_weights(model, folder, device):
 
 def load_model(path, machine):
     """(model, tokenizer, meta) of the newest whole checkpoint at path, ready to be asked: on the machine's device, its
-    weights in the machine's format, in evaluation mode."""
+    weights in the machine's format, in evaluation mode. meta["sha256"] stands for all of the checkpoint's files."""
     folder, meta = newest(path)
     try:
         config = ModelConfig(**meta["model"])
@@ -139,6 +139,7 @@ def load_model(path, machine):
         raise UserError(f"checkpoint {folder} does not hold this model: {error}") from None
     model = Transformer(config).to(machine.device)
     load_weights(model, folder, machine.device)
+    meta["sha256"] = sha256_file(folder / "sha256.json")
     return model.to(machine.dtype).eval(), Tokenizer.load(folder / "tokenizer.json"), meta
 
 
