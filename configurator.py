@@ -186,13 +186,14 @@ def convert(known, key, given, where):
     try:
         return ranges.value_of(kind, "true" if given is None else given)
     except ValueError:
-        hint = nearest(given, kind.allowed) if isinstance(kind.allowed, ranges.Choice) else ""
+        is_name = isinstance(given, str) and isinstance(kind.allowed, ranges.Choice)
+        hint = nearest(given, kind.allowed) if is_name else ""
         raise UserError(f"setting {key!r} ({where}) needs {kind}, got {shown(given)}{hint}") from None
 
 
 def nearest(name, names):
     """The hint at the name that was meant, or "" where none is near."""
-    near = difflib.get_close_matches(str(name)[:100], names, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name[:100], names, n=1, cutoff=0.5)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 

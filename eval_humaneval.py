@@ -86,20 +86,13 @@ def main(settings):
 
 
 def check(settings):
-    """Raises UserError for settings that contradict each other or are out of range, and without a sandbox."""
+    """Raises UserError for settings that contradict each other, and without a sandbox."""
     if sys.platform != "linux":  # else every program would fail in silence
         raise UserError("programs are confined by means that only Linux has (and WSL): run the evaluation there")
     if bool(settings.checkpoint) == bool(settings.samples):
         raise UserError("give either --checkpoint=DIR, a model to test, or --samples=FILE, completions to score")
     if settings.checkpoint and settings.n_samples > 1 and settings.temperature == 0:
         raise UserError("n_samples > 1 needs a temperature: at 0 all samples are the same")
-    least = {"n_samples": 1, "batch_size": 1, "max_new_tokens": 1, "memory_mb": 1}
-    least |= {"limit": 0, "seed": 0, "num_workers": 0, "temperature": 0}
-    for name, smallest in least.items():
-        if not getattr(settings, name) >= smallest:  # true for NaN as well
-            raise UserError(f"{name} must be at least {smallest}")
-    if not 0 < settings.timeout < 1e6 or not 0 < settings.top_p <= 1:
-        raise UserError("needed: timeout > 0, 0 < top_p <= 1")
 
 
 def read_samples(path, problems):

@@ -130,8 +130,6 @@ def begin(settings):
 
 def new_schedule(settings):
     """The Schedule of a pretraining run."""
-    if settings.schedule not in ("wsd", "cosine"):
-        raise UserError(f"schedule must be wsd or cosine, not {settings.schedule!r}")
     shape, decay_steps = settings.decay_shape or "1-sqrt", settings.decay_steps
     if settings.schedule == "cosine":
         if decay_steps or settings.decay_shape:

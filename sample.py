@@ -45,10 +45,6 @@ class Settings:
 
 def main(settings):
     """Write completions on standard output, and on standard error how fast."""
-    if not settings.temperature >= 0 or not 0 < settings.top_p <= 1 or settings.top_k < 0 or settings.seed < 0:
-        raise UserError("needed: temperature >= 0, 0 < top_p <= 1, top_k >= 0, seed >= 0")
-    if settings.num_samples < 1 or settings.max_new_tokens < 1:
-        raise UserError("num_samples and max_new_tokens must be at least 1")
     if settings.suffix and settings.chat:
         raise UserError("--suffix asks for the text of a gap and --chat for an answer: give one of them")
     if settings.talk and (settings.suffix or settings.num_samples > 1):

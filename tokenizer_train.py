@@ -49,10 +49,6 @@ class Settings:
 
 def main(settings):
     """Learn a tokenizer, save it, measure it on the documents kept back, and write and print a report."""
-    smallest = 256 + len(SPECIAL_TOKENS) + 1
-    if not smallest <= settings.vocab_size <= MAX_VOCAB:
-        limits = f"between {smallest} and {MAX_VOCAB:,} (a token is stored in 16 bits)"
-        raise UserError(f"vocab_size must lie {limits}, not {settings.vocab_size:,}")
     start = time.time()
     counts, held_out = count_pretokens(settings)
     ranks = learn_ranks(counts, settings.vocab_size)

@@ -55,8 +55,8 @@ class Settings:
 
 def main(settings):
     """Learn from one part of the documents, choose the threshold on the other, save, print a table."""
-    if not settings.labelled or not 0 < settings.held_out < 1 or settings.epochs < 1 or settings.beta <= 0:
-        raise UserError("needed: --labelled=FILE,..., 0 < held_out < 1, epochs >= 1, beta > 0")
+    if not settings.labelled:
+        raise UserError("nothing to learn from: --labelled=FILE,...")
     train_part, held_out = [], []  # (features(), label) of each document
     documents = labelled_documents(settings.labelled, settings.positive)
     for text, label in tqdm(documents, desc="reading", unit="document", leave=False):

@@ -45,8 +45,6 @@ class Settings:
 
 def main(settings):
     """Score every document of the sources; the file appears when it is whole."""
-    if settings.windows < 1 or settings.batch_size < 1:
-        raise UserError("windows and batch_size must be at least 1")
     machine = machines.start(settings.device, settings.dtype)
     model, tokenizer, _ = checkpoint.load_model(settings.checkpoint, machine)
     settings.sources = distinct(settings.sources)

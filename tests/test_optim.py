@@ -54,10 +54,8 @@ def test_area_under_the_decay(shape, floor, area):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"schedule": "wds"},
         {"schedule": "cosine", "decay_shape": None},  # with a decay_steps that it would not use
         {"schedule": "cosine", "decay_steps": 0},  # with a decay_shape that it would not use
-        {"decay_shape": "x"},
         {"warmup_steps": 900},
         {"decay_steps": -1},
         {"decay_shape": "exponential"},

@@ -226,7 +226,7 @@ def test_a_later_stage_trains_on_as_the_one_before_unless_told_otherwise(workdir
         (anneal, ["--decay_shape=exponential"], "min_lr_fraction"),
         (anneal, ["--schedule=cosine"], "unknown setting 'schedule'"),
         (anneal, ["--decay_steps=5"], "unknown setting 'decay_steps'"),
-        (anneal, ["--block_size=0"], "block_size must be at least 1"),
+        (anneal, ["--block_size=0"], "block_size"),
         (sft, ["--decay_steps=5"], "unknown setting 'decay_steps'"),
         (sft, ["--best_fit"], "unknown setting 'best_fit'"),
         (sft, ["--data="], "needs at least one shard folder"),

@@ -125,7 +125,6 @@ def test_micro_batches_are_derived(settings, world_size, expected):
         (dict(batch_tokens=1000), 1, "multiple of block_size"),
         (dict(batch_tokens=0), 1, "multiple"),
         (dict(batch_tokens=8192), 6, "try --batch_tokens=7680"),
-        (dict(micro_batch=0), 1, "micro_batch"),
     ],
 )
 def test_batches_that_nothing_divides_are_refused(settings, world_size, words):

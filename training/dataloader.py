@@ -7,6 +7,7 @@ every row once, in a new order. Any number of processes thus sees the same globa
 but the step.
 """
 
+import os
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -15,6 +16,7 @@ import torch
 
 from configurator import UserError
 from model import IGNORE
+from ranges import Positive, kind_of, value_of
 from shards import Shards
 
 
@@ -70,8 +72,6 @@ def batch_shape(settings, block_size, world_size):
             f"batch_tokens={settings.batch_tokens} is {batch_size} sequences of {block_size}, which {world_size} "
             f"processes cannot share evenly: try --batch_tokens={nearest}"
         )
-    if settings.micro_batch < 1:
-        raise UserError("micro_batch must be at least 1")
     share = batch_size // world_size
     micro_batch = min(share, settings.micro_batch)
     while share % micro_batch:
@@ -80,29 +80,37 @@ def batch_shape(settings, block_size, world_size):
 
 
 def parse_mixture(text):
-    """[(folder, share)] with shares that sum to 1, from "folder[:weight],..."."""
-    sources = []
-    for part in text.split(","):
-        folder, colon, weight = part.rpartition(":")
+    """[(folder, share)] with shares that sum to 1, from "folder[:weight],...". Raises UserError where it is none."""
+    folders, weights = [], []
+    for part in filter(None, text.split(",")):
+        folder, _, weight = part.rpartition(":") if ":" in part else (part, "", "1")
         try:
-            if part:
-                sources.append((folder, float(weight)) if colon else (part, 1.0))
+            weights.append(value_of(kind_of(Positive), weight))
         except ValueError:
             raise UserError(
-                f"the weight in {part!r} is not a number; a mixture is written folder:weight,folder:weight"
+                f"the weight in {part!r} must be a number above 0; a mixture is written folder:weight,folder:weight"
             ) from None
-    if not sources or not all(0 < weight < float("inf") for _, weight in sources):
-        raise UserError(f"the mixture {text!r} needs at least one folder, and weights above 0")
-    total = sum(weight for _, weight in sources)
-    return [(folder, weight / total) for folder, weight in sources]
+        folders.append(folder)
+    return list(zip(once_each(folders, "data"), [weight / sum(weights) for weight in weights]))
 
 
 def parse_folders(text, name):
-    """[(folder, equal share)] from "folder,folder". Raises UserError, naming the setting, where there is none."""
-    folders = [folder for folder in text.split(",") if folder]
-    if not folders:
-        raise UserError(f"{name} needs at least one shard folder: --{name}=folder,folder")
+    """[(folder, equal share)] from "folder,folder". Raises UserError, naming the setting, where it is none."""
+    folders = once_each(list(filter(None, text.split(","))), name)
     return [(folder, 1 / len(folders)) for folder in folders]
+
+
+def once_each(folders, name):
+    """Their names in one spelling: a/ and ./a are a. Raises UserError where there is none, or one stands twice."""
+    if not folders or not all(folders):
+        raise UserError(f"{name} needs at least one shard folder: --{name}=folder,folder")
+    places = [os.path.realpath(folder) for folder in folders]
+    for folder, place in zip(folders, places):
+        if places.count(place) > 1:
+            raise UserError(
+                f"{folder} stands in --{name} twice: name it once, with all of its weight"
+            )
+    return list(map(os.path.normpath, folders))
 
 
 class Quotas:

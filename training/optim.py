@@ -43,8 +43,6 @@ class Schedule:
     min_lr_fraction: float  # the decay ends at this share of lr
 
     def __post_init__(self):
-        if self.decay_shape not in DECAYS:
-            raise UserError(f"decay_shape must be one of {', '.join(DECAYS)}, not {self.decay_shape!r}")
         if self.decay_shape in ("exponential", "inverse") and self.decay_steps and self.min_lr_fraction <= 0:
             raise UserError(f"decay_shape={self.decay_shape} never reaches 0: give it a floor, --min_lr_fraction=0.1")
         # A short trial without a decay may end in its warmup.
