@@ -1,0 +1,62 @@
+"""What a model can do while it is still being trained: a sample of its writing and pass@1, at every evaluation.
+
+progress = Progress(settings.sample, settings.problems, tokenizer, chat=False)    before the first step
+metrics |= progress.of(model, machine)        {"sample": "def add(...", "pass@1": 0.12}
+"""
+
+import os
+
+from evaluation import sandbox
+from evaluation.generate import generate, prompt_ids
+from evaluation.problems import code_in, read_problems
+
+MBPP_VALIDATION = "511-600"  # of a file of MBPP's shape: its test problems must not choose when training ends
+BATCH_SIZE, MAX_NEW_TOKENS = 16, 256  # small, since training has most of the memory
+
+
+class Progress:
+    """What to ask. sample: a prompt to continue, or ""; problems: a file of problems, or ""; chat: whether to ask as in
+    a conversation. Raises UserError for a file that holds no problems."""
+
+    def __init__(self, sample, problems, tokenizer, chat):
+        self.tokenizer, self.chat = tokenizer, chat
+        self.sample = prompt_ids(tokenizer, sample, chat) if sample else None
+        self.problems = list(read_problems(problems, MBPP_VALIDATION).values()) if problems else []
+
+    def of(self, model, machine):
+        """{"sample": what the model writes, "pass@1": the share of problems that it solves, greedy}, for metrics.jsonl
+        and the screen. Only the main process asks; nothing here draws random numbers that training would miss."""
+        found = {}
+        if not machine.is_main:
+            return found
+        model.eval()
+        if self.sample:
+            found["sample"] = self.completions(model, [self.sample])[0]
+            print(f"sample: {found['sample']}", flush=True)
+        if self.problems:
+            found["pass@1"] = self.pass_rate(model)
+            print(f"pass@1 {found['pass@1']:.1%} of {len(self.problems)} problems", flush=True)
+        model.train()
+        return found
+
+    def completions(self, model, prompts, stop=()):
+        """The texts with which the model continues prompts; "" for one that does not fit into its context."""
+        texts = dict.fromkeys(range(len(prompts)), "")
+        fitting = [i for i in texts if len(prompts[i]) < model.config.block_size]
+        fitting.sort(key=lambda i: len(prompts[i]))  # similar lengths in a batch: little padding
+        for start in range(0, len(fitting), BATCH_SIZE):
+            batch = fitting[start : start + BATCH_SIZE]
+            written = generate(model, self.tokenizer, [prompts[i] for i in batch], MAX_NEW_TOKENS, stop=stop)
+            texts |= {i: completion.text for i, completion in zip(batch, written)}
+        return list(texts.values())
+
+    def pass_rate(self, model):
+        """The share of the problems whose program passes its test."""
+        texts = [problem.request if self.chat else problem.prompt.strip() for problem in self.problems]
+        prompts = [prompt_ids(self.tokenizer, text, self.chat) for text in texts]
+        written = self.completions(model, prompts, stop=() if self.chat else self.problems[0].stop)
+        jobs = []
+        for number, (problem, text) in enumerate(zip(self.problems, written)):
+            jobs.append((number, problem.prompt + (code_in(text) if self.chat else text), problem.test))
+        verdicts = [verdict for _, verdict in sandbox.run_all(jobs, 2 * os.cpu_count())]
+        return sum(verdict.passed for verdict in verdicts) / len(verdicts)
