@@ -187,16 +187,13 @@ def checked(text, where, meta):
 
 def read_dump(path, where):
     """Yield a document per article of a wiki's dump, plain or bz2 (multistream too); its id is its title."""
-    parser = optional("mwparserfromhell", "Wikipedia dumps")
     title = "the beginning"
     try:
         with records.opened(path) as file:
-            for title, markup in wikipedia.pages(file):
-                if markup is not None:
-                    text = wikipedia.plain_text(parser, markup)
-                    meta = {"path": f"{title}.txt", "id": title}
-                    place = f"{where}:{title}"
-                    yield Document(text, place, meta) if text else Problem(place, "empty")
+            for title, text in wikipedia.articles(file):
+                yield checked(text, f"{where}:{title}", {"path": f"{title}.txt", "id": title})
+    except wikipedia.NoArticles as error:
+        yield Problem(where, "no_articles", str(error))
     except (ElementTree.ParseError, ValueError, LookupError, *records.DAMAGE) as error:
         of_system = getattr(error, "strerror", None)  # bz2's errors are OSErrors too, but without this
         yield Problem(f"{where}: after {title}", "unreadable" if of_system else "truncated", str(error))

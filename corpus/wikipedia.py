@@ -1,22 +1,54 @@
 """A wiki's dump -> titles and plain text: MediaWiki's export XML, article by article.
 
-Dumps are at https://dumps.wikimedia.org, <wiki>-latest-pages-articles-multistream.xml.bz2. The markup is parsed and
-removed by mwparserfromhell: templates, tables, references, pictures and categories go; titles, prose and lists stay.
-Memory is constant: one page at a time. documents.read_dump() makes documents of them.
+Dumps are at https://dumps.wikimedia.org, <wiki>-latest-pages-articles-multistream.xml.bz2. Memory is constant: one page
+at a time. documents.read_dump() makes documents of them; wikitext.py takes the markup away.
 """
 
 import re
+from collections import Counter
 from xml.etree import ElementTree
 
+from corpus.wikitext import plain_text
+
 ARTICLES = "0"  # the namespace of articles; others hold talk, templates, pictures
-DROPPED_TAGS = set("ref table gallery math timeline score hiero syntaxhighlight imagemap references".split())
-NO_PROSE = "file|image|category|文件|图像|檔案|圖像|分类|分類|datei|kategorie|fichier|catégorie"
-LINK_TO_NO_PROSE = re.compile(rf"^\s*:?\s*(?:{NO_PROSE})\s*:", re.IGNORECASE)
+# Links to these show nothing in an article. Their names in a dump's own language are in its <siteinfo>, without the
+# aliases: the English names, which are good in every wiki, and older or traditional ones.
+FILES, CATEGORIES = "6", "14"
+ALIASES = (
+    "file image category 文件 图像 檔案 圖像 分类 分類 datei bild kategorie fichier catégorie archivo imagen immagine"
+)
+ALIASES += " imagem ficheiro afbeelding grafika изображение 画像 그림"
+REDIRECT = re.compile(r"\s*#[^\s\[:：]{1,40}\s*[:：]?\s*\[\[[^\[\]\n]*\]\]")
 
 
-def pages(file):
-    """Yield (title, markup) of every page of a dump, an open binary file. markup is None for a page that is no article.
-    Raises ElementTree.ParseError, or whatever reading the file raises, if the dump is damaged."""
+class NoArticles(Exception):
+    """A dump without articles. Its text says what is there instead."""
+
+
+def articles(file):
+    """Yield (title, text) of every article of a dump, an open binary file. Raises NoArticles where there is none, and
+    ElementTree.ParseError, or whatever reading the file raises, if the dump is damaged."""
+    namespaces = {}  # {"0": "", "1": "Talk", ...}, as the dump names them
+    others, any_article = Counter(), False
+    for page in pages(file, namespaces):
+        markup = page.get("text", "")
+        if "redirect" in page or REDIRECT.match(markup):
+            others["redirects"] += 1
+        elif page.get("model", "wikitext") != "wikitext":
+            others[f"of {page['model']}"] += 1
+        elif (namespace := namespace_of(page, namespaces)) != ARTICLES:
+            others[f"in {namespaces.get(namespace) or f'namespace {namespace}'}"] += 1
+        else:
+            any_article = True
+            own = {namespaces.get(key, "").casefold() for key in (FILES, CATEGORIES)} - {""}
+            yield page.get("title", ""), plain_text(markup, own.union(ALIASES.split()))
+    if not any_article:
+        found = ", ".join(f"{count:,} {what}" for what, count in others.most_common(8))
+        raise NoArticles(f"no articles; pages: {found}" if found else "no pages")
+
+
+def pages(file, namespaces):
+    """Yield {"title", "ns", "text", ...} of every page of a dump. namespaces: a dict to be filled from <siteinfo>."""
     events = ElementTree.iterparse(file, events=("start", "end"))
     _, root = next(events)
     page = {}
@@ -24,31 +56,19 @@ def pages(file):
         name = element.tag.rpartition("}")[2]  # without the namespace of the schema
         if event == "start":
             continue  # its content is not read yet
-        if name in ("title", "ns", "text"):
+        if name == "namespace":
+            namespaces[element.get("key")] = element.text or ""
+        elif name in ("title", "ns", "text", "model", "redirect"):
             page[name] = element.text or ""
-        elif name == "redirect":
-            page["ns"] = "redirect"
         elif name == "page":
-            markup = page.get("text", "")
-            is_article = page.get("ns") == ARTICLES and not re.match(r"#\w+\s*\[\[", markup)  # no #REDIRECT [[...]]
-            yield page.get("title", ""), markup if is_article else None
+            yield page
             page = {}
             root.clear()  # or the tree of the whole dump would stay in memory
 
 
-def plain_text(parser, markup):
-    """The text of an article without its markup. parser: the module mwparserfromhell."""
-    code = parser.parse(markup)
-    tags = code.filter_tags(matches=lambda tag: str(tag.tag).lower() in DROPPED_TAGS)
-    links = code.filter_wikilinks(matches=lambda link: LINK_TO_NO_PROSE.match(str(link.title)))
-    for node in tags + links + code.filter_comments():
-        try:
-            code.remove(node)
-        except ValueError:  # it was part of a node that is gone already
-            pass
-    text = code.strip_code(normalize=True, collapse=True, keep_template_params=False)
-    text = re.sub(r"__[A-Z]+__", "", text)  # switches such as __NOTOC__
-    # Brackets and commas that stood around a template.
-    text = re.sub(r"^\s*[()（）,，;；]*\s*$", "", text, flags=re.MULTILINE)
-    text = re.sub(r"[（(]\s*[，,;；]*\s*[)）]", "", text)
-    return re.sub(r"\n{3,}", "\n\n", text).strip()
+def namespace_of(page, namespaces):
+    """The number of a page's namespace, a str. Dumps from before 2012 tell it by the title alone."""
+    if "ns" in page:
+        return page["ns"].strip()
+    prefix, colon, _ = page.get("title", "").partition(":")
+    return next((key for key, name in namespaces.items() if colon and name == prefix), ARTICLES)
