@@ -1,8 +1,8 @@
 """Readers: a source's name -> a stream of documents, in an order that depends on nothing but the source.
 
 A source is a preset ("stdlib"), a file, a folder, or "hf:owner/name[:data_dir]" for a data set on the Hugging Face
-hub. Memory stays constant: a file of records is read record by record (see records.py). What cannot be used comes out
-in the same stream as a Problem that says where and why, so that nothing is lost silently.
+hub. Memory stays constant: files of records are read record by record, see records.py and parquet.py. What cannot be
+used comes out in the same stream as a Problem that says where and why, so that nothing is lost silently.
 """
 
 import collections
@@ -14,7 +14,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from configurator import UserError
-from corpus import records, wikipedia
+from corpus import parquet, records, wikipedia
 from corpus.records import Problem, optional
 from corpus.sources import root_of
 
@@ -102,11 +102,11 @@ def walk(root, skip=(), without=()):
             is_folder = os.path.isdir(child)
             if child.name.startswith("."):
                 hidden.append(child.relative_to(root).as_posix())
-            elif child.is_symlink():
+            elif os.path.islink(child):
                 (links.appendleft if is_folder else links.append)(child)  # folders first
             elif is_folder:
                 subfolders.append(child)
-            elif not without or identity(child.stat()) not in without:
+            elif not (without and os.path.exists(child) and identity(child.stat()) in without):
                 yield child
         folders += reversed(subfolders)
     if hidden:
@@ -125,7 +125,7 @@ def read_file(path, where, parse=None):
     kind = os.path.splitext(name)[1]
     if kind in JSON or kind == ".parquet":
         known = None if parse else set(itertools.chain(*FIELDS.values()))
-        found = records.read_json(path, where) if kind in JSON else records.read_parquet(path, where, known)
+        found = records.read_json(path, where) if kind in JSON else parquet.read_parquet(path, where, known)
         for item in found:
             yield item if isinstance(item, Problem) else (parse or from_record)(*item)
     elif kind == ".xml" and "wik" in name and parse is None:  # as dumps are named

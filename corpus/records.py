@@ -1,4 +1,4 @@
-"""Files of records: JSON lines, JSON arrays and parquet, plain or compressed -> records, one at a time.
+"""Files of records, JSON lines and JSON arrays, plain or compressed -> records, one at a time; parquet.py has parquet.
 
 What cannot be read comes out in the same stream as a Problem that says where and why, and costs nothing but itself: a
 bad line is one line, a file that is cut off keeps what stands before the cut. Memory holds one record.
@@ -156,18 +156,18 @@ def read_json(path, where):
             break
         number += first.endswith("\n")
     else:
-        yield problems[0] if problems else Problem(where, "empty")
-        return
-    ahead, is_stream = [first], first.lstrip().startswith("[")
-    if not is_stream and value_at(first, SEPARATORS.match(first).end(), where)[1] is None:
-        ahead.append(taken(pieces, MAX_AHEAD))  # a bad line, or an object over several lines
-        is_stream = spans_lines("".join(ahead))
-    pieces = itertools.chain(io.StringIO("".join(ahead), newline="\n"), pieces)
-    if is_stream:
-        yield from stream_values(pieces, where, number, problems)
-    else:
-        for number, line in enumerate(lines_of(pieces, problems), number):
-            yield from line_values(line, f"{where}:{number}")
+        first = ""
+    ahead, is_stream = first, first.lstrip().startswith("[")
+    if not is_stream and n_lines(first) == 0:
+        ahead += taken(pieces, MAX_AHEAD)  # a bad line, or an object over several lines
+        is_stream = n_lines(ahead) > 1
+    pieces = itertools.chain(io.StringIO(ahead, newline="\n"), pieces)
+    is_empty = True
+    for item in (stream_values if is_stream else values_of_lines)(pieces, where, number, problems):
+        is_empty = False
+        yield item
+    if is_empty and not problems:
+        yield Problem(where, "empty")
     yield from problems
 
 
@@ -206,21 +206,24 @@ def lines_of(pieces, problems):
         yield "".join(parts)
 
 
-def spans_lines(text):
-    """Whether the first JSON value in a text is an object over several lines."""
+def n_lines(text):
+    """The number of lines that the first JSON value in a text takes; 0 if it cannot be read."""
     start = SEPARATORS.match(text).end()
-    _, end = value_at(text, start, "")
-    return end is not None and "\n" in text[start:end]
+    item, end = value_at(text, start, "")
+    return 0 if isinstance(item, Problem) else text.count("\n", start, end) + 1
 
 
 def value_at(text, start, where):
-    """((value, where) or a Problem, end) of the JSON value that begins at text[start]; end is None if it has none."""
+    """((value, where) or a Problem, end) of the JSON value that begins at text[start]. end is None where there is no
+    JSON, len(text) where the text may end before the value does."""
     try:
         value, end = DECODER.raw_decode(text, start)
     except (ValueError, RecursionError) as error:
-        is_bad_utf8 = NOT_UTF8.search(text, start, getattr(error, "pos", start) + 1)
-        detail = getattr(error, "msg", str(error))
-        return Problem(where, "bad_utf8" if is_bad_utf8 else "bad_json", detail), None
+        detail, place = getattr(error, "msg", str(error)), getattr(error, "pos", start)
+        is_bad_utf8 = NOT_UTF8.search(text, start, place + 1)
+        # An escape or a word such as -Infinity may be cut off; a string is said to be wrong where it begins.
+        is_cut_off = isinstance(error, ValueError) and (place + 16 > len(text) or detail.startswith("Unterminated"))
+        return Problem(where, "bad_utf8" if is_bad_utf8 else "bad_json", detail), len(text) if is_cut_off else None
     if not text.isascii() and NOT_UTF8.search(text, start, end):
         return Problem(where, "bad_utf8"), end
     return (value, where), end
@@ -238,43 +241,58 @@ def integer(digits):
 DECODER = json.JSONDecoder(parse_int=integer)
 
 
-def line_values(line, where):
-    """Yield (value, where) of the JSON value in a line; if it has several, the others are where.2, where.3, ... What
-    follows a value that cannot be read is part of its Problem."""
-    start, end, number = SEPARATORS.match(line).end(), 0, 1
-    while start < len(line) and end is not None:
-        item, end = value_at(line, start, where if number == 1 else f"{where}.{number}")
-        yield item
-        start, number = SEPARATORS.match(line, end or start).end(), number + 1
+def values_of_lines(pieces, where, number, problems):
+    """Yield (value, where:line) of the JSON value in each line; if a line has several, the others are where:line.2, ...
+    A Problem stands for a value that cannot be read and what follows it in its line. number: of the first line."""
+    for number, line in enumerate(lines_of(pieces, problems), number):
+        start, k, item = SEPARATORS.match(line).end(), 1, None
+        while start < len(line) and not isinstance(item, Problem):
+            item, end = value_at(line, start, f"{where}:{number}" if k == 1 else f"{where}:{number}.{k}")
+            yield item
+            start, k = SEPARATORS.match(line, end or start).end(), k + 1
 
 
 def stream_values(pieces, where, number, problems):
     """Yield (value, where:[i]) of the elements of arrays, (value, where:line) of values outside of arrays, line by line
-    or not. Reading stops with a Problem at the first value that has no end, except where the file has a Problem itself.
-    number: of the first line."""
-    text, position, n_elements, in_array = "", 0, 0, False
+    or not. number: of the first line. A Problem stands for a value that cannot be read and for what follows it up to
+    the next line that begins with an object as deep as that value, if there is one. No Problem stands for what is cut
+    off at the end if the file has a Problem itself."""
+    text, position, n_elements, in_array, indent = "", 0, 0, False, ""
     while True:
         start = SEPARATORS.match(text, position).end()
-        number += text.count("\n", position, start)
+        if "\n" in (between := text[position:start]):
+            number += between.count("\n")
+            indent = between.rpartition("\n")[2]
         if text.startswith("]" if in_array else "[", start):
             in_array, position = not in_array, start + 1
             continue
         item, end = value_at(text, start, f"{where}:[{n_elements}]" if in_array else f"{where}:{number}")
-        if end is None or end == len(text):  # it may go on in the next pieces
-            size = len(text) - start
-            more = taken(pieces, max(PIECE, size)) if size <= MAX_VALUE else ""
-            if more:
-                text, position = text[start:] + more, 0
-                continue
-            if size == 0 and not in_array:
-                return
-            if end is None:
-                if not problems:
-                    yield item if size else Problem(where, "bad_json", "the array has no end")
-                return
-        yield item
+        size = len(text) - start
+        if end == len(text) and (more := taken(pieces, max(PIECE, size)) if size <= MAX_VALUE else ""):
+            text, position = text[start:] + more, 0
+            continue
+        if size == 0:
+            if in_array and not problems:
+                yield Problem(where, "bad_json", "the array has no end")
+            return
+        is_bad = end is None or end == len(text) and isinstance(item, Problem)
+        if is_bad:
+            end, text = next_object(text, start, indent, pieces)
+        if not (is_bad and end is None and problems):
+            yield item
+        if end is None:
+            return
         number += text.count("\n", start, end)
         position, n_elements = end, n_elements + in_array
+
+
+def next_object(text, start, indent, pieces):
+    """(where the next line after text[start] that begins with that indent and an object begins, or None; the text with
+    the pieces that were read to find it)."""
+    line = f"\n{indent}{{"
+    while (found := text.find(line, start)) < 0 and len(text) < start + MAX_AHEAD and (more := taken(pieces, PIECE)):
+        text += more
+    return (None if found < 0 else found), text
 
 
 def records(path):
@@ -303,54 +321,3 @@ def json_line(record):
     """A record as a line of JSON, bytes. Half surrogates, as in file names that are not Unicode, are escaped: what
     reads the line finds the same ones again."""
     return json.dumps(record, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
-
-
-# -- parquet
-
-
-def read_parquet(path, where, names=None):
-    """Yield (record, where:row) of a parquet file; one Problem for what follows damage. names: the columns to read, as
-    far as they are there; None = all."""
-    parquet = optional("pyarrow.parquet", ".parquet files")
-    row = 0
-    try:
-        open_regular(path).close()
-        with parquet.ParquetFile(path) as table:
-            columns = None if names is None else [name for name in table.schema_arrow.names if name in names]
-            for batch in table.iter_batches(batch_size=256, columns=columns):
-                values = {name: column_values(batch[name]) for name in batch.schema.names}
-                for i in range(batch.num_rows):
-                    row += 1
-                    yield {name: values[name][i] for name in values}, f"{where}:{row}"
-    except Exception as error:  # pyarrow's own are of many kinds
-        yield damage(error, where, row + 1)
-
-
-def column_values(column):
-    """The values of a column of pyarrow as a list. If one cannot be converted, the others still are."""
-    try:
-        return column.to_pylist()
-    except Exception:  # UnicodeDecodeError, OverflowError, KeyError for a time zone, ...
-        return [scalar_value(scalar) for scalar in column]
-
-
-def scalar_value(scalar):
-    """A value of pyarrow as Python's. Bytes that are not UTF-8 become characters of NOT_UTF8; a value that Python has
-    nothing for, such as a time in nanoseconds, becomes text; None where there is no text for it either."""
-
-    def with_bad_bytes():
-        """The string of a scalar, which may be one of a dictionary."""
-        data = getattr(scalar, "value", scalar).as_buffer().to_pybytes()
-        return data.decode("utf-8", "surrogateescape")
-
-    def as_text():
-        """What pyarrow writes for the value; <value out of range: ...> is no text for it."""
-        text = scalar.cast("string").as_py()
-        return None if text.startswith("<value") else text
-
-    for convert in (scalar.as_py, with_bad_bytes, as_text):
-        try:
-            return convert()
-        except Exception:  # as above
-            pass
-    return None
