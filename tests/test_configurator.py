@@ -171,16 +171,33 @@ def test_the_doors_are_found():
 
 
 @pytest.mark.parametrize("door", DOORS)
-def test_every_door_explains_every_setting(door):
-    """Under headings, in 100 columns, and none without a word: a comment that a formatter moved once left four empty."""
+def test_every_door_explains_every_setting(door, monkeypatch):
+    """Under headings, in the terminal's width, and none without a word: a comment that a formatter moved left four empty."""
     module = importlib.import_module(door)
     known = configurator.settings_of(module.Settings)
     assert len(known) == len(configurator.flat(module.Settings()))
     for setting in known.values():
         assert len(setting.text) > 3, f"--{setting.name} has no text"
         assert setting.heading != "settings" or len(known) < 8, f"--{setting.name} stands under no heading"
-    text = configurator.help_text(module.Settings, door.removesuffix(".__main__"), module.__doc__)
-    assert max(map(len, text.splitlines())) <= 100
+    stage, examples = door.removesuffix(".__main__"), []
+    for line in module.__doc__.splitlines():
+        if line.startswith("    "):
+            examples.append(line)
+    for columns in ("80", "90", "300"):
+        monkeypatch.setenv("COLUMNS", columns)
+        lines = configurator.help_text(module.Settings, stage, module.__doc__).splitlines()
+        assert max(map(len, lines)) <= min(100, int(columns))
+        assert set(examples) <= set(lines), "examples stay as they are"
+    assert f"usage: python {configurator.command(stage)} " in "\n".join(lines)
+
+
+def test_help_shows_the_command_as_it_was_typed(monkeypatch):
+    for typed, shown in (
+        ("../main/pretrain.py", "python ../main/pretrain.py ["),
+        ("/x/pytest", "python pretrain.py ["),
+    ):
+        monkeypatch.setattr("sys.argv", [typed, "--help"])
+        assert f"usage: {shown}" in configurator.help_text(Settings, "pretrain", "Text.")
 
 
 def test_help_and_mistakes_at_the_terminal(tmp_path):

@@ -1,6 +1,7 @@
 """Batches: exact proportions, each row once per epoch, the same for any number of processes and from any step."""
 
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -158,7 +159,9 @@ def test_validation_counts_every_token_once(workdir):
 
 def test_mixtures_are_parsed_and_mistakes_named(workdir):
     assert parse_mixture("a:3,b:1") == [("a", 0.75), ("b", 0.25)] and parse_mixture("a") == [("a", 1.0)]
-    for bad in ("a:x", "", "a:0", "a:1,b:-1"):
+    assert parse_mixture("a/:3,./b:1e0") == [("a", 0.75), ("b", 0.25)]
+    twice = ("a,a", "a,a/", "a:1,./a:2", f"a,{Path('a').absolute()}", "a,b,x/../a")
+    for bad in ("a:x", "", ",", ":3", "a:0", "a:1,b:-1", "a:nan", "a:inf,b", "a:1e308,b:1e308", "a:", *twice):
         with pytest.raises(UserError):
             parse_mixture(bad)
     with pytest.raises(UserError, match="too few"):
