@@ -27,6 +27,7 @@ from cleaning.view import View
 from configurator import UserError
 from corpus import chats
 from corpus.documents import Problem, read
+from corpus.sources import source_name
 from corpus.records import records
 from ranges import Positive, Range, Seed, ShareBetween, Text
 
@@ -227,7 +228,7 @@ class Scores:
                 score = math.nan
             if not (isinstance(identity, str) and isinstance(source, str | None) and math.isfinite(score)):
                 raise UserError(f"{path}, {place}: not a record of id and score, a string and a finite number")
-            key = identity if source is None else (source, identity)
+            key = identity if source is None else (source_name(source), identity)
             if self.scores.setdefault(key, score) != score:
                 raise UserError(f"{path}, {place}: another score of {identity!r} than above")
         if not self.scores:

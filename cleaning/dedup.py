@@ -116,14 +116,16 @@ def pairs_in_buckets(keys, documents, sizes, threshold):
         yield np.sort(np.stack([documents[left], documents[left + distance]], axis=1), axis=1)
 
 
-def priority(meta, digest):
+def priority(meta, content):
     """The sort key of a document among its copies; the smallest is kept: most stars, then the newest, then the first by
-    path, by content, by name. meta: stars, date, path and where, as far as known."""
+    path, by content, by name, by source. meta: stars, date, path, where and source, as far as known. content: numbers
+    by which texts differ. The name comes after them: that of a record is its line, which depends on the order."""
     stars = meta.get("stars")
     stars = float(stars) if isinstance(stars, (int, float)) and abs(stars) < 1e300 else 0.0  # NaN is not below it
     # Characters of the date are mirrored, so that the newest date sorts first. No date sorts last.
     date = "".join(chr(0x10FFFF - ord(char)) for char in str(meta.get("date") or "")) + chr(0x10FFFF)
-    return -stars, date, str(meta.get("path") or ""), tuple(int(part) for part in digest), str(meta.get("where"))
+    names = str(meta.get("where")), str(meta.get("source"))
+    return -stars, date, str(meta.get("path") or ""), tuple(int(part) for part in content), *names
 
 
 def choose(clusters, key):

@@ -1,125 +1,301 @@
 """Conversations: the record shapes of published instruction sets -> one list of messages.
 
-    messages        [{"role", "content"}, ...]                            OpenAI's
-    conversations   [{"from": "human" | "gpt" | "system", "value"}, ...]  ShareGPT's
-    alpaca          instruction, input, output or response; history; system; seed tasks with one entry in instances
+    messages, conversations, conversation    lists of turns
+    alpaca          instruction, input, output or response; seed tasks with one entry in instances
     pairs           query and response, prompt and response or completion, question and answer
     commits         message or subject, old_contents: the request; new_contents: the answer (CommitPackFT)
     chat            turns of MOSS: what was said; its inner thoughts and tool calls are left out
     tasks           type, input, output: the words around the input are drawn from prompt files (see Prompts)
 
-What cannot be used becomes a Problem: empty_turn, wrong_role_order, no_assistant_turn, unknown_role, no_chat.
+Each of them may have a system prompt beside it, and a history: a list of earlier turns. A turn of a list is one of
+
+    {"role": "user", "content": "..."}       OpenAI's; content may be a list of parts, which are joined
+    {"from": "human", "value": "..."}        ShareGPT's
+    {"human": "...", "assistant": "..."}     a question and its answer, under any of the names in SAID_BY
+    ["...", "..."]                           the same as a list
+    "..."                                    texts of the user and the assistant by turns
+
+weight: 0, loss: false and the like (see WEIGHTS) keep an answer out of the loss. What cannot be used becomes a Problem:
+empty_turn, not_text, wrong_role_order, no_assistant_turn, nothing_counted, unknown_role, unknown_weight, no_chat.
 """
 
 import hashlib
 import json
 import random
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from configurator import UserError
-from corpus.documents import Problem, checked, field_names
+from corpus.documents import Problem, checked, field_names, plain
 from tokenizer import fenced
 
-ROLES = {"user": "user", "human": "user", "system": "system"}
-ROLES |= dict.fromkeys(("assistant", "gpt", "chatgpt", "bot", "model"), "assistant")
-PAIRS = (("query", "response"), ("prompt", "response"), ("prompt", "completion"), ("question", "answer"))
+ROLES = dict.fromkeys(("system", "developer"), "system")
+ROLES |= dict.fromkeys(("user", "human", "prompter"), "user")
+ROLES |= dict.fromkeys(("assistant", "gpt", "chatgpt", "bot", "model", "ai"), "assistant")
+SYSTEM = ("system", "system_prompt", "system_message", "meta_instruction")
+# A turn without a role says by the name of a field who speaks. A question comes before its answer, in whatever order
+# the fields are.
+SAID_BY = dict.fromkeys(SYSTEM, "system")
+SAID_BY |= dict.fromkeys(("user", "human", "question", "query", "prompt", "instruction", "input"), "user")
+SAID_BY |= dict.fromkeys(("assistant", "gpt", "bot", "answer", "response", "completion", "output"), "assistant")
+# 0 or false keeps a turn out of the loss: OpenAI's weight, ms-swift's and XTuner's loss, Axolotl's train.
+WEIGHTS = ("weight", "loss", "train", "training", "trainable", "train_detail", "loss_weight", "loss_mask", "mask")
+KINDS = {type(None): "null", bool: "a boolean", int: "a number", float: "a number", str: "text"}
+KINDS |= {list: "a list", dict: "an object"}
+
+
+@dataclass(slots=True)
+class Turn:
+    """One message of a conversation."""
+
+    role: str  # system, user or assistant
+    content: str
+    counts: bool = True  # whether the loss counts it, where the assistant speaks
+
+
+class Unusable(Exception):
+    """A record that is no conversation to train on. Its arguments are the rule and the detail of a Problem."""
 
 
 def from_record(record, where):
-    """A Document whose text is the conversation as JSON, {"messages": ..., "type": ...}, or the Problem it has."""
-    if not isinstance(record, dict):
-        return Problem(where, "bad_json", "not an object")
+    """A Document whose text is the conversation as JSON, {"messages": ..., "type": ...}, or the Problem it has.
+    A message whose weight is 0 is not counted in the loss."""
     try:
-        messages = turns(record)
-        if messages is None:
-            return Problem(where, "no_chat", field_names(record))
-        if found := fault(messages):
-            return Problem(where, *found)
-        chat = {"messages": [{"role": ROLES[role], "content": content} for role, content in messages]}
-        if isinstance(record.get("type"), str):
-            chat["type"] = record["type"]
-        return checked(json.dumps(chat, ensure_ascii=False), where, {})
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        return Problem(where, "no_chat", f"{type(error).__name__}: {error}")
+        found = turns(record)
+        check(found)
+    except Unusable as error:
+        return Problem(where, *error.args)
+    messages = []
+    for turn in found:
+        weight = {"weight": 0} if turn.role == "assistant" and not turn.counts else {}
+        messages.append({"role": turn.role, "content": plain(turn.content), **weight})
+    chat = {"messages": messages}
+    if isinstance(record, dict) and isinstance(record.get("type"), str):
+        chat["type"] = record["type"]
+    return checked(json.dumps(chat, ensure_ascii=False), where, {})
 
 
-# -- from a record's shape to turns: [(role as the record names it, content), ...]
+# -- from a record's shape to turns. Every function raises Unusable.
 
 
 def turns(record):
-    """The turns of a record, or None if it has no known shape. Raises KeyError, TypeError, ValueError or
-    AttributeError for a record that has only the first signs of a known shape."""
-    if "messages" in record:
-        return [(message["role"], message["content"]) for message in record["messages"]]
-    if "conversations" in record:
-        is_sharegpt = all("from" in turn for turn in record["conversations"])
-        role, content = ("from", "value") if is_sharegpt else ("role", "content")
-        return system(record) + [(turn[role], turn[content]) for turn in record["conversations"]]
-    if "instruction" in record:
-        return system(record) + alpaca(record)
-    if "chat" in record:
-        return system(record) + moss(record)
-    if "old_contents" in record and "new_contents" in record:
-        return commit(record)
-    for question, answer in PAIRS:
-        if question in record and answer in record:
-            return system(record) + [("user", record[question]), ("assistant", record[answer])]
-    if "type" in record and "input" in record and "output" in record:
-        return [("user", record["input"]), ("assistant", record["output"])]
-    return None
-
-
-def system(record):
-    """The turn with the system's prompt, if a record has one."""
-    text = record.get("system") or record.get("system_prompt") or record.get("meta_instruction") or ""
-    return [("system", text)] if text.strip() else []
-
-
-def alpaca(record):
-    """The turns of an instruction with its answer, and of the history before them."""
-    if "instances" in record:
-        (instance,) = record["instances"]
-        record = {**instance, "instruction": record["instruction"]}
-    request = "\n".join(part for part in (record["instruction"], record.get("input")) if part)
-    answer = record["output"] if "output" in record else record["response"]
-    found = []
-    for question, reply in [*(record.get("history") or []), (request, answer)]:
-        found += [("user", question), ("assistant", reply)]
+    """The Turns of a record, with its system prompt and history in front."""
+    if record and isinstance(record, list) and all(isinstance(turn, dict) for turn in record):
+        record = {"messages": record}
+    if not isinstance(record, dict):
+        raise Unusable("bad_json", "not an object")
+    read, fields = shape(record)
+    found = turn_list(record, "history") + read(record, *fields)
+    first = "".join(turn.content for turn in found[:1] if turn.role == "system")
+    for name in SYSTEM:
+        if not is_blank(record.get(name)):
+            prompt = text_of(record[name], name)
+            return found if prompt.strip() == first.strip() else [Turn("system", prompt), *found]
     return found
 
 
-def moss(record):
+def shape(record):
+    """(function, fields) that read a record: of the shapes whose fields it has, the one with the largest share of them
+    in use. A table that holds records of several shapes gives each of them all the fields, the others' as null."""
+
+    def share_in_use(candidate):
+        """How many of a shape's fields say something of the type it wants."""
+        read, fields = candidate
+        wanted = {turn_list: list, moss: list | dict}.get(read, str | list)
+        in_use = 0
+        for value in map(record.get, fields):
+            is_json = isinstance(value, str) and value.lstrip().startswith("[")
+            in_use += not is_blank(value) and (is_json or isinstance(value, wanted))
+        return in_use / len(fields)
+
+    possible = [(read, fields) for read, *fields in SHAPES if record.keys() >= set(fields)]
+    if not possible:
+        raise Unusable("no_chat", field_names(record))
+    return max(possible, key=share_in_use)
+
+
+def is_blank(value):
+    """Whether a field says nothing: null, blank text, an empty list or object, or NaN, pandas' null."""
+    if isinstance(value, str):
+        return not value.strip()
+    return (
+        value is None or (isinstance(value, list | dict) and not value) or (isinstance(value, float) and value != value)
+    )
+
+
+def kind(value):
+    """What a value is, in words."""
+    return KINDS.get(type(value), type(value).__name__)
+
+
+def shown(value):
+    """A value as a Problem's detail shows it."""
+    return ascii(value)[:80]
+
+
+def text_of(value, name):
+    """The text of a field: its own, or that of its parts. name: what to call it where it is anything else."""
+    if isinstance(value, str):
+        return value
+    if is_blank(value):
+        return ""
+    if not isinstance(value, list):
+        raise Unusable("not_text", f"{name} is {kind(value)}, not text")
+    return "".join(part_text(part, name) for part in value)
+
+
+def part_text(part, name):
+    """The text of a part of a message: a text or {"type": "text", "text": ...}. As chat templates do, nothing is put
+    between the parts."""
+    if isinstance(part, str):
+        return part
+    if not isinstance(part, dict):
+        raise Unusable("not_text", f"{name} has a part that is {kind(part)}, not text")
+    if part.get("type", "text") in ("text", "input_text", "output_text") and isinstance(part.get("text"), str):
+        return part["text"]
+    raise Unusable("not_text", f"{name} has a part that is {shown(part.get('type'))}, not text")
+
+
+def turn_list(record, name):
+    """The Turns of a field that is a list of them, or such a list as JSON."""
+    items = record.get(name)
+    if is_blank(items):
+        return []
+    if isinstance(items, str):
+        try:
+            items = json.loads(items)
+        except (ValueError, RecursionError):
+            pass  # it is text, then
+    if not isinstance(items, list):
+        raise Unusable("no_chat", f"{name} is {kind(items)}, not a list")
+    if all(isinstance(item, str) for item in items):  # [question, answer, question, answer]
+        items = [items[i : i + 2] for i in range(0, len(items), 2)]
+    found = []
+    for number, item in enumerate(items, 1):
+        place = f"{name}, turn {number}"
+        if isinstance(item, dict):
+            found += turns_of(item, place)
+        elif isinstance(item, list) and len(item) == 2:
+            found += pair(dict(zip(("question", "answer"), item)), "question", "answer")
+        else:
+            raise Unusable("no_chat", f"{place}: {kind(item)} instead of a turn or a pair of texts")
+    return found
+
+
+def turns_of(item, place):
+    """The Turns of one object: one turn that names its role, or a question and its answer."""
+    for name in ("tool_calls", "function_call"):
+        if not is_blank(item.get(name)):
+            raise Unusable("not_text", f"{place}: {name} is {kind(item[name])}, not text")
+    counts = is_counted(item, place)
+    role = first_filled(item, ("role", "from"))
+    if role:
+        if not isinstance(item[role], str) or item[role].strip().lower() not in ROLES:
+            raise Unusable("unknown_role", f"{place}: {shown(item[role])}")
+        name = first_filled(item, ("content", "value", "text")) or "content"
+        content = text_of(item.get(name), f"{place}: {name}")
+        return [Turn(ROLES[item[role].strip().lower()], content, counts)]
+    found = []
+    for name, value in item.items():
+        if str(name).lower() in SAID_BY and not is_blank(value):
+            found.append(Turn(SAID_BY[str(name).lower()], text_of(value, f"{place}: {shown(name)}"), counts))
+    if not found:
+        raise Unusable("unknown_role" if "role" in item else "no_chat", f"{place}: {field_names(item)}")
+    return sorted(found, key=lambda turn: ("system", "user", "assistant").index(turn.role))
+
+
+def first_filled(record, names):
+    """The first of these fields that says something, or None."""
+    return next((name for name in names if not is_blank(record.get(name))), None)
+
+
+def is_counted(item, place):
+    """Whether the loss counts a turn. What is not plainly yes or no is refused: half a weight can't be given, and
+    mask: true means "counted" in one data set and "left out" in the next."""
+    counts = True
+    for name in WEIGHTS:
+        value = item.get(name)
+        if is_blank(value):
+            continue
+        is_plain = isinstance(value, int | float) and value in (0, 1)
+        if not is_plain or (name == "mask" and isinstance(value, bool)):
+            raise Unusable("unknown_weight", f"{place}: {name} is {shown(value)}")
+        counts = counts and bool(value)
+    return counts
+
+
+def pair(record, question, answer, _kind=None):
+    """A question and its answer, each in a field."""
+    return [Turn("user", text_of(record[question], question)), Turn("assistant", text_of(record[answer], answer))]
+
+
+def alpaca(record, instruction, answer):
+    """An instruction, with its input on the lines below, and the answer."""
+    if answer == "instances":
+        instances = record["instances"]
+        if not isinstance(instances, list) or len(instances) != 1 or not isinstance(instances[0], dict):
+            raise Unusable("no_chat", "instances is not a list of one object")
+        record = {**instances[0], "instruction": record["instruction"]}
+        answer = first_filled(record, ("output", "response"))
+        if answer is None:
+            raise Unusable("no_chat", f"instances: {field_names(instances[0])}")
+    parts = [text_of(record[instruction], instruction), text_of(record.get("input"), "input")]
+    request = "\n".join(part for part in parts if part)
+    return pair({**record, instruction: request}, instruction, answer)
+
+
+def moss(record, name):
     """The turns of a conversation of MOSS without the marks around each turn, <|Human|>: ... <eoh>."""
+    chat = record[name]
+    if not isinstance(chat, dict):
+        return turn_list(record, name)
     found = []
-    for turn in record["chat"].values():
-        for role, name in (("user", "Human"), ("assistant", "MOSS")):
-            found.append((role, re.sub(r"^<\|(Human|MOSS)\|>: ?|<eo[hm]>\s*$", "", turn[name])))
+    for number, turn in enumerate(chat.values(), 1):
+        if not isinstance(turn, dict):
+            raise Unusable("no_chat", f"{name}, turn {number} is {kind(turn)}, not an object")
+        for role, field in (("user", "Human"), ("assistant", "MOSS")):
+            said = text_of(turn.get(field), f"{name}, turn {number}: {field}")
+            found.append(Turn(role, re.sub(r"^<\|(Human|MOSS)\|>: ?|<eo[hm]>\s*$", "", said)))
     return found
 
 
-def commit(record):
-    """A commit as a request, its message with the old file, and an answer, the new file."""
-    message = record.get("message") or record.get("subject") or ""
+def commit(record, before, after):
+    """A commit as a request, its message with the old file, and an answer, the new file. One that deletes a file or
+    leaves its text alone, such as a renaming, has nothing to answer."""
+    old, new = text_of(record[before], before), text_of(record[after], after)
+    if not new.strip():
+        raise Unusable("empty_turn", "the commit deletes the file")
+    if old.rstrip() == new.rstrip():
+        raise Unusable("no_chat", "the commit leaves the file as it is")
+    name = first_filled(record, ("message", "subject"))
+    message = text_of(record[name], name) if name else ""
     language = str(record.get("lang") or "").lower()
-    request = f"{message}\n\n{fenced(record['old_contents'], language)}" if record["old_contents"].strip() else message
-    return [("user", request if message.strip() else ""), ("assistant", fenced(record["new_contents"], language))]
+    request = f"{message}\n\n{fenced(old, language)}" if old.strip() else message
+    return [Turn("user", request if message.strip() else ""), Turn("assistant", fenced(new, language))]
 
 
-def fault(messages):
-    """(rule, detail) of what is wrong with a conversation, or None."""
-    for number, (role, content) in enumerate(messages, 1):
-        if role not in ROLES:
-            return "unknown_role", f"turn {number}: {role!r}"
-        if not isinstance(content, str) or not content.strip():
-            return "empty_turn", f"turn {number}, {role}"
-    roles = [ROLES[role] for role, _ in messages]
+SHAPES = [(turn_list, name) for name in ("messages", "conversations", "conversation")]
+SHAPES += [(alpaca, "instruction", answer) for answer in ("instances", "output", "response")]
+SHAPES += [(moss, "chat"), (commit, "old_contents", "new_contents")]
+SHAPES += [(pair, "query", "response"), (pair, "prompt", "response"), (pair, "prompt", "completion")]
+SHAPES += [(pair, "question", "answer"), (pair, "input", "output", "type")]
+
+
+def check(found):
+    """Raise Unusable for Turns that are no conversation: a blank one, or an order other than a system prompt, then
+    user and assistant by turns; and where the loss would count nothing."""
+    for number, turn in enumerate(found, 1):
+        if not turn.content.strip():
+            raise Unusable("empty_turn", f"turn {number}, {turn.role}")
+    roles = [turn.role for turn in found]
     if "assistant" not in roles:
-        return "no_assistant_turn", f"{len(roles)} turns"
+        raise Unusable("no_assistant_turn", f"{len(roles)} turns")
     spoken = roles[1:] if roles[0] == "system" else roles
     if any(role != "user" for role in spoken[0::2]) or any(role != "assistant" for role in spoken[1::2]):
-        return "wrong_role_order", " ".join(roles[:6])
-    return None
+        raise Unusable("wrong_role_order", " ".join(roles[:6]))
+    if not any(turn.counts for turn in found if turn.role == "assistant"):
+        raise Unusable("nothing_counted", "the weight of every answer is 0")
 
 
 # -- what may be done to a request before it is tokenized
@@ -128,7 +304,7 @@ def fault(messages):
 class Prompts:
     """A folder of prompt files, <type>.pre.prompt and <type>.post.prompt, one prompt a line. A conversation of that
     type gets one of them, drawn at random, in front of its first request or behind it (as in BiLLa). Raises UserError
-    for a folder without such files and for a file with another name or encoding."""
+    for a folder without such files and for a file with another name or encoding, or without a prompt."""
 
     def __init__(self, folder):
         self.by_type = {}  # {type: [("pre" or "post", prompt), ...]}
@@ -137,10 +313,13 @@ class Prompts:
             if place not in ("pre", "post"):
                 raise UserError(f"{path} is neither <type>.pre.prompt nor <type>.post.prompt")
             try:
-                lines = path.read_text(encoding="utf-8").splitlines()
+                lines = path.read_text(encoding="utf-8-sig").splitlines()
             except UnicodeDecodeError as error:
                 raise UserError(f"{path} is not UTF-8: {error}") from None
-            self.by_type.setdefault(kind, []).extend((place, line) for line in lines if line.strip())
+            found = [(place, line) for line in lines if line.strip()]
+            if not found:
+                raise UserError(f"{path} holds no prompt: write one a line")
+            self.by_type.setdefault(kind, []).extend(found)
         if folder and not self.by_type:
             raise UserError(f"no prompt files in {folder}: they are named <type>.pre.prompt and <type>.post.prompt")
 
