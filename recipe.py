@@ -10,6 +10,8 @@ is passed over, and a training stage resumes from its newest checkpoint. Paths i
 relative to the repository.
 """
 
+import needs  # noqa: F401
+
 import importlib
 import importlib.metadata
 import json
@@ -26,10 +28,12 @@ from typing import Annotated
 import torch
 
 import configurator
-from configurator import ROOT, UserError
+from configurator import ROOT, Stopped, UserError
 from evaluation.problems import read_lines
 from ranges import Range, SmallCount
+from training import checkpoint
 from training.log import clock
+from training.machine import StopRequested
 
 TRAINING = ("pretrain", "anneal", "sft")  # these run under torchrun
 
@@ -167,7 +171,7 @@ def read_progress(path):
 def run_step(step, processes, goes_on):
     """Run one step; the seconds that it took. goes_on: an interrupted run had begun the same step."""
     start, trains = time.time(), step.stage in TRAINING
-    has_checkpoints = trains and any(step.result.glob("step_????????"))
+    has_checkpoints = trains and bool(checkpoint.saved(step.result))
     if has_checkpoints and not goes_on:
         raise UserError(
             f"{step.result} holds a model that was trained with other settings than [{step.name}] has now: "
@@ -200,26 +204,25 @@ def run(arguments, processes=1):
     def pass_on(number, frame):
         """Let the stage save and end."""
         stopped_by.append(number)
-        if number == signal.SIGTERM:  # Ctrl-C reaches every process of the terminal by itself
+        if number == signal.SIGTERM:  # Ctrl-C and a closed terminal reach every process by themselves
             stage.send_signal(number)
 
     stopped_by = []
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, pass_on) for number in StopRequested.signals}
     code = stage.wait()  # a stage that trains ends with a checkpoint
     for number, handler in before.items():
         signal.signal(number, handler)
     if stopped_by:
-        raise UserError("interrupted: the same command goes on from here")
+        raise Stopped(stopped_by[0], "the same command goes on from here")
     if code:
         raise UserError(f"the command exited with code {code}")
 
 
 def is_trained(step):
     """Whether the newest checkpoint of a training step is that of its last step."""
-    newest = max(step.result.glob("step_????????/meta.json"), default=None)
-    if newest is None:
+    if not checkpoint.saved(step.result):
         return False
-    meta = json.loads(newest.read_text(encoding="utf-8"))
+    _, meta = checkpoint.newest(step.result)
     return meta["step"] >= meta["settings"]["max_steps"]
 
 

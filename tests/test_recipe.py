@@ -131,7 +131,7 @@ def test_an_interrupted_recipe_goes_on_where_it_stopped(two_stages, whole, numbe
         os.killpg(process.pid, number)  # the stage dies with it
     else:
         process.send_signal(number)
-    assert process.wait() == (2 if number == signal.SIGTERM else -number) and not (broken / "annealed").exists()
+    assert process.wait() == (128 + number if number == signal.SIGTERM else -number) and not (broken / "annealed").exists()
     assert "--resume" in stage("recipe.py", path, cwd=ROOT).stdout
     for name in ("trunk", "annealed"):
         one, two = (load_model(out / name)[0].state_dict() for out in (whole, broken))
