@@ -101,7 +101,7 @@ def test_a_run_leaves_its_settings_metrics_and_plan(unbroken):
     assert steps[-1]["tokens"] == 12 * 256 and steps[-1]["loss"] < steps[0]["loss"]
     settings = json.loads((folder / "settings.json").read_text())
     assert settings["settings"]["batch_tokens"] == 256 and "pretrain.py" in settings["made_by"]["command"]
-    for word in ("parameters", "tokens", "FLOPs", "memory", "time", "val bpb"):
+    for word in ("parameters", "tokens", "FLOPs", "memory", "time left", "val bpb"):
         assert word in printed
     assert sorted(f.name for f in folder.glob("step_*")) == ["step_00000009", "step_00000012"]
 
@@ -130,10 +130,10 @@ def test_sigterm_stops_cleanly_with_a_checkpoint(workdir, unbroken):
     arguments = [*RUN, "--out_dir=stopped", "--max_steps=12", "--eval_every=4", "--save_every=0", "--decay_steps=4"]
     process = start_pretrain(workdir, arguments)
     for line in process.stdout:
-        if line.startswith("step      2/"):
+        if line.startswith(" 2/12 "):
             process.send_signal(signal.SIGTERM)
             break
-    assert "go on with --resume" in process.stdout.read() and process.wait() == 0
+    assert "go on with --resume" in process.stdout.read() and process.wait() == 128 + signal.SIGTERM
     stage("pretrain.py", *arguments, "--resume", cwd=workdir)
     assert metrics(workdir / "stopped") == metrics(unbroken[0])
 
@@ -190,7 +190,7 @@ def test_bad_shards_and_checkpoints_are_one_line(workdir, unbroken, tmp_path, mo
     monkeypatch.chdir(workdir)
     finished = [*RUN, "--out_dir=unbroken"]
     assert "--resume" in door_error(pretrain_module, *finished)
-    assert "already reached step 12" in door_error(pretrain_module, *finished, "--max_steps=12", "--resume")
+    assert "already reached step 12" in door_error(pretrain_module, *finished, "--max_steps=11", "--resume")
     assert "n_layer differ" in door_error(pretrain_module, *finished, "--max_steps=20", "--resume", "--n_layer=3")
     assert "no checkpoint" in door_error(sample, f"--checkpoint={tmp_path}")
     assert "temperature" in door_error(sample, "--checkpoint=unbroken", "--temperature=-1")

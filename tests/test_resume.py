@@ -21,7 +21,7 @@ from training.log import Log, short
 
 RUN = [*TINY_MODEL, "--data=data/shards", "--batch_tokens=256", "--micro_batch=4", "--warmup_steps=2"]
 RUN += ["--compile=false", "--log_every=1", "--max_steps=8", "--eval_every=4", "--save_every=2"]
-LATER = ["--init=trunk", "--data=data/shards", "--compile=false", "--log_every=1", "--decay_tokens=1024"]
+LATER = ["--init=resumed-trunk", "--data=data/shards", "--compile=false", "--log_every=1", "--decay_tokens=1024"]
 
 
 def train(stage, *arguments):
@@ -199,16 +199,16 @@ def test_what_nohup_ignores_stays_ignored(monkeypatch):
 
 def test_a_later_stage_resumes_from_what_it_began_with(here, tmp_path):
     """The trunk trains on meanwhile, and is then deleted: the stage goes on as if nothing had happened."""
-    shutil.rmtree("trunk", ignore_errors=True)
-    train(pretrain, *RUN, "--out_dir=trunk", "--max_steps=4")
+    shutil.rmtree("resumed-trunk", ignore_errors=True)
+    train(pretrain, *RUN, "--out_dir=resumed-trunk", "--max_steps=4")
     arguments = [*LATER, "--save_every=2", "--keep=9"]
     train(anneal, *arguments, f"--out_dir={tmp_path}/whole")
     shutil.copytree(tmp_path / "whole", tmp_path / "broken")
     shutil.rmtree(tmp_path / "broken/step_00000004")
-    train(pretrain, *RUN, "--out_dir=trunk", "--resume", "--max_steps=6")
+    train(pretrain, *RUN, "--out_dir=resumed-trunk", "--resume", "--max_steps=6")
     shutil.copytree(tmp_path / "broken", tmp_path / "without")
     train(anneal, *arguments, f"--out_dir={tmp_path}/broken", "--resume")
-    shutil.rmtree("trunk")
+    shutil.rmtree("resumed-trunk")
     train(anneal, *arguments, f"--out_dir={tmp_path}/without", "--resume")
     for other in ("broken", "without"):
         assert metrics(tmp_path / other) == metrics(tmp_path / "whole")
@@ -221,8 +221,8 @@ def test_what_earlier_stages_have_read_travels_along(here, tmp_path, workdir):
     manifest = json.loads((tmp_path / "b/manifest.json").read_text())
     manifest["files"][0]["sha256"] = "f" * 64  # what tells folders apart
     (tmp_path / "b/manifest.json").write_text(json.dumps(manifest))
-    shutil.rmtree("trunk", ignore_errors=True)
-    train(pretrain, *RUN, "--out_dir=trunk", "--max_steps=4")
+    shutil.rmtree("resumed-trunk", ignore_errors=True)
+    train(pretrain, *RUN, "--out_dir=resumed-trunk", "--max_steps=4")
     train(anneal, *LATER, f"--data={tmp_path}/b", "--verify=false", f"--out_dir={tmp_path}/second")
     train(anneal, *LATER, f"--init={tmp_path}/second", f"--out_dir={tmp_path}/third")
     _, meta = checkpoint.newest(tmp_path / "third")
@@ -263,8 +263,8 @@ def test_validation_folders_are_verified_too(here, tmp_path):
     data = bytearray(path.read_bytes())
     data[2000] ^= 1
     path.write_bytes(data)
-    shutil.rmtree("trunk", ignore_errors=True)
-    train(pretrain, *RUN, "--out_dir=trunk", "--max_steps=4")
+    shutil.rmtree("resumed-trunk", ignore_errors=True)
+    train(pretrain, *RUN, "--out_dir=resumed-trunk", "--max_steps=4")
     error = door_error(anneal, *LATER, f"--val={tmp_path}/damaged", f"--out_dir={tmp_path}/out")
     assert "damaged/val_000000.bin is damaged" in error and not (tmp_path / "out").exists()
 

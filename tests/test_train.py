@@ -142,15 +142,8 @@ def saved(tmp_path, tokenizer):
     optimizers = make_optimizers(model, s, False)
     for step in (1, 2, 3):
         one_step(model, s, optimizers, random_batch(), 8)
-        checkpoint.save(
-            tmp_path / "run",
-            step,
-            model,
-            optimizers,
-            tokenizer,
-            {"settings": {}, "tokens": step, "metrics": {}},
-            keep=2,
-        )
+        checkpoint.save(tmp_path / "run", step, model, optimizers, tokenizer, {"tokens": step})
+    checkpoint.delete_older(tmp_path / "run", checkpoint.saved(tmp_path / "run")[1:])
     return tmp_path / "run", model, optimizers
 
 
@@ -177,6 +170,9 @@ def test_a_checkpoint_gives_back_the_model_the_optimizer_and_the_tokenizer(saved
         lambda f: (f / "model.pt").write_bytes((f / "model.pt").read_bytes()[:-1]),
         lambda f: (f / "optimizer.pt").unlink(),
         lambda f: (f / "meta.json").write_text("{"),
+        lambda f: (f / "sha256.json").write_text("{}"),
+        lambda f: (f / "sha256.json").write_text("[1]"),
+        lambda f: (f / "sha256.json").unlink(),
         lambda f: (f / "tokenizer.json").write_text("{}"),
     ],
 )
@@ -196,7 +192,7 @@ def test_a_half_written_checkpoint_does_not_exist(saved, tokenizer, monkeypatch)
         checkpoint, "write_json", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device"))
     )
     with pytest.raises(OSError):
-        checkpoint.save(run, 4, model, optimizers, tokenizer, {}, keep=2)
+        checkpoint.save(run, 4, model, optimizers, tokenizer, {})
     assert sorted(f.name for f in run.iterdir()) == ["step_00000002", "step_00000003"]
 
 
@@ -209,9 +205,9 @@ def test_loading_runs_no_code(saved):
             return (open, (str(folder / "was_run"), "w"))
 
     torch.save({"x": Evil()}, folder / "model.pt")
-    meta = json.loads((folder / "meta.json").read_text())
-    meta["sha256"]["model.pt"] = checkpoint.sha256_file(folder / "model.pt")
-    (folder / "meta.json").write_text(json.dumps(meta))
+    digests = json.loads((folder / "sha256.json").read_text())
+    digests["model.pt"] = checkpoint.sha256_file(folder / "model.pt")
+    (folder / "sha256.json").write_text(json.dumps(digests))
     with pytest.raises(UserError, match="does not hold this model"):
         checkpoint.load_model(folder, MACHINE)
     assert not (folder / "was_run").exists()

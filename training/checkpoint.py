@@ -103,7 +103,7 @@ def newest(path):
 
 
 def checked_meta(folder):
-    """meta.json of a checkpoint whose files all have the sha256 in sha256.json. Raises UserError otherwise."""
+    """meta.json, and the "sha256" of the files, of a checkpoint that is whole. Raises UserError otherwise."""
     try:
         digests = json.loads((folder / "sha256.json").read_text(encoding="utf-8"))
         if missing := FILES - digests.keys():
@@ -111,7 +111,7 @@ def checked_meta(folder):
         for name in digests:
             if sha256_file(folder / name) != digests[name]:
                 raise UserError(f"checkpoint {folder} is damaged: {name} does not have its sha256")
-        return json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        return {**json.loads((folder / "meta.json").read_text(encoding="utf-8")), "sha256": digests}
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise UserError(f"checkpoint {folder} is damaged: {error}") from None
 
