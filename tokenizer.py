@@ -51,8 +51,11 @@ def complete_request(prompt):
 
 
 def fenced(code, language):
-    """Code as it stands in a chat, between ``` and ```."""
-    return f"```{language}\n{code.rstrip()}\n```"
+    """Code as it stands in a chat, between ``` and ```, or between longer fences than those it holds itself
+    (CommonMark 4.5)."""
+    fence = "`" * (1 + max(map(len, re.findall("`{3,}", code)), default=2))
+    label = " ".join(language.replace("`", " ").split())  # a back-tick or a line end would end the fence's own line
+    return f"{fence}{label}\n{code.rstrip()}\n{fence}"
 
 
 class Tokenizer:
@@ -218,8 +221,8 @@ class Tokenizer:
             <|im_start|>user\nAdd 1 and 2.<|im_end|>\n<|im_start|>assistant\n3<|im_end|>\n
             0           0   0 0           0         0 0           0        0 1 1         0     mask
 
-        The mask is 1 on what the assistant must learn to write: its content and the <|im_end|> after it.
-        generation_prompt opens the assistant's next turn. Raises UserError on an unknown role.
+        The mask is 1 on what the assistant must learn to write: its content and the <|im_end|> after it, unless the
+        message has "weight": 0. generation_prompt opens the assistant's next turn. Raises UserError on an unknown role.
         """
         ids, mask = [], []
         start, end = self.token_id("<|im_start|>"), self.token_id("<|im_end|>")
@@ -230,7 +233,7 @@ class Tokenizer:
                 raise UserError(f"unknown role {role!r} in a chat: use one of {', '.join(ROLES)}")
             header = [start, *self.encode(role + "\n")]
             content = [*self.encode(message["content"]), end]
-            is_target = int(role == "assistant")
+            is_target = int(role == "assistant" and message.get("weight") != 0)
             ids += header + content + line_end
             mask += [0] * len(header) + [is_target] * len(content) + [0] * len(line_end)
         if generation_prompt:

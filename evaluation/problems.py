@@ -124,7 +124,7 @@ def fenced_blocks(reply):
         else:
             code.append(line)
     if any(line.strip() for line in code):
-        if not code[-1].strip(fence[0] + " "):
+        if code[-1].strip() and not code[-1].strip(fence[0] + " "):
             code[-1] = ""  # the first half of the closing fence
         blocks.append((label, unindented(code, indent)))
     return blocks
