@@ -13,6 +13,8 @@ times has a table for each run, [prepare_data.pages], whose settings come on top
 Whatever a person got wrong ends in one line and exit code 2.
 """
 
+import needs  # noqa: F401
+
 import ast
 import difflib
 import inspect

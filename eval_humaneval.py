@@ -8,6 +8,8 @@ Leaves samples.jsonl and results.jsonl (the formats of OpenAI's human-eval) and 
 An interrupted run goes on where it was.
 """
 
+import needs  # noqa: F401
+
 import collections
 import hashlib
 import itertools

@@ -13,6 +13,8 @@ the folder holds depends on the documents and the settings alone, not on the num
 interruptions; report.html says what was dropped and why.
 """
 
+import needs  # noqa: F401
+
 import hashlib
 import json
 import os

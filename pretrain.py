@@ -9,6 +9,8 @@ By default the run ends at a constant learning rate: the trunk, which can be tra
 training loop stands in this file, in train() and train_step(); anneal.py and sft.py import it.
 """
 
+import needs  # noqa: F401
+
 import math
 import signal
 from contextlib import nullcontext

@@ -8,6 +8,8 @@ by the document mask. The loss is on what the assistant says alone, averaged ove
 the global batch. All weights are trained.
 """
 
+import needs  # noqa: F401
+
 import math
 from dataclasses import dataclass
 

@@ -12,6 +12,8 @@ SentencePiece's trainer, in C++, learns the merges, and their order becomes the 
 tiktoken encodes. The report says how the tokenizer does on text that it was not trained on.
 """
 
+import needs  # noqa: F401
+
 import collections
 import hashlib
 import io

@@ -9,6 +9,8 @@ is also just one number per n-gram.) The labels may stand for anything: educatio
 arXiv:2306.11644, had GPT-4 label 100,000 files), code questions in a general instruction set, ...
 """
 
+import needs  # noqa: F401
+
 import hashlib
 import json
 import math

@@ -9,6 +9,8 @@ equals what prepare_data.py keeps on one machine, because no step depends on the
 A task reads every n-th file, so have more files than tasks.
 """
 
+import needs  # noqa: F401
+
 import hashlib
 import os
 import shutil

@@ -8,6 +8,8 @@ A model gives low values to text like the text that it was trained on, and high 
 values repeats itself: give --min_score as well.
 """
 
+import needs  # noqa: F401
+
 import math
 from collections import Counter
 from dataclasses import dataclass, field

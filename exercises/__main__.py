@@ -9,6 +9,8 @@ HumanEval's shape). Training on textbooks that are made up is an idea of phi-1's
 operations, each with several wordings. No chain that is tested occurs in the documents and chats.
 """
 
+import needs  # noqa: F401
+
 import json
 import os
 from dataclasses import asdict, dataclass

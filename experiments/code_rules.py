@@ -4,6 +4,8 @@ python -m experiments.code_rules            a table per project and per rule; 2 
 python -m experiments.code_rules --max_data_lines=0.5
 """
 
+import needs  # noqa: F401
+
 import collections
 import sysconfig
 from dataclasses import dataclass

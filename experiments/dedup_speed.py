@@ -9,6 +9,8 @@ Measured is the time from texts in memory to clusters. Only this repository comp
 it finds by their true similarity, and its time includes that.
 """
 
+import needs  # noqa: F401
+
 import re
 import resource
 import tempfile

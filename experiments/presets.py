@@ -5,6 +5,8 @@
 Days = FLOPs per token x tokens / (cards x FLOP/s of one card x mfu) / 86,400.
 """
 
+import needs  # noqa: F401
+
 from dataclasses import dataclass
 from typing import Annotated
 

@@ -10,6 +10,8 @@ loss, learning rate and gradient norm of every step, validation losses, the weig
 checkpoints, what the model wrote and whether it passed. Exit code 1 if anything differs.
 """
 
+import needs  # noqa: F401
+
 import hashlib
 import json
 import shutil

@@ -9,6 +9,8 @@ x 2048 x 2048 in the format that is fastest here. Muon looks more expensive here
 its cost is per step, and these steps have a single micro-batch.
 """
 
+import needs  # noqa: F401
+
 import time
 from dataclasses import asdict, dataclass, replace
 from typing import Annotated

@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT
 
 WINGS = ("training", "corpus", "cleaning", "exercises", "evaluation")
-SHARED = ("model", "tokenizer", "shards", "hints", "configurator", "pages", "ranges", "endings")
+SHARED = ("needs", "model", "tokenizer", "shards", "hints", "configurator", "pages", "ranges", "endings")
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 
