@@ -196,7 +196,10 @@ def read_dump(path, where):
         yield Problem(where, "no_articles", str(error))
     except (ElementTree.ParseError, ValueError, LookupError, *records.DAMAGE) as error:
         of_system = getattr(error, "strerror", None)  # bz2's errors are OSErrors too, but without this
-        yield Problem(f"{where}: after {title}", "unreadable" if of_system else "truncated", str(error))
+        if of_system:
+            yield Problem(where, "unreadable", of_system)
+        else:
+            yield Problem(f"{where}: after {title}", "truncated", str(error))
 
 
 # -- records
