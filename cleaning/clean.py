@@ -123,7 +123,7 @@ class Cleaner:
 
     def replaced(self, text, kind, meta, counts):
         """A text with placeholders and without its licence. A program that parses still does."""
-        new, found = pii.replaced(text) if self.settings.replace_pii else (text, {})
+        new, found = pii.replaced(text, kind) if self.settings.replace_pii else (text, {})
         add(counts.replaced, found)
         if self.settings.strip_licenses and kind in (PYTHON, CODE):
             new = pii.without_license(new, comments_of(kind, meta))

@@ -33,7 +33,7 @@ HARMLESS_EMAIL = re.compile(
 )
 # A login, not an address: https://user@host.com and user@host.com:folder/file.
 IN_URL = re.compile(r"\w://[^\s/\"'<>]{0,64}\Z")
-REMOTE_PATH = re.compile(r":(?:[\w.~-]{0,64}/|[\w.-]{1,64}\.git\b)")
+REMOTE_PATH = re.compile(r":(?:[\w.~-]{0,64}/|[\w.-]{1,64}\.git\b)|/[\w.-]{1,64}/")
 # The product of two matrices, a slot of an object in R, and the like: what stands before and after them.
 IDENTIFIERS = re.compile(r"[A-Za-z_][\w.]*@[A-Za-z_][\w.]*")
 NO_PERSON = re.compile(r".{1,2}@|(?:self|this|super|return|break|continue)\b")

@@ -201,6 +201,7 @@ def test_long_addresses_in_use_are_replaced():
         "git@github.com:owner/name.git",
         "scp file deploy@host.company.com:/srv/www",
         "ssh://jane@host.company.com/srv",
+        "option = b'Z@host.company.com/owner/name'",
         "https://jane:word@company.com/path",
         "npm install lodash@4.17.21 @scope/name@1.2.3",
         "docker pull img@sha256:0123",
