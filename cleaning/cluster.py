@@ -57,12 +57,23 @@ def main(settings):
     tokenizer = clean.new_cleaner(settings).tokenizer  # raises UserError for damaged files before any task starts
     ingredients = settings.ingredients(tokenizer.fingerprint)
     folder = Path(settings.out_dir) / "chunks"
+    with exclusive(settings.out_dir):
+        settle(Path(settings.out_dir))
+        run_tasks(settings, ingredients, folder)
+
+
+def run_tasks(settings, ingredients, folder):
+    """Run what is left to do of the four kinds of task. folder: where they leave their chunks. Raises UserError where
+    nothing is left for training."""
+    from cleaning import cluster_steps as steps  # here, because it imports datatrove
+
     # datatrove notes which tasks are finished, by their number alone. With other ingredients, with another number of
     # tasks, and after a finished run, which leaves the notes of its last step, the notes and the chunks mean nothing.
     same_work = hashlib.sha256(repr((ingredients, settings.tasks)).encode()).hexdigest()[:8]
-    logs = folder / f"logs-{same_work}"
-    from cleaning import cluster_steps as steps  # here, because it imports datatrove
-
+    logs, nothing_left = folder / f"logs-{same_work}", folder / steps.NOTHING_LEFT
+    is_over = nothing_left.exists() or (logs.exists() and not (logs / "survey").exists())
+    if is_over or set(folder.glob("logs-*")) - {logs}:
+        shutil.rmtree(folder)
     plan = [
         ("survey", [partial(steps.read, settings), partial(steps.survey, settings)], settings.tasks),
         ("decide", [partial(steps.decide, settings)], 1),
@@ -72,14 +83,9 @@ def main(settings):
     before = None
     for name, pipeline, tasks in plan:
         before = executor(settings, name, pipeline, tasks, str(logs / name), before)
-    with exclusive(settings.out_dir):
-        settle(Path(settings.out_dir))
-        if set(folder.glob("logs-*")) - {logs} or not (logs / "survey").exists():
-            shutil.rmtree(folder, ignore_errors=True)
-        before.run()
-        if (why := folder / steps.NOTHING_LEFT).exists():
-            shutil.rmtree(logs)  # with other documents the tasks begin anew
-            raise UserError(why.read_text(encoding="utf-8"))
+    before.run()
+    if nothing_left.exists():
+        raise UserError(nothing_left.read_text(encoding="utf-8"))
 
 
 def executor(settings, name, pipeline, tasks, logs, before):

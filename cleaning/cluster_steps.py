@@ -60,13 +60,10 @@ def ours(document, sources):
 def decide(settings, data, rank, world_size):
     """Seek duplicates across all chunks: chunks/kept.npy, or in NOTHING_LEFT why there is nothing to keep."""
     found = all_chunks(settings)
-    kept, why = found.folder / "kept.npy", found.folder / NOTHING_LEFT
-    kept.unlink(missing_ok=True)
-    why.unlink(missing_ok=True)
     try:
-        np.save(kept, to_shards.choose_kept(found, settings))
+        np.save(found.folder / "kept.npy", to_shards.choose_kept(found, settings))
     except UserError as error:  # not a failed task, which datatrove would show with all of its calls
-        configurator.write_text(why, str(error))
+        configurator.write_text(found.folder / NOTHING_LEFT, str(error))
 
 
 def write_shards(settings, data, rank, world_size):
