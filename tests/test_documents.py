@@ -2,8 +2,10 @@
 
 import gzip
 import hashlib
+import importlib
 import json
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -191,10 +193,21 @@ def test_parquet_files(tmp_path):
     assert problems(path) == [("x.parquet:1", "truncated")]
 
 
-def test_a_missing_optional_package_is_named(tmp_path, monkeypatch):
+def test_a_package_that_is_missing_or_broken_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(UserError, match="pip install datasets"):
         list(read("hf:owner/name"))
+    monkeypatch.delitem(sys.modules, "datasets")
+    monkeypatch.syspath_prepend(tmp_path)
+    for error in (
+        "AttributeError('module numpy has no attribute x')",
+        "ImportError('libarrow.so')",
+        "ImportError(name='y')",
+    ):
+        (tmp_path / "datasets.py").write_text(f"raise {error}")
+        importlib.invalidate_caches()
+        with pytest.raises(UserError, match="hub data sets need the package datasets, whose import fails"):
+            list(read("hf:owner/name"))
 
 
 def test_hub_data_sets_stream(monkeypatch):
@@ -206,6 +219,43 @@ def test_hub_data_sets_stream(monkeypatch):
 
     monkeypatch.setitem(sys.modules, "datasets", Hub)
     assert texts("hf:owner/name:python") == ["stack", "dolma", "math"]
+
+
+class CastError(Exception):
+    """An error of a library that is neither an OSError nor a ValueError."""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        TypeError("Couldn't cast array of type string to null"),
+        CastError("x"),
+        KeyError("text"),
+        OSError("no route"),
+        ValueError("x"),
+        RuntimeError("a\nb"),
+        MemoryError(),
+    ],
+)
+@pytest.mark.parametrize("rows", [0, 2])
+def test_whatever_a_hub_data_set_raises_is_one_error(monkeypatch, error, rows):
+    """Half of a data set must not pass for all of it: the run stops, and says how far it came."""
+
+    def stream():
+        yield from RECORDS[:rows]
+        raise error
+
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=lambda *_, **__: stream()))
+    with pytest.raises(UserError, match=f"cannot read 'owner/name' from the hub: .*{type(error).__name__}") as raised:
+        list(read("hf:owner/name"))
+    assert ("after row 2" in str(raised.value)) == (rows == 2)
+
+    def load_dataset(*_, **__):
+        raise error
+
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
+    with pytest.raises(UserError, match="cannot read 'owner/name' from the hub"):
+        list(read("hf:owner/name"))
 
 
 def test_a_long_text_file_is_cut_at_line_ends_and_loses_nothing(tmp_path, monkeypatch):
