@@ -28,10 +28,11 @@ from tqdm import tqdm
 import configurator
 from configurator import UserError
 from corpus.documents import Document, read
+from corpus.sources import distinct
 from ranges import Amount, Range, ShareBelow1
 from tokenizer import MAX_VOCAB, PATTERN, SPECIAL_TOKENS, Tokenizer
 
-SMALLEST_VOCAB = 256 + 1 + len(SPECIAL_TOKENS)  # with one merge
+SMALLEST_VOCAB = 256 + len(SPECIAL_TOKENS)  # without a merge
 MAX_PRETOKEN = 1000  # characters; a longer one is data, not language, and is left out
 
 
@@ -79,7 +80,7 @@ def count_pretokens(settings):
     """
     find_pretokens = regex.compile(PATTERN).findall
     counts, held_out = collections.Counter(), {}
-    for source in settings.sources:
+    for source in distinct(settings.sources):
         texts, n_bytes = held_out.setdefault(source, []), 0
         with tqdm(desc=f"counting {source}", unit="B", unit_scale=True) as bar:
             for item in read(source):
@@ -94,7 +95,9 @@ def count_pretokens(settings):
                 if n_bytes >= settings.max_bytes:
                     break
     if not counts:
-        raise UserError(f"no text to learn from in {', '.join(settings.sources)}")
+        n_kept_back = sum(map(len, held_out.values()))
+        why = f": all {n_kept_back:,} documents are kept back for the report, --holdout=0 keeps back none"
+        raise UserError(f"no text to learn from in {', '.join(settings.sources)}{why if n_kept_back else ''}")
     return counts, held_out
 
 
@@ -120,7 +123,8 @@ def learn_ranks(counts, vocab_size):
     letters = printable_bytes()
     byte_of = {letter: byte for byte, letter in enumerate(letters)}
     n_merges = vocab_size - 256 - len(SPECIAL_TOKENS)
-    pieces = train_sentencepiece(counts, letters, n_merges)
+    words = {pretoken: n for pretoken, n in counts.items() if len(pretoken) <= MAX_PRETOKEN}
+    pieces = train_sentencepiece(words, letters, n_merges) if words else []
     merges = [bytes(map(byte_of.get, piece)) for piece in pieces if len(piece) > 1]
     if len(merges) < n_merges:
         enough = vocab_size - n_merges + len(merges)
@@ -134,8 +138,7 @@ def train_sentencepiece(counts, letters, n_merges):
     def lines():
         """Pre-tokens and counts, sorted: so ties between merges break alike on every machine."""
         for pretoken, count in sorted(counts.items()):
-            if len(pretoken) <= MAX_PRETOKEN:
-                yield "".join(letters[byte] for byte in pretoken.encode()) + f"\t{count}"
+            yield "".join(letters[byte] for byte in pretoken.encode()) + f"\t{count}"
 
     # The bytes, the merges and a token for unknown text, on which SentencePiece insists. No other special token: ours
     # follow the ranks, see tokenizer.py.
