@@ -1,14 +1,14 @@
-"""The README's table of sizes, computed from configs/.
+"""The README's tables of sizes and times, computed from configs/.
 
     python -m experiments.presets
 
-Days = FLOPs per token x tokens / (cards x FLOP/s of one card x mfu) / 86,400.
+Seconds = FLOPs per token x tokens / (cards x FLOP/s of one card x mfu).
 """
 
 import needs  # noqa: F401
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 
@@ -21,15 +21,16 @@ from training.dataloader import batch_shape
 from training.machine import PEAK_FLOPS, memory_estimate
 
 PRESETS = ("demo", "124m", "350m", "0.5b", "1b")
+ALONE = ("3090", "4090", "A100")  # cards for whose times there is a column each, besides that of the settings
 
 
 @dataclass
 class Settings:
-    """What the days are counted for."""
+    """What the times are counted for."""
 
     # -- machine
     cards: Annotated[int, Range(1, 100_000)] = 6  # GPUs
-    card: str = "3090"  # their name in training/machine.py's table of speeds
+    card: Literal[tuple(PEAK_FLOPS)] = "3090"  # their name in training/machine.py's table of speeds
     mfu: ShareAbove0 = 0.4  # share of their stated speed that is reached
 
 
@@ -47,17 +48,35 @@ def read_preset(name, settings):
 
 
 def main(settings):
-    """Print the table in Markdown."""
-    print("| preset | layers x width | context | vocabulary | parameters | tokens | memory per device | FLOPs ", end="")
-    print(f"| days on {settings.cards} x {settings.card} |\n|---|---|---|---|---|---|---|---|---|")
-    for name in PRESETS:
-        model, tokens, memory = read_preset(name, settings)
-        config, flops = model.config, tokens * model.flops_per_token()
-        days = flops / (settings.cards * PEAK_FLOPS[settings.card] * settings.mfu) / 86400
-        cells = [name, f"{config.n_layer} x {config.n_embd}", f"{config.block_size:,}", f"{config.vocab_size:,}"]
-        cells += [f"{model.n_params() / 1e6:,.1f} M", f"{tokens / 1e9:.2g} B", f"{memory / 2**30:.1f} GiB"]
-        cells += [f"{flops:.1e}", "two CPU cores: minutes" if name == "demo" else f"{days:.1f}"]
-        print("| " + " | ".join(cells) + " |")
+    """Print both tables in Markdown."""
+    presets = {name: read_preset(name, settings) for name in PRESETS}
+    heads = ("layers x width", "context", "vocabulary", "parameters", "tokens", "memory per device", "FLOPs")
+    print_row("preset", *heads)
+    print_row(*["---"] * (1 + len(heads)))
+    for name, (model, tokens, memory) in presets.items():
+        config = model.config
+        shape = f"{config.n_layer} x {config.n_embd}", f"{config.block_size:,}", f"{config.vocab_size:,}"
+        sizes = f"{model.n_params() / 1e6:,.1f} M", f"{tokens / 1e9:.2g} B", f"{memory / 2**30:.1f} GiB"
+        print_row(name, *shape, *sizes, f"{tokens * model.flops_per_token():.1e}")
+    machines = [(1, card) for card in ALONE] + [(settings.cards, settings.card)]
+    print()
+    print_row("pretraining takes", *(f"{number} x {card}" for number, card in machines))
+    print_row(*["---"] * (1 + len(machines)))
+    for name in PRESETS[1:]:  # the demo takes minutes without any
+        model, tokens, _ = presets[name]
+        flops = tokens * model.flops_per_token()
+        hours = [flops / (number * PEAK_FLOPS[card] * settings.mfu) / 3600 for number, card in machines]
+        print_row(name, *map(duration, hours))
+
+
+def print_row(*cells):
+    """Print a row of a table in Markdown."""
+    print("| " + " | ".join(cells) + " |")
+
+
+def duration(hours):
+    """Hours as 20 h or 7.7 days."""
+    return f"{hours:.0f} h" if hours < 48 else f"{hours / 24:.1f} days"
 
 
 if __name__ == "__main__":
