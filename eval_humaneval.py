@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 import configurator
 from configurator import UserError
+from corpus.records import json_line
 from evaluation import sandbox
 from evaluation.problems import code_in, downloaded, read_lines, read_problems, score
 from ranges import Context, Device, Natural, NotNegative, Precision, Range, Seed, ShareAbove0, SmallCount, Workers
@@ -148,7 +149,7 @@ def write_samples(settings, problems, path, out):
     wanted = sorted(seeds, key=lambda key: len(prompts[key[0]]))  # similar lengths in a batch: little padding
     sampling = Sampling(settings.temperature, top_p=settings.top_p)
     stop = () if settings.chat else next(iter(problems.values())).stop
-    with open(out / "samples.jsonl", "a", encoding="utf-8") as file:
+    with open(out / "samples.jsonl", "ab") as file:
         for start in tqdm(range(0, len(wanted), settings.batch_size), desc="writing", unit="batch"):
             batch = [key for key in wanted[start : start + settings.batch_size] if key not in done]
             fitting = [key for key in batch if len(prompts[key[0]]) < context]
@@ -178,11 +179,6 @@ def samples_so_far(settings, out, hashes):
     return {(record["task_id"], record["completion_id"]): record for record in whole_lines(path)}
 
 
-def json_line(record):
-    """A record as a line of a .jsonl file."""
-    return json.dumps(record, ensure_ascii=False) + "\n"
-
-
 def whole_lines(path):
     """The records of a file that this script wrote, if it exists; a last line that was cut off is removed from it."""
     if not path.exists():
@@ -210,14 +206,14 @@ def run_samples(settings, problems, samples, out):
         if key not in verdicts:
             jobs[key] = key, program, problem.test
     out.mkdir(parents=True, exist_ok=True)
-    with open(path, "a", encoding="utf-8") as file:
+    with open(path, "ab") as file:
         ended = sandbox.run_all(jobs.values(), settings.num_workers or 2 * os.cpu_count(), limits)
         for key, verdict in tqdm(ended, total=len(jobs), desc="running", unit="program"):
             verdicts[key] = {"key": key, **asdict(verdict)}
             file.write(json_line(verdicts[key]))
             file.flush()
     results = [{**sample, **verdicts[key]} for sample, key in zip(samples, keys)]
-    configurator.write_text(path, "".join(map(json_line, results)))
+    configurator.write_text(path, b"".join(map(json_line, results)).decode())
     return results
 
 
