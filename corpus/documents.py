@@ -220,8 +220,7 @@ def from_record(record, where):
 
 def field_names(record):
     """The names of a record's fields, for a Problem's detail, in characters that can be written to any file."""
-    names = ", ".join(map(str, record))[:200]
-    return "fields: " + names.encode("utf-8", "backslashreplace").decode()
+    return "fields: " + records.escaped(", ".join(map(str, record))[:200])
 
 
 def read_hub(name, parse):

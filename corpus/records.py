@@ -317,7 +317,11 @@ def read_lines(path):
         yield record
 
 
+def escaped(text):
+    """A text that can be printed anywhere: half surrogates, as in file names that are not Unicode, are escaped."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def json_line(record):
-    """A record as a line of JSON, bytes. Half surrogates, as in file names that are not Unicode, are escaped: what
-    reads the line finds the same ones again."""
-    return json.dumps(record, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+    """A record as a line of JSON, bytes. Half surrogates are escaped: what reads the line finds the same ones again."""
+    return escaped(json.dumps(record, ensure_ascii=False)).encode() + b"\n"

@@ -21,7 +21,7 @@ from tqdm import tqdm
 import configurator
 from configurator import UserError
 from corpus.documents import Problem, read
-from corpus.records import json_line
+from corpus.records import escaped, json_line
 from corpus.sources import distinct
 from model import IGNORE
 from ranges import Device, Precision, SmallCount
@@ -77,7 +77,7 @@ def batches(settings, tokenizer, block_size, unreadable):
     most_characters = 16 * settings.windows * block_size  # about four make a token, so that the rest is not needed
     batch, n_windows = [], 0
     for source in settings.sources:
-        for item in tqdm(read(source), desc=f"scoring {source}", unit="document"):
+        for item in tqdm(read(source), desc=f"scoring {escaped(source)}", unit="document"):
             if isinstance(item, Problem):
                 unreadable[item.rule] += 1
                 continue
