@@ -236,7 +236,7 @@ def read_toml(argument, stage, tables=()):
 def split_run(argument):
     """(path, run) of configs/demo.toml:pages; run is empty where none is named."""
     path, colon, run = argument.rpartition(":")
-    return (path, run) if colon and not Path(argument).exists() else (argument, "")
+    return (path, run) if colon and not os.path.exists(argument) else (argument, "")
 
 
 def parse_toml(path):

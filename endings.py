@@ -65,7 +65,8 @@ def end(message, code) -> NoReturn:
         time.sleep(PATIENCE)
     try:
         if message:
-            print(" ".join(message.split()), file=sys.stderr, flush=True)
+            line = " ".join(re.sub(r"[\0-\x1f\x7f-\x9f]", " ", message).split())
+            print(line[:1000], file=sys.stderr, flush=True)
         sys.stdout.flush()
     except OSError:  # nobody reads it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python tells so when it ends

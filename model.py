@@ -47,6 +47,11 @@ class ModelConfig:
             raise ValueError(f"n_embd={self.n_embd} must give n_head={self.n_head} heads of an even size")
         if self.n_head % self.n_kv_head:
             raise ValueError(f"n_head={self.n_head} must be a multiple of n_kv_head={self.n_kv_head}")
+        matrices = self.n_layer * self.n_embd * (4 * self.n_embd + 3 * self.mlp_width)
+        if matrices > 1e10:  # every process holds the whole model: at 12 bytes each, these would fill any GPU
+            raise ValueError(
+                f"n_layer={self.n_layer} and n_embd={self.n_embd} make {matrices:.0e} parameters: too many"
+            )
 
     @property
     def head_dim(self):

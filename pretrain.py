@@ -51,7 +51,7 @@ class TrainSettings:
     warmup_steps: Natural = 20  # steps of linear warmup
     decay_shape: DecayShape = "1-sqrt"  # the way down
     optimizer: Optimizer = "muon"  # muon trains the hidden matrices, AdamW the rest or all
-    weight_decay: NotNegative = 0.1  # on the hidden matrices
+    weight_decay: Share = 0.1  # on the hidden matrices
     beta1: ShareBelow1 = 0.9  # AdamW: decay rate of the running mean of gradients
     beta2: ShareBelow1 = 0.95  # AdamW: decay rate of the running mean of squared gradients
     momentum: ShareBelow1 = 0.95  # Muon: decay rate of the running mean of gradients
@@ -101,7 +101,7 @@ class LaterSettings(TrainSettings):
     doc_mask: bool | None = None  # keep attention inside each document; auto = as before
     # -- learning rate and optimizer
     optimizer: Optimizer | None = None  # auto = as before; another one than before begins with fresh state
-    weight_decay: NotNegative | None = None  # on the hidden matrices; auto = as before
+    weight_decay: Share | None = None  # on the hidden matrices; auto = as before
     beta1: ShareBelow1 | None = None  # AdamW: decay rate of the running mean of gradients; auto = as before
     beta2: ShareBelow1 | None = None  # AdamW: decay rate of the running mean of squared gradients; auto = as before
     momentum: ShareBelow1 | None = None  # Muon: decay rate of the running mean of gradients; auto = as before

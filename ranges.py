@@ -67,7 +67,7 @@ class Choice(tuple):
 Count = Annotated[int, Range(1, 10**8)]
 Natural = Annotated[int, Range(0, 10**9)]
 SmallCount = Annotated[int, Range(1, 4096)]
-Width = Annotated[int, Range(1, 2**16)]
+Width = Annotated[int, Range(1, 2**14)]
 Context = Annotated[int, Range(1, 2**20)]  # tokens in a row
 Amount = Annotated[int, Range(1, 10**15)]  # of tokens or bytes
 Workers = Annotated[int, Range(0, 1024)]

@@ -34,6 +34,7 @@ def ended(capsys, error):
         (MemoryError("Unable to allocate 3 GiB"), 2, "error: out of memory: Unable to allocate 3 GiB\n"),
         (RuntimeError("CUDA out of memory. Tried"), 2, "error: out of memory: CUDA out of memory. Tried\n"),
         (UserError("caf\udce9 中"), 2, "error: caf\\udce9 中\n"),
+        (UserError("a\r\x1b[2J\0b" + "c" * 5000), 2, "error: a [2J b" + "c" * 986 + "\n"),
     ],
 )
 def test_one_line_and_an_exit_code(capsys, error, code, line):

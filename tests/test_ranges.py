@@ -3,9 +3,11 @@
 import importlib
 import math
 from dataclasses import dataclass, field
+from random import Random
 from typing import Annotated, Literal
 
 import pytest
+from conftest import ROOT
 from test_configurator import DOORS
 
 import configurator
@@ -147,3 +149,63 @@ def test_a_settings_file_may_be_no_file(tmp_path):
     for path in (str(tmp_path), "a\0b", "x" * 5000, "", str(tmp_path / "latin.toml"), "no\udce9.toml"):
         with pytest.raises(UserError):
             configurator.load(Settings, [path], "pretrain")
+
+
+PIECES = [
+    "[",
+    "]",
+    "[[",
+    '"',
+    "'",
+    "=",
+    ",",
+    ".",
+    "#",
+    "\n",
+    "\r",
+    "\0",
+    "\ufeff",
+    "é",
+    "steps",
+    "sources = [",
+    "share",
+]
+PIECES += [
+    "pretrain",
+    "prepare_data",
+    "1",
+    "-",
+    "1e400",
+    "nan",
+    "true",
+    "2020-01-01",
+    "\\ud800",
+    HUGE,
+    "[" * 3000,
+    "{a=1}",
+]
+
+
+def test_whatever_is_given_ends_in_settings_or_in_one_message(tmp_path):
+    """Recipes with lines left out and odd pieces put in, and odd arguments."""
+    random, path, accepted = Random(1), tmp_path / "a.toml", 0
+    recipe = (ROOT / "configs/124m.toml").read_text(encoding="utf-8").splitlines()
+    settings = importlib.import_module("prepare_data").Settings
+    for _ in range(200):
+        lines = list(recipe)
+        for _ in range(random.randrange(3)):
+            del lines[random.randrange(len(lines))]
+            lines.insert(random.randrange(len(lines) + 1), "".join(random.choices(PIECES, k=random.randrange(1, 5))))
+        path.write_bytes("\n".join(lines).encode("utf-8", "surrogatepass"))
+        arguments = [f"{path}{random.choice(['', ':', ':code', ':math'])}"]
+        for _ in range(random.choice([0, 0, 1, 2])):
+            name = random.choice([*configurator.settings_of(settings), *PIECES])
+            arguments.append(
+                random.choice(["", "-", "--", "--rules."]) + name + random.choice(["", "=", "=="]) + random.choice(ODD)
+            )
+        try:
+            configurator.load(settings, arguments, "prepare_data")
+            accepted += 1
+        except UserError:
+            pass
+    assert 10 < accepted < 190
