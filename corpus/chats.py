@@ -12,8 +12,8 @@ Each of them may have a system prompt beside it, and a history: a list of earlie
     {"role": "user", "content": "..."}       OpenAI's; content may be a list of parts, which are joined
     {"from": "human", "value": "..."}        ShareGPT's
     {"human": "...", "assistant": "..."}     a question and its answer, under any of the names in SAID_BY
-    ["...", "..."]                           the same as a list
-    "..."                                    texts of the user and the assistant by turns
+    ["...", "..."]                           the same as a list, or a role and what it says
+    "...", "..."                             the same without brackets
 
 weight: 0, loss: false and the like (see WEIGHTS) keep an answer out of the loss. What cannot be used becomes a Problem:
 empty_turn, not_text, wrong_role_order, no_assistant_turn, nothing_counted, unknown_role, unknown_weight, no_chat.
@@ -21,6 +21,7 @@ empty_turn, not_text, wrong_role_order, no_assistant_turn, nothing_counted, unkn
 
 import hashlib
 import json
+import math
 import random
 import re
 from dataclasses import dataclass
@@ -63,13 +64,15 @@ def from_record(record, where):
     A message whose weight is 0 is not counted in the loss."""
     try:
         found = turns(record)
+        for turn in found:
+            turn.content = plain(turn.content)
         check(found)
     except Unusable as error:
         return Problem(where, *error.args)
     messages = []
     for turn in found:
         weight = {"weight": 0} if turn.role == "assistant" and not turn.counts else {}
-        messages.append({"role": turn.role, "content": plain(turn.content), **weight})
+        messages.append({"role": turn.role, "content": turn.content, **weight})
     chat = {"messages": messages}
     if isinstance(record, dict) and isinstance(record.get("type"), str):
         chat["type"] = record["type"]
@@ -119,9 +122,9 @@ def is_blank(value):
     """Whether a field says nothing: null, blank text, an empty list or object, or NaN, pandas' null."""
     if isinstance(value, str):
         return not value.strip()
-    return (
-        value is None or (isinstance(value, list | dict) and not value) or (isinstance(value, float) and value != value)
-    )
+    if isinstance(value, list | dict):
+        return not value
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def kind(value):
@@ -154,7 +157,8 @@ def part_text(part, name):
         raise Unusable("not_text", f"{name} has a part that is {kind(part)}, not text")
     if part.get("type", "text") in ("text", "input_text", "output_text") and isinstance(part.get("text"), str):
         return part["text"]
-    raise Unusable("not_text", f"{name} has a part that is {shown(part.get('type'))}, not text")
+    what = shown(part["type"]) if "type" in part else kind(part)
+    raise Unusable("not_text", f"{name} has a part that is {what}, not text")
 
 
 def turn_list(record, name):
@@ -170,6 +174,8 @@ def turn_list(record, name):
     if not isinstance(items, list):
         raise Unusable("no_chat", f"{name} is {kind(items)}, not a list")
     if all(isinstance(item, str) for item in items):  # [question, answer, question, answer]
+        if len(items) % 2:
+            raise Unusable("no_chat", f"{name} is {len(items)} texts: a question or an answer is missing")
         items = [items[i : i + 2] for i in range(0, len(items), 2)]
     found = []
     for number, item in enumerate(items, 1):
@@ -177,9 +183,14 @@ def turn_list(record, name):
         if isinstance(item, dict):
             found += turns_of(item, place)
         elif isinstance(item, list) and len(item) == 2:
-            found += pair(dict(zip(("question", "answer"), item)), "question", "answer")
+            first, second = [text_of(part, place) for part in item]
+            if role := ROLES.get(first.strip().lower()):
+                found.append(Turn(role, second))
+            else:
+                found += [Turn("user", first), Turn("assistant", second)]
         else:
-            raise Unusable("no_chat", f"{place}: {kind(item)} instead of a turn or a pair of texts")
+            what = f"a list of {len(item)}" if isinstance(item, list) else kind(item)
+            raise Unusable("no_chat", f"{place} is {what}, neither a turn nor a question and its answer")
     return found
 
 
@@ -191,11 +202,11 @@ def turns_of(item, place):
     counts = is_counted(item, place)
     role = first_filled(item, ("role", "from"))
     if role:
-        if not isinstance(item[role], str) or item[role].strip().lower() not in ROLES:
-            raise Unusable("unknown_role", f"{place}: {shown(item[role])}")
         name = first_filled(item, ("content", "value", "text")) or "content"
-        content = text_of(item.get(name), f"{place}: {name}")
-        return [Turn(ROLES[item[role].strip().lower()], content, counts)]
+        said_by = ROLES.get(item[role].strip().lower()) if isinstance(item[role], str) else None
+        if not said_by:
+            raise Unusable("unknown_role", f"{place}: {shown(item[role])}")
+        return [Turn(said_by, text_of(item.get(name), f"{place}: {name}"), counts)]
     found = []
     for name, value in item.items():
         if str(name).lower() in SAID_BY and not is_blank(value):

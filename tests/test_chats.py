@@ -104,12 +104,15 @@ def test_the_counted_labels_are_exactly_the_assistants_texts(workdir, tmp_path):
         {"messages": [USER, {"role": "assistant", "content": f"x = {i}\n\n  é <|im_end|> 中"}] * (1 + i % 3)}
         for i in range(50)
     ]
+    for record in records[:10]:  # an answer that is read, but not to be learnt
+        record["messages"] = [USER, {**BOT, "content": "wrong", "weight": 0}, *record["messages"]]
     source = tmp_path / "chats.jsonl"
     source.write_text("\n".join(map(json.dumps, [*records, {"messages": [USER]}])))
     one = prepared(workdir, "chats1", source, "--num_workers=1", "--val_fraction=0.2")
     two = prepared(workdir, "chats2", source, "--num_workers=2", "--val_fraction=0.2")
     texts = counted_texts(one) + counted_texts(one, "val")
-    assert sorted(texts) == sorted(m["content"] for r in records for m in r["messages"] if m["role"] == "assistant")
+    answers = [m for r in records for m in r["messages"] if m["role"] == "assistant"]
+    assert sorted(texts) == sorted(m["content"] for m in answers if m["content"] != "wrong")
     manifest = read_manifest(one)
     assert manifest["sources"][str(source)]["dropped"] == {"no_assistant_turn": 1}
     counted = Shards(one, "train").mask(0, 1 << 40).sum()
