@@ -22,6 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import configurator
 from configurator import Stopped, UserError
+from evaluation.progress import Progress
 from model import ModelConfig, Transformer
 from ranges import Context, Count, Device, Natural, NotNegative, Positive, Precision, RopeBase, Seed, Share, ShareBelow1
 from shards import Shards, exclusive, load_tokenizer
@@ -29,7 +30,8 @@ from training import checkpoint, resume
 from training import machine as machines
 from training.dataloader import Mixture, batch_shape, parse_mixture
 from training.log import Log
-from training.optim import DECAYS, Schedule, lr_at, make_optimizers, optimized_parameters
+from training.optim import DECAYS, lr_at, make_optimizers, optimized_parameters, wsd_or_cosine
+from training.tracker import TrackerName
 from training.validation import validate, validation_sets
 
 DecayShape = Literal[tuple(DECAYS)]
@@ -64,7 +66,9 @@ class TrainSettings:
     keep: Count = 2  # checkpoints to keep
     resume: bool | None = False  # go on from the newest checkpoint in out_dir; auto = if there is one, else begin
     changed: list[str] = field(default_factory=list)  # settings that --resume takes anew knowingly: lr,grad_clip
-    tensorboard: bool = False  # write TensorBoard logs into out_dir too
+    sample: str = ""  # a prompt that the model continues at every evaluation
+    problems: str = ""  # a file of problems, whose pass@1 is measured at every evaluation
+    tracker: TrackerName = ""  # where metrics go beside metrics.jsonl
     # -- machine
     seed: Seed = 1337  # of the initial weights and the order of the data
     verify: bool = True  # compare the shards with their sha256 first: about a second per GB
@@ -116,7 +120,7 @@ def main(settings):
     machine = begin(settings)
     mixture = parse_mixture(settings.data)
     tokenizer = load_tokenizer([folder for folder, _ in mixture])
-    schedule = new_schedule(settings)
+    schedule = wsd_or_cosine(settings)
     batch_size, _ = batch_shape(settings, settings.block_size, machine.world_size)
     data = Mixture(mixture, settings.block_size, batch_size, settings.seed, tokenizer.eot, settings.best_fit)
     torch.manual_seed(settings.seed)
@@ -128,18 +132,6 @@ def begin(settings):
     """The Machine to train on. Raises UserError where out_dir holds another run's checkpoints."""
     settings.resume = resume.should_resume(settings)
     return machines.start(settings.device, settings.dtype)
-
-
-def new_schedule(settings):
-    """The Schedule of a pretraining run."""
-    shape, decay_steps = settings.decay_shape or "1-sqrt", settings.decay_steps
-    if settings.schedule == "cosine":
-        if decay_steps or settings.decay_shape:
-            raise UserError("schedule=cosine is one decay: decay_steps and decay_shape belong to schedule=wsd")
-        shape, decay_steps = "cosine", max(0, settings.max_steps - settings.warmup_steps)
-    return Schedule(
-        settings.lr, settings.max_steps, settings.warmup_steps, decay_steps, shape, settings.min_lr_fraction
-    )
 
 
 def model_config(settings, tokenizer):
@@ -175,6 +167,7 @@ def train(settings, machine, model, tokenizer, data, schedule, val, init=None, n
     if settings.verify and machine.is_main:  # a model trains on damaged shards without a word
         for folder in dict.fromkeys(folder for folder, _ in [*data.mixture, *val]):
             Shards(folder, "train").verify()
+    progress = Progress(settings.sample, settings.problems, tokenizer, chat="chat" in (note or {}))
     log = Log(settings, machine, model, data, micro_batch, compiles)
     optimizers = make_optimizers(model, settings, machines.fast_bf16(machine.device))
 
@@ -197,10 +190,14 @@ def train(settings, machine, model, tokenizer, data, schedule, val, init=None, n
             batch = data.batch(0, machine, settings.doc_mask)
             model = exchanging_gradients(model, next(batch.split(micro_batch)), machine, loss_fn)
 
+        def evaluate(step):
+            """How good the model is after a step: loss on the validation sets, and what it writes if that is asked."""
+            metrics = validate(raw_model, val_sets, settings, machine, tokenizer) | progress.of(raw_model, machine)
+            log.evaluation(step, metrics)
+            return {"step": step, **metrics}
+
         if done and is_due(done, settings.eval_every) and metrics.get("step") != done:
-            # The signal that stopped the run came before this evaluation.
-            metrics = {"step": done, **validate(raw_model, val_sets, settings, machine, tokenizer)}
-            log.evaluation(done, metrics)
+            metrics = evaluate(done)  # the signal that stopped the run came before it
 
         for step in range(done, settings.max_steps):
             # The learning rate is a pure function of the step, ...
@@ -229,8 +226,7 @@ def train(settings, machine, model, tokenizer, data, schedule, val, init=None, n
             stopping = machine.sum(stop.signal > 0)[0] > 0
             is_last = done == settings.max_steps
             if is_last or (is_due(done, settings.eval_every) and not stopping):
-                metrics = {"step": done, **validate(raw_model, val_sets, settings, machine, tokenizer)}
-                log.evaluation(done, metrics)
+                metrics = evaluate(done)
             if machine.is_main and (is_last or stopping or is_due(done, settings.save_every)):
                 meta = {"settings": asdict(settings), "schedule": asdict(schedule), "metrics": metrics, **(note or {})}
                 meta |= {"tokens": done * settings.batch_tokens, **data.position(done)}

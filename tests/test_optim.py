@@ -7,8 +7,8 @@ import torch
 
 from configurator import UserError
 from model import ModelConfig, Transformer
-from pretrain import Settings, TrainSettings, new_schedule
-from training.optim import Float32Muon, lr_at, make_optimizers, orthogonalized
+from pretrain import Settings, TrainSettings
+from training.optim import Float32Muon, lr_at, make_optimizers, orthogonalized, wsd_or_cosine
 
 WSD = Settings(lr=1.0, max_steps=1000, warmup_steps=100, decay_steps=200, decay_shape="linear", schedule="wsd")
 
@@ -32,7 +32,7 @@ WSD = Settings(lr=1.0, max_steps=1000, warmup_steps=100, decay_steps=200, decay_
 )
 def test_golden_values(settings, golden):
     for step, value in golden.items():
-        assert lr_at(step, new_schedule(settings)) == pytest.approx(value, abs=1e-12)
+        assert lr_at(step, wsd_or_cosine(settings)) == pytest.approx(value, abs=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_golden_values(settings, golden):
     ],
 )
 def test_area_under_the_decay(shape, floor, area):
-    schedule = new_schedule(replace(WSD, decay_shape=shape, min_lr_fraction=floor))
+    schedule = wsd_or_cosine(replace(WSD, decay_shape=shape, min_lr_fraction=floor))
     assert sum(lr_at(step, schedule) for step in range(800, 1000)) / 200 == pytest.approx(area, abs=1 / 200)
 
 
@@ -65,11 +65,11 @@ def test_area_under_the_decay(shape, floor, area):
 )
 def test_bad_schedules_are_refused(changes):
     with pytest.raises(UserError):
-        new_schedule(replace(WSD, **changes))
+        wsd_or_cosine(replace(WSD, **changes))
 
 
 def test_a_trial_of_a_few_steps_needs_no_other_setting():
-    new_schedule(Settings(max_steps=3))
+    wsd_or_cosine(Settings(max_steps=3))
 
 
 def test_orthogonalized_is_the_svds_polar_factor_roughly():

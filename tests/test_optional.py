@@ -12,7 +12,7 @@ from corpus.documents import read
 def test_tensorboard_shows_what_metrics_jsonl_holds(workdir, tmp_path):
     accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     arguments = [*TINY_MODEL, "--data=data/shards", "--batch_tokens=256", "--warmup_steps=1", "--compile=false"]
-    arguments += ["--log_every=1", "--max_steps=3", f"--out_dir={tmp_path}/run", "--tensorboard"]
+    arguments += ["--log_every=1", "--max_steps=3", f"--out_dir={tmp_path}/run", "--tracker=tensorboard"]
     stage("pretrain.py", *arguments, cwd=workdir)
     lines = map(json.loads, (tmp_path / "run/metrics.jsonl").read_text().splitlines())
     losses = {line["step"]: line["loss"] for line in lines if "loss" in line}

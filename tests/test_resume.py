@@ -8,7 +8,7 @@ import shutil
 import signal
 
 import pytest
-from conftest import TINY_MODEL, door_error, load_model, stage
+from conftest import TINY_MODEL, door_error, load_model, stage, write_records
 
 import anneal
 import configurator
@@ -128,7 +128,7 @@ def test_other_settings_than_before_are_named_and_refused(half, setting, words):
 
 def test_what_decides_nothing_may_differ_and_is_named(trained, half, capsys):
     shutil.copytree("data/shards", half.parent / "moved")
-    moved = [f"--data={half.parent}/moved", "--keep=1", "--micro_batch=4", "--tensorboard=false"]
+    moved = [f"--data={half.parent}/moved", "--keep=1", "--micro_batch=4"]
     train(pretrain, *RUN, *moved, f"--out_dir={half}", "--resume")
     assert f"with other settings: keep=1, out_dir={half}" in capsys.readouterr().out
     assert weights(half) == weights(trained) and metrics(half)[:-1] == metrics(trained)[:-1] and steps(half) == [8]
@@ -284,6 +284,16 @@ def test_three_processes_resume_bit_for_bit(here, tmp_path):
 
 
 # -- what the log says
+
+
+def test_what_a_model_writes_and_solves_is_logged_with_every_evaluation(here, tmp_path, capsys):
+    problem = {"task_id": "1", "prompt": "def f(x):\n", "entry_point": "f", "canonical_solution": "    return x\n"}
+    path = write_records(tmp_path / "problems.jsonl", [{**problem, "test": "def check(f):\n    assert f(1) == 1\n"}])
+    asked = ["--sample=def", f"--problems={path}", "--eval_every=4", "--max_steps=4"]
+    train(pretrain, *RUN, *asked, f"--out_dir={tmp_path}/run")
+    *_, last = metrics(tmp_path / "run")
+    assert last["step"] == 4 and last["pass@1"] == 0.0 and isinstance(last["sample"], str)
+    assert "pass@1 0.0% of 1 problems" in capsys.readouterr().out
 
 
 def test_a_line_fits_the_terminal(capsys):

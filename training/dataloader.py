@@ -107,9 +107,7 @@ def once_each(folders, name):
     places = [os.path.realpath(folder) for folder in folders]
     for folder, place in zip(folders, places):
         if places.count(place) > 1:
-            raise UserError(
-                f"{folder} stands in --{name} twice: name it once, with all of its weight"
-            )
+            raise UserError(f"{folder} stands in --{name} twice: name it once, with all of its weight")
     return list(map(os.path.normpath, folders))
 
 

@@ -5,8 +5,9 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from configurator import UserError, made_by, write_json, write_text
+from configurator import made_by, write_json, write_text
 from training.machine import device_name, dtype_name, memory_estimate, peak_flops, why_not_compile
+from training.tracker import open_tracker
 
 
 class Log:
@@ -18,7 +19,6 @@ class Log:
 
     def __init__(self, settings, machine, model, data, micro_batch, compiles):
         self.settings, self.machine, self.model = settings, machine, model
-        self.writer = None
         self.clock_step, self.clock_time = None, None  # where the clock was last started
         self.step_time = None  # when the last step ended
         self.eval_seconds, self.save_seconds = 0.0, 0.0
@@ -37,21 +37,13 @@ class Log:
         write_json(out / "settings.json", about)
         self.path = out / "metrics.jsonl"
         write_text(self.path, (folders[-1] / "metrics.jsonl").read_text(encoding="utf-8") if folders else "")
-        if self.settings.tensorboard:
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-            except ImportError:
-                raise UserError("tensorboard=true needs the package tensorboard: pip install tensorboard") from None
-            self.writer = SummaryWriter(self.settings.out_dir, purge_step=first_step)
+        self.tracker = open_tracker(self.settings.tracker, self.settings.out_dir, about, first_step)
 
     def write(self, record):
         """A line of metrics.jsonl."""
         with open(self.path, "a", encoding="utf-8") as f:
             f.write(json.dumps(record) + "\n")
-        if self.writer:
-            for key, value in record.items():
-                if isinstance(value, float):
-                    self.writer.add_scalar(key, value, record["step"])
+        self.tracker.log(record, record["step"])
 
     def start_clock(self, step):
         """Measure speed from here on."""
@@ -114,7 +106,7 @@ class Log:
             self.eval_seconds = time.perf_counter() - self.step_time
         self.start_clock(step)
         if self.machine.is_main:
-            self.write({**metrics, "tokens": step * self.settings.batch_tokens})
+            self.write({"step": step, **metrics, "tokens": step * self.settings.batch_tokens})
             found = f"val loss {metrics['val_loss']:.4f}  val bpb {metrics['val_bpb']:.4f}"
             print(f"{self.place(step)} {found}", flush=True)
 
@@ -125,12 +117,15 @@ class Log:
 
     def end(self, step, metrics):
         """The last words: the last evaluation, folder by folder, or how to go on where a signal stopped the run."""
-        if self.machine.is_main and step < self.settings.max_steps:
+        if not self.machine.is_main:
+            return
+        self.tracker.close()
+        if step < self.settings.max_steps:
             print(f"stopped after step {step}, checkpoint saved; go on with --resume", flush=True)
-        elif self.machine.is_main:
-            for folder, m in metrics["sources"].items():
-                print(f"{folder:<28} val loss {m['val_loss']:.4f}  val bpb {m['val_bpb']:.4f}")
-            print(f"checkpoint in {self.settings.out_dir}")
+            return
+        for folder, m in metrics["sources"].items():
+            print(f"{folder:<28} val loss {m['val_loss']:.4f}  val bpb {m['val_bpb']:.4f}")
+        print(f"checkpoint in {self.settings.out_dir}")
 
 
 def print_plan(settings, machine, model, data, micro_batch, peak, origin, compiles):

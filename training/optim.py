@@ -54,17 +54,25 @@ class Schedule:
             )
 
 
+def wsd_or_cosine(settings):
+    """The Schedule of a pretraining run. Raises UserError where settings of both are given."""
+    shape, decay_steps = settings.decay_shape or "1-sqrt", settings.decay_steps
+    if settings.schedule == "cosine":
+        if decay_steps or settings.decay_shape:
+            raise UserError("schedule=cosine is one decay: decay_steps and decay_shape belong to schedule=wsd")
+        shape, decay_steps = "cosine", max(0, settings.max_steps - settings.warmup_steps)
+    return schedule_of(settings, decay_steps, shape)
+
+
 def warmup_then_decay(settings):
     """The Schedule of a stage that is one decay behind a warmup, as annealing and tuning are."""
-    decay_steps = settings.max_steps - settings.warmup_steps
-    return Schedule(
-        settings.lr,
-        settings.max_steps,
-        settings.warmup_steps,
-        decay_steps,
-        settings.decay_shape,
-        settings.min_lr_fraction,
-    )
+    return schedule_of(settings, settings.max_steps - settings.warmup_steps, settings.decay_shape)
+
+
+def schedule_of(settings, decay_steps, decay_shape):
+    """The Schedule of a run's settings with this decay."""
+    lr, max_steps, warmup_steps = settings.lr, settings.max_steps, settings.warmup_steps
+    return Schedule(lr, max_steps, warmup_steps, decay_steps, decay_shape, settings.min_lr_fraction)
 
 
 def lr_at(step, schedule):
