@@ -83,7 +83,7 @@ def recipes():
     makers = []
     for path in sorted((ROOT / "configs").glob("*.toml")):
         try:
-            tables = configurator.parse_toml(path)
+            tables = configurator.parse_toml(str(path))
         except UserError:
             continue  # a person's own draft
         for stage in configurator.STAGES:

@@ -1,6 +1,7 @@
 """A function over a stream of items in several processes, in their order, with a bounded number of items under way."""
 
 import collections
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -22,7 +23,8 @@ def mapped(function, items, num_workers, start, *arguments):
         under_way = collections.deque()
         try:
             for item in items:
-                under_way.append(pool.submit(call, function, item))
+                with interrupts_held_back():  # submitting starts the processes
+                    under_way.append(pool.submit(call, function, item))
                 if len(under_way) > 4 * num_workers:
                     yield under_way.popleft().result()
             while under_way:
@@ -31,6 +33,17 @@ def mapped(function, items, num_workers, start, *arguments):
             raise UserError("a worker process died, perhaps for lack of memory: use a smaller --num_workers") from None
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def interrupts_held_back():
+    """Ctrl-C, which a terminal sends to every process, takes effect after this block. A process that is started in it
+    never gets to see one: it would end in a traceback before start_worker() could have it ignored."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def start_worker(start, arguments):

@@ -1,0 +1,101 @@
+"""Worker processes: Ctrl-C, a death, and a program without a guard end in one line, and nothing hangs."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import ROOT, program, stage
+
+PROGRAM = """
+import multiprocessing, os, signal, sys, time
+from configurator import UserError
+from corpus.parallel import mapped
+
+def start():
+    print("worker", os.getpid(), flush=True)
+
+def work(state, item):
+    if item == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(0.01)
+    return item
+
+if __name__ == "__main__":
+    multiprocessing.set_start_method(sys.argv[1])
+    print("begun", flush=True)
+    try:
+        print(len(list(mapped(work, sys.argv[2:] or range(10_000), 2, start))))
+    except KeyboardInterrupt:
+        print("stopped")
+    except UserError as error:
+        print("error:", error)
+"""
+
+
+@pytest.fixture
+def program_file(tmp_path):
+    (tmp_path / "program.py").write_text(PROGRAM)
+    return tmp_path / "program.py"
+
+
+def begin(program_file, *arguments):
+    """The program in a process group of its own, with the pipe of its output."""
+    return subprocess.Popen(
+        [sys.executable, program_file, *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+@pytest.mark.parametrize(
+    "method, delay", [("fork", 0), ("fork", 0.05), ("spawn", 0.05), ("spawn", 0.15), ("spawn", 0.6)]
+)
+def test_ctrl_c_prints_no_traceback_of_a_worker(program_file, method, delay):
+    """A terminal sends it to every process, also to workers that are just being started."""
+    process = begin(program_file, method)
+    assert process.stdout.readline() == "begun\n"
+    time.sleep(delay)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert out.endswith("stopped\n") and "Traceback" not in err, err
+
+
+def test_a_worker_that_is_killed_is_one_line(program_file):
+    out, err = begin(program_file, "fork", *"abcdefgh", "die", *"abcdefgh").communicate(timeout=60)
+    assert "error: a worker process died" in out and "Traceback" not in err
+
+
+def test_workers_end_when_their_parent_is_killed(program_file):
+    process = begin(program_file, "fork")
+    assert "worker" in "".join(process.stdout.readline() for _ in range(3))
+    process.kill()
+    process.communicate(timeout=60)  # the pipes close when the last process ends
+
+
+def test_a_killed_worker_of_prepare_data_leaves_the_folder_to_the_next_run(workdir, tmp_path):
+    (tmp_path / "many").mkdir()
+    for i in range(300):
+        (tmp_path / f"many/{i}.py").write_text(program(i))
+    arguments = [f"--sources={tmp_path / 'many'}", f"--out_dir={tmp_path / 'x'}", "--tokenizer=data/tokenizer.json"]
+    code = "import os, signal, prepare_data, cleaning.clean, configurator\n"
+    code += "cleaning.clean.Cleaner.survey = lambda self, batch: os.kill(os.getpid(), signal.SIGKILL)\n"
+    code += "prepare_data.__spec__ = None\nconfigurator.run(prepare_data.main, prepare_data.Settings)"
+    result = subprocess.run(
+        [sys.executable, "-c", code, *arguments, "--num_workers=2"],
+        cwd=workdir,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (
+        result.returncode == 2 and "error: a worker process died" in result.stderr and "Traceback" not in result.stderr
+    )
+    stage("prepare_data.py", *arguments, "--num_workers=1", cwd=workdir)
+    assert not list(tmp_path.glob("x/**/*.tmp"))
