@@ -316,7 +316,7 @@ def help_text(settings_class, stage, doc=""):
 
 
 def wrapped(doc, width):
-    """The lines of a docstring, its paragraphs wrapped anew; an indented line, which shows an example, stays as it is."""
+    """The lines of a docstring, its paragraphs wrapped anew. One with indented lines shows examples and stays."""
     lines = []
     for paragraph in doc.split("\n\n"):
         is_example = any(line.startswith(" ") for line in paragraph.splitlines())
@@ -352,8 +352,8 @@ def write_json(path, value):
 def write_text(path, text):
     """Write a file so that a reader sees the old one or the new one, never half of one.
 
-    What is no Unicode, such as a byte of a file's name, becomes an escape, \\udce9, which JSON reads back. Raises OSError
-    with the path, whatever went wrong.
+    What is no Unicode, such as a byte of a file's name, becomes an escape, \\udce9, which JSON reads back. An OSError
+    names the path, whatever went wrong.
     """
     path, beside = Path(path), None
     try:
