@@ -103,7 +103,7 @@ def labelled_documents(sources, positive):
 
     def parse(record, where):
         """(text, 0 or 1) of a record, or the Problem that it has."""
-        if not isinstance(record, dict) or "label" not in record:
+        if not isinstance(record, dict) or record.get("label") is None:
             return Problem(where, "no_label")
         label = int(str(record["label"]).lower() == positive.lower())
         texts = [record[name] for name in TEXT_FIELDS if isinstance(record.get(name), str)]

@@ -29,6 +29,7 @@ from pathlib import Path
 
 from configurator import UserError
 from corpus.documents import Problem, checked, field_names, plain
+from corpus.records import DAMAGE, NOT_UTF8, opened_text
 from tokenizer import fenced
 
 ROLES = dict.fromkeys(("system", "developer"), "system")
@@ -324,10 +325,13 @@ class Prompts:
             if place not in ("pre", "post"):
                 raise UserError(f"{path} is neither <type>.pre.prompt nor <type>.post.prompt")
             try:
-                lines = path.read_text(encoding="utf-8-sig").splitlines()
-            except UnicodeDecodeError as error:
-                raise UserError(f"{path} is not UTF-8: {error}") from None
-            found = [(place, line) for line in lines if line.strip()]
+                with opened_text(path) as file:
+                    text = file.read()
+            except DAMAGE as error:
+                raise UserError(f"cannot read {path}: {error}") from None
+            if "\0" in text or NOT_UTF8.search(text):
+                raise UserError(f"{path} is not UTF-8")
+            found = [(place, line) for line in text.splitlines() if line.strip()]
             if not found:
                 raise UserError(f"{path} holds no prompt: write one a line")
             self.by_type.setdefault(kind, []).extend(found)
