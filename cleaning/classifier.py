@@ -29,8 +29,8 @@ from cleaning.view import View
 from configurator import UserError
 from corpus import chats
 from corpus.documents import Problem, read
+from corpus.records import open_regular, records
 from corpus.sources import source_name
-from corpus.records import records
 from ranges import Positive, Range, Seed, ShareBetween, Text
 
 BUCKETS_LOG2 = 20  # a million weights; a text of 1,000 words has some 3,000 n-grams
@@ -176,7 +176,7 @@ class Classifier:
     def load(cls, path):
         """The classifier that save() wrote. Raises UserError for any other file."""
         try:
-            with np.load(path, allow_pickle=False) as saved:
+            with open_regular(path) as file, np.load(file, allow_pickle=False) as saved:
                 weights = np.zeros(1 << BUCKETS_LOG2, np.float32)
                 if (saved["used"] < 0).any():
                     raise ValueError("it holds negative buckets")

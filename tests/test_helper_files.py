@@ -87,6 +87,7 @@ def test_a_pipe_among_the_helper_files_is_named_and_never_opened(tmp_path):
         lambda: Prompts(tmp_path),
         lambda: decontaminate.load([tmp_path / "x.jsonl"]),
         lambda: classifier.Scores(tmp_path / "x.jsonl"),
+        lambda: classifier.Classifier.load(tmp_path / "x.jsonl"),
     ):
         with pytest.raises(UserError, match="not a regular file"):
             read()
