@@ -9,6 +9,7 @@ from conftest import TINY_MODEL, assert_one_line_error, door_error, load_model, 
 
 import anneal
 import sft
+from configurator import UserError
 from model import IGNORE
 from shards import Shards
 from training import checkpoint
@@ -180,6 +181,8 @@ def test_a_conversation_too_long_for_a_row_keeps_its_whole_turns(workdir):
     tokenizer = Tokenizer.load(workdir / "data/long/tokenizer.json")
     assert (packed.n_rows, packed.n_left_out) == (1, 1)
     assert tokenizer.decode(targets[targets != IGNORE]) == "b<|im_end|>"
+    with pytest.raises(UserError, match="not one answer of its chats ends within block_size=4"):
+        Mixture([(workdir / "data/long", None)], 4, 1, 0, eot)
 
 
 def test_noise_is_for_training_alone_and_as_large_as_it_says(trunk):

@@ -275,6 +275,8 @@ class Mixture:
                 source = Packed(shards, block_size, own_seed, eot)
             else:
                 source = Windows(shards, block_size, own_seed)
+            if source.n_left_out and source.n_rows < 1:
+                raise UserError(f"{shards.folder}: not one answer of its chats ends within {block_size=}")
             if source.n_rows < 1:
                 raise UserError(f"{shards.folder} holds {len(shards):,} training tokens: too few for {block_size=}")
             self.sources.append(source)
