@@ -231,5 +231,6 @@ def test_no_space_left(workdir, corpus, tmp_path):
 
     arguments = (f"--sources={corpus}", f"--out_dir={tmp_path / 'x'}", "--num_workers=1")
     result = prepare(workdir, *arguments, check=False, preexec_fn=limit)
-    assert_one_line_error(result, "File too large")
-    assert not list(tmp_path.glob("x/*.bin*")) and not (tmp_path / "x/manifest.json").exists()
+    assert_one_line_error(result, "File too large", f"'{tmp_path}/x/chunks/000000.")
+    assert not list(tmp_path.glob("x/*.bin*")) and not list(tmp_path.glob("x/**/*.tmp"))
+    assert not (tmp_path / "x/manifest.json").exists()

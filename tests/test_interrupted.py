@@ -1,4 +1,5 @@
-"""A folder holds its old shards until the new ones are whole, wherever a run dies; what is begun is brought to its end."""
+"""Runs of prepare_data.py that die: the folder holds its old shards until the new ones are whole, what is begun is brought
+to its end, and what was damaged on the way is made again."""
 
 import contextlib
 import io
@@ -8,28 +9,30 @@ import os
 import shutil
 
 import pytest
-from conftest import program
+from conftest import door_error, program
 
 import prepare_data
 from cleaning import to_shards
 from cleaning.rules import Thresholds
 from cleaning.settings import Settings
 from configurator import UserError
-from shards import Shards, load_tokenizer
+from shards import Shards, exclusive, load_tokenizer
 from tokenizer import PATTERN, Tokenizer
 
 BYTES = [bytes([byte]) for byte in range(256)]
 CHANGES = ("replace", "link", "unlink", "rmdir", "mkdir")  # the calls of os by which names come and go
 
 
-@pytest.fixture
-def source(tmp_path):
-    (tmp_path / "source").mkdir()
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """A folder of six programs, and two tokenizers beside it."""
+    folder = tmp_path_factory.mktemp("texts")
+    (folder / "source").mkdir()
     for i in range(6):
-        (tmp_path / f"source/{i}.py").write_text(program(i))
-    Tokenizer.from_bpe(PATTERN, BYTES).save(tmp_path / "old.json")
-    Tokenizer.from_bpe(PATTERN, [*BYTES, b"na", b"me"]).save(tmp_path / "new.json")
-    return tmp_path / "source"
+        (folder / f"source/{i}.py").write_text(program(i))
+    Tokenizer.from_bpe(PATTERN, BYTES).save(folder / "old.json")
+    Tokenizer.from_bpe(PATTERN, [*BYTES, b"na", b"me"]).save(folder / "new.json")
+    return folder / "source"
 
 
 def prepare(source, out, name, **more):
@@ -169,3 +172,79 @@ def test_a_damaged_folder_is_made_again(source, tmp_path, damage):
     assert "already" not in prepare(source, tmp_path / "x", "new")
     assert contents(tmp_path / "x") == whole
     assert "already" in prepare(source, tmp_path / "x", "new")
+
+
+# -- what an interrupted run leaves
+
+
+@pytest.fixture(scope="module")
+def begun(source):
+    """A folder whose chunks are all there and whose shards are not, and what an unbroken run makes."""
+    out = source.parent
+    prepare(source, out / "whole", "new")
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(prepare_data, "write_shards", interrupt)
+        prepare(source, out / "x", "new")
+    return out / "x", contents(out / "whole")
+
+
+@pytest.fixture
+def interrupted(begun, tmp_path):
+    """The chunks of a copy of it, to be damaged, and what an unbroken run makes."""
+    return shutil.copytree(begun[0], tmp_path / "x") / "chunks", begun[1]
+
+
+def finished(chunks, source):
+    prepare(source, chunks.parent, "new")
+    return contents(chunks.parent)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "null", "3", "[" * 100_000, "\xff", "{}", '{"chunks": [], "ingredients": {}, "sha256": 3}'],
+    ids=lambda text: text[:9] or "empty",
+)
+def test_progress_that_is_none_is_begun_anew(interrupted, source, text):
+    chunks, whole = interrupted
+    (chunks / "progress.json").write_bytes(text.encode("latin-1"))
+    assert finished(chunks, source) == whole
+
+
+@pytest.mark.parametrize("key", ["name", "sha256", "documents", "bands", "counts", "documents_sha256"])
+@pytest.mark.parametrize("value", [None, -1, "../../x", [], {"tokens": 5}])
+def test_progress_with_odd_entries_is_begun_anew(interrupted, source, key, value):
+    """With the sha256 of the file as a whole, and, as another program may write it, without."""
+    chunks, whole = interrupted
+    progress = json.loads((chunks / "progress.json").read_text())
+    progress["chunks"][0][key] = value
+    (chunks / "progress.json").write_text(json.dumps(progress))
+    assert finished(chunks, source) == whole
+
+
+@pytest.mark.parametrize("stream", ["tokens", "shingles", "bands", "documents", "meta", "dropped"])
+@pytest.mark.parametrize("damage", ["gone", "cut", "flipped"])
+def test_a_damaged_chunk_is_made_again(interrupted, source, stream, damage):
+    chunks, whole = interrupted
+    path = chunks / f"000000.{stream}"
+    data = path.read_bytes()
+    if damage == "gone":
+        path.unlink()
+    elif damage == "cut":
+        path.write_bytes(data[:-1] if data else b"x")
+    else:
+        path.write_bytes(bytes([data[0] ^ 1]) + data[1:] if data else b"\0")
+    assert finished(chunks, source) == whole
+
+
+def test_chunks_in_the_way(interrupted, source):
+    chunks, whole = interrupted
+    shutil.rmtree(chunks)
+    chunks.write_text("a file where the folder should be")
+    arguments = [f"--sources={source}", f"--out_dir={chunks.parent}", f"--tokenizer={source.parent / 'new.json'}"]
+    assert str(chunks) in door_error(prepare_data, *arguments, "--num_workers=1")
+
+
+def test_two_runs_into_one_folder_are_refused(source, tmp_path):
+    arguments = [f"--sources={source}", f"--out_dir={tmp_path / 'x'}", f"--tokenizer={source.parent / 'new.json'}"]
+    with exclusive(tmp_path / "x"):
+        assert f"another run is writing to {tmp_path / 'x'}" in door_error(prepare_data, *arguments)
