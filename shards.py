@@ -341,9 +341,9 @@ def load_tokenizer(folders):
     tokenizers = {}
     for folder in folders:
         manifest = read_manifest(folder)
-        tokenizers[folder] = Tokenizer.load(tokenizer_path(folder, manifest))
-        if manifest["tokenizer"] != tokenizers[folder].fingerprint:
-            made_with, again = manifest["tokenizer"], how_to_make_again(folder, manifest)
+        made_with, again = manifest["tokenizer"], how_to_make_again(folder, manifest)
+        tokenizers[folder] = Tokenizer.load(tokenizer_path(folder, manifest), again)
+        if made_with != tokenizers[folder].fingerprint:
             raise UserError(
                 f"the shards in {folder} were made by tokenizer {made_with}, not by its tokenizer.json{again}"
             )

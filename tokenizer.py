@@ -22,6 +22,7 @@ import sentencepiece
 import tiktoken
 
 from configurator import UserError, write_json
+from hints import how_to_make
 
 # A word with the one character before it, a digit, a run of punctuation, or a run of white space.
 # Unlike GPT-4's it has no look-ahead: tiktoken then runs 2.4 times as fast, and a line break with the indentation
@@ -89,20 +90,24 @@ class Tokenizer:
     # -- where tokenizers come from
 
     @classmethod
-    def load(cls, source):
-        """source: a tokenizer.json written by save(), a SentencePiece .model, or the name of a tiktoken encoding."""
+    def load(cls, source, how=None):
+        """source: a tokenizer.json written by save(), a SentencePiece .model, or the name of a tiktoken encoding. how:
+        the end of the message about a file that is missing or damaged, which says how to make it."""
         path = Path(source)
+        if how is None:
+            train = f"python tokenizer_train.py --sources=YOUR_TEXT --out={source}"
+            how = how_to_make(source, train if path.suffix == ".json" else "")
         if path.suffix == ".model" and path.exists():
             return cls.from_sentencepiece(path.read_bytes(), where=str(path))
         if path.exists():
-            return cls.from_file(path)
+            return cls.from_file(path, how)
         if str(source) in tiktoken.list_encoding_names():
             return cls.from_tiktoken(str(source))
         names = ", ".join(tiktoken.list_encoding_names())
-        raise UserError(f"no tokenizer {source}: run tokenizer_train.py first, or name a .model file or one of {names}")
+        raise UserError(f"no tokenizer {source}{how}; a SentencePiece .model serves too, or one of {names}")
 
     @classmethod
-    def from_file(cls, path):
+    def from_file(cls, path, how=""):
         """The tokenizer that save() wrote, with the special tokens that it had then."""
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
@@ -112,10 +117,10 @@ class Tokenizer:
                 tokenizer = cls.from_bpe(content["pattern"], ranks, special_tokens)
             else:
                 tokenizer = cls.from_sentencepiece(base64.b64decode(content["model"]), special_tokens, str(path))
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path} is not a tokenizer of this project: {error}") from None
+        except (UserError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise UserError(f"{path} is not a tokenizer of this project ({str(error)[:200]}){how}") from None
         if content.get("fingerprint") != tokenizer.fingerprint:
-            raise UserError(f"{path} is damaged: its fingerprint is not that of its content")
+            raise UserError(f"{path} is damaged: its fingerprint is not that of its content{how}")
         return tokenizer
 
     @classmethod

@@ -148,6 +148,12 @@ def test_a_mask_of_another_length_or_name(folder):
         Shards(folder, "train")
 
 
+def test_a_folder_without_its_tokenizer(folder):
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(UserError, match="no tokenizer .*: run `python prepare_data.py "):
+        load_tokenizer([folder])
+
+
 # -- shards of other programs
 
 
@@ -213,8 +219,10 @@ def test_adopting_odd_files(workdir, tmp_path, data, words):
 def test_a_damaged_tokenizer_is_one_line(folder, damage):
     path = folder / "tokenizer.json"
     path.write_text(json.dumps(damage(json.loads(path.read_text()))))
-    with pytest.raises(UserError, match="tokenizer.json"):
+    with pytest.raises(UserError, match="tokenizer.json is .*: run `python tokenizer_train.py"):
         Tokenizer.load(path)
+    with pytest.raises(UserError, match="tokenizer.json is .*: run `python prepare_data.py"):
+        load_tokenizer([folder])  # another tokenizer beside the shards would not be theirs
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"\xff", b"[" * 100_000, b'{"kind": ' + b"9" * 5000 + b"}", b"\0"])

@@ -76,8 +76,12 @@ def test_a_folder_that_nobody_makes_needs_your_text():
         Shards("data/mine", "train")
     with pytest.raises(UserError, match="`python tokenizer_train.py --sources=YOUR_TEXT --out=data/my.json`"):
         Tokenizer.load("data/my.json")
-    with pytest.raises(UserError, match="no tokenizer data/tokenizer.json: run `python tokenizer_train.py`, or name"):
+    with pytest.raises(
+        UserError, match="no tokenizer data/tokenizer.json: run `python tokenizer_train.py`; a SentencePiece"
+    ):
         Tokenizer.load("data/tokenizer.json")
+    with pytest.raises(UserError, match="no tokenizer gtp2; a SentencePiece .model serves too, or one of gpt2,"):
+        Tokenizer.load("gtp2")
 
 
 def test_no_hint_makes_a_copy_of_the_library_under_another_name():
