@@ -186,7 +186,8 @@ class Classifier:
                 raise ValueError("it holds numbers that are not finite")
             return classifier
         except FileNotFoundError:
-            raise UserError(f"no classifier {path}: python -m cleaning.classifier makes one") from None
+            how = f"run `python -m cleaning.classifier --labelled=YOUR_RECORDS --out={path}`"
+            raise UserError(f"no classifier {path}: {how}") from None
         except Exception as error:  # zip archives and arrays that are damaged can fail in many ways
             raise UserError(f"{path} is no classifier of python -m cleaning.classifier: {error}") from None
 
@@ -221,7 +222,7 @@ class Scores:
         self.lowest, self.highest = lowest, highest
         self.scores = {}  # by id, or by (source, id) where the record names a source
         if not Path(path).exists():
-            raise UserError(f"no score file {path}: python -m evaluation.score makes one")
+            raise UserError(f"no score file {path}: run `python -m evaluation.score --sources=YOUR_TEXT --out={path}`")
         for record, place in records(path):
             identity, source = record.get("id"), record.get("source")
             try:
