@@ -7,6 +7,7 @@ Meaning of the markup: https://www.mediawiki.org/wiki/Help:Formatting and Help:L
 
 import html
 import re
+from collections import deque
 
 # None of these can occur in XML, so that none is part of a page.
 GONE = "\x01"  # something was here
@@ -26,9 +27,9 @@ INLINE_TAGS = set(
 )
 TAG = re.compile(r"</?([a-zA-Z][a-zA-Z0-9]*)\b[^<>]*>")
 EXTERNAL_LINK = re.compile(r"\[(?:(?:https?:|ftps?:)?//|mailto:)[^\s\[\]<>]*[ \t]*([^\[\]\n]*)\]")
-# Of the languages of one script each, the one that is read: zh-hans, or what stands for it.
+MAX_DEPTH = 40  # of templates in templates, and the like; MediaWiki has the same limit
+# The names by which a conversion between scripts calls them, and those of simplified Chinese, the best one first.
 VARIANT = r"(?:zh|[a-z]{2,3}-[a-z]{2,4})"
-MAX_DEPTH = 10  # of conversions within conversions, as in MediaWiki
 SIMPLIFIED = ("zh-hans", "zh-cn", "zh-sg", "zh-my", "gan-hans")
 SWITCH = re.compile(  # __NOTOC__ anywhere, and in other languages on a line of its own; never __init__
     r"__(?:NO|FORCE)?(?:TOC|EDITSECTION|GALLERY|INDEX|CC|TC|CONTENTCONVERT|TITLECONVERT|GLOBAL)__"
@@ -42,11 +43,11 @@ def plain_text(markup, hidden):
     """The text of a page. hidden: the prefixes, casefolded, of links that show nothing in it: File, Category, ..."""
     text, blocks = without_blocks(markup)
     text = text.replace("-{{{", f"-{{{GONE}{{{{")  # a template in a conversion, not a conversion in a template
-    text = without_spans(text, r"\{\{", r"\}\}(?:\}(?![}-]))?")  # templates
-    text = with_variants(text)
-    text = without_spans(text, rf"^[ \t:*#{GONE}]*\{{\|", r"^[ \t]*\|\}(?!\})")  # tables
+    text = with_spans(text, r"\{\{", r"\}\}(?:\}(?![}-]))?", lambda template: GONE)
+    text = with_spans(text, r"-\{", r"\}-", variant)
+    text = with_spans(text, rf"^[ \t:*#{GONE}]*\{{\|", r"^[ \t]*\|\}(?!\})", lambda table: GONE)
     text = EXTERNAL_LINK.sub(lambda link: link[1] or GONE, text)
-    text = with_links(text, hidden)
+    text = with_spans(text, r"\[\[", r"\]\]", lambda content: link_text(content, hidden))
     text = TAG.sub(tag_text, text)
     text = re.sub("'{2,}", apostrophes, text)
     text = re.sub(r"^(?:[*#:;]+|-{4,})", "", SWITCH.sub("", text), flags=re.MULTILINE)
@@ -57,45 +58,33 @@ def plain_text(markup, hidden):
 
 def unescaped(text):
     """Text with the characters that entities stand for."""
-    return re.sub(
-        r"&(?:#[0-9]{1,8}|#[xX][0-9a-fA-F]{1,7}|[a-zA-Z]\w{1,40});", lambda name: html.unescape(name[0]), text
-    )
+    return re.sub(r"&(?:#[0-9]{1,8}|#[xX][0-9a-fA-F]{1,7}|[a-zA-Z]\w{1,40});", lambda m: html.unescape(m[0]), text)
 
 
 def without_blocks(markup):
     """(text, [block of code, ...]): the markup without comments and DROPPED_TAGS, and with a place in the text for each
     of the CODE_TAGS, whose content is no markup. A tag or comment that is never closed is left out alone."""
-    last = {}  # {name: where its last closing tag is}
-    for token in RAW.finditer(markup):
-        if token[0] == "-->" or token[1]:
-            last[token[2] and token[2].lower()] = token.start()
-    parts, blocks, position = [], [], 0
-    opening = name = None
-    for token in RAW.finditer(markup):
-        its_name = token[2] and token[2].lower()  # None for a comment
-        is_closing = token[0] == "-->" or bool(token[1])
-        if opening:
-            if not is_closing or its_name != name:
-                continue  # part of the content
-            content = markup[opening.end() : token.start()]
-            position, is_code = token.end(), name and name in CODE_TAGS.split()
-            if is_code:
-                blocks.append(code_text(name, content))
-                # "inline" keeps highlighted code within its line
-                end = "" if name == "nowiki" or "inline" in opening[3].split() else "\n"
-                parts.append(f"{end}\x02{len(blocks) - 1}\x03{end}")
-            elif name:
+    tokens = [(token, (token[2] or "").lower(), token[0] == "-->" or bool(token[1])) for token in RAW.finditer(markup)]
+    last = {name: token.start() for token, name, is_closing in tokens if is_closing}  # closing tag of each name
+    parts, blocks, position, opening = [], [], 0, None
+    for token, name, is_closing in tokens:
+        if opening is None:
+            parts.append(markup[position : token.start()])
+            position = token.end()
+            if name and token[3].rstrip().endswith("/"):
                 parts.append(GONE)
+            elif not is_closing and last.get(name, -1) > token.start():
+                opening = token
+        elif is_closing and name == (opening[2] or "").lower():
+            content, position = markup[opening.end() : token.start()], token.end()
+            if name in CODE_TAGS.split():
+                # Highlighted code that is "inline" stays within its line.
+                edge = "" if name == "nowiki" or "inline" in opening[3].split() else "\n"
+                parts.append(f"{edge}\x02{len(blocks)}\x03{edge}")
+                blocks.append(code_text(name, content))
+            elif name:
+                parts.append(GONE)  # a comment leaves nothing
             opening = None
-            continue
-        parts.append(markup[position : token.start()])
-        position = token.end()
-        if is_closing:
-            continue
-        if (token[3] or "").rstrip().endswith("/"):
-            parts.append(GONE)
-        elif last.get(its_name, -1) > token.start():
-            opening, name = token, its_name
     return "".join(parts) + markup[position:], blocks
 
 
@@ -107,39 +96,24 @@ def code_text(name, content):
     return unescaped(content if name == "nowiki" else content.strip("\n"))
 
 
-def without_spans(text, opening, closing):
-    """Text with GONE in place of what stands between an opening and its closing (patterns), nested ones included. One
-    that has no partner stays."""
-    parts, starts, position = [], [], 0  # starts: of the open spans in parts
+def with_spans(text, opening, closing, shown):
+    """Text in which every span from an opening to its closing (patterns) gives way to shown(its content), inner spans
+    first. A span for which that is None stays as it is, and so does an opening or a closing without a partner."""
+    parts, position = [], 0
+    starts = deque(maxlen=MAX_DEPTH)  # of the open spans in parts; of more than that, the outer ones are forgotten
     for token in re.finditer(f"({opening})|{closing}", text, re.MULTILINE):
         parts.append(text[position : token.start()])
         position = token.end()
         if token[1]:
             starts.append(len(parts))
         elif starts:
-            del parts[starts.pop() :]
-            parts.append(GONE)
-            continue
-        parts.append(token[0])
-    return "".join(parts) + text[position:]
-
-
-def with_variants(text):
-    """Text with the simplified reading of each conversion, -{zh-hans:...; zh-hant:...}-, the inner ones first
-    (https://www.mediawiki.org/wiki/Writing_systems/Syntax)."""
-    parts, starts, position = [], [], 0
-    for token in re.finditer(r"(-\{)|\}-", text):
-        parts.append(text[position : token.start()])
-        position = token.end()
-        if token[1] and len(starts) < MAX_DEPTH:
-            starts.append(len(parts))
-            parts.append(token[0])
-        elif starts and not token[1]:
             start = starts.pop()
-            inner = "".join(parts[start + 1 :])
-            parts[start:] = [variant(inner)]
-        else:
-            parts.append(token[0])
+            content = "".join(parts[start + 1 :])
+            found = shown(content)
+            if found is not None:
+                parts[start:] = [found]
+                continue
+        parts.append(token[0])
     return "".join(parts) + text[position:]
 
 
@@ -162,32 +136,17 @@ def variant(inner):
     return [*wanted, *readings.values()][0]
 
 
-def with_links(text, hidden):
-    """Text with what each [[link]] shows: the text behind its bar, or its target. Brackets around anything that can't
-    be the name of a page stay."""
-    parts, starts, position = [], [], 0
-    for token in re.finditer(r"(\[\[)|\]\]", text):
-        parts.append(text[position : token.start()])
-        position = token.end()
-        if token[1]:
-            starts.append(len(parts))
-            parts.append(token[0])
-            continue
-        start = starts.pop() if starts else None
-        if start is None or re.search(r"[\[\]{}<>\n]", parts[start + 1].partition("|")[0]):
-            parts.append(token[0])
-            continue
-        # Only what stands before the first inner link is looked at, however much there is in all.
-        target, bar, shown = parts[start + 1].partition("|")
-        prefix = target.strip(" :_").partition(":")[0].replace("_", " ").strip().casefold()
-        if ":" in target and prefix in hidden:
-            parts[start:] = [GONE]
-        elif not bar and re.match(r"\s*(?!doi:)(?:[a-z]{2,3}|simple|zh-[a-z-]+):", target):
-            parts[start:] = [GONE]  # the same article in another language
-        else:
-            parts[start] = ""
-            parts[start + 1] = shown if bar else target.removeprefix(":")
-    return "".join(parts) + text[position:]
+def link_text(content, hidden):
+    """What a [[link]] shows: the text behind its bar, or its target. None for what can't be the name of a page."""
+    target, bar, shown = content.partition("|")
+    if re.search(r"[\[\]{}<>\n]", target):
+        return None
+    prefix = target.strip(" :_").partition(":")[0].replace("_", " ").strip().casefold()
+    if ":" in target and prefix in hidden:
+        return GONE
+    if not bar and re.match(r"\s*(?!doi:)(?:[a-z]{2,3}|simple|zh-[a-z-]+):", target):
+        return GONE  # the same article in another language
+    return shown if bar else target.removeprefix(":")
 
 
 def tag_text(tag):
