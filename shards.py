@@ -187,12 +187,13 @@ class Shards:
     """One split of a shard folder as one long array of tokens, memory-mapped. has_mask: whether it holds chats."""
 
     def __init__(self, folder, split):
-        self.folder, problem = Path(folder), None
+        self.folder = Path(folder)
         while True:
             self.manifest = read_manifest(folder)
             try:
                 self.open(split)
-            except UserError as error:
+                problem = None
+            except (UserError, OSError, ValueError) as error:
                 problem = error
             if read_manifest(folder) == self.manifest:
                 break  # else prepare_data.py has put new shards into their place in between

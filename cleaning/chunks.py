@@ -11,6 +11,8 @@ Memory holds one record per document (DOCUMENT) and one band of signatures. Ever
     chunks/000000.documents  a DOCUMENT per document
     chunks/000000.meta       a JSON line per document: source, where, and what decides which copy is kept
     chunks/000000.dropped    a JSON line per document that the first pass dropped
+    chunks/progress.json     what has been finished with which settings; the files have the sha256 that it names
+    chunks/shards/           the new shards and what describes them, until all of it is whole
 """
 
 import json

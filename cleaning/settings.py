@@ -14,6 +14,7 @@ from corpus import chats, documents
 from corpus.documents import optional
 from corpus.sources import distinct, others
 from ranges import Range, Share, ShareAbove0, ShareBelow1, Workers
+from shards import read_manifest
 
 # Settings that do nothing unless another one is given.
 NEEDS = {
@@ -90,6 +91,8 @@ class Settings:
                 raise UserError(f"--{name} is for documents: it cannot be used with --chats")
         if self.clean and self.simplify:
             optional("opencc", "simplified characters (--simplify)")
+        for folder in self.against:
+            read_manifest(folder)
         self.sources = [] if self.adopt else distinct(self.sources)
         if not self.sources and not self.adopt:
             raise UserError("nothing to read: --sources=FILE,FOLDER,...")

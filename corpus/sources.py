@@ -21,7 +21,7 @@ def source_name(source):
 def root_of(source):
     """The file or folder that a source names, or None for a data set on the hub. Raises UserError where there is no
     such path."""
-    if source.startswith(HUB):
+    if source.startswith(HUB) and source != HUB:
         return None
     root = Path(sysconfig.get_paths()["stdlib"] if source == STDLIB else source)
     if not source or "\0" in source or not root.exists():

@@ -211,6 +211,10 @@ def test_a_missing_source_is_named_before_the_others_are_read(work):
     for source in ("nowhere", "dir/nothing.py", "", "a\0b", "\0", "dir\0"):
         with pytest.raises(UserError, match="no source|nothing to read"):
             prepare(["dir", source])
+    with pytest.raises(UserError, match="no source 'hf:'"):
+        prepare(["dir", "hf:"])
+    with pytest.raises(UserError, match="no shards in nowhere: run `python prepare_data.py "):
+        prepare(["dir"], against=["nowhere"])
     with pytest.raises(UserError, match="nothing to read"):
         prepare([])
     assert not os.path.exists("out")

@@ -123,6 +123,25 @@ def test_an_end_that_dies_is_brought_to_its_end(source, tmp_path, monkeypatch):
     assert not (tmp_path / "x/chunks").exists()
 
 
+def test_a_reader_never_finds_a_mixture(source, tmp_path):
+    """A process puts old and new shards into a folder in turn while this one reads it."""
+    prepare(source, tmp_path / "old", "old")
+    prepare(source, tmp_path / "new", "new")
+    prepare(source, tmp_path / "x", "old")
+    whole = [Shards(tmp_path / name, "train").tokens(0, 1 << 40).tolist() for name in ("old", "new")]
+    child = os.fork()
+    if child == 0:
+        try:
+            for name in ("new", "old") * 4:
+                prepare(source, tmp_path / "x", name)
+        finally:
+            os._exit(0)
+    seen = []
+    while os.waitpid(child, os.WNOHANG) == (0, 0):
+        seen.append(whole.index(Shards(tmp_path / "x", "train").tokens(0, 1 << 40).tolist()))
+    assert set(seen) == {0, 1}
+
+
 def interrupt(*arguments):
     raise KeyboardInterrupt
 

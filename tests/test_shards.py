@@ -137,7 +137,7 @@ def mark(folder):
 def test_killed_and_run_again_equals_one_run(workdir, corpus, tmp_path):
     """Kill -9 as soon as a chunk is finished; the second run goes on after it and the result is the same."""
     arguments = [f"--sources={corpus}", f"--tokenizer={workdir / 'data/tokenizer.json'}"]
-    arguments += ["--val_fraction=0.2", "--shard_bytes=4000", "--num_workers=1"]
+    arguments += ["--val_fraction=0.2", "--shard_bytes=16000", "--num_workers=1"]
     prepare(workdir, *arguments, f"--out_dir={tmp_path / 'whole'}")
     process = subprocess.Popen(
         [sys.executable, ROOT / "prepare_data.py", *arguments, f"--out_dir={tmp_path / 'x'}"],
