@@ -239,10 +239,16 @@ def split_run(argument):
     return (path, run) if colon and not os.path.exists(argument) else (argument, "")
 
 
+def found(argument):
+    """A settings file as an argument names it, here or in the repository: configs/demo.toml can be typed anywhere."""
+    path, _ = split_run(str(argument))
+    return str(ROOT / argument) if not os.path.exists(path) and os.path.exists(ROOT / path) else argument
+
+
 def parse_toml(path):
     """The tables of a TOML file. Raises UserError for a table that is named like no stage."""
     try:
-        whole = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))  # some editors open a file with a BOM
+        whole = tomllib.loads(Path(found(path)).read_text(encoding="utf-8-sig"))  # some editors open a file with a BOM
     except FileNotFoundError:
         raise UserError(f"no settings file {shown(path)}; settings are written --key=value") from None
     except OSError as error:

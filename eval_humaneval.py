@@ -27,7 +27,8 @@ from configurator import UserError
 from corpus.records import json_line
 from evaluation import sandbox
 from evaluation.problems import code_in, downloaded, read_lines, read_problems, score
-from ranges import Context, Device, Natural, NotNegative, Precision, Range, Seed, ShareAbove0, SmallCount, Workers
+from hints import how_to_make
+from ranges import Context, Device, Natural, NotNegative, Pattern, Precision, Range, Seed, ShareAbove0, SmallCount, Workers
 from shards import sha256_file
 
 TOO_LONG = "prompt too long"  # for the model's context: nothing is written then
@@ -44,7 +45,8 @@ class Settings:
     samples: str = ""  # or: a file of {"task_id", "completion"} to score
     # -- problems
     problems: str = ""  # a .jsonl or .jsonl.gz of problems; empty = HumanEval, downloaded once into data/
-    mbpp_ids: str = "11-510"  # which problems to take from a file of MBPP's shape: 11-510 = its test split; 11 = one
+    # which problems to take from a file of MBPP's shape: 11-510 = its test split; 11 = one
+    mbpp_ids: Annotated[str, Pattern(r"\d{1,9}(-\d{1,9})?", "one id or a range of them")] = "11-510"
     limit: Natural = 0  # only the first so many problems; 0 = all
     # -- writing
     chat: bool | None = None  # ask as in a chat and take the code from the reply; auto = as the checkpoint was trained
@@ -70,6 +72,8 @@ def main(settings):
     """Problems, a model's completions of them, a verdict on each, and what share is right."""
     check(settings)
     path = Path(settings.problems) if settings.problems else downloaded(Path("data/HumanEval.jsonl.gz"))
+    if not path.exists():
+        raise UserError(f"no file of problems {path}{how_to_make(path)}")
     problems = read_problems(path, settings.mbpp_ids)
     problems = dict(itertools.islice(problems.items(), settings.limit or None))
     similarity = similarity_groups(settings, path, problems) if settings.similar else None

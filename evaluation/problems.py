@@ -39,7 +39,8 @@ def downloaded(path):
     try:
         data = path.read_bytes() if path.exists() else urllib.request.urlopen(HUMANEVAL, timeout=30).read()
     except OSError as error:
-        raise UserError(f"cannot download {HUMANEVAL}: {error}; give --problems=FILE instead") from None
+        how = f"where there is a network, curl -LO {HUMANEVAL}, then copy it to {path}; or give --problems=FILE"
+        raise UserError(f"HumanEval cannot be downloaded ({error}): {how}") from None
     if hashlib.sha256(data).hexdigest() != HUMANEVAL_SHA256:
         raise UserError(f"{path} is not the published HumanEval: its sha256 differs; delete it to download it again")
     if not path.exists():

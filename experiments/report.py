@@ -36,7 +36,7 @@ def main(settings):
         summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
         answers = {name: first_answers(score["results"]) for name, score in summary["exercises"].items()}
         blocks = list(contents(summary, answers, out / "loss.png"))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (UserError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         hint = "python recipe.py configs/demo.toml makes such a folder"
         raise UserError(f"{out} does not hold the results of a recipe ({error!r}): {hint}") from None
     pages.write(out / "report", blocks)
@@ -62,7 +62,7 @@ def contents(summary, answers, image):
     scores, seconds = summary["exercises"], summary["total_seconds"]
     time = f"{seconds / 60:.1f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
     yield "title", "A small code model, from nothing"
-    yield "text", f"Trained in {time} on a machine with {summary['cores']} CPU cores, with PyTorch {summary['torch']}."
+    yield "text", f"Made in {time} on a machine with {summary['cores']} CPU cores, with PyTorch {summary['torch']}."
     if scores:
         about = evaluations(scores)
         yield "heading", "pass@1 after each stage"
@@ -76,7 +76,8 @@ def contents(summary, answers, image):
         yield "text", " ".join(LOSS[name] for name in summary["stages"] if name in LOSS)
     yield "heading", "Time and tokens"
     yield "table", stage_table(summary["stages"], seconds)
-    yield "text", f"Bits per byte are those of unseen text in {summary['bpb_of'] or 'all validation sets'}."
+    if any(row["val_bpb"] for row in summary["stages"].values()):
+        yield "text", f"Bits per byte are those of unseen text in {summary['bpb_of'] or 'all validation sets'}."
     if scores:
         yield "heading", "What they wrote"
         yield from answer_blocks(about, answers)
@@ -114,7 +115,7 @@ def stage_table(stages, total_seconds):
             tokens = f"{row['tokens']:,}" if row["tokens"] else ""
             rows.append([name, clock(row["seconds"]), tokens, f"{row['val_bpb']:.3f}" if row["val_bpb"] else ""])
     trained = sum(row["tokens"] or 0 for name, row in stages.items() if name in LOSS)
-    rows.append(["all", clock(total_seconds), f"{trained:,} trained on", ""])
+    rows.append(["all", clock(total_seconds), f"{trained:,} trained on" if trained else "", ""])
     return ["stage", "time", "tokens", "bits per byte"], rows
 
 

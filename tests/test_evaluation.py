@@ -3,6 +3,7 @@
 import gzip
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -154,6 +155,9 @@ def test_mistakes_end_in_one_line(tmp_path):
     (tmp_path / "bad.jsonl").write_text('{"task_id": "other", "completion": ""}')
     assert "no samples" in door_error(eval_humaneval, f"--problems={path}", f"--samples={tmp_path / 'bad.jsonl'}")
     assert "no usable" in door_error(eval_humaneval, f"--problems={tmp_path / 'bad.jsonl'}", "--samples=x")
+    error = door_error(eval_humaneval, "--problems=data/exercises/nowhere.jsonl", "--samples=x")
+    assert "no file of problems" in error and "`python -m exercises`" in error
+    assert not Path("out/eval").exists(), "a mistake leaves nothing behind"
     assert_one_line_error(
         stage("eval_humaneval.py", f"--problems={path}", "--checkpoint=nowhere", cwd=tmp_path, check=False), "nowhere"
     )
@@ -169,6 +173,9 @@ def test_the_download_is_checked(tmp_path, monkeypatch):
     source.write_bytes(b"nor this")
     monkeypatch.setattr("evaluation.problems.HUMANEVAL", source.as_uri())
     assert "sha256" in door_error(eval_humaneval, "--samples=x") and not (tmp_path / "data/HumanEval.jsonl.gz").exists()
+    monkeypatch.setattr("evaluation.problems.HUMANEVAL", (tmp_path / "offline").as_uri())
+    error = door_error(eval_humaneval, "--samples=x")
+    assert "curl -LO" in error and "copy it to data/HumanEval.jsonl.gz" in error
 
 
 def samples_file(folder, completions):

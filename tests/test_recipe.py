@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import ROOT, TINY_MODEL, assert_one_line_error, load_model, stage
 
+import configurator
 import recipe
 
 TINY = {
@@ -131,7 +132,9 @@ def test_an_interrupted_recipe_goes_on_where_it_stopped(two_stages, whole, numbe
         os.killpg(process.pid, number)  # the stage dies with it
     else:
         process.send_signal(number)
-    assert process.wait() == (128 + number if number == signal.SIGTERM else -number) and not (broken / "annealed").exists()
+    assert (
+        process.wait() == (128 + number if number == signal.SIGTERM else -number) and not (broken / "annealed").exists()
+    )
     assert "--resume" in stage("recipe.py", path, cwd=ROOT).stdout
     for name in ("trunk", "annealed"):
         one, two = (load_model(out / name)[0].state_dict() for out in (whole, broken))
@@ -169,3 +172,22 @@ def test_a_recipe_is_whole(path):
             assert {read, str(Path(read).parent)} & made, f"{step.name} reads {read}, which nothing has made"
         made.add(str(step.result))
     assert [step.run for step in recipe.read_steps([str(path)])[-3:]] == ["base", "annealed", "tuned"]
+
+
+def test_a_recipe_of_the_repository_can_be_started_from_anywhere(tmp_path, monkeypatch):
+    """The file is found, and the stages, which run in the repository, get its path from there."""
+    monkeypatch.chdir(tmp_path)
+    assert configurator.parse_toml("configs/demo.toml")["recipe"]["out_dir"] == "out/demo"
+    assert configurator.found("configs/demo.toml:stdlib") == str(ROOT / "configs/demo.toml:stdlib")
+    (tmp_path / "configs").mkdir()
+    write_tables(tmp_path / "configs/demo.toml", {"recipe": ['out_dir = "mine"']})
+    assert configurator.parse_toml("configs/demo.toml")["recipe"]["out_dir"] == "mine", "what lies here comes first"
+    assert configurator.found("configs/demo.toml") == "configs/demo.toml"
+
+
+def test_elsewhere_than_on_linux_the_evaluations_are_left_out(monkeypatch, capsys):
+    steps = recipe.read_steps([str(ROOT / "configs/demo.toml")])
+    assert recipe.possible(steps) == steps and capsys.readouterr().out == ""
+    monkeypatch.setattr("sys.platform", "darwin")
+    assert [step.stage for step in recipe.possible(steps)][-1] == "sft"
+    assert "the evaluations are left out here" in capsys.readouterr().out

@@ -139,6 +139,15 @@ def test_the_report_adds_up_and_shows_only_what_ran(finished):
     assert "anneal" not in markdown.lower(), "there was none"
 
 
+def test_where_nothing_was_trained_nothing_is_said_of_it(tmp_path):
+    stages = {"exercises": {"seconds": 3.0, "tokens": None, "val_bpb": None}}
+    summary = {"stages": stages, "exercises": {}, "families": [], "total_seconds": 3.0, "torch": "2", "cores": 2}
+    (tmp_path / "summary.json").write_text(json.dumps({**summary, "bpb_of": ""}))
+    report.main(report.Settings(recipe=str(tmp_path)))
+    markdown = (tmp_path / "report.md").read_text().lower()
+    assert "| all | 0:03 |" in markdown and not re.search("trained|unseen|pass@1|wrote|loss", markdown)
+
+
 def test_a_report_can_be_made_from_any_folder(finished, tmp_path_factory, monkeypatch):
     monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
     report.main(report.Settings(recipe=str(finished)))
