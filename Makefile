@@ -16,8 +16,9 @@ faults: .venv/installed
 .venv/installed: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=/path/to/python3")'
 	@echo "installing PyTorch and the few other packages into .venv (a minute or two)"
-	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install -q --disable-pip-version-check -r requirements.txt
+	@$(PYTHON) -m venv .venv || { echo "error: on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	@.venv/bin/python -m pip install -q --disable-pip-version-check -r requirements.txt \
+	    || { echo "error: the packages could not be installed; without a network, see docs/faq.md"; exit 1; }
 	touch $@
 
 # The same and every optional package: a second environment that sees the first, so that PyTorch is there once.
