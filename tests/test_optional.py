@@ -7,6 +7,7 @@ from conftest import TINY_MODEL, stage
 
 from cleaning import prose
 from corpus.documents import read
+from training.tracker import open_tracker
 
 
 def test_tensorboard_shows_what_metrics_jsonl_holds(workdir, tmp_path):
@@ -19,6 +20,18 @@ def test_tensorboard_shows_what_metrics_jsonl_holds(workdir, tmp_path):
     events = accumulators.EventAccumulator(str(tmp_path / "run")).Reload()
     shown = {event.step: event.value for event in events.Scalars("loss")}
     assert shown == pytest.approx(losses) and len(shown) == 3
+
+
+def test_wandb_keeps_a_run_where_there_is_no_network(tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    tracker = open_tracker("wandb", "out/x", {"lr": 0.1}, first_step=0)
+    for step in (10, 20):
+        tracker.log({"loss": 1 / (64 * step)}, step)
+    tracker.close()
+    (run,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
+    assert all(str(1 / (64 * step)).encode() in run.read_bytes() for step in (10, 20))
 
 
 @pytest.fixture
