@@ -28,7 +28,7 @@ from corpus.records import json_line
 from evaluation import sandbox
 from evaluation.problems import code_in, downloaded, read_lines, read_problems, score
 from hints import how_to_make
-from ranges import Context, Device, Natural, NotNegative, Pattern, Precision, Range, Seed, ShareAbove0, SmallCount, Workers
+from ranges import Context, Device, Ids, Natural, NotNegative, Precision, Range, Seed, ShareAbove0, SmallCount, Workers
 from shards import sha256_file
 
 TOO_LONG = "prompt too long"  # for the model's context: nothing is written then
@@ -45,8 +45,7 @@ class Settings:
     samples: str = ""  # or: a file of {"task_id", "completion"} to score
     # -- problems
     problems: str = ""  # a .jsonl or .jsonl.gz of problems; empty = HumanEval, downloaded once into data/
-    # which problems to take from a file of MBPP's shape: 11-510 = its test split; 11 = one
-    mbpp_ids: Annotated[str, Pattern(r"\d{1,9}(-\d{1,9})?", "one id or a range of them")] = "11-510"
+    mbpp_ids: Ids = "11-510"  # which problems to take from a file of MBPP's shape: 11-510 = its test split; 11 = one
     limit: Natural = 0  # only the first so many problems; 0 = all
     # -- writing
     chat: bool | None = None  # ask as in a chat and take the code from the reply; auto = as the checkpoint was trained
