@@ -140,7 +140,7 @@ def load(settings_class, argv, stage="", main=None):
     Raises UserError for an unknown key, a value of the wrong type, a file that is no TOML.
     """
     if main and ("--help" in argv or "-h" in argv):
-        print(help_text(settings_class, stage_name(main), inspect.getmodule(main).__doc__))
+        print(help_text(settings_class, stage_name(main), inspect.getmodule(main).__doc__), flush=True)
         sys.exit(0)
     known, values = settings_of(settings_class), {}
     tables = {setting.table for setting in known.values()} - {""}

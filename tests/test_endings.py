@@ -85,6 +85,8 @@ def test_a_reader_that_leaves_is_no_mistake(script):
     result = shell(f"set -o pipefail; {sys.executable} {script} --text=x | head -1")
     assert (result.stdout, result.returncode) == (b"x\n", 128 + signal.SIGPIPE)
     assert result.stderr.decode().split() == ["script:", "text", "x"], "the settings, and nothing else"
+    result = shell(f"{sys.executable} {script} --help > /dev/full")
+    assert (result.stderr, result.returncode) == (b"error: [Errno 28] No space left on device\n", 2)
 
 
 def test_a_terminal_of_few_characters(script):
