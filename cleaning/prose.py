@@ -10,6 +10,7 @@ from collections import Counter
 from functools import cache
 
 from cleaning.rules import ALL_RULES, outside, over, under
+from configurator import UserError
 from corpus.documents import optional
 
 STOP_WORDS = {"the", "be", "to", "of", "and", "that", "have", "with"}
@@ -99,7 +100,7 @@ def chars_in_repeated(words, n):
 # -- Chinese
 
 CONTACT = re.compile(
-    r"(?i)(?:QQ|微信|加微|VX|WeChat|电话|手机|热线|联系方式|客服)\s*(?:群|号|号码)?\s*[:：是]?\s*[\w+-]{5,}"
+    r"(?i)(?:QQ|微信|加微|VX|WeChat|电话|手机|热线|联系方式|客服)\s{0,9}(?:群|号码?)?\s{0,9}[:：是]?\s{0,9}[\w+-]{5}"
     r"|(?<!\d)1[3-9]\d{9}(?!\d)|(?<!\d)0\d{2,3}-\d{7,8}(?!\d)"
 )
 URL = re.compile(r"(?i)https?://|www\.|\.(?:com|cn|net)\b")
@@ -111,11 +112,14 @@ BOILERPLATE = re.compile(
 
 @cache
 def word_cutter():
-    """The module jieba, which cuts Chinese into words, or None where it is not installed."""
+    """The module jieba, which cuts Chinese into words, or None where it is not installed. Raises UserError where its
+    import fails: the words would be counted in another way without a word."""
     try:
         import jieba
-    except ImportError:
-        return None
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == "jieba":
+            return None
+        raise UserError(f"jieba, which counts Chinese words, is installed, but its import fails: {error!r}") from None
     jieba.setLogLevel("ERROR")
     return jieba
 

@@ -44,10 +44,10 @@ def optional(module, purpose):
     package = module.split(".")[0]
     try:
         return importlib.import_module(module)
-    except ModuleNotFoundError:
-        raise UserError(f"{purpose} need the package {package}: pip install {package}") from None
     except Exception as error:  # a package that is damaged or does not fit its neighbours can fail in any way
-        raise UserError(f"{purpose} need the package {package}, whose import fails: {error!r}") from None
+        is_missing = isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] == package
+        what = f": pip install {package}" if is_missing else f", whose import fails: {error!r}"
+        raise UserError(f"{purpose} need the package {package}{what}") from None
 
 
 # -- bytes and text

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from cleaning import prose
 from configurator import UserError
 from corpus import documents
 from corpus.documents import Document, Problem, read
@@ -203,6 +204,7 @@ def test_a_package_that_is_missing_or_broken_is_named(tmp_path, monkeypatch):
         "AttributeError('module numpy has no attribute x')",
         "ImportError('libarrow.so')",
         "ImportError(name='y')",
+        "ModuleNotFoundError(name='pkg_resources')",
     ):
         (tmp_path / "datasets.py").write_text(f"raise {error}")
         importlib.invalidate_caches()
@@ -269,3 +271,15 @@ def test_a_long_text_file_is_cut_at_line_ends_and_loses_nothing(tmp_path, monkey
 def test_a_missing_source_is_an_error():
     with pytest.raises(UserError, match="neither a preset"):
         list(read("no/such/folder"))
+
+
+def test_a_broken_package_that_counts_words_is_named_and_a_missing_one_is_not_needed(tmp_path, monkeypatch):
+    prose.word_cutter.cache_clear()
+    monkeypatch.setitem(sys.modules, "jieba", None)
+    assert prose.word_cutter() is None
+    monkeypatch.delitem(sys.modules, "jieba")
+    (tmp_path / "jieba.py").write_text("import pkg_resources_of_yesterday")
+    monkeypatch.syspath_prepend(tmp_path)
+    prose.word_cutter.cache_clear()
+    with pytest.raises(UserError, match="jieba, .* its import fails"):
+        prose.word_cutter()
