@@ -24,7 +24,8 @@ from configurator import UserError
 
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zstd")
 NOT_UTF8 = re.compile("[\udc80-\udcff]")  # what opened_text() makes of bytes that are not UTF-8
-SEPARATORS = re.compile(r"[\s,]*")  # what may stand between two JSON values
+# What may stand between two JSON values; files that were joined have byte order marks in the middle.
+SEPARATORS = re.compile(r"[\s,\ufeff]*")
 PIECE = 1 << 20  # characters that are read at a time
 MAX_AHEAD = 16_000_000  # characters in which the end of a first object over several lines is sought
 MAX_VALUE = 256_000_000  # characters of a line or an element of an array; memory is not for longer ones

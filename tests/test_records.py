@@ -39,6 +39,7 @@ ABC_FORMS = {
     "byte order mark": codecs.BOM_UTF8 + f"{A}\n{B}\n{C}".encode(),
     "UTF-16": f"{A}\n{B}\n{C}\n".encode("utf-16"),
     "UTF-16, big end first": codecs.BOM_UTF16_BE + f"{A}\n{B}\n{C}\n".encode("utf-16-be"),
+    "two files with marks joined": f"\ufeff{A}\n{B}\n\ufeff{C}\n",
     "blank lines first": f"\n \n\n{A}\n\n{B}\n{C}\n\n",
     "commas behind": f"{A},\n{B},\n{C},\n",
     "on one line": f"{A}{B} {C}",
