@@ -99,8 +99,9 @@ def test_a_terminal_of_few_characters(script):
         assert result.stdout == shown + b"\n" and b"Traceback" not in result.stderr
 
 
-def test_one_line_under_torchrun(script):
+def test_one_line_under_torchrun(script, monkeypatch):
     """Two of three processes meet a mistake: one tells it, none is started again, and the third does not wait for ever."""
+    monkeypatch.setenv("TMPDIR", str(script.parent))  # where torchrun leaves folders for logs
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=3", "--max-restarts=2"]
     result = subprocess.run([*launcher, script, "--fails=0,1"], capture_output=True, text=True, timeout=60)
     lines = [line for line in result.stderr.splitlines() if "torch/distributed/run.py" not in line]  # about threads
