@@ -27,6 +27,7 @@ from tokenizer import Tokenizer
 from training import checkpoint
 
 BATCH = 1000  # inputs of a case
+LIMIT = 20  # seconds after which an input counts as hanging
 ODD = ["", "0", "-1", "nan", "inf", "1e309", "1_0", "9" * 5000, "true", "auto", "None", "a,b", ",", ":", "=", "\0", "é",
        "\udce9", "\ud800", " ", "\n", "--", "1.5", "2e4", "[", "{", "'", '"', "../..", "x" * 300, "data:nan", "a:1,b:-1",
        "١", "²", "0x10", "cuda:99", "stdlib", "configs/demo.toml", "configs/demo.toml:pages", "/dev/null", "/", "."]  # fmt: skip
@@ -80,40 +81,44 @@ def mutated_value(value, rng):
     return rng.choice(ODD_VALUES)
 
 
-@contextlib.contextmanager
-def no_hang(shown, seconds=20):
-    """Raises Lost if what is done inside takes so long. shown(): the input that is under way."""
+class Late(BaseException):
+    """An input takes too long. No Exception, so that nothing that is tried here can catch it."""
 
-    def late(*_):
-        raise Lost(f"hangs for {seconds} seconds on {shown()!r}"[:1000])
 
-    before = signal.signal(signal.SIGALRM, late)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+def late(*_):
+    """What the alarm calls."""
+    raise Late
 
 
 def batch(draw, attempt, n_inputs, world, rng):
     """Draw n_inputs inputs and try each: attempt(input) returns whether it was taken, or raises UserError."""
     counts, given = {"taken": 0, "refused": 0}, None
-    with tempfile.TemporaryDirectory(dir=world.folder) as folder, no_hang(lambda: given):
-        path = Path(folder)
-        for _ in range(n_inputs):
-            given = draw(rng)
-            try:
-                counts["taken" if attempt(given, path) else "refused"] += 1
-            except UserError as error:
-                counts["refused"] += 1
-                if not str(error):
-                    raise Lost(f"an error without a word on {given!r}"[:1000]) from None
-            except Lost:
-                raise
-            except Exception as error:
-                raise Lost(f"{type(error).__name__}: {error}, on {given!r}"[:1500]) from error
+    signal.signal(signal.SIGALRM, late)
+    with tempfile.TemporaryDirectory(dir=world.folder) as folder:
+        try:
+            for _ in range(n_inputs):
+                given = draw(rng)
+                signal.setitimer(signal.ITIMER_REAL, LIMIT)
+                counts["taken" if taken(attempt, given, Path(folder)) else "refused"] += 1
+        except Late:
+            raise Lost(f"hangs for {LIMIT} seconds on {given!r}"[:1500]) from None
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
     return counts
+
+
+def taken(attempt, given, folder):
+    """Whether an input is taken. Raises Lost where it ends in anything but an error that is meant for it."""
+    try:
+        return attempt(given, folder)
+    except UserError as error:
+        if not str(error):
+            raise Lost(f"an error without a word on {given!r}"[:1500]) from None
+        return False
+    except Lost:
+        raise
+    except Exception as error:
+        raise Lost(f"{type(error).__name__}: {error}, on {given!r}"[:1500]) from error
 
 
 # -- settings

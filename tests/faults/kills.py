@@ -13,7 +13,8 @@ from tests.faults.common import Group, Lost, Strike, case_folder, compare, resul
 from tests.faults.world import COMMANDS, TRAINED, begin
 
 # What a run may end with that a signal has reached: its own words, the shell's code for it, or the signal itself.
-STOPPED = (0, 2, 128 + signal.SIGINT, 128 + signal.SIGTERM, -signal.SIGINT, -signal.SIGTERM, -signal.SIGKILL)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+STOPPED = (0, 2, -signal.SIGKILL, *(128 + number for number in SIGNALS), *(-number for number in SIGNALS))
 
 
 def goes_on(world, stage, folder, environment=None):
@@ -29,7 +30,7 @@ def killed(stage, world, rng):
     kills = 0
     with case_folder(world, "killed") as folder:
         for _ in range(rng.choice((1, 1, 2, 3))):
-            number = rng.choice((signal.SIGKILL,) * 4 + (signal.SIGTERM, signal.SIGINT))
+            number = rng.choice((signal.SIGKILL,) * 5 + SIGNALS)
             if rng.random() < 0.6:
                 k = rng.randint(1, world.events[stage])
                 strike = Strike(k, lambda number=number: os.kill(os.getpid(), number), behind=rng.random() < 0.5)
