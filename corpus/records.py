@@ -279,6 +279,7 @@ def stream_values(pieces, where, number, problems):
         is_bad = end is None or end == len(text) and isinstance(item, Problem)
         if is_bad:
             end, text = next_object(text, start, indent, pieces)
+            item.detail += "" if end else "; nothing that follows is read"
         if not (is_bad and end is None and problems):
             yield item
         if end is None:

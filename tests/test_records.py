@@ -112,6 +112,8 @@ def test_a_bad_element_of_an_indented_array_costs_itself_alone(tmp_path, element
 def test_an_array_that_breaks_off_gives_what_stands_before(tmp_path, rest):
     texts, problems = read_back(tmp_path, f"[{A},{B}{rest}", "x.json")
     assert texts == ["a", "b"] and len(problems) == 1
+    problem = list(read_file(tmp_path / "x.json", "x.json"))[-1]
+    assert "nothing that follows is read" in problem.detail or problem.detail == "the array has no end"
 
 
 @pytest.mark.parametrize("data", ["", " \n\n", "[]", "[\n]\n", codecs.BOM_UTF8, gzip.compress(b"")])
