@@ -35,7 +35,7 @@ HARMLESS_EMAIL = re.compile(
 IN_URL = re.compile(r"\w://[^\s/\"'<>]{0,64}\Z")
 REMOTE_PATH = re.compile(r":(?:[\w.~-]{0,64}/|[\w.-]{1,64}\.git\b)|/[\w.-]{1,64}/")
 # The product of two matrices, a slot of an object in R, and the like: what stands before and after them.
-IDENTIFIERS = re.compile(r"[A-Za-z_][\w.]*@[A-Za-z_][\w.]*")
+IDENTIFIERS = re.compile(r"[A-Za-z_][\w.]{0,80}@[A-Za-z_][\w.]*")
 NO_PERSON = re.compile(r".{1,2}@|(?:self|this|super|return|break|continue)\b")
 OPERATOR_BEFORE = re.compile(
     r"(?:[=+]|<-|\w[ \t]?\*|\w(?=[(\[])|\b(?:return|yield|lambda|assert|print|if|elif|while))[ \t(\[]{0,9}\Z"
@@ -236,8 +236,8 @@ LICENSE = re.compile(
 DECORATION = re.compile(r"[\s*#/;%!<>|=_-]+")
 # Comments that a tool reads: these stay, whatever else they say. The words after a marker such as # or //.
 DIRECTIVE = re.compile(
-    r"[ \t]*(?://[a-z]+:[a-z]|///[ \t]*<|#(?:end)?region\b|#'|#pragma\b|[!cC*]\$|#\$ -|%&"
-    r"|(?:#+|/[/*]+!?|\*+|--\[*|;+|%+|!|'|<!--|\(\*|\{-)?[ \t]*(?:"
+    r"(?<![ \t])[ \t]*+(?://[a-z]{1,20}:[a-z]|///[ \t]*<|#(?:end)?region\b|#'|#pragma\b|[!cC*]\$|#\$ -|%&"
+    r"|(?:#{1,80}|/[/*]{1,80}!?|\*{1,80}|--\[*|;{1,80}|%{1,80}|!|'|<!--|\(\*|\{-)?[ \t]*+(?:"
     r"-\*-|(?:vim?|ex):|.{0,30}coding[:=]|/// [a-z]|!TEX|\+build\b|go:|export [A-Z]|line .*:\d|syntax=|escape="
     r"|(?:frozen_string_literal|warn_indent|shareable_constant_value|encoding|typed|rubocop|cython|distutils|pylint"
     r"|mypy|ruff|flake8|noqa|isort|fmt|yapf|pyright|pytype|pyre|type|nosec|pragma|doctest|jscs|jshint|jslint|tslint"
@@ -248,13 +248,14 @@ DIRECTIVE = re.compile(
     r"|yaml-language-server|requires -|MARK: |hlint)"
     r"))"
 )
-PEP_723 = re.compile(r"[ \t]*# /// [a-z]")  # begins metadata, which end at a line # ///
+PEP_723 = re.compile(r"(?<![ \t])[ \t]*# /// [a-z]")  # begins metadata, which end at a line # ///
 LINE = re.compile(r"[^\r\n]*(?:\r\n?|\n|\Z)")
-BLANK = re.compile(r"(?:[ \t\f]*(?:\r\n?|\n))*")
+BLANK = re.compile(r"(?:(?<![ \t\f])[ \t\f]*(?:\r\n?|\n))*")
 # What may stand before a header: blank lines, and lines that a program reads.
 PROLOGUE = re.compile(
-    r"\ufeff|[ \t\f]*(?:\r\n?|\n)|(?:(?i:#!|<\?|<!doctype|#lang|---|%yaml|@charset|@echo off|[\"']use strict[\"'])"
-    r"|[ \t]*#[ \t]*(?:ifndef|ifdef|if|define|include|import|pragma|requires)\b)[^\r\n]*(?:\r\n?|\n|\Z)"
+    r"\ufeff|(?<![ \t\f])[ \t\f]*(?:\r\n?|\n)"
+    r"|(?:(?i:#!|<\?|<!doctype|#lang|---|%yaml|@charset|@echo off|[\"']use strict[\"'])"
+    r"|(?<![ \t\f])[ \t]*#[ \t]*(?:ifndef|ifdef|if|define|include|import|pragma|requires)\b)[^\r\n]*(?:\r\n?|\n|\Z)"
 )
 
 
@@ -273,8 +274,8 @@ def comment_starts(comments):
             lines.append(re.escape(mark))
     blocks = [re.escape(start) for start, _ in comments.blocks]
     # {-# and {$ are pragmas, MySQL executes /*!40101, old browsers <!--[if.
-    return re.compile(rf"[ \t]*({'|'.join(lines) or '(?!)'})"), re.compile(
-        rf"[ \t]*({'|'.join(blocks) or '(?!)'})(?![#$\[]|\+(?!\+)|!\d)"
+    return re.compile(rf"(?<![ \t])[ \t]*({'|'.join(lines) or '(?!)'})"), re.compile(
+        rf"(?<![ \t])[ \t]*({'|'.join(blocks) or '(?!)'})(?![#$\[]|\+(?!\+)|!\d)"
     )
 
 

@@ -57,22 +57,23 @@ def looks_like_code(text):
 
 
 # A string (group 1) or a comment. The loops are unrolled (Friedl, Mastering Regular Expressions, ch. 6): twice as fast.
+# A quote behind a backslash opens none: after one that is never closed, each would be tried up to the end of the line.
 LITERALS = re.compile(
     r"('''[^\\']*(?:(?:\\.|'(?!''))[^\\']*)*(?:'''|\Z)"
     r'|"""[^\\"]*(?:(?:\\.|"(?!""))[^\\"]*)*(?:"""|\Z)'
-    r'|"[^"\\\n]*(?:\\.[^"\\\n]*)*"'
-    r"|'[^'\\\n]*(?:\\.[^'\\\n]*)*')"
+    r'|(?<!\\)"[^"\\\n]*(?:\\.[^"\\\n]*)*"'
+    r"|(?<!\\)'[^'\\\n]*(?:\\.[^'\\\n]*)*')"
     r"|#[^\n]*",
     re.DOTALL,
 )
 # The same for C and its kin, for SQL (--) and for scripts (#, unless a directive of C's preprocessor follows).
 C_LITERALS = re.compile(
-    r"""("(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*')"""
+    r"""((?<!\\)"(?:\\.|[^"\\\n])*"|(?<!\\)'(?:\\.|[^'\\\n])*')"""
     r"|//[^\n]*|/\*.*?(?:\*/|\Z)"
-    r"|^\s*(?:#(?!\s*(?:include|define|if|endif|else|undef|pragma|elif)\b)|--)[^\n]*",
+    r"|^[ \t]*(?:#(?![ \t]*(?:include|define|if|endif|else|undef|pragma|elif)\b)|--)[^\n]*",
     re.DOTALL | re.MULTILINE,
 )
-PYTHON_FUNCTION = re.compile(r"^[ \t]*(?:async )?def \w+\(.*\).*:", re.MULTILINE)
+PYTHON_FUNCTION = re.compile(r"^[ \t]*(?:async )?def \w+\([^)\n]*\)[^:\n]*:", re.MULTILINE)
 QUOTES = ('"""', "'''")
 OPENING = re.compile(r"^[ \t]*([A-Za-z_][\w.]*|\.\.\.|[^\sA-Za-z_])", re.MULTILINE)
 
