@@ -29,7 +29,7 @@ from evaluation import sandbox
 from evaluation.problems import code_in, downloaded, read_lines, read_problems, score
 from hints import how_to_make
 from ranges import Context, Device, Ids, Natural, NotNegative, Precision, Range, Seed, ShareAbove0, SmallCount, Workers
-from shards import sha256_file
+from shards import naming, sha256_file
 
 TOO_LONG = "prompt too long"  # for the model's context: nothing is written then
 REASONS = dict.fromkeys(("SyntaxError", "IndentationError", "TabError"), "does not compile")
@@ -152,7 +152,7 @@ def write_samples(settings, problems, path, out):
     wanted = sorted(seeds, key=lambda key: len(prompts[key[0]]))  # similar lengths in a batch: little padding
     sampling = Sampling(settings.temperature, top_p=settings.top_p)
     stop = () if settings.chat else next(iter(problems.values())).stop
-    with open(out / "samples.jsonl", "ab") as file:
+    with naming(out / "samples.jsonl"), open(out / "samples.jsonl", "ab") as file:
         for start in tqdm(range(0, len(wanted), settings.batch_size), desc="writing", unit="batch"):
             batch = [key for key in wanted[start : start + settings.batch_size] if key not in done]
             fitting = [key for key in batch if len(prompts[key[0]]) < context]
@@ -209,7 +209,7 @@ def run_samples(settings, problems, samples, out):
         if key not in verdicts:
             jobs[key] = key, program, problem.test
     out.mkdir(parents=True, exist_ok=True)
-    with open(path, "ab") as file:
+    with naming(path), open(path, "ab") as file:
         ended = sandbox.run_all(jobs.values(), settings.num_workers or 2 * os.cpu_count(), limits)
         for key, verdict in tqdm(ended, total=len(jobs), desc="running", unit="program"):
             verdicts[key] = {"key": key, **asdict(verdict)}

@@ -23,6 +23,7 @@ import configurator
 from corpus.parallel import mapped
 from exercises import views
 from ranges import Natural, Seed, Workers
+from shards import WholeFile
 
 
 @dataclass
@@ -56,13 +57,17 @@ def write(path, view, count, settings):
     """Write count exercises as lines of JSON; the file has its name only when it is whole."""
     parts = [range(count)[start : start + PART] for start in range(0, count, PART)]
     num_workers = settings.num_workers or os.cpu_count()
-    beside = path.with_suffix(".tmp")
-    with open(beside, "w", encoding="utf-8") as f, tqdm(total=count, desc=view, unit="exercise") as bar:
-        # A worker begins with partial(views.record, view, seed), which makes the exercise of a number.
-        for lines in mapped(json_lines, parts, num_workers, partial, views.record, view, settings.seed):
-            f.writelines(lines)
-            bar.update(len(lines))
-    os.replace(beside, path)
+    file = WholeFile(path)
+    try:
+        with tqdm(total=count, desc=view, unit="exercise") as bar:
+            # A worker begins with partial(views.record, view, seed), which makes the exercise of a number.
+            for lines in mapped(json_lines, parts, num_workers, partial, views.record, view, settings.seed):
+                file.write("".join(lines).encode())
+                bar.update(len(lines))
+        file.close()
+    except BaseException:
+        file.abort()
+        raise
 
 
 def json_lines(record, numbers):

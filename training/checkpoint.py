@@ -21,7 +21,7 @@ import torch
 from configurator import UserError, made_by, write_json
 from hints import how_to_make
 from model import ModelConfig, Transformer
-from shards import sha256_file
+from shards import naming, sha256_file
 from tokenizer import Tokenizer
 
 FILES = {"model.pt", "optimizer.pt", "tokenizer.json", "meta.json"}  # what every checkpoint holds
@@ -66,7 +66,7 @@ def delete_older(out_dir, kept):
 
 def write_tensors(path, value):
     """torch.save through a plain file: a full disk then is an OSError, as everywhere else."""
-    with open(path, "wb") as f:
+    with naming(path), open(path, "wb") as f:
         try:
             torch.save(value, f)
         except RuntimeError as error:  # torch's zip writer hides a full disk behind an error of its own

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from configurator import made_by, write_json, write_text
+from shards import naming
 from training.machine import device_name, dtype_name, memory_estimate, peak_flops, why_not_compile
 from training.tracker import open_tracker
 
@@ -41,7 +42,7 @@ class Log:
 
     def write(self, record):
         """A line of metrics.jsonl."""
-        with open(self.path, "a", encoding="utf-8") as f:
+        with naming(self.path), open(self.path, "a", encoding="utf-8") as f:
             f.write(json.dumps(record) + "\n")
         self.tracker.log(record, record["step"])
 
@@ -116,16 +117,14 @@ class Log:
         self.start_clock(step)
 
     def end(self, step, metrics):
-        """The last words: the last evaluation, folder by folder, or how to go on where a signal stopped the run."""
+        """The last words: the last evaluation, folder by folder."""
         if not self.machine.is_main:
             return
         self.tracker.close()
-        if step < self.settings.max_steps:
-            print(f"stopped after step {step}, checkpoint saved; go on with --resume", flush=True)
-            return
-        for folder, m in metrics["sources"].items():
-            print(f"{folder:<28} val loss {m['val_loss']:.4f}  val bpb {m['val_bpb']:.4f}")
-        print(f"checkpoint in {self.settings.out_dir}")
+        if step == self.settings.max_steps:
+            for folder, m in metrics["sources"].items():
+                print(f"{folder:<28} val loss {m['val_loss']:.4f}  val bpb {m['val_bpb']:.4f}")
+            print(f"checkpoint in {self.settings.out_dir}")
 
 
 def print_plan(settings, machine, model, data, micro_batch, peak, origin, compiles):
