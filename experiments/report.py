@@ -76,6 +76,8 @@ def contents(summary, answers, image):
         yield "text", " ".join(LOSS[name] for name in summary["stages"] if name in LOSS)
     yield "heading", "Time and tokens"
     yield "table", stage_table(summary["stages"], seconds)
+    if trained := sum(row["tokens"] for name, row in summary["stages"].items() if name in LOSS):
+        yield "text", f"The model was trained on {trained:,} tokens in all."
     if any(row["val_bpb"] for row in summary["stages"].values()):
         yield "text", f"Bits per byte are those of unseen text in {summary['bpb_of'] or 'all validation sets'}."
     if scores:
@@ -114,8 +116,7 @@ def stage_table(stages, total_seconds):
         if row["seconds"]:  # installing takes none where it was done before
             tokens = f"{row['tokens']:,}" if row["tokens"] else ""
             rows.append([name, clock(row["seconds"]), tokens, f"{row['val_bpb']:.3f}" if row["val_bpb"] else ""])
-    trained = sum(row["tokens"] or 0 for name, row in stages.items() if name in LOSS)
-    rows.append(["all", clock(total_seconds), f"{trained:,} trained on" if trained else "", ""])
+    rows.append(["all", clock(total_seconds), "", ""])
     return ["stage", "time", "tokens", "bits per byte"], rows
 
 
