@@ -24,7 +24,20 @@ import configurator
 from configurator import Stopped, UserError
 from evaluation.progress import Progress
 from model import ModelConfig, Transformer
-from ranges import Context, Count, Device, Natural, NotNegative, Positive, Precision, RopeBase, Seed, Share, ShareBelow1
+from ranges import (
+    Context,
+    Count,
+    Device,
+    Natural,
+    NotNegative,
+    Positive,
+    Precision,
+    RopeBase,
+    Seed,
+    Share,
+    ShareBelow1,
+    Text,
+)
 from shards import Shards, exclusive, load_tokenizer
 from training import checkpoint, resume
 from training import machine as machines
@@ -66,7 +79,7 @@ class TrainSettings:
     keep: Count = 2  # checkpoints to keep
     resume: bool | None = False  # go on from the newest checkpoint in out_dir; auto = if there is one, else begin
     changed: list[str] = field(default_factory=list)  # settings that --resume takes anew knowingly: lr,grad_clip
-    sample: str = ""  # a prompt that the model continues at every evaluation
+    sample: Text = ""  # a prompt that the model continues at every evaluation
     problems: str = ""  # a file of problems, whose pass@1 is measured at every evaluation
     tracker: TrackerName = ""  # where metrics go beside metrics.jsonl
     # -- machine
@@ -241,7 +254,8 @@ def train(settings, machine, model, tokenizer, data, schedule, val, init=None, n
     del model
     machines.stop(machine)
     if done < settings.max_steps:
-        raise Stopped(stop.signal or signal.SIGTERM)  # nothing behind && begins on half a model
+        # An exit code other than 0: what stands behind && must not begin on half a model.
+        raise Stopped(stop.signal or signal.SIGTERM, f"after step {done}, checkpoint saved; --resume goes on from it")
 
 
 def exchanging_gradients(model, part, machine, loss_fn):

@@ -34,7 +34,7 @@ def pretrain(cwd, out, *arguments, **options):
 def start_pretrain(cwd, arguments):
     """pretrain.py in the background, to be stopped in the middle."""
     command = [sys.executable, ROOT / "pretrain.py", *arguments]
-    return subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, text=True, env=os.environ)
+    return subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ)
 
 
 def metrics(folder, *keys):
@@ -133,7 +133,8 @@ def test_sigterm_stops_cleanly_with_a_checkpoint(workdir, unbroken):
         if line.startswith(" 2/12 "):
             process.send_signal(signal.SIGTERM)
             break
-    assert "go on with --resume" in process.stdout.read() and process.wait() == 128 + signal.SIGTERM
+    process.stdout.read()
+    assert "stopped: after step" in process.stderr.read() and process.wait() == 128 + signal.SIGTERM
     stage("pretrain.py", *arguments, "--resume", cwd=workdir)
     assert metrics(workdir / "stopped") == metrics(unbroken[0])
 
