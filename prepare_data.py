@@ -10,7 +10,8 @@ across all chunks; the tokens of the documents that are kept become shards, shar
 
 Documents go to train or val by the hash of their text, so that adding documents moves none. What
 the folder holds depends on the documents and the settings alone, not on the number of workers or on
-interruptions; report.html says what was dropped and why.
+interruptions; what it held before stays until the new shards are whole. report.html says what was
+dropped and why.
 """
 
 import needs  # noqa: F401
@@ -46,6 +47,7 @@ def main(settings):
     cleaner = clean.Cleaner(settings, tokenizer)  # raises UserError for damaged files before anything is written
     run = Run(settings, tokenizer, settings.ingredients(tokenizer.fingerprint), start)
     with exclusive(run.out):
+        settle(run.out)  # where a run died while it put its shards into their place
         if settings.adopt:
             adopt(run)
         else:
@@ -54,7 +56,6 @@ def main(settings):
 
 def prepare(run, cleaner):
     """Both passes, as far as they are not done already."""
-    settle(run.out)
     for leftover in (*run.out.glob("*.tmp"), *run.out.glob("chunks/*.tmp")):
         leftover.unlink()
     if up_to_date(run):

@@ -26,6 +26,7 @@ from hints import how_to_make
 from tokenizer import Tokenizer
 
 MAGIC, VERSION, HEADER_BYTES = 20240520, 1, 1024
+PATIENCE = 1  # seconds
 
 
 @contextlib.contextmanager
@@ -50,9 +51,9 @@ def exclusive(folder):
 
 
 def lock(handle, folder):
-    """Lock an open folder. Raises UserError if another process holds it for longer than a second: forked workers of a
+    """Lock an open folder. Raises UserError if another process holds it for longer than PATIENCE: forked workers of a
     run that was killed hold its lock too, until they have noticed."""
-    end = time.monotonic() + 1
+    end = time.monotonic() + PATIENCE
     while True:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -12,6 +12,7 @@ import pytest
 from conftest import door_error, program
 
 import prepare_data
+import shards
 from cleaning import to_shards
 from cleaning.rules import Thresholds
 from cleaning.settings import Settings
@@ -49,7 +50,7 @@ def tokens(folder):
     """All tokens of a folder, verified, with the fingerprint of the tokenizer that reads them."""
     both = [Shards(folder, split) for split in ("train", "val")]
     both[0].verify()
-    return load_tokenizer([folder]).fingerprint, [shards.tokens(0, 1 << 40).tolist() for shards in both]
+    return load_tokenizer([folder]).fingerprint, [split.tokens(0, 1 << 40).tolist() for split in both]
 
 
 def dies(n, work):
@@ -88,7 +89,7 @@ def contents(folder):
     }
 
 
-@pytest.mark.parametrize("before, step", [("old", 11), (None, 29)])
+@pytest.mark.parametrize("before, step", [("old", 23), (None, 59)])
 def test_wherever_a_run_dies_the_folder_is_the_old_one_or_the_new_one(source, tmp_path, monkeypatch, before, step):
     """Every step-th change of a name in the file system; with a step of 1 it holds too, and takes 30 seconds."""
     monkeypatch.setattr(os, "fsync", lambda handle: None)  # no power fails here
@@ -132,7 +133,7 @@ def test_a_reader_never_finds_a_mixture(source, tmp_path):
     child = os.fork()
     if child == 0:
         try:
-            for name in ("new", "old") * 4:
+            for name in ("new", "old") * 2:
                 prepare(source, tmp_path / "x", name)
         finally:
             os._exit(0)
@@ -263,7 +264,8 @@ def test_chunks_in_the_way(interrupted, source):
     assert str(chunks) in door_error(prepare_data, *arguments, "--num_workers=1")
 
 
-def test_two_runs_into_one_folder_are_refused(source, tmp_path):
+def test_two_runs_into_one_folder_are_refused(source, tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "PATIENCE", 0)
     arguments = [f"--sources={source}", f"--out_dir={tmp_path / 'x'}", f"--tokenizer={source.parent / 'new.json'}"]
     with exclusive(tmp_path / "x"):
         assert f"another run is writing to {tmp_path / 'x'}" in door_error(prepare_data, *arguments)

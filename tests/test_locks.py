@@ -11,6 +11,7 @@ import time
 import pytest
 from conftest import ROOT
 
+import shards
 from configurator import UserError
 from shards import exclusive
 
@@ -26,7 +27,8 @@ def holder(folder):
     return process
 
 
-def test_a_second_run_is_refused_and_a_killed_one_leaves_no_trap(tmp_path):
+def test_a_second_run_is_refused_and_a_killed_one_leaves_no_trap(tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "PATIENCE", 0)
     process = holder(tmp_path / "x")
     try:
         with pytest.raises(UserError, match="another run is writing to .*x"), exclusive(tmp_path / "x"):
