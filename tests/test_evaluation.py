@@ -243,7 +243,7 @@ def test_samples_of_an_interrupted_run_are_kept_and_those_of_another_run_are_not
     samples, summary = write_and_score(tmp_path, untrained)
     assert summary["n_samples"] == 6 and len(set(samples.splitlines())) == 6
     lines = samples.splitlines(True)
-    marked = json.dumps({**json.loads(lines[0]), "completion": "kept"}) + "\n"
+    marked = eval_humaneval.json_line(eval_humaneval.sealed({**json.loads(lines[0]), "completion": "kept"})).decode()
     (tmp_path / "out/samples.jsonl").write_text(marked + lines[1] + lines[2][:9])
     again, _ = write_and_score(tmp_path, untrained)
     assert again.splitlines() == [marked.strip(), *samples.splitlines()[1:]]
