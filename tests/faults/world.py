@@ -181,9 +181,9 @@ def begin(stage, folder, prepare=None, extra="", environment=None):
     command = COMMANDS[stage].replace("CASE", str(folder))
     if stage in TRAINED:
         command += resume_of(folder / "out")
-    if stage == "recipe":
-        recipe_file = (folder / "in/recipe.toml").read_text().replace("CASE", str(folder))
-        (folder / "recipe.toml").write_text(recipe_file)
+    if stage == "recipe" and (folder / "in/recipe.toml").exists():
+        written = (folder / "in/recipe.toml").read_bytes()
+        (folder / "recipe.toml").write_bytes(written.replace(b"CASE", os.fsencode(folder)))
     return Run(f"{command} {extra}", folder, partial(prepared, stage, prepare), environment)
 
 
