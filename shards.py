@@ -22,11 +22,13 @@ import numpy as np
 from tqdm import tqdm
 
 from configurator import UserError
-from hints import how_to_make
+from hints import how_to_make, name_of
 from tokenizer import Tokenizer
 
 MAGIC, VERSION, HEADER_BYTES = 20240520, 1, 1024
 PATIENCE = 1  # seconds
+# What a manifest may say of how it was made, if a person is to type it.
+PLAIN_COMMAND = r"prepare_data\.py( --[\w./:,=@+-]+| [\w/][\w./@+-]*\.toml(:[\w-]+)?)*"
 
 
 @contextlib.contextmanager
@@ -282,14 +284,16 @@ def read_manifest(folder):
     if not path.exists():
         how = how_to_make(folder, f"python prepare_data.py --sources=YOUR_TEXT --out_dir={folder}")
         raise UserError(f"no shards in {folder}{how}")
+    manifest = None
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         check_manifest(manifest)
         return manifest
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{path} is damaged ({error}){how_to_make_again(folder)}") from None
+        what = str(error)
     except KeyError as error:
-        raise UserError(f"{path} is damaged (it has no {error}){how_to_make_again(folder)}") from None
+        what = f"it has no {error}"
+    raise UserError(f"{path} is damaged ({what[:200]}){how_to_make_again(folder, manifest)}")
 
 
 def check_manifest(manifest):
@@ -326,15 +330,13 @@ def check_number(name, value):
         raise ValueError(f"{name} is {value!r}")
 
 
-def how_to_make_again(folder, manifest=None):
+def how_to_make_again(folder, manifest):
     """The end of a message about a damaged folder: ": run `...`", the command by which it was made, where its manifest
-    can be read and holds one that can be typed as it stands."""
-    made_by = (manifest or {}).get("made_by")
-    made_with = made_by.get("command") if isinstance(made_by, dict) else None
-    if isinstance(made_with, str) and re.fullmatch(
-        r"prepare_data\.py( --[\w./:,=@+-]+| [\w./:@+-]+\.toml[\w:-]*)*", made_with
-    ):
-        return f": run `python {made_with}` again"
+    holds one that can be typed as it stands and makes this folder."""
+    with contextlib.suppress(KeyError, TypeError):  # a damaged manifest
+        made_with, made_for = manifest["made_by"]["command"], manifest["settings"]["out_dir"]
+        if re.fullmatch(PLAIN_COMMAND, made_with) and name_of(made_for) == name_of(folder):
+            return f": run `python {made_with}` again"
     return how_to_make(folder, f"python prepare_data.py --sources=YOUR_TEXT --out_dir={folder}")
 
 

@@ -108,8 +108,13 @@ def test_the_command_that_made_a_folder_is_what_makes_it_again(folder):
         (None, f"python prepare_data.py --sources=YOUR_TEXT --out_dir={folder}"),
     ):
         change(folder, "made_by", {"command": made_with})
+        change(folder, "settings.out_dir", str(folder))
         with pytest.raises(UserError, match=re.escape(f": run `{again}`")):
             Shards(folder, "train")
+    change(folder, "made_by", {"command": "prepare_data.py --out_dir=elsewhere"})
+    change(folder, "settings.out_dir", "elsewhere")  # a copy: the command would make the original
+    with pytest.raises(UserError, match="--sources=YOUR_TEXT"):
+        Shards(folder, "train")
 
 
 def test_an_empty_shard_is_an_empty_shard(folder):
