@@ -40,6 +40,7 @@ NO_PERSON = re.compile(r".{1,2}@|(?:self|this|super|return|break|continue)\b")
 OPERATOR_BEFORE = re.compile(
     r"(?:[=+]|<-|\w[ \t]?\*|\w(?=[(\[])|\b(?:return|yield|lambda|assert|print|if|elif|while))[ \t(\[]{0,9}\Z"
 )
+MARKED = re.compile("[#'\"]")  # a line of Python with a comment or a string: looking at all literals takes longer
 MAIL_BEFORE = re.compile(r"(?i)(?:mail|author|contact|maintainer|owner|user|login|from|to|cc|sender|admin)\w{0,9}=\Z")
 OPERATOR_AFTER = re.compile(r"[ \t]?(?:[+*@][ \t]?[\w(]|<-|[=!<>]=|=|[<>][ \t]?\d|\$)")
 
@@ -67,7 +68,8 @@ URL_BEFORE, PORT_AFTER = re.compile(r"(?:://|@)\Z"), re.compile(r":\d{2,5}\b|/(?
 # -- keys
 
 # What keys of Amazon, GitHub, GitLab, OpenAI, Slack, Google, Hugging Face and Stripe, and JSON web tokens begin with.
-KEY_MARKS = "AKIA ASIA ghp_ gho_ ghu_ ghs_ ghr_ github_pat_ glpat- sk- xox AIza hf_ sk_live_ eyJ".split()
+KEY_MARKS = "AKIA ASIA github_pat_ glpat- sk- xox AIza hf_ sk_live_ eyJ".split()
+GITHUB = re.compile("gh[pousr]_")
 KEYS = re.compile(
     r"(?<![\w-])(?:(?:AKIA|ASIA)[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{36,}|github_pat_\w{40,}|glpat-[\w-]{20,}"
     r"|sk-(?:proj-|ant-)?[\w-]{32,}|xox[abprs]-[\w-]{20,}|AIza[\w-]{35}|hf_[A-Za-z]{30,}|sk_live_\w{20,}"
@@ -98,16 +100,15 @@ COMMON_PAIRS = set(
 
 def replaced(text, kind=""):
     """(text with placeholders, Counter of what was replaced: email, ip, key). kind: as in a View. A second time changes
-    nothing: what one replacement uncovers, as in front of an @, is replaced as well."""
+    nothing: keys are looked for first, so that a token in front of an @ is part of an address."""
     counts, before = Counter(), None
-    while text != before:
+    if "PRIVATE KEY" in text:
+        text, counts["key"] = PEM.subn(r"\1KEY\2", text)
+    if any(mark in text for mark in KEY_MARKS) or GITHUB.search(text):
+        text = KEYS.sub(lambda match: key(match, counts), text)
+    text = QUOTED.sub(lambda match: secret(match, counts), text)
+    while text != before:  # an address may stand near enough to another one to be judged by it
         before = text
-        if "PRIVATE KEY" in text:
-            text, n = PEM.subn(r"\1KEY\2", text)
-            counts["key"] += n
-        if any(mark in text for mark in KEY_MARKS):
-            text = KEYS.sub(lambda match: key(match, counts), text)
-        text = QUOTED.sub(lambda match: secret(match, counts), text)
         if DOTTED.search(text):
             text = IPV4.sub(lambda match: ipv4(match, counts), text)
         if GROUPS.search(text):
@@ -126,7 +127,7 @@ def without_emails(text, kind, counts):
         if not local or HARMLESS_EMAIL.search(local.group() + match.group()):
             continue
         start, end = match.start() - len(local.group()), match.end()
-        if kind == PYTHON:
+        if kind == PYTHON and not MARKED.search(text[max(0, start - 200) : start].rpartition("\n")[2]):
             view = view or View(text)
             number = np.searchsorted(view.literals[0], start, side="right") - 1  # of the last literal before
             if number < 0 or view.literals[1][number] < end:
@@ -255,7 +256,8 @@ BLANK = re.compile(r"(?:(?<![ \t\f])[ \t\f]*(?:\r\n?|\n))*")
 PROLOGUE = re.compile(
     r"\ufeff|(?<![ \t\f])[ \t\f]*(?:\r\n?|\n)"
     r"|(?:(?i:#!|<\?|<!doctype|#lang|---|%yaml|@charset|@echo off|[\"']use strict[\"'])"
-    r"|(?<![ \t\f])[ \t]*#[ \t]*(?:ifndef|ifdef|if|define|include|import|pragma|requires)\b)[^\r\n]*(?:\r\n?|\n|\Z)"
+    r"|(?<![ \t\f])[ \t]*#[ \t]*(?:ifndef|ifdef|if|include|import|pragma|requires|define(?=[ \t]+\w+[ \t]*[\r\n]))\b)"
+    r"[^\r\n]*(?:\r\n?|\n|\Z)"
 )
 
 
