@@ -141,6 +141,12 @@ def tokenizer(workdir):
     return Tokenizer.load(workdir / "data" / "tokenizer.json")
 
 
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path, monkeypatch):
+    """What a test writes to a relative path, such as a stage's default out_dir, is not written into the checkout."""
+    monkeypatch.chdir(tmp_path)
+
+
 # -- tests that skip: .ci/run repeats their files where every optional package is installed, and there nothing may skip
 
 MAY_SKIP = re.compile("GPU|needs the (?:real|benchmark)")  # reasons: there is no GPU, or the files are not public

@@ -1,6 +1,7 @@
 """The rules of the house: what a file may look like, and who may import whom."""
 
 import ast
+import os
 import re
 import shutil
 import subprocess
@@ -53,6 +54,10 @@ def test_a_file_can_be_read_in_one_sitting(name):
 def test_tests_can_be_read_too():
     lengths = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in (ROOT / "tests").glob("*.py")}
     assert {name: n for name, n in lengths.items() if n > 400} == {}
+
+
+def test_tests_do_not_write_into_the_checkout(tmp_path):
+    assert os.getcwd() == str(tmp_path), "a relative path such as out/eval is the test's own"
 
 
 def test_the_loop_is_on_the_first_page():
