@@ -57,10 +57,10 @@ IPV6 = re.compile(
 WELL_KNOWN = {"8.8.8.8", "8.8.4.4", "1.1.1.1", "1.0.0.1", "9.9.9.9", "208.67.222.222", "208.67.220.220", "4.2.2.2"}
 # Four numbers with dots are an address after the words of group 1, and a version or the like after all others.
 NUMBER_WORDS = re.compile(
-    r"(?i)(?<![a-z])((?:ip|ipv4|addr|address|host|hostname|server|dns|gateway|proxy|peer|remote|client|ping|ssh|connect|bind"
-    r"|listen|nameserver|router|subnet|cidr|inet|endpoint|allow|deny|route)(?:es|s)?(?![a-z]))"
-    r"|(?:version|release|identifier|firmware|(?<![a-z])(?:ver|v|rev|revision|build|oid|asn|section|sect?|chapter|clause"
-    r"|rfc|std|appendix|upgrade|driver|package|d=|points=))(?:s|_|(?![a-z]))"
+    r"(?i)(?<![a-z])((?:ip|ipv4|addr|address|host|hostname|server|dns|gateway|proxy|peer|remote|client|ping|ssh|connect"
+    r"|bind|listen|nameserver|router|subnet|cidr|inet|endpoint|allow|deny|route)(?:es|s)?(?![a-z]))"
+    r"|(?:version|release|identifier|firmware|(?<![a-z])(?:ver|v|rev|revision|build|oid|asn|section|sect?|chapter"
+    r"|clause|rfc|std|appendix|upgrade|driver|package|d=|points=))(?:s|_|(?![a-z]))"
 )
 VERSION_BEFORE = re.compile(r"(?:[=<>~^!]=[ \t]*|[A-Za-z]/)[\"'(]*\Z")  # numpy==1.2.130.4, Chrome/120.0.130.4
 URL_BEFORE, PORT_AFTER = re.compile(r"(?:://|@)\Z"), re.compile(r":\d{2,5}\b|/(?:[89]|[12]\d|3[0-2])\b")
@@ -83,7 +83,8 @@ QUOTED = re.compile(r"""(["'])([A-Za-z0-9+/=_-]{20,})\1""")
 # The words end the name: a tokenizer, a token_alphabet and a secret_name are no secrets.
 SECRET_NAME = re.compile(
     r"(?i)(?:api[_-]?key|secret|token|passwd|password|passphrase|(?:access|auth|private|secret)[_-]?key)"
-    r"(?:_?(?:value|string|prod|production|dev|test|live|staging|default|base64|\d{1,2}))?[\"'\])]{0,3}\s{0,9}[:=]{1,2}\s{0,9}\Z"
+    r"(?:_?(?:value|string|prod|production|dev|test|live|staging|default|base64|\d{1,2}))?"
+    r"[\"'\])]{0,3}\s{0,9}[:=]{1,2}\s{0,9}\Z"
 )
 UUID = re.compile(r"(?i)[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 # What words are made of: pieces of one case, and pairs of letters. These are the 150 commonest pairs in the standard
@@ -225,7 +226,8 @@ def is_noise(value):
 # What a licence says, with its line ends and decorations already replaced by single spaces.
 LICENSE = re.compile(
     r"SPDX License Identifier|SPDX FileCopyrightText|@licen[cs]e\b|(?i:all rights (?:are )?reserved)"
-    r"|(?i:copyrights?)[ ,:]*(?:\([cC]\)|©|\d{4}|(?i:by|holders?)\b|[A-Z])|(?:\([cC]\)|©)[ ,]*(?i:copyright|by\b|\d{4})"
+    r"|(?i:copyrights?)[ ,:]*(?:\([cC]\)|©|\d{4}|(?i:by|holders?)\b|[A-Z])"
+    r"|(?:\([cC]\)|©)[ ,]*(?i:copyright|by\b|\d{4})"
     r"|(?i:\blicen[cs]ed? (?:under|to you|by|as|for details|agreement|information)\b|under the terms of)"
     r"|(?i:\b(?:MIT|BSD|ISC|Apache|GPL|GNU|Public|zlib|Boost|software|artistic|PSF|X11|MPL|same|2\.0) licen[cs]e\b)"
     r"|(?i:\blicen[cs]e[ :'\"(]+(?:MIT|BSD|ISC|Apache|[AL]?GPL|GNU|MPL|PSF|zlib|CC0|CC BY|public|proprietary))"
