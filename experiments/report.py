@@ -3,6 +3,7 @@
 python -m experiments.report --recipe=out/demo          writes report.html and report.md there
 """
 
+import collections
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,17 +97,16 @@ def score_table(scores, families):
 
 
 def failure_table(about):
-    """A row per reason, a column per model, and the number of programs: what came of all of them."""
-    reasons = {}  # reason -> {model: programs}, the most frequent one of any model first
+    """A row per reason, a column per model, and the number of programs: what came of all of them, and how many were cut
+    off before their end, whatever came of them."""
+    columns, reasons = {}, collections.Counter()
     for name, evaluation in about.items():
-        failures = evaluation["failures"]
-        passed = evaluation["n_samples"] - sum(failures.values())
-        for reason, n in {"passed": passed, **failures}.items():
-            reasons.setdefault(reason, {})[name] = n
-    passed = reasons.pop("passed")
-    ordered = [("passed", passed), *sorted(reasons.items(), key=lambda item: -sum(item[1].values()))]
-    rows = [[reason, *(f"{n.get(name, 0):,}" for name in about)] for reason, n in ordered]
-    return ["", *about], [*rows, ["all", *(f"{evaluation['n_samples']:,}" for evaluation in about.values())]]
+        columns[name] = {"passed": evaluation["n_passed"], **evaluation["failures"]}
+        columns[name] |= {"all": evaluation["n_samples"], "of all, cut off": sum(evaluation["cut_off"].values())}
+        reasons.update(evaluation["failures"])
+    order = ["passed", *(reason for reason, _ in reasons.most_common()), "all", "of all, cut off"]
+    rows = [[row, *(f"{columns[name].get(row, 0):,}" for name in about)] for row in order]
+    return ["", *about], rows
 
 
 def stage_table(stages, total_seconds):

@@ -4,6 +4,7 @@ import importlib
 import re
 import shlex
 import sys
+import tomllib
 from collections import Counter
 
 import pytest
@@ -164,3 +165,10 @@ def test_the_readmes_have_the_same_tables():
 
 def test_the_readmes_link_to_each_other():
     assert f"]({CHINESE})" in TEXTS[ENGLISH][:600] and f"]({ENGLISH})" in TEXTS[CHINESE][:600]
+
+
+def test_the_citation_names_the_version_and_licence_that_are_installed():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8").splitlines()
+    assert f"version: {project['version']}" in citation and f"license: {project['license']}" in citation
+    assert "cff-version: 1.2.0" in citation and any(line.startswith("message: ") for line in citation)

@@ -96,7 +96,8 @@ def an_evaluation(folder, name, completions, results, **settings):
         records.append({**record, "passed": result == "passed"})
     write_records(folder / name / "results.jsonl", records)
     failures = {"wrong answer": sum(result != "passed" for result in results)}
-    about = {"n_samples": len(results), "failures": failures}
+    about = {"n_samples": len(results), "n_passed": results.count("passed"), "failures": failures}
+    about["cut_off"] = {"passed": 1} if name == "tuned" else {}
     settings = {"problems": str(folder / "problems.jsonl"), "mbpp_ids": "11"}
     (folder / name / "summary.json").write_text(json.dumps({**about, "settings": settings}))
     score = {"pass@1": 0.5, "stderr": 0.1, "families": {}, "n": len(results), "results": str(folder / name)}
@@ -136,6 +137,7 @@ def test_the_report_adds_up_and_shows_only_what_ran(finished):
     assert "install" not in markdown and "| pretrain | 1:10 | 2,000 | 1.500 |" in markdown
     assert "| all | 1:20 |" in markdown and "trained on 3,000 tokens in all" in markdown
     assert "| passed | 0 | 1 |" in markdown and "| wrong answer | 2 | 1 |" in markdown and "| all | 2 | 2 |" in markdown
+    assert "| of all, cut off | 0 | 1 |" in markdown
     assert "anneal" not in markdown.lower(), "there was none"
 
 
