@@ -28,7 +28,7 @@ import configurator
 from cleaning import chunks, clean
 from cleaning.chunks import ChunkWriter
 from cleaning.settings import Settings
-from cleaning.to_shards import COUNTS, Run, describe, print_table, settle, write_shards
+from cleaning.to_shards import COUNTS, Run, describe, digest_of, print_table, settle, write_shards
 from configurator import UserError
 from corpus.documents import Document, Problem
 from corpus.parallel import mapped
@@ -184,11 +184,6 @@ def finished_chunks(run):
     return whole
 
 
-def digest_of(progress):
-    """The sha256 of what progress.json says: what it does not fit, no run has written."""
-    return hashlib.sha256(json.dumps(progress).encode("utf-8", "surrogateescape")).hexdigest()
-
-
 # -- folders that need no passes
 
 
@@ -197,7 +192,8 @@ def up_to_date(run):
     try:
         shards = Shards(run.out, "train")
         manifest = shards.manifest
-        if manifest["ingredients"] != run.ingredients:
+        content = {key: value for key, value in manifest.items() if key != "digest"}
+        if manifest["digest"] != digest_of(content) or manifest["ingredients"] != run.ingredients:
             return False
         load_tokenizer([run.out])
         shards.verify()

@@ -186,6 +186,8 @@ def train(settings, machine, model, tokenizer, data, schedule, val, init=None, n
 
     with machines.StopRequested() as stop, exclusive(settings.out_dir) if machine.is_main else nullcontext():
         # Weights, optimizer state and the step are all that a run consists of: the data loader has no state.
+        if machine.is_main:
+            resume.should_resume(settings)  # again: another run may have ended while this one waited for the folder
         done, metrics, whole = 0, {}, []  # whole: the checkpoints that are known to be
         if settings.resume:
             folder, meta = resume.restore(settings, machine, model, optimizers, tokenizer, data, schedule)

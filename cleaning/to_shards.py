@@ -1,6 +1,7 @@
 """Chunks of cleaned documents -> shards: which copies to keep, the tokens of the rest, report, manifest."""
 
 import collections
+import hashlib
 import json
 import os
 import shutil
@@ -245,7 +246,7 @@ def describe(run, shards, dropped, bytes_read=0):
             add(splits, counts)
     for source, counts in sources.items():
         counts["dropped"] = dropped.get(source, {})
-    return {
+    manifest = {
         "tokenizer": run.tokenizer.fingerprint,
         "vocab_size": run.tokenizer.vocab_size,
         "seconds": round(time.time() - run.start, 3),
@@ -258,6 +259,12 @@ def describe(run, shards, dropped, bytes_read=0):
         "settings": asdict(run.settings),
         "made_by": configurator.made_by(),
     }
+    return {**manifest, "digest": digest_of(manifest)}
+
+
+def digest_of(content):
+    """The sha256 of the content of a manifest or of progress.json: what it does not fit, no run has written."""
+    return hashlib.sha256(json.dumps(content).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def no_documents():

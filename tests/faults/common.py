@@ -27,7 +27,7 @@ import configurator
 
 SPEED = {"tokens_per_second", "mfu", "seconds", "mb_per_second", "total_seconds"}  # differs from run to run
 ABOUT = {"made_by", "started", "resume", "num_workers"}  # who made a result and how often it was begun
-ABOUT |= {"ingredients"}  # digests of what a folder was made of
+ABOUT |= {"ingredients", "digest"}  # of what a folder was made of, and of its manifest
 ABOUT |= {"meta.json", "metrics.jsonl"}  # in a checkpoint's sha256.json: the digests of files that hold such things
 NOT_COMPARED = (".html", ".md", ".png", ".tmp", ".lock")  # pages that show seconds; what a killed run leaves
 TIME_LIMIT = 60  # seconds after which a run counts as hanging
