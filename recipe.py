@@ -104,7 +104,8 @@ def read_steps(files):
                 runs = stages.setdefault(stage, [])
                 runs += [run for run in runs_of(stage, table) if run not in runs]
     if not stages:
-        raise UserError("no stages to run: name a recipe, python recipe.py configs/demo.toml")
+        where = f" in {', '.join(files)}" if files else ""
+        raise UserError(f"no stages to run{where}: name a recipe, python recipe.py configs/demo.toml")
     steps = []
     for stage, runs in stages.items():
         steps += [read_step(stage, run, tables) for run in runs or [""]]
