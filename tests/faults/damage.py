@@ -2,7 +2,7 @@
 
 The stage that reads such a file must name it in its one line of error, or come to the very result of the undamaged file.
 Another result in silence is the fault that is sought here. What a person writes cannot be told from what was meant, but
-must not end in a traceback either.
+must not end in a traceback either. (Half a recipe is a recipe of other folders: fuzz.py reads those, nothing runs them.)
 """
 
 import os
@@ -43,7 +43,6 @@ FILES = {
                               ("prepare_data", "problems.jsonl", "--decontaminate=in/problems.jsonl")],
     "samples (a person's)": [("eval_humaneval, samples", "samples.jsonl")],
     "records (a person's)": [("prepare_data, chats", "chats.jsonl")],
-    "recipes (a person's)": [("recipe", "recipe.toml")],
 }  # fmt: skip
 
 
