@@ -99,7 +99,7 @@ def untrained(tmp_path_factory, tokenizer):
 def test_a_conversation_at_the_terminal(monkeypatch, untrained, capsys):
     """Longer than the context altogether, with one message that alone is too long: it goes on."""
     typing(monkeypatch, "say 1\n" * 5 + "word " * 100 + "\nsay 2\n")
-    sample.main(sample.Settings(checkpoint=str(untrained), talk=True, max_new_tokens=4, device="cpu"))
+    sample.main(sample.Settings(checkpoint=str(untrained), talk=True, max_new_tokens=4, device="cpu", dtype="fp32"))
     out, err = capsys.readouterr()
     assert "old turns no longer fit" in err and "a prompt must have 1 to 63 tokens" in err
     assert "was not tuned on conversations" in err and err.count("(cut off") == 6
