@@ -135,6 +135,8 @@ def test_a_private_key_goes_in_a_string_too():
         "'dotted': '1.2.156.101'  # of an algorithm",
         "## 4.15.130.77 (2020-01-02)",
         "firmware 80.4.130.2",
+        "image: nginx:80.4.130.2",
+        "compile 'group:artifact:80.4.130.2'",
         "foo-80.2.130.4.tar.gz",
         '<path d="M11.1 12.08c-2.33-4.51-.5-8.48.53-10.07z" />',
         '<polygon points="80.4.130.2 90.5.131.3" />',
