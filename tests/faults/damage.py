@@ -135,4 +135,4 @@ def undamaged(world, stage, extra):
 
 def groups():
     """The Groups of this file."""
-    return [Group(f"damaged: {kind}", partial(damaged, kind), target=25) for kind in FILES]
+    return [Group(f"damaged: {kind}", partial(damaged, kind), target=40) for kind in FILES]

@@ -339,8 +339,8 @@ def groups():
     inputs = {
         "argument lists": (drawn_arguments, load_arguments, BATCH, 320_000),
         "TOML": (drawn_toml, load_toml, BATCH // 4, 30_000),
-        "records": (drawn_record, partial(parse_record, documents.from_record), BATCH, 250_000),
-        "conversations": (drawn_record, partial(parse_record, chats.from_record), BATCH, 300_000),
+        "records": (drawn_record, partial(parse_record, documents.from_record), BATCH, 350_000),
+        "conversations": (drawn_record, partial(parse_record, chats.from_record), BATCH, 400_000),
         "files of records": (drawn_file, read_records, BATCH // 4, 20_000),
         "archives": (drawn_archive, read_archive, BATCH // 4, 20_000),
         "texts that are cleaned": (drawn_text, clean_text, BATCH, 60_000),

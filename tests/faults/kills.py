@@ -8,6 +8,7 @@ import resource
 import signal
 import socket
 from functools import partial
+from pathlib import Path
 
 from tests.faults.common import Group, Lost, Strike, case_folder, compare, result
 from tests.faults.world import COMMANDS, TRAINED, begin
@@ -105,6 +106,20 @@ def rank_dies(stage, world, rng):
     return {"equal": 1}
 
 
+def worker_dies(stage, world, rng):
+    """One of the processes that clean or make up text is killed: one line says so, and the work goes on from there."""
+    with case_folder(world, "worker") as folder:
+        run = begin(stage, folder)
+        run.ends_within(rng.uniform(0, world.seconds[stage]))
+        children = Path(f"/proc/{run.pid}/task/{run.pid}/children")
+        workers = children.read_text().split() if children.exists() else []
+        for worker in workers[:1]:
+            os.kill(int(worker), signal.SIGKILL)
+        outcome = run.wait().check(0, 2)
+        goes_on(world, stage, folder)
+    return {"one line, then equal": 1} if outcome.code else {"no worker was left": 1}
+
+
 def two_processes(stage, folder, prepare):
     """The Runs of two processes that train together, as torchrun starts them; prepare: for the first of them."""
     with socket.socket() as free:
@@ -122,11 +137,13 @@ def groups():
     """The Groups of this file."""
     found = []
     for stage in COMMANDS:
-        found.append(Group(f"killed: {stage}", partial(killed, stage), target=60, share=3))
+        found.append(Group(f"killed: {stage}", partial(killed, stage), target=100, share=3))
     for stage in COMMANDS:
         found.append(Group(f"full disk: {stage}", partial(disk_full, stage), target=20, share=1))
     for stage in COMMANDS:
         found.append(Group(f"two runs in one folder: {stage}", partial(doubled, stage), target=8, share=0.5))
     for stage in TRAINED:
         found.append(Group(f"a process of two dies: {stage}", partial(rank_dies, stage), target=15, share=1))
+    for stage in ("exercises", "prepare_data, 2 workers"):
+        found.append(Group(f"a worker dies: {stage}", partial(worker_dies, stage), target=20, share=0.5))
     return found
