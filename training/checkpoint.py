@@ -31,7 +31,8 @@ def save(out_dir, step, model, optimizers, tokenizer, meta):
     """Write out_dir/step_<step>; returns the folder. meta: whatever else a reader should know."""
     folder = Path(out_dir) / f"step_{step:08d}"
     beside = folder.with_suffix(".tmp")
-    shutil.rmtree(beside, ignore_errors=True)
+    for leftover in Path(out_dir).glob("step_*.tmp"):  # of a run that was killed while it saved or deleted
+        shutil.rmtree(leftover, ignore_errors=True)
     beside.mkdir(parents=True)
     try:
         tokenizer.save(beside / "tokenizer.json")
@@ -61,7 +62,9 @@ def delete_older(out_dir, kept):
     """
     for folder in saved(out_dir):
         if folder < kept[-1] and folder not in kept:
-            shutil.rmtree(folder)
+            beside = folder.with_suffix(".tmp")
+            os.replace(folder, beside)  # what is left of it after a kill must not look like a checkpoint
+            shutil.rmtree(beside)
 
 
 def write_tensors(path, value):

@@ -217,7 +217,9 @@ def without_volatile(value):
 
 
 def compare(found, expected):
-    """Raises Lost where two results differ."""
+    """Raises Lost where two results differ. A checkpoint that was to be deleted when the run was killed may be left."""
+    oldest = min((name for name in expected if name.startswith("step_")), default="")
+    found = {name: v for name, v in found.items() if not name.startswith("step_") or name[:13] >= oldest[:13]}
     if found.keys() != expected.keys():
         raise Lost(f"files missing {sorted(expected.keys() - found)}, files too many {sorted(found.keys() - expected)}")
     for name in expected:
