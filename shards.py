@@ -134,7 +134,8 @@ class ShardWriter:
         if self.n_tokens == 0:
             self.abort()
             return None
-        self.file.file.seek(0)
+        with naming(self.path):
+            self.file.file.seek(0)  # which writes what is left
         self.file.write(header(self.n_tokens))
         self.file.close()
         entry = {"name": self.path.name, "tokens": self.n_tokens, **file_entry(self.path)}
