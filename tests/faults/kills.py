@@ -75,8 +75,8 @@ def doubled(stage, world, rng):
         second = begin(stage, folder)
         outcomes = [run.wait() for run in (first, second)]
         refused = [outcome.check(0, 2).code for outcome in outcomes]
-        if stage in TRAINED and refused == [0, 0] and "nothing to do" not in outcomes[1].output:
-            raise Lost(f"two runs trained in one folder: {outcomes[1].output[-500:]}")
+        if stage in TRAINED and refused == [0, 0] and "resuming from" not in outcomes[0].output + outcomes[1].output:
+            raise Lost(f"two runs trained in one folder from the beginning: {outcomes[1].output[-500:]}")
         goes_on(world, stage, folder)
     return {"refused": 1} if 2 in refused else {"one behind the other": 1}
 
