@@ -14,8 +14,6 @@ from pathlib import Path
 
 import numpy as np
 
-import configurator
-import pretrain
 import recipe
 from cleaning.classifier import BUCKETS_LOG2, Classifier
 from tests.conftest import TINY_MODEL, program
@@ -23,7 +21,7 @@ from tests.faults.common import Run, Strike, call_stage, case_folder, result
 
 TRAINING = " ".join(
     "--batch_tokens=256 --micro_batch=4 --max_steps=10 --warmup_steps=2 --log_every=1 --eval_every=4 --save_every=3 "
-    "--eval_tokens=512 --compile=false --device=cpu --dtype=fp32 --out_dir=out".split()
+    "--eval_tokens=512 --compile=false --device=cpu --dtype=fp32 --out_dir=out --resume=auto".split()
 )
 DATA = "--tokenizer=in/tokenizer.json --val_fraction=0.2 --out_dir=out"
 COMMANDS = {
@@ -179,21 +177,10 @@ def half(world, stage):
 def begin(stage, folder, prepare=None, extra="", environment=None):
     """Start a stage, or start it again where a run of it has left something: the command is the same."""
     command = COMMANDS[stage].replace("CASE", str(folder))
-    if stage in TRAINED:
-        command += resume_of(folder / "out")
     if stage == "recipe" and (folder / "in/recipe.toml").exists():
         written = (folder / "in/recipe.toml").read_bytes()
         (folder / "recipe.toml").write_bytes(written.replace(b"CASE", os.fsencode(folder)))
     return Run(f"{command} {extra}", folder, partial(prepared, stage, prepare), environment)
-
-
-def resume_of(out):
-    """The setting with which a training stage goes on from what is in a folder."""
-    try:
-        configurator.load(pretrain.Settings, ["--resume=auto"])
-        return " --resume=auto"
-    except configurator.UserError:
-        return " --resume" if any(out.glob("step_????????")) else ""
 
 
 def prepared(stage, prepare):
