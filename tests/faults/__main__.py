@@ -5,8 +5,8 @@
     python -m tests.faults --only=killed:\\ sft --case=17       one case again, after it was lost
 
 Prints a table and leaves it in out/faults.md. Exit code 1 if anything was lost: the first lost cases of a group are
-shown, each with the command that repeats it. What a case does is drawn from its name and number; only a kill at a random moment, unlike one
-at an event, may strike elsewhere the second time.
+shown, each with the command that repeats it. What a case does is drawn from its name and number; only a kill at a
+random moment, unlike one at an event, may strike elsewhere the second time.
 """
 
 import os
@@ -15,6 +15,7 @@ import shutil
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -64,10 +65,11 @@ def main(settings):
         world = build(folder)
         left = 60 * settings.minutes - (time.monotonic() - start)
         total = sum(group.share for group in groups)
-        tallies = [run_group(group, world, settings, left * group.share / total) for group in groups]
-    text = table(tallies)
-    configurator.write_text(settings.out, text)
-    print(f"\n{text}")
+        tallies = []
+        for group in groups:
+            tallies.append(run_group(group, world, settings, left * group.share / total))
+            configurator.write_text(settings.out, table(tallies))
+    print(f"\n{table(tallies)}")
     sys.exit(1 if any(tally.lost for tally in tallies) else 0)
 
 
@@ -128,6 +130,8 @@ def run_case(state, number):
         return Counter(state.group.case(state.world, Random(f"{state.seed}/{state.group.name}/{number}"))), ""
     except Lost as lost:
         return Counter(), str(lost)
+    except Exception:  # a fault of the search itself must not end it
+        return Counter(), traceback.format_exc()
 
 
 def table(tallies):
