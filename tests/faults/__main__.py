@@ -30,6 +30,8 @@ from tests.faults.world import build
 
 SHOWN = 5  # lost cases of a group that are printed; the others are mostly the same fault
 
+SLICE = 3  # minutes below which slow cases are left out
+
 
 @dataclass
 class Settings:
@@ -57,7 +59,9 @@ class Tally:
 def main(settings):
     """Run the groups of cases and print their table."""
     groups = [group for file in (kills, damage, fuzz, metamorphic) for group in file.groups()]
-    groups = [group for group in groups if settings.only in group.name]
+    groups = [
+        group for group in groups if settings.only in group.name and (settings.minutes >= SLICE or not group.slow)
+    ]
     if not groups:
         raise configurator.UserError(f"no group of cases has {settings.only!r} in its name")
     with tempfile.TemporaryDirectory(prefix="faults_", dir=fast_folder()) as folder:

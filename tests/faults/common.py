@@ -256,9 +256,10 @@ def case_folder(world, name):
 @dataclass
 class Group:
     """Cases of one kind. case(world, rng): tries one or more things, drawn from rng; {what came of them: how many}.
-    Raises Lost. target: how many the long run tries; share: its share of the time."""
+    Raises Lost. target: how many the long run tries; share: its share of the time; slow: only in the long run."""
 
     name: str
     case: object
     target: int
     share: float = 1.0
+    slow: bool = False

@@ -135,9 +135,9 @@ def groups():
     for stage in COMMANDS:
         found.append(Group(f"killed: {stage}", partial(killed, stage), target=100, share=3))
     for stage in COMMANDS:
-        found.append(Group(f"full disk: {stage}", partial(disk_full, stage), target=20, share=1))
+        found.append(Group(f"full disk: {stage}", partial(disk_full, stage), target=20, slow=stage == "recipe"))
     for stage in COMMANDS:
-        found.append(Group(f"two runs in one folder: {stage}", partial(doubled, stage), target=8, share=0.5))
+        found.append(Group(f"two runs in one folder: {stage}", partial(doubled, stage), 8, 0.5, slow=stage == "recipe"))
     for stage in TRAINED:
         found.append(Group(f"a process of two dies: {stage}", partial(rank_dies, stage), target=15, share=1))
     for stage in ("exercises", "prepare_data, 2 workers"):
