@@ -153,12 +153,13 @@ def read_json(path, where):
     problems, number = [], 1
     pieces = pieces_of(path, where, problems)
     for first in pieces:
-        if first.strip():
+        start = SEPARATORS.match(first).end()
+        if start < len(first):
             break
         number += first.endswith("\n")
     else:
-        first = ""
-    ahead, is_stream = first, first.lstrip().startswith("[")
+        first, start = "", 0
+    ahead, is_stream = first, first.startswith("[", start)
     if not is_stream and n_lines(first) == 0:
         ahead += taken(pieces, MAX_AHEAD)  # a bad line, or an object over several lines
         is_stream = n_lines(ahead) > 1

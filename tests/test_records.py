@@ -51,6 +51,7 @@ ABC_FORMS = {
     "indented array": PRETTY,
     "blank line before an array": f"\n\n  {PRETTY}",
     "byte order mark and blank line before an array": codecs.BOM_UTF8 + f"\n{PRETTY}".encode(),
+    "blank line and byte order mark before an array": f"\n\ufeff\n{PRETTY}",
     "UTF-16 array": PRETTY.encode("utf-16"),
     "comma before the array's end": f"[{A},{B},{C},]",
     "two arrays": f"[{A},{B}]\n[{C}]",
