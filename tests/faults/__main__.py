@@ -4,9 +4,9 @@
     python -m tests.faults --minutes=1                         a slice of it, as the tests run it
     python -m tests.faults --only=killed:\\ sft --case=17       one case again, after it was lost
 
-Prints a table and leaves it in out/faults.md. Exit code 1 if anything was lost: the first lost cases of a group are
-shown, each with the command that repeats it. What a case does is drawn from its name and number; only a kill at a
-random moment, unlike one at an event, may strike elsewhere the second time.
+Prints a table, also by kinds, and leaves it in out/faults.md. Exit code 1 if anything was lost: the first lost cases of
+a group are shown, each with the command that repeats it. What a case does is drawn from its name and number; only a kill
+at a random moment, unlike one at an event, may strike elsewhere the second time.
 """
 
 import os
@@ -72,8 +72,8 @@ def main(settings):
         tallies = []
         for group in groups:
             tallies.append(run_group(group, world, settings, left * group.share / total))
-            configurator.write_text(settings.out, table(tallies))
-    print(f"\n{table(tallies)}")
+            configurator.write_text(settings.out, f"{table(kinds(tallies))}\n{table(tallies)}")
+    print(f"\n{table(tallies)}\n{table(kinds(tallies))}")
     sys.exit(1 if any(tally.lost for tally in tallies) else 0)
 
 
@@ -136,6 +136,18 @@ def run_case(state, number):
         return Counter(), str(lost)
     except Exception:  # a fault of the search itself must not end it
         return Counter(), traceback.format_exc()
+
+
+def kinds(tallies):
+    """The Tallies added up by what stands before the colon in their names."""
+    found = {}
+    for tally in tallies:
+        kind = tally.name.partition(":")[0]
+        total = found.setdefault(kind, Tally(kind))
+        total.survived += tally.survived
+        total.lost += tally.lost
+        total.seconds += tally.seconds
+    return list(found.values())
 
 
 def table(tallies):
