@@ -60,9 +60,11 @@ NUMBER_WORDS = re.compile(
     r"(?i)(?<![a-z])((?:ip|ipv4|addr|address|host|hostname|server|dns|gateway|proxy|peer|remote|client|ping|ssh|connect"
     r"|bind|listen|nameserver|router|subnet|cidr|inet|endpoint|allow|deny|route)(?:es|s)?(?![a-z]))"
     r"|(?:version|release|identifier|firmware|(?<![a-z])(?:ver|v|rev|revision|build|oid|asn|section|sect?|chapter"
-    r"|clause|rfc|std|appendix|upgrade|driver|package|d=|points=))(?:s|_|(?![a-z]))"
+    r"|clause|rfc|std|appendix|table|figure|upgrade|update|changes|since|compatible|parse|browser|chrome|chromium"
+    r"|firefox|driver|package|d=|points=))(?:s|_|(?![a-z]))"
 )
-VERSION_BEFORE = re.compile(r"(?:[=<>~^!]=[ \t]*|[A-Za-z]/)[\"'(]*\Z")  # numpy==1.2.130.4, Chrome/120.0.130.4
+# numpy==1.2.130.4, ^1.2.130.4, Chrome/120.0.130.4, and a heading of a list of changes.
+VERSION_BEFORE = re.compile(r"(?:[=<>~^!]=[ \t]*|[~^]|[A-Za-z]/|#{2,6}[ \t]+\[?)[\"'(]*\Z")
 ARTIFACT_BEFORE = re.compile(r"[A-Za-z]:\Z")  # nginx:120.3.200.5
 URL_BEFORE, PORT_AFTER = re.compile(r"(?:://|@)\Z"), re.compile(r":\d{2,5}\b|/(?:[89]|[12]\d|3[0-2])\b")
 
@@ -188,8 +190,8 @@ def ipv4(match, counts):
 def key(match, counts):
     """What to write for a match of KEYS: KEY, or the match itself if it is made of words: sk-some-name-of-a-style."""
     found = match.group()
-    has_parts = re.search(r"[-_]", found[8:]) or not re.search(r"\d", found)
-    if has_parts and not is_noise(found):
+    may_be_name = re.search(r"[-_]", found[8:]) or not re.search(r"\d", found) or "EXAMPLE" in found
+    if may_be_name and not is_noise(found):
         return found
     counts["key"] += 1
     return "KEY"
@@ -211,12 +213,14 @@ def secret(match, counts):
 
 
 def is_noise(value):
-    """Whether a value looks random: it is not made of words, and no alphabet, UUID, or placeholder such as 1234... and
-    xxxx... (as bigcode's filters have it). Noise has many pieces and few common pairs."""
+    """Whether a value looks random: it is not made of words, and no alphabet, path, UUID, or placeholder such as
+    1234..., xxxx... and ...EXAMPLE (as bigcode's filters have it). Noise has many pieces and few common pairs."""
     pairs = list(zip(value, value[1:]))
     n_runs = sum(abs(ord(a) - ord(b)) <= 1 for a, b in pairs)
     is_alphabet = len(value) >= 30 and len(set(value)) == len(value)
-    if n_runs > len(value) / 2 or is_alphabet or UUID.fullmatch(value):
+    # One alphabet of base64 has + and /, the other one - and _ (RFC 4648): what has both is a path.
+    is_path = re.search("[+/]", value) and re.search("[-_]", value)
+    if n_runs > len(value) / 2 or is_alphabet or is_path or UUID.fullmatch(value) or "example" in value.lower():
         return False
     n_common = sum((a + b).lower() in COMMON_PAIRS for a, b in pairs if a.isupper() or b.islower())
     return n_common - len(PIECE.findall(value)) < 0.035 * sum(map(str.isalnum, value))

@@ -29,6 +29,9 @@ def replaced(text, kind=""):
         'secret = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"',  # letters and digits that are not mistaken for each other
         'token = "qwertyuiopasdfghjklzxcvbnm1234567890"',
         'token = "mistralai/Mixtral-8x7B-v0-1"',
+        'token = "facebook/wav2vec2-large-960h-lv60-self"',
+        'access_key = "AKIAIOSFODNN7EXAMPLE"',  # as Amazon's own documents have it
+        'aws_secret_access_key = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"',
         'tokenizer_name: "meta-llama/Llama-2-7b-chat-hf-with-noise-a8Xq29ZkP"',
         'secret_path = "projects/my-app/secrets/db-password-1"',
         'password = "projects/my-app/secrets/db-password-1"',
@@ -134,6 +137,10 @@ def test_a_private_key_goes_in_a_string_too():
         "#define OID_PSEUDONYM '2.5.4.65'",
         "'dotted': '1.2.156.101'  # of an algorithm",
         "## 4.15.130.77 (2020-01-02)",
+        "## [80.4.130.2] - 2020-01-02",
+        "assert parse('80.4.130.2') < parse('80.4.131.0')",
+        '"driver": "^80.4.130.2", "chrome": "114.0.130.90"',
+        "@since 80.4.130.2, compatible with 80.4.130.1; see table 80.4.130.2",
         "firmware 80.4.130.2",
         "image: nginx:80.4.130.2",
         "compile 'group:artifact:80.4.130.2'",
