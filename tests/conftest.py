@@ -174,7 +174,8 @@ def pytest_make_collect_report(collector):
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    """Leave the names of the files in which something skipped, one a line, for `pytest @FILE`."""
-    files = {report.nodeid.split("::")[0] for report in terminalreporter.stats.get("skipped", [])}
+    """Leave the names of the files in which a test skipped for want of a package, one a line, for `pytest @FILE`."""
+    skipped = [r for r in terminalreporter.stats.get("skipped", []) if not MAY_SKIP.search(str(r.longrepr))]
+    files = {report.nodeid.split("::")[0] for report in skipped}
     note = config.cache.mkdir("skipped") / "files.txt"
     note.write_text("".join(f"{name}\n" for name in sorted(files)))
