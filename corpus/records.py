@@ -256,18 +256,20 @@ def values_of_lines(pieces, where, number, problems):
 
 def stream_values(pieces, where, number, problems):
     """Yield (value, where:[i]) of the elements of arrays, (value, where:line) of values outside of arrays, line by line
-    or not. number: of the first line. A Problem stands for a value that cannot be read and for what follows it up to
-    the next line that begins with an object as deep as that value, if there is one. No Problem stands for what is cut
-    off at the end if the file has a Problem itself."""
-    text, position, n_elements, in_array, indent = "", 0, 0, False, ""
+    or not; an array of turns is one value. number: of the first line. A Problem stands for a value that cannot be read
+    and for what follows it up to the next line that begins with an object (or an array of turns) as deep as that value,
+    if there is one. No Problem stands for what is cut off at the end if the file has a Problem itself."""
+    text, position, n_elements, in_array, of_turns, indent = "", 0, 0, False, False, ""
     while True:
         start = SEPARATORS.match(text, position).end()
         if "\n" in (between := text[position:start]):
             number += between.count("\n")
             indent = between.rpartition("\n")[2]
         if text.startswith("]" if in_array else "[", start):
-            in_array, position = not in_array, start + 1
-            continue
+            of_turns = of_turns or not in_array and holds_turns(text, start)
+            if in_array or not of_turns:
+                in_array, position = not in_array, start + 1
+                continue
         item, end = value_at(text, start, f"{where}:[{n_elements}]" if in_array else f"{where}:{number}")
         size = len(text) - start
         if end == len(text) and (more := taken(pieces, max(PIECE, size)) if size <= MAX_VALUE else ""):
@@ -279,7 +281,8 @@ def stream_values(pieces, where, number, problems):
             return
         is_bad = end is None or end == len(text) and isinstance(item, Problem)
         if is_bad:
-            end, text = next_object(text, start, indent, pieces)
+            opening = "[" if of_turns and not in_array else "{"
+            end, text = next_object(text, start, indent + opening, pieces)
             item.detail += "" if end else "; nothing that follows is read"
         if not (is_bad and end is None and problems):
             yield item
@@ -289,10 +292,17 @@ def stream_values(pieces, where, number, problems):
         position, n_elements = end, n_elements + in_array
 
 
-def next_object(text, start, indent, pieces):
-    """(where the next line after text[start] that begins with that indent and an object begins, or None; the text with
-    the pieces that were read to find it)."""
-    line = f"\n{indent}{{"
+def holds_turns(text, start):
+    """Whether the array that begins at text[start] is a conversation, by its first element."""
+    item, _ = value_at(text, SEPARATORS.match(text, start + 1).end(), "")
+    first = {} if isinstance(item, Problem) else item[0]
+    return isinstance(first, dict) and any(first.keys() >= names for names in ({"role", "content"}, {"from", "value"}))
+
+
+def next_object(text, start, beginning, pieces):
+    """(where the next line after text[start] that begins so begins, or None; the text with the pieces that were read to
+    find it)."""
+    line = "\n" + beginning
     while (found := text.find(line, start)) < 0 and len(text) < start + MAX_AHEAD and (more := taken(pieces, PIECE)):
         text += more
     return (None if found < 0 else found), text

@@ -109,6 +109,22 @@ def test_a_bad_element_of_an_indented_array_costs_itself_alone(tmp_path, element
     assert texts == ["a", "b", "c"] and list(problems) == ["x.json:[1]"]
 
 
+TURNS = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+SHAREGPT = [{"value": "q", "from": "human"}, {"value": "a", "from": "gpt"}]
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize("turns", [TURNS, SHAREGPT])
+def test_an_array_of_turns_is_one_record(tmp_path, turns, indent):
+    """However many of them a file holds, and also where one of them is damaged."""
+    one = json.dumps(turns, indent=indent) + "\n"
+    for n in (1, 3):
+        texts, problems = read_back(tmp_path, one * n, parse=chats.from_record)
+        assert len(texts) == n and not problems
+    texts, problems = read_back(tmp_path, one + one[:-9] + "\n" + one, parse=chats.from_record)
+    assert len(texts) == 2 and len(problems) == 1
+
+
 @pytest.mark.parametrize("rest", [",nope," + B + "]", ',{"te', "", ",", "] and more", ',"cut'])
 def test_an_array_that_breaks_off_gives_what_stands_before(tmp_path, rest):
     texts, problems = read_back(tmp_path, f"[{A},{B}{rest}", "x.json")
