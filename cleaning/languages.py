@@ -107,8 +107,8 @@ NATURAL |= set(
     "slk slo slv snd som spa sqi srp sun swa swe swh tam tat tel tgk tgl tha tuk tur uig ukr urd uzb uzn vie war xho "
     "yid yor zsm zul".split()
 )
-# A code with its script or region: eng_Latn, zh-CN, pt_BR, sr-Latn-RS.
-TAGGED = re.compile(r"([a-z]{2,3})[-_](?:[A-Z][a-z]{3}|[A-Z]{2}|\d{3})\b(?:[-_]\w+)*|([a-z]{2})[-_][a-z]{2}")
+# A code with its script or region, as they are written: eng_Latn, zh-CN, pt_BR.UTF-8, sr-Latn-RS.
+TAGGED = re.compile(r"[a-z]{2,3}[-_](?:[A-Z][a-z]{3}|[A-Z]{2}|\d{3})(?:[-_.].*)?")
 
 
 def normal(name):
@@ -120,14 +120,16 @@ def kind_of_language(name):
     """PYTHON, CODE, PROSE or CHINESE for a language's name or code, or "" for one that is unknown or can be either:
     pl is Polish and Perl."""
     name = name.strip()
-    tagged = TAGGED.fullmatch(name)
-    if tagged:
-        code = tagged[1] or tagged[2]
-        return CHINESE if code in CHINESE_NAMES else PROSE
+    code, *tags = re.split("[-_.]", name.lower())
+    if tags and code in CHINESE_NAMES:  # zho_Hans, zh-min-nan
+        return CHINESE
+    # In another case, only after a code that is known: eng_latn is English, dns-zone is no language of people.
+    if TAGGED.fullmatch(name) or tags and code in NATURAL and re.fullmatch(r"[a-z]{4}|[a-z]{2}|\d{3}", tags[0]):
+        return PROSE
     name = normal(name)
     if name in PYTHON_NAMES:
         return PYTHON
-    if name in CHINESE_NAMES:
+    if name in CHINESE_NAMES and name != "nan":  # Southern Min, or what pandas writes where there is none
         return CHINESE
     is_natural = name in NATURAL or name in MARKUP
     is_code = name in COMMENTS_OF or "." + name in COMMENTS_OF

@@ -1,6 +1,7 @@
 """By which names languages go: ISO codes with and without script, linguist's names, and folders of published corpora."""
 
 import ast
+import math
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ POLISH = "Historia maszyny zaczyna się w warsztatach małego miasta, gdzie dwaj
 
 
 NAMES_OF_PROSE = """eng_Latn eng en en-US en_GB English english fra_Latn deu_Latn rus_Cyrl arb_Arab pt-BR jpn_Jpan
-sr-Latn-RS es-419 Markdown LaTeX reStructuredText Text txt lua_Latn swh_Latn pl-PL hin"""
+sr-Latn-RS es-419 Markdown LaTeX reStructuredText Text txt lua_Latn swh_Latn pl-PL hin
+sr_Latn_RS eng_latn DE_de en_US.UTF-8 English_US"""
 
 
 @pytest.mark.parametrize("name", NAMES_OF_PROSE.split())
@@ -24,7 +26,8 @@ def test_names_of_prose(name):
 
 
 @pytest.mark.parametrize(
-    "name", "zho_Hans zho_Hant cmn_Hani zh zh-CN zh_TW zh-Hans cmn zho chi Chinese yue_Hant".split()
+    "name",
+    "zho_Hans zho_Hant cmn_Hani zh zh-CN zh_TW zh-Hans cmn zho chi Chinese yue_Hant zh_Hans_CN zh-hant zh-yue".split(),
 )
 def test_names_of_chinese(name):
     assert kind_of(CHINESE_TEXT, {"language": name}, CODE) == CHINESE
@@ -45,9 +48,11 @@ def test_names_of_python(name):
     assert kind_of(ENGLISH, {"language": name}, PROSE) == PYTHON
 
 
-@pytest.mark.parametrize("name", ["", "pl", "cs", "ml", "ts", "klingon", "xyz", "unknown", "und", None, 7])
+@pytest.mark.parametrize(
+    "name", ["", "pl", "cs", "ml", "ts", "klingon", "xyz", "unknown", "und", None, 7, math.nan, "nan", "dns-zone"]
+)
 def test_an_unknown_name_and_one_of_two_languages_is_told_by_the_look(name):
-    """pl is Polish and Perl, cs is Czech and C#."""
+    """pl is Polish and Perl, cs is Czech and C#, and nan is Southern Min or what pandas writes for no name."""
     assert kind_of(POLISH, {"language": name}) == PROSE
     assert kind_of(PROGRAM, {"language": name}) == CODE
     assert kind_of(CHINESE_TEXT, {"language": name}) == CHINESE
