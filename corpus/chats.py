@@ -2,7 +2,7 @@
 
     messages, conversations, conversation    lists of turns
     alpaca          instruction, input, output or response; seed tasks with one entry in instances
-    pairs           query and response, prompt and response or completion, question and answer
+    pairs           query, prompt or question; response, completion or answer; the two may be lists of turns (TRL)
     commits         message or subject, old_contents: the request; new_contents: the answer (CommitPackFT)
     chat            turns of MOSS: what was said; its inner thoughts and tool calls are left out
     tasks           type, input, output: the words around the input are drawn from prompt files (see Prompts)
@@ -172,6 +172,9 @@ def turn_list(record, name):
             items = json.loads(items)
         except (ValueError, RecursionError):
             pass  # it is text, then
+    columns = list(items.values()) if isinstance(items, dict) else []
+    if columns and all(isinstance(column, list) and len(column) == len(columns[0]) for column in columns):
+        items = [dict(zip(items, row)) for row in zip(*columns)]  # a Sequence of datasets: {"role": [...], ...}
     if not isinstance(items, list):
         raise Unusable("no_chat", f"{name} is {kind(items)}, not a list")
     if all(isinstance(item, str) for item in items):  # [question, answer, question, answer]
@@ -238,12 +241,20 @@ def is_counted(item, place):
 
 
 def pair(record, question, answer, _kind=None):
-    """A question and its answer, each in a field."""
-    return [Turn("user", text_of(record[question], question)), Turn("assistant", text_of(record[answer], answer))]
+    """A question, with its context on the lines below, and its answer. Each may be a list of turns instead."""
+    found = []
+    for role, names in (("user", (question, "context")), ("assistant", (answer,))):
+        value = record[names[0]]
+        if isinstance(value, list) and any(isinstance(item, dict) and item.keys() & {"role", "from"} for item in value):
+            found += turn_list(record, names[0])
+        else:
+            parts = [text_of(record.get(name), name) for name in names]
+            found.append(Turn(role, "\n".join(filter(None, parts))))
+    return found
 
 
 def alpaca(record, instruction, answer):
-    """An instruction, with its input on the lines below, and the answer."""
+    """An instruction, with its input and its context on the lines below, and the answer."""
     if answer == "instances":
         instances = record["instances"]
         if not isinstance(instances, list) or len(instances) != 1 or not isinstance(instances[0], dict):
@@ -292,6 +303,7 @@ SHAPES += [(alpaca, "instruction", answer) for answer in ("instances", "output",
 SHAPES += [(moss, "chat"), (commit, "old_contents", "new_contents")]
 SHAPES += [(pair, "query", "response"), (pair, "prompt", "response"), (pair, "prompt", "completion")]
 SHAPES += [(pair, "question", "answer"), (pair, "input", "output", "type")]
+SHAPES += [(pair, "question", "response"), (pair, "query", "answer"), (pair, "prompt", "answer")]
 
 
 def check(found):

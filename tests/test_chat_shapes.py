@@ -70,6 +70,40 @@ def test_a_null_or_odd_field_hides_nothing(record):
     assert messages(record) == "user q|assistant a"
 
 
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"prompt": [USER], "completion": [BOT]},
+        {"prompt": [USER], "completion": "a"},
+        {"prompt": "q", "completion": [BOT]},
+        {"question": [{"from": "human", "value": "q"}], "answer": "a"},
+        {"messages": {"role": ["user", "assistant"], "content": ["q", "a"]}},
+        {"conversations": {"value": ["q", "a"], "from": ["human", "gpt"]}},
+        {"question": "q", "response": "a"},
+        {"query": "q", "answer": "a"},
+    ],
+    ids=lambda record: json.dumps(record)[:60],
+)
+def test_turns_may_be_a_pair_of_lists_or_columns(record):
+    """As TRL has prompts and completions, and datasets a Sequence of objects."""
+    assert messages(record) == "user q|assistant a"
+    assert messages({**record, "system": "s"}) == "system s|user q|assistant a"
+    assert messages({**record, "history": {"role": ["user", "assistant"], "content": ["p", "r"]}}).startswith("user p|")
+
+
+def test_columns_of_turns_have_one_of_weights():
+    columns = {"role": ["user", "assistant"] * 2, "content": ["q", "a", "r", "b"], "weight": [None, 0, None, 1]}
+    assert messages({"messages": columns}) == "user q|assistant- a|user r|assistant b"
+    assert messages({"prompt": [USER, {**BOT, "train": False}, USER], "completion": [BOT]}).count("-") == 1
+
+
+def test_the_context_of_a_question_is_part_of_it():
+    """As in Dolly and sql-create-context."""
+    for question, answer in (("instruction", "response"), ("instruction", "output"), ("question", "answer")):
+        assert messages({question: "q", "context": "c", answer: "a"}) == "user q\nc|assistant a"
+        assert messages({question: "q", "context": None, answer: "a"}) == "user q|assistant a"
+
+
 def test_parts_are_joined_as_chat_templates_do():
     parts = [{"type": "text", "text": "a "}, "b", {"text": "\nc"}, {"type": "output_text", "text": "d"}]
     assert messages({"messages": [USER, {**BOT, "content": parts}]}) == "user q|assistant a b\ncd"
@@ -115,7 +149,10 @@ def test_what_is_no_text_is_named_as_what_it_is(content, detail):
         ({"messages": [{"text": "q"}, BOT]}, "no_chat", "turn 1: fields: text"),
         ({"messages": [USER, None]}, "no_chat", "turn 2 is null"),
         ({"messages": [USER, "a"]}, "no_chat", "turn 2 is text"),
-        ({"messages": {"role": ["user"]}}, "no_chat", "messages is an object, not a list"),
+        ({"messages": {"role": ["user"], "content": []}}, "no_chat", "messages is an object, not a list"),
+        ({"messages": {"role": "user", "content": "q"}}, "no_chat", "messages is an object, not a list"),
+        ({"prompt": [USER], "chosen": [BOT], "rejected": [BOT]}, "no_chat", "fields: prompt, chosen, rejected"),
+        ({"prompt": [USER], "completion": [USER]}, "no_assistant_turn", "2 turns"),
         ({"messages": "q"}, "no_chat", "messages is text, not a list"),
         ({"messages": "[" * 5000}, "no_chat", "messages is text, not a list"),
         ({"messages": ["q", "a", "q"]}, "no_chat", "3 texts"),
