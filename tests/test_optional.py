@@ -1,13 +1,15 @@
 """What optional packages do, tried on the packages themselves: .ci/run installs them all."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
-from conftest import TINY_MODEL, stage
+from conftest import ROOT, TINY_MODEL, stage
 
 from cleaning import prose
 from corpus.documents import read
-from training.tracker import open_tracker
 
 
 def test_tensorboard_shows_what_metrics_jsonl_holds(workdir, tmp_path):
@@ -22,14 +24,17 @@ def test_tensorboard_shows_what_metrics_jsonl_holds(workdir, tmp_path):
     assert shown == pytest.approx(losses) and len(shown) == 3
 
 
-def test_wandb_keeps_a_run_where_there_is_no_network(tmp_path, monkeypatch):
+def test_wandb_keeps_a_run_where_there_is_no_network(tmp_path):
+    """In a process of its own, since wandb changes the tensorboard and datasets that it finds imported."""
     pytest.importorskip("wandb")
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
-    tracker = open_tracker("wandb", "out/x", {"lr": 0.1}, first_step=0)
-    for step in (10, 20):
-        tracker.log({"loss": 1 / (64 * step)}, step)
-    tracker.close()
+    code = """if True:
+        from training.tracker import open_tracker
+        tracker = open_tracker("wandb", "out/x", {"lr": 0.1}, first_step=0)
+        for step in (10, 20):
+            tracker.log({"loss": 1 / (64 * step)}, step)
+        tracker.close()"""
+    offline = {**os.environ, "WANDB_MODE": "offline", "WANDB_DIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], env=offline, cwd=ROOT, check=True, timeout=100)
     (run,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
     assert all(str(1 / (64 * step)).encode() in run.read_bytes() for step in (10, 20))
 
