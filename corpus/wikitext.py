@@ -27,6 +27,7 @@ INLINE_TAGS = set(
 )
 TAG = re.compile(r"</?([a-zA-Z][a-zA-Z0-9]*)\b[^<>]*>")
 EXTERNAL_LINK = re.compile(r"\[(?:(?:https?:|ftps?:)?//|mailto:)[^\s\[\]<>]*[ \t]*([^\[\]\n]*)\]")
+PICTURE = re.compile(r"\.(?:jpe?g|png|gif|svg|tiff?|webp)\s*\Z", re.IGNORECASE)  # whatever a wiki calls their namespace
 MAX_DEPTH = 40  # of templates in templates, and the like; MediaWiki has the same limit
 # The names by which a conversion between scripts calls them, and those of simplified Chinese, the best one first.
 VARIANT = r"(?:zh|[a-z]{2,3}-[a-z]{2,4})"
@@ -141,8 +142,9 @@ def link_text(content, hidden):
     target, bar, shown = content.partition("|")
     if re.search(r"[\[\]{}<>\n]", target):
         return None
-    prefix = target.strip(" :_").partition(":")[0].replace("_", " ").strip().casefold()
-    if ":" in target and prefix in hidden:
+    prefix, colon, name = target.strip(" _").partition(":")  # the prefix of [[:File:x.png]], which is shown, is empty
+    prefix = prefix.replace("_", " ").strip().casefold()
+    if colon and prefix and (prefix in hidden or PICTURE.search(name)):
         return GONE
     if not bar and re.match(r"\s*(?!doi:)(?:[a-z]{2,3}|simple|zh-[a-z-]+):", target):
         return GONE  # the same article in another language
@@ -173,4 +175,5 @@ def without_gaps(line):
     if GONE not in line:
         return line
     line = re.sub(rf"[(（]([\s，,;；{GONE}]*)[)）]", lambda gap: "" if GONE in gap[1] else gap[0], line)
+    line = re.sub(rf"([(（])([\s，,;；{GONE}]*)", lambda gap: gap[1] if GONE in gap[2] else gap[0], line)
     return "" if not line.strip(f" \t()（）,，;；{GONE}") else line.replace(GONE, "")
