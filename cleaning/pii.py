@@ -31,8 +31,10 @@ LOCAL_PART = re.compile(r"(?<![\w@.%+-])[A-Za-z0-9][A-Za-z0-9._%+-]{0,63}\Z")  #
 HARMLESS_EMAIL = re.compile(
     r"(?i)@(?:[\w-]+\.)*(?:example|localhost|test|invalid)\b|^(?:git|hg|svn|noreply|no-reply)@|noreply"
 )
-# A login, not an address: https://user@host.com and user@host.com:folder/file.
-IN_URL = re.compile(r"\w://[^\s/\"'<>]{0,64}\Z")
+# A login, not an address: https://user@host.com, ssh -p 22 user@host.com and user@host.com:folder/file.
+LOGIN_BEFORE = re.compile(
+    r"\w://[^\s/\"'<>]{0,64}\Z|\b(?:ssh|scp|sftp|rsync)(?:[ \t]+-[\w-]{1,20}(?:[ \t]+[\w./~-]{1,40})?){0,4}[ \t]+\Z"
+)
 REMOTE_PATH = re.compile(r":(?:[\w.~-]{0,64}/|[\w.-]{1,64}\.git\b)|/[\w.-]{1,64}/")
 # The product of two matrices, a slot of an object in R, and the like: what stands before and after them.
 IDENTIFIERS = re.compile(r"[A-Za-z_][\w.]{0,80}@[A-Za-z_][\w.]*")
@@ -65,7 +67,8 @@ NUMBER_WORDS = re.compile(
 )
 # numpy==1.2.130.4, ^1.2.130.4, Chrome/120.0.130.4, and a heading of a list of changes.
 VERSION_BEFORE = re.compile(r"(?:[=<>~^!]=[ \t]*|[~^]|[A-Za-z]/|#{2,6}[ \t]+\[?)[\"'(]*\Z")
-ARTIFACT_BEFORE = re.compile(r"[A-Za-z]:\Z")  # nginx:120.3.200.5
+# nginx:120.3.200.5, Firefox 120.3.200.5; but not: Trying, Connected, From
+PRODUCT_BEFORE = re.compile(r"[A-Za-z]:\Z|(?<![\w-])(?!From\b)[A-Z][\w+-]{2,30}(?<!ing)(?<!ed)[ \t]\(?\Z")
 URL_BEFORE, PORT_AFTER = re.compile(r"(?:://|@)\Z"), re.compile(r":\d{2,5}\b|/(?:[89]|[12]\d|3[0-2])\b")
 
 # -- keys
@@ -145,7 +148,7 @@ def without_emails(text, kind, counts):
 
 def is_code(before, found, after, top_domain):
     """Whether what looks like an e-mail address is code or a login. before, after: what stands around it."""
-    if IN_URL.search(before) or REMOTE_PATH.match(after):
+    if LOGIN_BEFORE.search(before) or REMOTE_PATH.match(after):
         return True
     if before[-1:] in ("'", '"', "<") or top_domain in CERTAIN_DOMAINS.split("|") or not IDENTIFIERS.fullmatch(found):
         return False
@@ -181,7 +184,7 @@ def ipv4(match, counts):
         return found
     words = list(NUMBER_WORDS.finditer(before))
     # Without a word before it: few versions and sections begin with 32 or more, and few addresses below that.
-    is_address = words[-1][1] if words else numbers[0] >= 32 and not ARTIFACT_BEFORE.search(before)
+    is_address = words[-1][1] if words else numbers[0] >= 32 and not PRODUCT_BEFORE.search(before)
     if not (is_address or is_url or PORT_AFTER.match(text, match.end())):
         return found
     return address(match, counts, "192.0.2.1")
@@ -190,8 +193,8 @@ def ipv4(match, counts):
 def key(match, counts):
     """What to write for a match of KEYS: KEY, or the match itself if it is made of words: sk-some-name-of-a-style."""
     found = match.group()
-    may_be_name = re.search(r"[-_]", found[8:]) or not re.search(r"\d", found) or "EXAMPLE" in found
-    if may_be_name and not is_noise(found):
+    has_parts = re.search(r"[-_]", found[8:]) or not re.search(r"\d", found)
+    if is_placeholder(found) or (has_parts and not is_noise(found)):
         return found
     counts["key"] += 1
     return "KEY"
@@ -212,16 +215,22 @@ def secret(match, counts):
     return f"{quote}KEY{quote}"
 
 
-def is_noise(value):
-    """Whether a value looks random: it is not made of words, and no alphabet, path, UUID, or placeholder such as
-    1234..., xxxx... and ...EXAMPLE (as bigcode's filters have it). Noise has many pieces and few common pairs."""
-    pairs = list(zip(value, value[1:]))
-    n_runs = sum(abs(ord(a) - ord(b)) <= 1 for a, b in pairs)
+def is_placeholder(value):
+    """Whether a value is an alphabet, a UUID, or an example such as 1234..., xxxx... and ...EXAMPLE (after bigcode's
+    filters)."""
+    n_runs = sum(abs(ord(a) - ord(b)) <= 1 for a, b in zip(value, value[1:]))
     is_alphabet = len(value) >= 30 and len(set(value)) == len(value)
+    return n_runs > len(value) / 2 or is_alphabet or bool(UUID.fullmatch(value)) or "example" in value.lower()
+
+
+def is_noise(value):
+    """Whether a value looks random: no placeholder, no path, and not made of words. Noise has many pieces and few
+    common pairs."""
     # One alphabet of base64 has + and /, the other one - and _ (RFC 4648): what has both is a path.
     is_path = re.search("[+/]", value) and re.search("[-_]", value)
-    if n_runs > len(value) / 2 or is_alphabet or is_path or UUID.fullmatch(value) or "example" in value.lower():
+    if is_path or is_placeholder(value):
         return False
+    pairs = zip(value, value[1:])
     n_common = sum((a + b).lower() in COMMON_PAIRS for a, b in pairs if a.isupper() or b.islower())
     return n_common - len(PIECE.findall(value)) < 0.035 * sum(map(str.isalnum, value))
 

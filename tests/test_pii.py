@@ -29,6 +29,8 @@ def replaced(text, kind=""):
         'secret = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"',  # letters and digits that are not mistaken for each other
         'token = "qwertyuiopasdfghjklzxcvbnm1234567890"',
         'token = "mistralai/Mixtral-8x7B-v0-1"',
+        'OPENAI_API_KEY = "sk-1234567890abcdef1234567890abcdef1234567890abcdef"',
+        'token = "ghp_1234567890abcdefghijklmnopqrstuvwxyz"',
         'token = "facebook/wav2vec2-large-960h-lv60-self"',
         'access_key = "AKIAIOSFODNN7EXAMPLE"',  # as Amazon's own documents have it
         'aws_secret_access_key = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"',
@@ -139,6 +141,7 @@ def test_a_private_key_goes_in_a_string_too():
         "## 4.15.130.77 (2020-01-02)",
         "## [80.4.130.2] - 2020-01-02",
         "assert parse('80.4.130.2') < parse('80.4.131.0')",
+        "Mozilla Firefox 80.4.130.2, CUDA 80.4.130.2 and ChromeDriver (80.4.130.2)",
         '"driver": "^80.4.130.2", "chrome": "114.0.130.90"',
         "@since 80.4.130.2, compatible with 80.4.130.1; see table 80.4.130.2",
         "firmware 80.4.130.2",
@@ -176,6 +179,8 @@ def test_versions_identifiers_and_sections_are_no_addresses(text):
         "# version 2 runs on the server 93.184.216.34",
         '{"ip": "23.184.216.34"}',
         "REMOTE_ADDR=23.184.216.34",
+        "Trying 93.184.216.34... Connected to somebody",
+        "Accepted publickey for root from 93.184.216.34",
     ],
 )
 def test_addresses_in_use_are_replaced(text):
@@ -209,6 +214,8 @@ def test_long_addresses_in_use_are_replaced():
         "return@label.it",
         "git@github.com:owner/name.git",
         "scp file deploy@host.company.com:/srv/www",
+        "ssh jane@host.company.com",
+        "rsync -a -e ssh jane@host.company.com:backup .",
         "ssh://jane@host.company.com/srv",
         "option = b'Z@host.company.com/owner/name'",
         "https://jane:word@company.com/path",
