@@ -91,6 +91,7 @@ def turns(record):
         raise Unusable("bad_json", "not an object")
     read, fields = shape(record)
     found = turn_list(record, "history") + read(record, *fields)
+    found = [turn for turn in found if turn.role != "system" or turn.content.strip()]  # a blank one says nothing
     first = "".join(turn.content for turn in found[:1] if turn.role == "system")
     for name in SYSTEM:
         if not is_blank(record.get(name)):
@@ -109,8 +110,8 @@ def shape(record):
         wanted = {turn_list: list, moss: list | dict}.get(read, str | list)
         in_use = 0
         for value in map(record.get, fields):
-            is_json = isinstance(value, str) and value.lstrip().startswith("[")
-            in_use += not is_blank(value) and (is_json or isinstance(value, wanted))
+            is_json = isinstance(value, str) and value.lstrip().startswith("[") and value.strip("[ \n]")
+            in_use += not is_blank(value) and bool(is_json or isinstance(value, wanted))
         return in_use / len(fields)
 
     possible = [(read, fields) for read, *fields in SHAPES if record.keys() >= set(fields)]
@@ -245,7 +246,8 @@ def pair(record, question, answer, _kind=None):
     found = []
     for role, names in (("user", (question, "context")), ("assistant", (answer,))):
         value = record[names[0]]
-        if isinstance(value, list) and any(isinstance(item, dict) and item.keys() & {"role", "from"} for item in value):
+        items = value if isinstance(value, list) else [value]
+        if any(isinstance(item, dict) and item.keys() & {"role", "from"} for item in items):
             found += turn_list(record, names[0])
         else:
             parts = [text_of(record.get(name), name) for name in names]
