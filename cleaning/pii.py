@@ -38,7 +38,7 @@ LOGIN_BEFORE = re.compile(
 REMOTE_PATH = re.compile(r":(?:[\w.~-]{0,64}/|[\w.-]{1,64}\.git\b)|/[\w.-]{1,64}/")
 # The product of two matrices, a slot of an object in R, and the like: what stands before and after them.
 IDENTIFIERS = re.compile(r"[A-Za-z_][\w.]{0,80}@[A-Za-z_][\w.]*")
-NO_PERSON = re.compile(r".{1,2}@|(?:self|this|super|return|break|continue)\b")
+NO_PERSON = re.compile(r".{1,2}@|(?:self|this|super|return|break|continue)\b|(\w+)\.[\w.]+@\1\.")  # model.w@model.me
 OPERATOR_BEFORE = re.compile(
     r"(?:[=+]|<-|\w[ \t]?\*|\w(?=[(\[])|\b(?:return|yield|lambda|assert|print|if|elif|while))[ \t(\[]{0,9}\Z"
 )

@@ -207,6 +207,7 @@ def test_long_addresses_in_use_are_replaced():
         "out = (query@keys.us)@values.us",
         "print(self.x@self.layer.it)",
         "data@slot.name",
+        "model.w@model.me",
         "y <- data@slot.info",
         "data@slot.info <- 5",
         "matrix@weights.T.com(1)",
