@@ -17,6 +17,7 @@ import math
 import os
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -30,7 +31,7 @@ from configurator import UserError
 from corpus import chats
 from corpus.documents import Problem, read
 from corpus.records import open_regular, records
-from corpus.sources import source_name
+from corpus.sources import distinct, place_of
 from ranges import Positive, Range, Seed, ShareBetween, Text
 
 BUCKETS_LOG2 = 20  # a million weights; a text of 1,000 words has some 3,000 n-grams
@@ -69,7 +70,8 @@ def main(settings):
     for name, part in (("train", train_part), ("held out", held_out)):
         if len({label for _, label in part}) < 2:
             found = f"the {name} documents have one label only ({len(part)} of them)"
-            raise UserError(f"{found}; is --positive={settings.positive} right?")
+            much = f"more records, or another share than --held_out={settings.held_out:g}"
+            raise UserError(f"{found}: it takes {much}; or is --positive={settings.positive} not right?")
 
     classifier = train(train_part, settings.epochs, settings.lr, settings.seed)
     scores = [classifier.probability(*example) for example, _ in held_out]
@@ -119,12 +121,12 @@ def labelled_documents(sources, positive):
         return texts[0], label
 
     skipped = Counter()
-    for source in sources:
+    for source in distinct(sources):
         for item in read(source, parse):
             if not isinstance(item, Problem):
                 yield item
             elif item.rule == "no_label":
-                raise UserError(f"{source}/{item.where} has no label; each record needs a text and a label")
+                raise UserError(f"{source}: {item.where} has no label; each record needs a text and a label")
             else:
                 skipped[item.rule] += 1
     if skipped:
@@ -220,7 +222,8 @@ class Scores:
 
     def __init__(self, path, lowest=None, highest=None):
         self.lowest, self.highest = lowest, highest
-        self.scores = {}  # by id, or by (source, id) where the record names a source
+        self.scores = {}  # by id, or by (place, id) where the record names a source
+        self.place_of = cache(place_of)
         if not Path(path).exists():
             raise UserError(f"no score file {path}: run `python -m evaluation.score --sources=YOUR_TEXT --out={path}`")
         for record, place in records(path):
@@ -231,7 +234,7 @@ class Scores:
                 score = math.nan
             if not (isinstance(identity, str) and isinstance(source, str | None) and math.isfinite(score)):
                 raise UserError(f"{path}, {place}: not a record of id and score, a string and a finite number")
-            key = identity if source is None else (source_name(source), identity)
+            key = identity if source is None else (self.place_of(source), identity)
             if self.scores.setdefault(key, score) != score:
                 raise UserError(f"{path}, {place}: another score of {identity!r} than above")
         if not self.scores:
@@ -239,7 +242,7 @@ class Scores:
 
     def objection(self, source, where):
         """Why a document is dropped, or None to keep it. A document without a score is dropped."""
-        score = self.scores.get((source, where), self.scores.get(where))
+        score = self.scores.get((self.place_of(source), where), self.scores.get(where))
         if score is None:
             return "no score"
         if self.lowest is not None and score < self.lowest:

@@ -12,10 +12,12 @@ from cleaning.rules import Thresholds
 from configurator import UserError
 from corpus import chats, documents
 from corpus.documents import optional
-from corpus.sources import distinct, others
+from corpus.sources import distinct, others, place_of
 from ranges import Range, Share, ShareAbove0, ShareBelow1, Workers
 from shards import read_manifest
 
+# What a run replaces in out_dir, and what of it could be taken for a source.
+OWN_FILES = "chunks manifest.json dropped.jsonl report.json report.md report.html tokenizer.json".split()
 # Settings that do nothing unless another one is given.
 NEEDS = {
     "prompts": "chats",
@@ -96,10 +98,14 @@ class Settings:
         self.sources = [] if self.adopt else distinct(self.sources)
         if not self.sources and not self.adopt:
             raise UserError("nothing to read: --sources=FILE,FOLDER,...")
+        out = Path(os.path.realpath(self.out_dir))
+        own = {out / name for name in OWN_FILES}
         for source in self.sources:
-            if os.path.realpath(source) == os.path.realpath(self.out_dir):
+            place = Path(place_of(source))
+            if place == out or not own.isdisjoint((place, *place.parents)):
                 raise UserError(
-                    f"--out_dir={self.out_dir} is a source itself: its shards go into a folder of their own"
+                    f"--out_dir={self.out_dir} is a source itself, or would overwrite {source}: "
+                    "its shards go into a folder of their own"
                 )
 
     def read(self, source, share=(0, 1)):

@@ -29,15 +29,23 @@ def root_of(source):
     return root
 
 
+def place_of(source):
+    """What all names of one source have in common: a preset or a data set as it is named, or a path without links."""
+    is_path = source != STDLIB and (source == HUB or not source.startswith(HUB))
+    try:
+        return os.path.realpath(source) if is_path else source_name(source)
+    except ValueError:  # NUL and the like: a score file can name what is no path
+        return source
+
+
 def distinct(sources):
     """The names of sources that all exist, each place once, whether it is named twice, dir and dir/ or through a link.
     Raises UserError for one that does not exist."""
     names = {}
     for source in sources:
-        root = root_of(source)
+        root_of(source)
         # The preset is not the folder that it lies in: it leaves out most of it.
-        place = source_name(source) if root is None or source == STDLIB else os.path.realpath(root)
-        names.setdefault(place, source_name(source))
+        names.setdefault(place_of(source), source_name(source))
     return list(names.values())
 
 

@@ -58,7 +58,11 @@ def test_mistakes_in_labels_are_named(tmp_path):
         (tmp_path / "l.jsonl").write_bytes(line.encode("utf-8", "surrogateescape"))
         assert "one label only (0" in door_error(classifier, f"--labelled={tmp_path / 'l.jsonl'}")
     write_records(tmp_path / "l.jsonl", [{"text": program(i), "label": "good"} for i in range(30)])
-    assert "one label only" in door_error(classifier, f"--labelled={tmp_path / 'l.jsonl'}")
+    error = door_error(classifier, f"--labelled={tmp_path / 'l.jsonl'}")
+    assert "one label only" in error and "--held_out=0.2" in error and "--positive=1" in error
+    once, twice = ([tmp_path / "l.jsonl"], [tmp_path / "l.jsonl", f"{tmp_path}/./l.jsonl"])
+    for sources in (once, twice):
+        assert len(list(classifier.labelled_documents(list(map(str, sources)), "good"))) == 30, "each file counts once"
 
 
 def test_documents_are_dropped_by_a_score_file(workdir, tmp_path):

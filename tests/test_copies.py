@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import random
+from pathlib import Path
 
 import pytest
 from conftest import door_error, program
@@ -163,15 +164,15 @@ def test_a_name_does_not_depend_on_how_it_is_typed():
     assert source_name("/") == "/" and source_name(".") == "."
 
 
-@pytest.mark.parametrize("spelled", ["dir", "dir/", "./dir"])
+@pytest.mark.parametrize("spelled", ["dir", "dir/", "./dir", "link", "dir/../dir", "absolute"])
 def test_scores_are_found_however_the_source_is_spelled(work, spelled):
     filled("dir", 0)
-    for named in ("dir", "dir/", "./dir"):
+    os.symlink("dir", "link")
+    spelled = str(work / "dir") if spelled == "absolute" else spelled
+    for named in ("dir", "dir/", "./dir", str(work / "dir")):
         write("scores.jsonl", *(json.dumps({"id": f"{i}.py", "source": named, "score": i}) for i in range(3)))
         prepare([spelled], scores="scores.jsonl", max_score=1.5, val_fraction=0.0)
-        assert read_manifest("out")["sources"] == {
-            "dir": {**read_manifest("out")["sources"]["dir"], "dropped": {"score": 1}}
-        }
+        assert [counts["dropped"] for counts in read_manifest("out")["sources"].values()] == [{"score": 1}]
 
 
 def test_what_lies_below_two_sources_belongs_to_the_inner_one(work):
@@ -204,6 +205,18 @@ def test_out_dir_cannot_be_a_source(work):
         with pytest.raises(UserError, match="is a source itself"):
             prepare(["dir"], out)
     assert sorted(os.listdir("dir")) == ["0.py", "1.py", "2.py"]
+
+
+@pytest.mark.parametrize("own", ["chunks", "chunks/dir", "dropped.jsonl", "report.md"])
+def test_a_source_is_never_overwritten(work, own):
+    """chunks is deleted when the shards are whole, and the files are replaced."""
+    filled("dir", 0)
+    os.makedirs(Path("out", own).parent, exist_ok=True)
+    os.rename("dir" if "chunks" in own else "dir/0.py", f"out/{own}")
+    before = sorted(Path("out").rglob("*"))
+    with pytest.raises(UserError, match=f"would overwrite out/{own}"):
+        prepare([f"out/{own}"])
+    assert sorted(Path("out").rglob("*")) == before
 
 
 def test_a_missing_source_is_named_before_the_others_are_read(work):
