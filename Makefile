@@ -8,7 +8,7 @@ demo: .venv/installed
 	.venv/bin/python recipe.py configs/demo.toml --started=$(START)
 
 test: .venv/installed
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest -n auto --dist loadfile
 
 faults: .venv/installed
 	.venv/bin/python -m tests.faults
