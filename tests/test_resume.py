@@ -13,10 +13,11 @@ from conftest import TINY_MODEL, door_error, load_model, stage, write_records
 import anneal
 import configurator
 import pretrain
+import sft
 import training.log
 from configurator import Stopped
-from shards import exclusive
-from training import checkpoint
+from shards import exclusive, sha256_file
+from training import checkpoint, resume
 from training.log import Log, short
 
 RUN = [*TINY_MODEL, "--data=data/shards", "--batch_tokens=256", "--micro_batch=4", "--warmup_steps=2"]
@@ -112,7 +113,7 @@ def test_only_what_is_known_to_be_whole_counts_as_kept(tmp_path):
         ("--doc_mask=false", "--changed=doc_mask"),
         ("--schedule=cosine", "--changed=schedule"),
         ("--decay_steps=5", "--changed=decay_steps"),
-        ("--block_size=64", "block_size differ"),
+        ("--block_size=64", "give block_size=32, not block_size=64"),
         ("--max_steps=3", "already reached step 4, beyond max_steps=3"),
         ("--changed=data", "seed=1337, not seed=5"),
         ("--changed=lrr", "no setting of this stage"),
@@ -230,7 +231,81 @@ def test_what_earlier_stages_have_read_travels_along(here, tmp_path, workdir):
     assert sorted(meta["rows_read"].values()) == [4 * rows, 8 * rows] and len(meta["read_before"]) == 2
 
 
+def test_a_setting_that_follows_from_the_length_is_not_blamed_for_it(half):
+    """Without --warmup_steps tuning warms up for a tenth of its steps: who gives another length hears of that alone."""
+    settings = sft.Settings(out_dir=str(half), resume=True, max_steps=40)
+    resume.starting_point(settings)
+    assert settings.warmup_steps == 2 and settings.lr == 0.006
+
+
+def test_another_stage_does_not_go_on_from_a_stage_s_own_checkpoints(half):
+    """They may agree in all that is compared, and have read other rows before."""
+    error = door_error(anneal, *LATER, f"--out_dir={half}", "--resume")
+    assert f"{half}/step_00000004 was trained by pretrain.py" in error
+
+
+@pytest.mark.parametrize("changed", ["optimizer", "grad_clip"])
+def test_the_command_that_a_refusal_suggests_works(half, changed):
+    value = {"optimizer": "adamw", "grad_clip": "0.5"}[changed]
+    arguments = [*RUN, f"--out_dir={half}", "--resume", f"--{changed}={value}"]
+    assert f"--changed={changed}" in door_error(pretrain, *arguments)
+    train(pretrain, *arguments, f"--changed={changed}")
+    assert steps(half)[-1] == 8
+
+
+def test_nothing_to_resume_is_told_before_the_plan(here, tmp_path):
+    for stage_, arguments in ((pretrain, RUN), (anneal, LATER)):
+        error = door_error(stage_, *arguments, f"--out_dir={tmp_path}/none", "--resume")
+        assert "the same command without --resume begins" in error and not (tmp_path / "none").exists()
+
+
 # -- damage
+
+
+def rewrite(folder, name, data):
+    """Put other bytes into a checkpoint's file, with their sha256: what no damage does, but another version may."""
+    (folder / name).write_bytes(data)
+    digests = json.loads((folder / "sha256.json").read_text())
+    (folder / "sha256.json").write_text(json.dumps({**digests, name: sha256_file(folder / name)}))
+
+
+@pytest.mark.parametrize("missing", "step settings schedule metrics model tokenizer data rows_read lr".split())
+def test_a_checkpoint_of_another_version_is_told_in_one_line(half, missing):
+    folder = half / "step_00000004"
+    meta = json.loads((folder / "meta.json").read_text())
+    del (meta["settings"] if missing == "lr" else meta)[missing]
+    rewrite(folder, "meta.json", json.dumps(meta).encode())
+    assert "another version" in door_error(pretrain, *RUN, f"--out_dir={half}", "--resume")
+    assert "another version" in door_error(anneal, *LATER, f"--init={folder}", f"--out_dir={half}-later")
+
+
+@pytest.mark.parametrize("name", ["model.pt", "optimizer.pt"])
+def test_an_empty_file_of_tensors_is_told_in_one_line(half, name):
+    rewrite(half / "step_00000004", name, b"")
+    assert f"does not hold this model's {name}" in door_error(pretrain, *RUN, f"--out_dir={half}", "--resume")
+
+
+def test_when_all_checkpoints_are_damaged_the_hint_is_not_refused_by_the_next_command(half):
+    for folder in checkpoint.saved(half):
+        (folder / "sha256.json").write_text("[" * 100_000)
+    for how in ("--resume", "--resume=auto"):
+        error = door_error(pretrain, *RUN, f"--out_dir={half}", how)
+        assert error.endswith(f"no whole checkpoint in {half}, delete it and train again")
+
+
+def test_a_linked_checkpoint_is_left_alone(trained, half):
+    (half / "step_00000001").symlink_to(trained / "step_00000002")
+    train(pretrain, *RUN, f"--out_dir={half}", "--resume", "--keep=1")
+    assert steps(half) == [1, 8] and steps(trained) == [2, 4, 6, 8]
+
+
+def test_a_log_that_was_deleted_while_the_run_went_on_does_not_end_it(half):
+    (half / "step_00000004/metrics.jsonl").unlink()
+    digests = json.loads((half / "step_00000004/sha256.json").read_text())
+    del digests["metrics.jsonl"]
+    (half / "step_00000004/sha256.json").write_text(json.dumps(digests))
+    train(pretrain, *RUN, f"--out_dir={half}", "--resume")
+    assert [line["step"] for line in metrics(half)] == [5, 6, 7, 8, 8]
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -61,7 +61,7 @@ def delete_older(out_dir, kept):
     would let damaged folders push out the last one from which a run can go on.
     """
     for folder in saved(out_dir):
-        if folder < kept[-1] and folder not in kept:
+        if folder < kept[-1] and folder not in kept and not folder.is_symlink():  # a link is a person's own
             beside = folder.with_suffix(".tmp")
             os.replace(folder, beside)  # what is left of it after a kill must not look like a checkpoint
             shutil.rmtree(beside)
@@ -102,7 +102,8 @@ def newest(path):
             return folder, checked_meta(folder)
         except UserError as error:
             print(f"warning: {error}", file=sys.stderr)
-    raise UserError(f"no {'whole ' if folders else ''}checkpoint in {path}{how_to_make(path)}")
+    what = f"no whole checkpoint in {path}, delete it and train again" if folders else f"no checkpoint in {path}"
+    raise UserError(what + how_to_make(path))
 
 
 def checked_meta(folder):
@@ -115,20 +116,25 @@ def checked_meta(folder):
             if sha256_file(folder / name) != digests[name]:
                 raise UserError(f"checkpoint {folder} is damaged: {name} does not have its sha256")
         return {**json.loads((folder / "meta.json").read_text(encoding="utf-8")), "sha256": digests}
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"checkpoint {folder} is damaged: {error}") from None
 
 
 def load_tensors(path, device="cpu"):
-    """What torch.save wrote, tensors and plain containers alone: nothing in the file is executed."""
-    return torch.load(path, map_location=device, weights_only=True)
+    """What torch.save wrote, tensors and plain containers alone: nothing in the file is executed. Raises UserError for
+    anything else."""
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except (EOFError, ValueError, pickle.UnpicklingError) as error:
+        raise UserError(f"checkpoint {path.parent} does not hold this model's {path.name}: {error}") from None
 
 
 def load_weights(model, folder, device):
     """Give a model the weights in a checkpoint folder. Raises UserError where they are not those of its shape."""
+    weights = load_tensors(folder / "model.pt", device)
     try:
-        model.load_state_dict(load_tensors(folder / "model.pt", device))
-    except (RuntimeError, pickle.UnpicklingError) as error:
+        model.load_state_dict(weights)
+    except (RuntimeError, TypeError) as error:
         raise UserError(f"checkpoint {folder} does not hold this model: {error}") from None
 
 
@@ -138,7 +144,7 @@ def load_model(path, machine):
     folder, meta = newest(path)
     try:
         config = ModelConfig(**meta["model"])
-    except (TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"checkpoint {folder} does not hold this model: {error}") from None
     model = Transformer(config).to(machine.device)
     load_weights(model, folder, machine.device)
@@ -155,7 +161,7 @@ def load_optimizers(folder, optimizers, device):
             for saved_group, group in zip(state["param_groups"], optimizer.param_groups):
                 groups.append({**group, "params": saved_group["params"]})
             optimizer.load_state_dict({**state, "param_groups": groups})
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, TypeError):
         raise UserError(
             f"{folder} was trained with another optimizer: give the --optimizer it was trained with"
         ) from None

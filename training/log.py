@@ -37,7 +37,8 @@ class Log:
         about = {"settings": asdict(self.settings), "model": asdict(self.model.config), "made_by": made_by()}
         write_json(out / "settings.json", about)
         self.path = out / "metrics.jsonl"
-        write_text(self.path, (folders[-1] / "metrics.jsonl").read_text(encoding="utf-8") if folders else "")
+        before = [folder / "metrics.jsonl" for folder in folders if (folder / "metrics.jsonl").exists()]
+        write_text(self.path, before[-1].read_text(encoding="utf-8") if before else "")
         self.tracker = open_tracker(self.settings.tracker, self.settings.out_dir, about, first_step)
 
     def write(self, record):

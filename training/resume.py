@@ -19,18 +19,36 @@ DATA = {"data", "batch_tokens", "block_size", "best_fit", "seed"}
 FREE = set("init val out_dir max_steps decay_tokens epochs micro_batch device compile verify".split())
 FREE |= set("log_every eval_every eval_tokens save_every keep resume changed sample problems tracker".split())
 INHERITED = "batch_tokens doc_mask optimizer weight_decay beta1 beta2 momentum grad_clip seed".split()
+# The setting that only one stage has.
+ONLY_OF = {"schedule": "pretrain.py", "decay_tokens": "anneal.py", "neftune": "sft.py"}
 
 
 def should_resume(settings):
     """Whether to go on from a checkpoint in settings.out_dir. Raises UserError where it holds another run's checkpoints
-    and nothing is said of resuming."""
+    and nothing is said of resuming, or none although the run is to be resumed."""
     found = bool(saved(settings.out_dir))
     if found and settings.resume is False:
         raise UserError(
             f"{settings.out_dir} already holds checkpoints: --resume goes on from the newest; "
             "or choose another --out_dir"
         )
+    if settings.resume and not found:
+        raise UserError(f"no checkpoint in {settings.out_dir}: the same command without --resume begins a run")
     return found if settings.resume is None else settings.resume
+
+
+def newest_run(path):
+    """newest(), if its meta.json says all that a run goes on from. Raises UserError where another version wrote it."""
+    folder, meta = newest(path)
+    try:
+        ModelConfig(**meta["model"]), Schedule(**meta["schedule"]), range(meta["step"])
+        for key in ("metrics", "data", "rows_read", "read_before", "tokenizer"):
+            meta[key]
+        for key in (*INHERITED, "lr", "warmup_steps", "max_steps"):
+            meta["settings"][key]
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{folder} was written by another version of this program: meta.json, {error}") from None
+    return folder, meta
 
 
 # -- a run that was stopped
@@ -39,16 +57,18 @@ def should_resume(settings):
 def restore(settings, machine, model, optimizers, tokenizer, data, schedule):
     """Load the newest whole checkpoint in settings.out_dir; its (folder, meta). Raises UserError where its model, its
     tokenizer, its data or a setting that decides what is learnt is another."""
-    folder, meta = newest(settings.out_dir)
+    folder, meta = newest_run(settings.out_dir)
+    check_stage(folder, meta, settings)
     check_tokenizer(folder, meta, tokenizer)
-    config = asdict(model.config)
-    if other := [key for key in config if meta["model"].get(key) != config[key]]:
-        raise UserError(f"{folder} has another shape: {', '.join(other)} differ; give the settings it was trained with")
+    before, config = asdict(ModelConfig(**meta["model"])), asdict(model.config)
+    if other := [key for key in config if before[key] != config[key]]:
+        raise UserError(f"{folder} has another shape: give {values(other, before)}, not {values(other, config)}")
     if meta["step"] > settings.max_steps:
         raise UserError(f"{folder} has already reached step {meta['step']}, beyond max_steps={settings.max_steps}")
     differing = compare(settings, folder, meta, data, schedule)
     load_weights(model, folder, machine.device)
-    load_optimizers(folder, optimizers, machine.device)
+    if optimizer_state(settings, folder, meta):
+        load_optimizers(folder, optimizers, machine.device)
     if machine.is_main:
         print(f"resuming from {folder}" + (f" with other settings: {differing}" if differing else ""), flush=True)
     return folder, meta
@@ -96,8 +116,9 @@ def values(keys, settings):
 def starting_point(settings):
     """(folder, meta, ModelConfig) of what a later stage goes on from: the newest checkpoint of settings.init, or, when
     the stage itself is resumed, its own. Settings that are auto (None) become those of that checkpoint's run."""
-    folder, meta = newest(settings.out_dir if settings.resume else settings.init)
-    for key in [*INHERITED, *(["lr"] if settings.resume else [])]:  # the stage's own lr is a share of the earlier one
+    folder, meta = newest_run(settings.out_dir if settings.resume else settings.init)
+    own = ["lr", "warmup_steps"] if settings.resume else []  # which begin as a share of something else
+    for key in [*INHERITED, *own]:
         if getattr(settings, key) is None:
             setattr(settings, key, meta["settings"][key])
     changes = {key: getattr(settings, key) for key in ("block_size", "rope_base") if getattr(settings, key) is not None}
@@ -131,6 +152,13 @@ def trained_model(config, folder, meta, tokenizer, machine):
     model = Transformer(config).to(machine.device)
     load_weights(model, folder, machine.device)
     return model
+
+
+def check_stage(folder, meta, settings):
+    """Raises UserError where another stage wrote a checkpoint."""
+    for key, stage in ONLY_OF.items():
+        if key in meta["settings"] and not hasattr(settings, key):
+            raise UserError(f"{folder} was trained by {stage}: --resume goes on with that; or choose another --out_dir")
 
 
 def check_tokenizer(folder, meta, tokenizer):
