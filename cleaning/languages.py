@@ -57,6 +57,7 @@ TABLE = (
     ("; #", "", "ini", ".ini"),
     ("; # @ //", "/* */", "assembly asm nasm gas unixassembly", ".s .asm .nasm"),
     ("%", "%{ %}", "matlab octave", ""),
+    ("// %", "/* */ (* *) %{ %}", "", ".m"),  # of Objective-C, MATLAB and Mathematica
     ("%", "", "erlang postscript", ".erl .hrl .ps"),
     ("%", "/* */", "prolog", ""),
     ("!", "", "fortran fortranfreeform", ".f90 .f95 .f03 .f08"),

@@ -319,7 +319,8 @@ def comment_end(text, at, comments):
     while (line := line_start.match(text, stop)) and line[1] == first[1]:
         if is_metadata and text.startswith("# ///", stop):
             return LINE.match(text, stop).end()
-        if DIRECTIVE.match(text, stop) and not is_metadata:
+        # --[[ and %{ open blocks, although they begin as lines do
+        if (DIRECTIVE.match(text, stop) or block_start.match(text, stop)) and not is_metadata:
             break
         stop = LINE.match(text, stop).end()
     return stop
