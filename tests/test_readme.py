@@ -6,6 +6,7 @@ import shlex
 import sys
 import tomllib
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -77,7 +78,7 @@ def parse_command(text):
 
 def settings_class(stage):
     """The Settings of a stage: a script in the root, a module in a folder, or a folder with a __main__.py."""
-    is_folder = (ROOT / stage / "__main__.py").exists()
+    is_folder = Path(ROOT, *stage.split("."), "__main__.py").exists()
     return importlib.import_module(f"{stage}.__main__" if is_folder else stage).Settings
 
 
