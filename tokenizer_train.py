@@ -29,7 +29,7 @@ import configurator
 from configurator import UserError
 from corpus.documents import Document, read
 from corpus.records import escaped
-from corpus.sources import distinct
+from corpus.sources import distinct, spare
 from ranges import Amount, Range, ShareBelow1
 from tokenizer import MAX_VOCAB, PATTERN, SPECIAL_TOKENS, Tokenizer
 
@@ -54,6 +54,7 @@ class Settings:
 def main(settings):
     """Learn a tokenizer, save it, measure it on the documents kept back, and write and print a report."""
     start = time.time()
+    spare(settings.sources, settings.out)
     counts, held_out = count_pretokens(settings)
     ranks = learn_ranks(counts, settings.vocab_size)
     tokenizer = Tokenizer.from_bpe(PATTERN, ranks)

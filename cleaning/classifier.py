@@ -31,7 +31,7 @@ from configurator import UserError
 from corpus import chats
 from corpus.documents import Problem, read
 from corpus.records import open_regular, records
-from corpus.sources import distinct, place_of
+from corpus.sources import distinct, place_of, spare
 from ranges import Positive, Range, Seed, ShareBetween, Text
 
 BUCKETS_LOG2 = 20  # a million weights; a text of 1,000 words has some 3,000 n-grams
@@ -61,6 +61,7 @@ def main(settings):
     """Learn from one part of the documents, choose the threshold on the other, save, print a table."""
     if not settings.labelled:
         raise UserError("nothing to learn from: --labelled=FILE,...")
+    spare(settings.labelled, settings.out)
     train_part, held_out = [], []  # (features(), label) of each document
     documents = labelled_documents(settings.labelled, settings.positive)
     for text, label in tqdm(documents, desc="reading", unit="document", leave=False):
@@ -171,8 +172,11 @@ class Classifier:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         used = np.flatnonzero(self.weights)
         beside = Path(f"{path}.tmp.npz")
-        np.savez_compressed(beside, used=used, weights=self.weights[used], bias=self.bias, threshold=self.threshold)
-        os.replace(beside, path)
+        try:
+            np.savez_compressed(beside, used=used, weights=self.weights[used], bias=self.bias, threshold=self.threshold)
+            os.replace(beside, path)
+        finally:
+            beside.unlink(missing_ok=True)  # left where path is a folder, or the disk is full
 
     @classmethod
     def load(cls, path):

@@ -49,6 +49,12 @@ def distinct(sources):
     return list(names.values())
 
 
+def spare(sources, out):
+    """Raise UserError where the result, a file, would take the place of one of the sources."""
+    if place_of(out) in map(place_of, sources):
+        raise UserError(f"--out={out} is a source itself, which the result would overwrite: give it another name")
+
+
 def others(source, sources, *more):
     """The paths of all sources but this one, and more paths. What lies below two sources belongs to the inner one."""
     return [*(root for other in sources if other not in (source, STDLIB) and (root := root_of(other))), *more]

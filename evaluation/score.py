@@ -22,7 +22,7 @@ import configurator
 from configurator import UserError
 from corpus.documents import Problem, read
 from corpus.records import escaped, json_line
-from corpus.sources import distinct
+from corpus.sources import distinct, spare
 from model import IGNORE
 from ranges import Device, Precision, SmallCount
 from training import checkpoint
@@ -47,6 +47,7 @@ class Settings:
 
 def main(settings):
     """Score every document of the sources; the file appears when it is whole."""
+    spare(settings.sources, settings.out)
     machine = machines.start(settings.device, settings.dtype)
     model, tokenizer, _ = checkpoint.load_model(settings.checkpoint, machine)
     settings.sources = distinct(settings.sources)

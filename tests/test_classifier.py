@@ -65,6 +65,13 @@ def test_mistakes_in_labels_are_named(tmp_path):
         assert len(list(classifier.labelled_documents(list(map(str, sources)), "good"))) == 30, "each file counts once"
 
 
+def test_a_classifier_that_cannot_be_written_leaves_nothing_behind(tmp_path):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError):
+        classifier.Classifier(np.zeros(2**classifier.BUCKETS_LOG2, np.float32), 0.0, 0.5).save(tmp_path / "folder")
+    assert [path.name for path in tmp_path.rglob("*")] == ["folder"]
+
+
 def test_documents_are_dropped_by_a_score_file(workdir, tmp_path):
     for i in range(4):
         (tmp_path / f"f{i}.py").write_text(program(i))

@@ -12,9 +12,12 @@ import pytest
 from conftest import door_error, program
 
 import prepare_data
+import tokenizer_train
+from cleaning import classifier
 from cleaning.settings import Settings
 from configurator import UserError
 from corpus.sources import source_name
+from evaluation import score
 from shards import Shards, read_manifest
 from tokenizer import PATTERN, Tokenizer
 
@@ -217,6 +220,15 @@ def test_a_source_is_never_overwritten(work, own):
     with pytest.raises(UserError, match=f"would overwrite out/{own}"):
         prepare([f"out/{own}"])
     assert sorted(Path("out").rglob("*")) == before
+
+
+@pytest.mark.parametrize("stage", [tokenizer_train, classifier, score])
+def test_a_result_never_overwrites_what_it_is_made_of(work, stage):
+    write("mine.json", json.dumps({"text": program(1), "label": 1}))
+    before = Path("mine.json").read_bytes()
+    sources = "labelled" if stage is classifier else "sources"
+    assert "is a source itself" in door_error(stage, f"--{sources}=bytes.json,./mine.json", f"--out={work}/mine.json")
+    assert Path("mine.json").read_bytes() == before
 
 
 def test_a_missing_source_is_named_before_the_others_are_read(work):
