@@ -261,6 +261,9 @@ def parse_toml(path):
             raise UserError(f"unknown table [{name[:80]}] in {path}{hint}")
         if not isinstance(value, dict) and name in TABLES:
             raise UserError(f"{path}: {name} is a stage, whose settings stand under a line [{name}]")
+        for run in runs_of(value) if isinstance(value, dict) else ():
+            if not run or {":", "\0"} & set(run):
+                raise UserError(f"{path}: {run!r} in [{name}] is no name of a run, which is typed as FILE.toml:RUN")
     return whole
 
 

@@ -97,9 +97,9 @@ class Tokenizer:
         if how is None:
             train = f"python tokenizer_train.py --sources=YOUR_TEXT --out={source}"
             how = how_to_make(source, train if path.suffix == ".json" else "")
-        if path.suffix == ".model" and path.exists():
+        if path.suffix == ".model" and path.is_file():
             return cls.from_sentencepiece(path.read_bytes(), where=str(path))
-        if path.exists():
+        if path.is_file():  # no folder, and no pipe: reading it could block for ever
             return cls.from_file(path, how)
         if str(source) in tiktoken.list_encoding_names():
             return cls.from_tiktoken(str(source))

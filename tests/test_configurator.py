@@ -140,6 +140,14 @@ def test_a_stage_that_runs_several_times_has_a_table_for_each_run(tmp_path):
     assert configurator.load(Settings, [str(path)], "pretrain") == Settings()
 
 
+@pytest.mark.parametrize("run", ["", "a:b", "a\\u0000", ":"])
+def test_a_run_has_a_name_that_can_be_typed(tmp_path, run):
+    path = tmp_path / "a.toml"
+    path.write_text(f'[prepare_data."{run}"]\nsteps = 4')
+    with pytest.raises(UserError, match="no name of a run"):
+        configurator.load(Settings, [f"{path}:"], "prepare_data")
+
+
 def test_only_stages_have_tables(tmp_path):
     """A table named like any other file of the repository is a mistake, not to be ignored."""
     path = tmp_path / "a.toml"

@@ -1,6 +1,7 @@
 """What a message tells a person to type next makes what is missing, with its sources."""
 
 import importlib
+import os
 import re
 import shlex
 
@@ -82,6 +83,10 @@ def test_a_folder_that_nobody_makes_needs_your_text():
         Tokenizer.load("data/tokenizer.json")
     with pytest.raises(UserError, match="no tokenizer gtp2; a SentencePiece .model serves too, or one of gpt2,"):
         Tokenizer.load("gtp2")
+    os.mkfifo("pipe.json")
+    for place in ("pipe.json", "."):
+        with pytest.raises(UserError, match=f"no tokenizer {place}"):
+            Tokenizer.load(place)
 
 
 def test_no_hint_makes_a_copy_of_the_library_under_another_name():
