@@ -35,3 +35,14 @@ message = why_not(sys.platform, sys.version_info, PACKAGES)
 if message:
     sys.stderr.write(f"error: {message}\n")
     sys.exit(2)
+
+
+def tell_stop(kind, error, trace):
+    """Ctrl-C during a script's imports, which take seconds: one word, no traceback. Later it is endings.py's."""
+    if issubclass(kind, KeyboardInterrupt):
+        sys.stderr.write("stopped\n")
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+sys.excepthook = tell_stop

@@ -66,3 +66,10 @@ def test_what_to_type_is_the_same_command_in_the_environment(monkeypatch, tmp_pa
     assert "make" not in needs.why_not("linux", (3, 11, 0), ("torch_of_another_world",))
     monkeypatch.setattr("sys.prefix", str(tmp_path / ".venv"))
     assert "-m pip install -r" in needs.why_not("linux", (3, 11, 0), ("torch_of_another_world",))
+
+
+def test_ctrl_c_during_the_imports_is_one_word():
+    code = "import needs, os, signal; os.kill(os.getpid(), signal.SIGINT); import time; time.sleep(9)"
+    restore = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    result = subprocess.run([sys.executable, "-c", restore + code], cwd=ROOT, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (-2, "stopped\n")  # -2: ended by SIGINT, which is 130 in a shell
