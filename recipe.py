@@ -161,9 +161,14 @@ def run_steps(steps, path, processes):
         if same and seconds is not None and step.result.exists():
             print(f"{step.name}: finished before, in {clock(seconds)}")
             continue
+        if not same and step.stage in TRAINING and checkpoint.saved(step.result):  # refused before anything is noted
+            raise UserError(
+                f"{step.result} holds a model, and {path} does not say that it was trained with the settings that "
+                f"[{step.name}] and what comes before it have now: give those, delete it, or choose other out_dirs"
+            )
         entries[number:] = [entry]
         configurator.write_json(path, entries)
-        entry["seconds"] = run_step(step, processes, goes_on=same)
+        entry["seconds"] = run_step(step, processes)
         configurator.write_json(path, entries)
     return [entry["seconds"] for entry in entries[: len(steps)]]
 
@@ -176,19 +181,13 @@ def read_progress(path):
     except FileNotFoundError:
         return []
     except (ValueError, KeyError, TypeError):
-        raise UserError(f"{path} is damaged: delete it to run the recipe from its start") from None
+        raise UserError(f"{path} is damaged: delete it and the models, to run the recipe from its start") from None
 
 
-def run_step(step, processes, goes_on):
-    """Run one step; the seconds that it took. goes_on: an interrupted run had begun the same step."""
+def run_step(step, processes):
+    """Run one step, from its newest checkpoint where it has any; the seconds that it took."""
     start, trains = time.time(), step.stage in TRAINING
-    has_checkpoints = trains and bool(checkpoint.saved(step.result))
-    if has_checkpoints and not goes_on:
-        raise UserError(
-            f"{step.result} holds a model that was trained with other settings than [{step.name}] has now: "
-            "delete it, or give the recipe other out_dirs"
-        )
-    resume = goes_on and has_checkpoints
+    resume = trains and bool(checkpoint.saved(step.result))
     if not (resume and is_trained(step)):
         run(command_of(step, processes, resume), processes if trains else 1)
     if trains and not is_trained(step):

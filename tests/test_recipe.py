@@ -79,8 +79,10 @@ def test_a_model_of_other_settings_is_neither_deleted_nor_trained_on(tiny_demo):
     folder, _ = tiny_demo
     changed = write_tables(folder / "other.toml", {"sft": ["lr = 1e-4"]})
     weights = (folder / "out/sft/step_00000002/model.pt").read_bytes()
+    progress = (folder / "out/progress.json").read_bytes()
     result = stage("recipe.py", folder / "demo.toml", folder / "tiny.toml", changed, cwd=ROOT, check=False)
-    assert_one_line_error(result, "trained with other settings", "delete it")
+    assert_one_line_error(result, "does not say that it was trained with the settings", "delete it")
+    assert (folder / "out/progress.json").read_bytes() == progress, "with the old settings all is finished, as before"
     assert (folder / "out/sft/step_00000002/model.pt").read_bytes() == weights
 
 
