@@ -230,8 +230,7 @@ def train(settings, machine, model, tokenizer, data, schedule, val, init=None, n
             if not math.isfinite(loss) or not math.isfinite(grad_norm):
                 # No later step can repair this, and the next checkpoint would hold it.
                 raise UserError(
-                    f"loss {loss} and gradient norm {grad_norm} at step {step}: the last checkpoint is untouched, "
-                    f"go on from it with a lower rate than {settings.lr:g}: --resume --changed=lr --lr=..."
+                    f"loss {loss} and gradient norm {grad_norm} at step {step}: " + resume.lower_rate(settings, whole)
                 )
             done = step + 1
             log.step(done, loss, lr, grad_norm)

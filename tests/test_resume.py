@@ -253,6 +253,13 @@ def test_the_command_that_a_refusal_suggests_works(half, changed):
     assert steps(half)[-1] == 8
 
 
+@pytest.mark.parametrize("first, words", [([], "begin again with a lower rate"), (["--resume"], "go on from")])
+def test_a_run_that_diverges_is_sent_to_a_checkpoint_that_is_there(half, monkeypatch, first, words):
+    monkeypatch.setattr(pretrain, "train_step", lambda *_: (float("nan"), 1.0))
+    out = half if first else f"{half}-new"
+    assert words in door_error(pretrain, *RUN, f"--out_dir={out}", *first)
+
+
 def test_nothing_to_resume_is_told_before_the_plan(here, tmp_path):
     for stage_, arguments in ((pretrain, RUN), (anneal, LATER)):
         error = door_error(stage_, *arguments, f"--out_dir={tmp_path}/none", "--resume")

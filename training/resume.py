@@ -74,6 +74,13 @@ def restore(settings, machine, model, optimizers, tokenizer, data, schedule):
     return folder, meta
 
 
+def lower_rate(settings, whole):
+    """What to do when a run diverges. whole: its checkpoints, which were written before and are untouched."""
+    if whole:
+        return f"go on from {whole[-1]} with a lower rate than {settings.lr:g}: --resume --changed=lr --lr=..."
+    return f"begin again with a lower rate than {settings.lr:g}: --lr=..."
+
+
 def compare(settings, folder, meta, data, schedule):
     """Compare a resumed run with the one that wrote a checkpoint: the settings that differ, as text.
 
