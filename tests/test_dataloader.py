@@ -10,7 +10,7 @@ from configurator import UserError
 from model import IGNORE
 from shards import Shards
 from tokenizer import SPECIAL_TOKENS
-from training.dataloader import Mixture, Quotas, best_fit, parse_mixture
+from training.dataloader import Mixture, Quotas, best_fit, parse_folders, parse_mixture
 from training.validation import validation_rows
 
 
@@ -166,3 +166,12 @@ def test_mixtures_are_parsed_and_mistakes_named(workdir):
             parse_mixture(bad)
     with pytest.raises(UserError, match="too few"):
         mixture(workdir, block_size=1_000_000)
+
+
+def test_a_weight_where_none_is_read_is_not_taken_for_a_name(tmp_path):
+    """The message told to prepare a folder that is called a:2."""
+    (tmp_path / "a").mkdir()
+    with pytest.raises(UserError, match="has a weight, and --val takes folders without"):
+        parse_folders(f"{tmp_path}/a:2", "val")
+    (tmp_path / "a:2").mkdir()
+    assert parse_folders(f"{tmp_path}/a:2", "val") == [(f"{tmp_path}/a:2", 1.0)]

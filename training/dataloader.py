@@ -97,6 +97,9 @@ def parse_mixture(text):
 def parse_folders(text, name):
     """[(folder, equal share)] from "folder,folder". Raises UserError, naming the setting, where it is none."""
     folders = once_each(list(filter(None, text.split(","))), name)
+    for folder in folders:
+        if not os.path.exists(folder) and os.path.exists(folder.rpartition(":")[0]):
+            raise UserError(f"{folder} has a weight, and --{name} takes folders without: {folder.rpartition(':')[0]}")
     return [(folder, 1 / len(folders)) for folder in folders]
 
 
