@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import configurator
 from pretrain import LaterSettings, begin, train
-from ranges import Amount, Count, Natural, Positive
+from ranges import Amount, Count, Natural, Place, Positive
 from shards import load_tokenizer
 from training import resume
 from training.dataloader import Mixture, batch_shape, parse_folders, parse_mixture
@@ -27,7 +27,7 @@ class Settings(LaterSettings):
     # -- data and results
     data: str = "data/stdlib:1,data/exercise-pages:2,data/exercise-chats:1"  # shard folders with weights
     best_fit: bool = False  # pack documents whole into rows instead of cutting the stream of tokens
-    out_dir: str = "out/anneal"  # checkpoints, metrics.jsonl, settings.json
+    out_dir: Place = "out/anneal"  # checkpoints, metrics.jsonl, settings.json
     # -- learning rate and optimizer
     decay_tokens: Amount = 1_600_000  # length of the stage; a tenth of pretraining suffices, a fifth is better
     max_steps: Count | None = None  # length in optimizer steps; auto = decay_tokens / batch_tokens

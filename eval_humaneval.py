@@ -28,7 +28,20 @@ from corpus.records import json_line
 from evaluation import sandbox
 from evaluation.problems import code_in, downloaded, read_lines, read_problems, score
 from hints import how_to_make
-from ranges import Context, Device, Ids, Natural, NotNegative, Precision, Range, Seed, ShareAbove0, SmallCount, Workers
+from ranges import (
+    Context,
+    Device,
+    Ids,
+    Natural,
+    NotNegative,
+    Place,
+    Precision,
+    Range,
+    Seed,
+    ShareAbove0,
+    SmallCount,
+    Workers,
+)
 from shards import naming, sha256_file
 
 TOO_LONG = "prompt too long"  # for the model's context: nothing is written then
@@ -62,7 +75,7 @@ class Settings:
     memory_mb: Annotated[int, Range(1, 10**6)] = 1024  # memory per program
     num_workers: Workers = 0  # programs run at a time; 0 = two per core, since each waits half of the time
     # -- results
-    out_dir: str = "out/eval"  # samples.jsonl, results.jsonl, summary.json
+    out_dir: Place = "out/eval"  # samples.jsonl, results.jsonl, summary.json
     similar: str = ""  # prepare_data.py's report.json: score problems like a training document and the others apart
     min_similarity: ShareAbove0 = 0.8  # to a training document, from which a problem counts as similar; 0.8 as in phi-1
 

@@ -30,6 +30,7 @@ from ranges import (
     Device,
     Natural,
     NotNegative,
+    Place,
     Positive,
     Precision,
     RopeBase,
@@ -97,7 +98,7 @@ class Settings(TrainSettings, ModelConfig):
     # -- data and results
     data: str = "data/stdlib"  # shard folders with weights: data/code:3,data/math:1
     best_fit: bool = False  # pack documents whole into rows instead of cutting the stream of tokens
-    out_dir: str = "out/pretrain"  # checkpoints, metrics.jsonl, settings.json
+    out_dir: Place = "out/pretrain"  # checkpoints, metrics.jsonl, settings.json
     # -- learning rate and optimizer
     schedule: Literal["wsd", "cosine"] = "wsd"  # wsd: constant, then decay_steps of decay; cosine: one decay
     decay_steps: Natural = 0  # length of wsd's decay; 0 ends at the trunk, for anneal.py to go on from

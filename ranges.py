@@ -83,6 +83,7 @@ ShareBetween = Annotated[float, Range(0, 1, without_low=True, without_high=True)
 RopeBase = Annotated[float, Range(1, 10**9)]
 
 # Texts; a plain str may also be the name of a file, which may be any bytes but NUL
+Place = Annotated[str, Pattern(r"[^\0]+", "a path")]  # where results go
 Text = Annotated[str, Pattern(r"[^\0\ud800-\udfff]*", "valid UTF-8 without NUL")]
 Device = Annotated[str, Pattern(r"cuda(:\d{1,3})?|mps|cpu", "cuda | cuda:N | mps | cpu")]
 Ids = Annotated[str, Pattern(r"\d{1,9}(-\d{1,9})?", "one id or a range of them")]

@@ -30,7 +30,7 @@ import torch
 import configurator
 from configurator import ROOT, Stopped, UserError
 from evaluation.problems import read_lines
-from ranges import Range, SmallCount
+from ranges import Place, Range, SmallCount
 from training import checkpoint
 from training.log import clock
 from training.machine import StopRequested
@@ -43,7 +43,7 @@ class Settings:
     """What concerns the recipe as a whole: its table [recipe]."""
 
     # -- recipe
-    out_dir: str = "out/recipe"  # summary.json, report.html, report.md, loss.png, progress.json
+    out_dir: Place = "out/recipe"  # summary.json, report.html, report.md, loss.png, progress.json
     # processes that train together; auto = 2 on a CPU with two cores or more, else 1
     processes: SmallCount | None = None
     bpb_of: str = ""  # the shard folder whose bits per byte the summary shows; empty = the mean of all

@@ -18,7 +18,7 @@ import torch
 import configurator
 from configurator import UserError
 from pretrain import DecayShape, LaterSettings, begin, train
-from ranges import Count, Natural, NotNegative, Positive
+from ranges import Count, Natural, NotNegative, Place, Positive
 from shards import load_tokenizer
 from training import resume
 from training.dataloader import Mixture, batch_shape, parse_folders
@@ -32,7 +32,7 @@ class Settings(LaterSettings):
     # -- data and results
     data: str = "data/exercise-chats"  # folders of chat shards, a,b: each conversation is read once per epoch
     init: str = "out/anneal"  # the checkpoint to start from, or a folder of them, of which the newest is taken
-    out_dir: str = "out/sft"  # checkpoints, metrics.jsonl, settings.json
+    out_dir: Place = "out/sft"  # checkpoints, metrics.jsonl, settings.json
     # -- learning rate and optimizer
     epochs: Positive = 1.0  # how often to read all conversations
     max_steps: Count | None = None  # length in optimizer steps; auto = what epochs comes to

@@ -30,7 +30,7 @@ from configurator import UserError
 from corpus.documents import Document, read
 from corpus.records import escaped
 from corpus.sources import distinct, spare
-from ranges import Amount, Range, ShareBelow1
+from ranges import Amount, Place, Range, ShareBelow1
 from tokenizer import MAX_VOCAB, PATTERN, SPECIAL_TOKENS, Tokenizer
 
 SMALLEST_VOCAB = 256 + len(SPECIAL_TOKENS)  # without a merge
@@ -48,7 +48,7 @@ class Settings:
     # -- tokenizer
     # tokens in all: 256 bytes, the merges and 8 special tokens; each is stored in 16 bits
     vocab_size: Annotated[int, Range(SMALLEST_VOCAB, MAX_VOCAB)] = 2048
-    out: str = "data/tokenizer.json"  # the tokenizer; the report lies beside it
+    out: Place = "data/tokenizer.json"  # the tokenizer; the report lies beside it
 
 
 def main(settings):

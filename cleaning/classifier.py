@@ -32,7 +32,7 @@ from corpus import chats
 from corpus.documents import Problem, read
 from corpus.records import open_regular, records
 from corpus.sources import distinct, place_of, spare
-from ranges import Positive, Range, Seed, ShareBetween, Text
+from ranges import Place, Positive, Range, Seed, ShareBetween, Text
 
 BUCKETS_LOG2 = 20  # a million weights; a text of 1,000 words has some 3,000 n-grams
 TEXT_FIELDS = ("text", "content", "code")
@@ -45,7 +45,7 @@ class Settings:
     # -- documents
     labelled: list[str] = field(default_factory=list)  # files of records: a text or a conversation, and its label
     positive: Text = "1"  # the label of what is to be kept; all other labels count as negative
-    out: str = "data/quality.npz"  # the classifier
+    out: Place = "data/quality.npz"  # the classifier
 
     # -- threshold
     held_out: ShareBetween = 0.2  # share of the documents, by hash, that the threshold is chosen on

@@ -13,7 +13,7 @@ from configurator import UserError
 from corpus import chats, documents
 from corpus.documents import optional
 from corpus.sources import distinct, others, place_of
-from ranges import Range, Share, ShareAbove0, ShareBelow1, Workers
+from ranges import Place, Range, Share, ShareAbove0, ShareBelow1, Workers
 from shards import read_manifest
 
 # What a run replaces in out_dir, and what of it could be taken for a source.
@@ -34,7 +34,7 @@ class Settings:
 
     # -- reading and writing
     sources: list[str] = field(default_factory=lambda: ["stdlib"])  # presets, files, folders, hf:owner/name[:data_dir]
-    out_dir: str = "data/stdlib"  # the shard folder
+    out_dir: Place = "data/stdlib"  # the shard folder
     tokenizer: str = "data/tokenizer.json"  # a tokenizer.json, a SentencePiece .model, or a name such as gpt2
     # share of the documents for validation, by hash; .001 is enough for billions of tokens
     val_fraction: ShareBelow1 = 0.05

@@ -24,7 +24,7 @@ from corpus.documents import Problem, read
 from corpus.records import escaped, json_line
 from corpus.sources import distinct, spare
 from model import IGNORE
-from ranges import Device, Precision, SmallCount
+from ranges import Device, Place, Precision, SmallCount
 from training import checkpoint
 from training import machine as machines
 
@@ -38,7 +38,7 @@ class Settings:
     sources: list[str] = field(default_factory=lambda: ["stdlib"])  # as in prepare_data.py
     windows: SmallCount = 4  # how many context lengths of a document are scored, from its start; the rest is ignored
     # -- results
-    out: str = "data/scores.jsonl"  # {"id", "source", "score", "bytes"} a line; bytes: length of the scored text
+    out: Place = "data/scores.jsonl"  # {"id", "source", "score", "bytes"} a line; bytes: length of the scored text
     # -- machine
     batch_size: SmallCount = 32  # windows at a time
     device: Device | None = None  # what to compute on; auto = the first of these that is there

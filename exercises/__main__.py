@@ -22,7 +22,7 @@ from tqdm import tqdm
 import configurator
 from corpus.parallel import mapped
 from exercises import views
-from ranges import Natural, Seed, Workers
+from ranges import Natural, Place, Seed, Workers
 from shards import WholeFile
 
 
@@ -31,7 +31,7 @@ class Settings:
     """How many exercises, and where to."""
 
     # -- results
-    out_dir: str = "data/exercises"  # documents.jsonl, chats.jsonl, problems.jsonl
+    out_dir: Place = "data/exercises"  # documents.jsonl, chats.jsonl, problems.jsonl
     documents: Natural = 40_000  # exercises as textbook pages
     chats: Natural = 6_000  # exercises as conversations
     problems: Natural = 300  # exercises as test problems, families in turn

@@ -25,7 +25,7 @@ import configurator
 from corpus.documents import Document, read
 from evaluation.problems import read_lines
 from experiments.common import run_stage
-from ranges import Count, Range, Seed
+from ranges import Count, Place, Range, Seed
 
 
 @dataclass
@@ -39,7 +39,7 @@ class Settings:
     seeds: Annotated[int, Range(1, 1000)] = 3  # models per corpus
     max_steps: Count = 600  # of 4,096 tokens each
     # -- results
-    out_dir: str = "out/clean-or-raw"  # corpora, shards, checkpoints, result.json
+    out_dir: Place = "out/clean-or-raw"  # corpora, shards, checkpoints, result.json
 
 
 def main(settings):

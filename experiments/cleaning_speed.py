@@ -17,6 +17,7 @@ from pathlib import Path
 import configurator
 from cleaning import pii, rules, view
 from configurator import ROOT, UserError
+from ranges import SmallCount
 
 FILES = 150  # of the standard library, and as many of the installed packages
 
@@ -27,7 +28,7 @@ class Settings:
 
     # -- comparison
     before: str = ""  # a checkout of the version before
-    repeats: int = 7  # of each measurement
+    repeats: SmallCount = 7  # of each measurement
     measure: str = ""  # print the seconds for stdlib or purelib and do no more
 
 

@@ -12,6 +12,7 @@ import configurator
 from configurator import UserError
 from corpus.documents import optional
 from evaluation.problems import read_lines
+from ranges import Place
 
 
 @dataclass
@@ -21,7 +22,7 @@ class Settings:
     # -- runs and picture
     runs: list[str] = field(default_factory=lambda: ["out/pretrain"])  # folders that hold a metrics.jsonl
     follow: bool = False  # the runs are stages of one model: draw each behind the one before
-    out: str = "out/loss.png"  # the picture
+    out: Place = "out/loss.png"  # the picture
 
 
 def main(settings):

@@ -18,7 +18,6 @@ import training.log
 from configurator import Stopped
 from shards import exclusive, sha256_file
 from training import checkpoint, resume
-from training.log import Log, short
 
 RUN = [*TINY_MODEL, "--data=data/shards", "--batch_tokens=256", "--micro_batch=4", "--warmup_steps=2"]
 RUN += ["--compile=false", "--log_every=1", "--max_steps=8", "--eval_every=4", "--save_every=2"]
@@ -378,18 +377,17 @@ def test_what_a_model_writes_and_solves_is_logged_with_every_evaluation(here, tm
     assert "pass@1 0.0% of 1 problems" in capsys.readouterr().out
 
 
-def test_a_line_fits_the_terminal(capsys):
-    log = Log.__new__(Log)
-    log.settings = pretrain.TrainSettings(max_steps=200_000)
-    log.eval_seconds = log.save_seconds = 0.0
-    log.print_step(199_980, 10.234, 6e-3, 12.5, 1_234_567.0, 0.456)
-    log.print_step(100, 10.234, 6e-3, 12.5, 1_234.0, 0.456)
-    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
-    assert [short(n) for n in (3.2, 812, 43_210, 999_501, 1_234_567)] == ["3", "812", "43.2k", "1M", "1.23M"]
+def test_a_checkpoint_that_is_deleted_while_it_is_read_gives_way_to_a_newer_one(trained, tmp_path, monkeypatch):
+    """A run with --keep=1 saves step 8 while another program reads step 6."""
+    for step in (6, 8):
+        shutil.copytree(trained / f"step_{step:08}", tmp_path / f"{'later' if step == 8 else 'step'}_{step:08}")
+    real = checkpoint.load_weights
 
+    def overtaken(model, folder, device):
+        if folder.name == "step_00000006":
+            shutil.rmtree(folder)
+            (tmp_path / "later_00000008").rename(tmp_path / "step_00000008")
+        return real(model, folder, device)
 
-def test_the_time_left_counts_evaluations_and_checkpoints():
-    log = Log.__new__(Log)
-    log.settings = pretrain.TrainSettings(max_steps=100, batch_tokens=1000, eval_every=20, save_every=0)
-    log.eval_seconds, log.save_seconds = 30.0, 5.0
-    assert log.time_left(40, speed=1000.0) == "2:35", "60 steps of a second, 3 evaluations, 1 checkpoint"
+    monkeypatch.setattr(checkpoint, "load_weights", overtaken)
+    assert load_model(tmp_path)[2]["step"] == 8

@@ -101,6 +101,8 @@ def newest(path):
         try:
             return folder, checked_meta(folder)
         except UserError as error:
+            if not folder.exists():  # the run that writes here has just deleted it: there is a newer one
+                return newest(path)
             print(f"warning: {error}", file=sys.stderr)
     what = f"no whole checkpoint in {path}, delete it and train again" if folders else f"no checkpoint in {path}"
     raise UserError(what + how_to_make(path))
@@ -143,13 +145,16 @@ def load_model(path, machine):
     weights in the machine's format, in evaluation mode. meta["sha256"] stands for all of the checkpoint's files."""
     folder, meta = newest(path)
     try:
-        config = ModelConfig(**meta["model"])
-    except (KeyError, TypeError, ValueError) as error:
+        model = Transformer(ModelConfig(**meta["model"])).to(machine.device)
+        load_weights(model, folder, machine.device)
+        meta["sha256"] = sha256_file(folder / "sha256.json")
+        return model.to(machine.dtype).eval(), Tokenizer.load(folder / "tokenizer.json"), meta
+    except (UserError, OSError, KeyError, TypeError, ValueError) as error:
+        if not folder.exists():
+            return load_model(path, machine)
+        if isinstance(error, UserError | OSError):
+            raise
         raise UserError(f"checkpoint {folder} does not hold this model: {error}") from None
-    model = Transformer(config).to(machine.device)
-    load_weights(model, folder, machine.device)
-    meta["sha256"] = sha256_file(folder / "sha256.json")
-    return model.to(machine.dtype).eval(), Tokenizer.load(folder / "tokenizer.json"), meta
 
 
 def load_optimizers(folder, optimizers, device):

@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 import configurator
 from corpus.parallel import call, start_worker
+from ranges import Place
 from tests.faults import damage, fuzz, kills, metamorphic
 from tests.faults.common import Lost
 from tests.faults.world import build
@@ -43,7 +44,7 @@ class Settings:
     case: int | None = None  # only the case of this number; auto = all
     num_workers: int = 2  # cases that run at a time
     seed: int = 1  # another seed, other cases
-    out: str = "out/faults.md"  # the table
+    out: Place = "out/faults.md"  # the table
 
 
 @dataclass
