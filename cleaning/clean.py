@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cleaning import decontaminate, dedup, hashing, pii, prose, rules
+from cleaning import decontaminate, dedup, hashing, licences, pii, prose, rules
 from cleaning.chunks import DOCUMENT, STREAMS, Counts, add
 from cleaning.classifier import Classifier, Scores
 from cleaning.view import CHINESE, CODE, PROSE, PYTHON, View, comments_of, kind_of
@@ -126,7 +126,7 @@ class Cleaner:
         new, found = pii.replaced(text, kind) if self.settings.replace_pii else (text, {})
         add(counts.replaced, found)
         if self.settings.strip_licenses and kind in (PYTHON, CODE):
-            new = pii.without_license(new, comments_of(kind, meta))
+            new = licences.without_license(new, comments_of(kind, meta))
         if self.settings.simplify and kind == CHINESE:
             new = prose.simplified(new)
         breaks = kind == PYTHON and new != text and rules.syntax_error(new) and not rules.syntax_error(text)

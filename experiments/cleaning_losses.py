@@ -21,7 +21,7 @@ from pygments.util import ClassNotFound
 from tqdm import tqdm
 
 import configurator
-from cleaning import pii
+from cleaning import licences, pii
 from cleaning.languages import COMMENTS_OF, PYTHON_NAMES
 from cleaning.view import CODE, PYTHON, comments_of, suffix_of
 from experiments.common import print_table
@@ -88,7 +88,7 @@ def main(settings):
         kind = PYTHON if suffix_of(meta) in PYTHON_NAMES else CODE
         row = rows[suffix]
         row["files"] += 1
-        new = pii.without_license(text, comments_of(kind, meta))
+        new = licences.without_license(text, comments_of(kind, meta))
         if new != text:
             row["licences"] += 1
             try:

@@ -1,25 +1,25 @@
-"""Whether cleaning became slower: two checkouts clean the same files in turn.
+"""Whether preparing data became slower: two checkouts clean the same files in turn, from files to shards.
 
 python -m experiments.cleaning_speed --before=../old/WizardLearner     the median of the ratios of processor time
-
-What is timed is everything between reading and deduplication but for tokens, signatures and benchmarks.
 """
 
+import needs  # noqa: F401
+
 import os
+import shutil
 import statistics
 import subprocess
 import sys
 import sysconfig
-import time
-from dataclasses import dataclass
+import tempfile
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import configurator
-from cleaning import pii, rules, view
 from configurator import ROOT, UserError
 from ranges import SmallCount
 
-FILES = 150  # of the standard library, and as many of the installed packages
+PACKAGES = Path(sysconfig.get_paths()["purelib"])
 
 
 @dataclass
@@ -28,42 +28,35 @@ class Settings:
 
     # -- comparison
     before: str = ""  # a checkout of the version before
-    repeats: SmallCount = 7  # of each measurement
-    measure: str = ""  # print the seconds for stdlib or purelib and do no more
-
-
-def measured(name):
-    """The processor time in which this checkout cleans the files of stdlib or purelib."""
-    paths = sorted(Path(sysconfig.get_paths()[name]).glob("*.py" if name == "stdlib" else "*/*.py"))
-    texts = [path.read_text(encoding="utf-8", errors="replace") for path in paths[:FILES]]
-    start = time.thread_time()
-    for text in texts:
-        if hasattr(view, "comments_of"):
-            new = pii.without_license(pii.replaced(text, view.PYTHON)[0], view.comments_of(view.PYTHON, {}))
-        else:  # a version that knows no languages
-            new = pii.without_license(pii.replaced(text)[0])
-        rules.verdict(view.View(new, "a.py", view.PYTHON), rules.PYTHON_RULES, rules.Thresholds())
-    return time.thread_time() - start
-
-
-def seconds(folder, name):
-    """measured(name) of another checkout: this file, in a process that imports the modules of that folder."""
-    command = [sys.executable, "-P", __file__, f"--measure={name}"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(folder).resolve())}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    return float(done.stdout.splitlines()[-1])
+    # folders, or stdlib; the defaults are the standard library and two well-kept packages
+    sources: list[str] = field(default_factory=lambda: ["stdlib", f"{PACKAGES}/numpy", f"{PACKAGES}/sympy"])
+    repeats: SmallCount = 5  # of each measurement
 
 
 def main(settings):
-    """Print the median ratio for the standard library and for the packages."""
-    if settings.measure:
-        print(measured(settings.measure))
-        return
-    if not (Path(settings.before) / "cleaning/pii.py").exists():
+    """Print the median ratio for each source."""
+    if not (Path(settings.before) / "prepare_data.py").exists():
         raise UserError(f"no checkout in {settings.before!r}: --before=FOLDER, for example a git worktree")
-    for name in ("stdlib", "purelib"):
-        ratios = [seconds(ROOT, name) / seconds(settings.before, name) for _ in range(settings.repeats)]
-        print(f"{name}: time after / before {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})")
+    with tempfile.TemporaryDirectory() as work:
+        train = ["tokenizer_train.py", "--max_bytes=1000000"]
+        subprocess.run([sys.executable, ROOT / train[0], *train[1:]], cwd=work, capture_output=True, check=True)
+        for source in settings.sources:
+            ratios = []
+            for _ in range(settings.repeats):
+                ratios.append(seconds(ROOT, source, work) / seconds(settings.before, source, work))
+            span = f"{min(ratios):.3f} to {max(ratios):.3f}"
+            print(f"{source}: time after / before {statistics.median(ratios):.3f} ({span})", flush=True)
+
+
+def seconds(checkout, source, work):
+    """The processor time in which a checkout makes shards of a source, in one process, its start included."""
+    arguments = [f"--sources={source}", "--num_workers=1", "--out_dir=shards"]
+    start = os.times()
+    script = Path(checkout).resolve() / "prepare_data.py"
+    subprocess.run([sys.executable, script, *arguments], cwd=work, capture_output=True, check=True)
+    end = os.times()
+    shutil.rmtree(Path(work) / "shards")
+    return end.children_user + end.children_system - start.children_user - start.children_system
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from cleaning import pii
+from cleaning import licences
 from cleaning.view import CODE, PYTHON, comments_of, kind_of
 
 HASH = "# Copyright 2020 Someone\n# Licensed under the Apache License, Version 2.0.\n"
@@ -15,7 +15,7 @@ BLOCK = "/*\n * Copyright (c) 2020 Someone. All rights reserved.\n */\n"
 def stripped(name, text):
     """A text without its licence, as prepare_data.py takes it off a file of this name."""
     meta = {"path": name}
-    return pii.without_license(text, comments_of(kind_of(text, meta), meta))
+    return licences.without_license(text, comments_of(kind_of(text, meta), meta))
 
 
 @pytest.mark.parametrize(
@@ -140,9 +140,9 @@ def test_a_licence_in_several_comments_goes_whole():
 
 def test_without_a_language_a_preprocessor_line_is_no_comment():
     text = SLASHES + "\n#include <stdio.h>\n#define N 10\n"
-    assert pii.without_license(text) == "#include <stdio.h>\n#define N 10\n"
-    assert pii.without_license("# Copyright 2020 X\n#include <stdio.h>\n") == "#include <stdio.h>\n"
-    assert pii.without_license(HASH + "x = 1\n") == "x = 1\n"
+    assert licences.without_license(text) == "#include <stdio.h>\n#define N 10\n"
+    assert licences.without_license("# Copyright 2020 X\n#include <stdio.h>\n") == "#include <stdio.h>\n"
+    assert licences.without_license(HASH + "x = 1\n") == "x = 1\n"
 
 
 def test_whatever_is_put_together_code_stays():

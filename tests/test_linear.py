@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 from test_house import FILES, TEXTS
 
-from cleaning import pii, prose, rules
+from cleaning import licences, pii, prose, rules
 from cleaning.languages import COMMENTS_OF, UNKNOWN
 from cleaning.view import CODE, PROSE, PYTHON, View, kind_of
 from evaluation import problems
@@ -61,7 +61,7 @@ def patterns():
                 is_match = node.func.attr.endswith("match")
                 found[pattern.pattern, pattern.flags] = pattern.match if is_match else partial(found_in, pattern)
     for comments in {*COMMENTS_OF.values(), UNKNOWN}:
-        for pattern in pii.comment_starts(comments):
+        for pattern in licences.comment_starts(comments):
             found[pattern.pattern, pattern.flags] = pattern.match
     return {f"{i}: {pattern[:50]}": search for i, ((pattern, _), search) in enumerate(sorted(found.items(), key=str))}
 
@@ -103,7 +103,7 @@ def cleaned(kind):
     def function(text):
         text, _ = pii.replaced(text, kind)
         for comments in (UNKNOWN, COMMENTS_OF[".py"], COMMENTS_OF[".c"]):
-            pii.without_license(text, comments)
+            licences.without_license(text, comments)
         view = View(text, "a.py", kind)
         for rule in {PYTHON: rules.PYTHON_RULES, CODE: rules.CODE_RULES, PROSE: prose.PROSE_RULES}.get(kind, []):
             rule(view, rules.Thresholds())

@@ -13,7 +13,7 @@ import pytest
 from conftest import program
 
 import configurator
-from cleaning import pii, prose, rules
+from cleaning import licences, pii, prose, rules
 from cleaning.rules import Thresholds, syntax_error, verdict
 from cleaning.view import CHINESE, CODE, PROSE, PYTHON, View, comments_of, kind_of
 from configurator import UserError
@@ -239,12 +239,12 @@ def test_personal_data_gives_way_and_the_program_still_parses():
 
 def test_a_licence_at_the_top_is_taken_off_and_other_comments_stay():
     licence = "# Copyright 2020 Someone\n# Licensed under the Apache License\n"
-    assert pii.without_license("#!/usr/bin/env python\n# -*- coding: utf-8 -*-\n" + licence + "\nx = 1\n") == (
+    assert licences.without_license("#!/usr/bin/env python\n# -*- coding: utf-8 -*-\n" + licence + "\nx = 1\n") == (
         "#!/usr/bin/env python\n# -*- coding: utf-8 -*-\nx = 1\n"
     )
-    assert pii.without_license("/* (c) 2020 Someone */\nint x;\n") == "int x;\n"
+    assert licences.without_license("/* (c) 2020 Someone */\nint x;\n") == "int x;\n"
     for text in ("# What this module does\nx = 1\n", "x = 1\n" + licence, '"""Copyright is a topic."""\n'):
-        assert pii.without_license(text) == text
+        assert licences.without_license(text) == text
 
 
 def test_nothing_that_is_replaced_stops_parsing():
@@ -257,10 +257,10 @@ def test_nothing_that_is_replaced_stops_parsing():
             text = path.read_text(encoding="utf-8")
         except UnicodeDecodeError:
             continue
-        clean = pii.without_license(pii.replaced(text, PYTHON)[0], comments_of(PYTHON, {}))
+        clean = licences.without_license(pii.replaced(text, PYTHON)[0], comments_of(PYTHON, {}))
         if clean != text:
             changed += 1
-            assert pii.without_license(pii.replaced(clean, PYTHON)[0], comments_of(PYTHON, {})) == clean, path
+            assert licences.without_license(pii.replaced(clean, PYTHON)[0], comments_of(PYTHON, {})) == clean, path
             assert syntax_error(text) or not syntax_error(clean), path
     assert changed > 10
 

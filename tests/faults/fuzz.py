@@ -16,7 +16,7 @@ from pathlib import Path
 
 import configurator
 import shards
-from cleaning import pii
+from cleaning import licences, pii
 from configurator import UserError
 from corpus import chats, documents
 from corpus.documents import Document, Problem
@@ -277,7 +277,7 @@ def clean_text(text, _):
     once, _ = pii.replaced(text, kind)
     if pii.replaced(once, kind)[0] != once:
         raise Lost(f"{once!r} changes again")
-    pii.without_license(text)
+    licences.without_license(text)
     problems.code_in(text)
     return True
 
