@@ -19,11 +19,13 @@ def mapped(function, items, num_workers, start, *arguments):
         state = start(*arguments)
         yield from (function(state, item) for item in items)
         return
-    with ProcessPoolExecutor(num_workers, initializer=start_worker, initargs=(start, arguments)) as pool:
+    with lack_of_room_named():
+        pool = ProcessPoolExecutor(num_workers, initializer=start_worker, initargs=(start, arguments))
+    with pool:
         under_way = collections.deque()
         try:
             for item in items:
-                with interrupts_held_back():  # submitting starts the processes
+                with interrupts_held_back(), lack_of_room_named():  # submitting starts the processes
                     under_way.append(pool.submit(call, function, item))
                 if len(under_way) > 4 * num_workers:
                     yield under_way.popleft().result()
@@ -33,6 +35,17 @@ def mapped(function, items, num_workers, start, *arguments):
             raise UserError("a worker process died, perhaps for lack of memory: use a smaller --num_workers") from None
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def lack_of_room_named():
+    """An error of the system inside becomes a UserError: it does not say by itself that it is about processes."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"no room for worker processes, which need some of /dev/shm ({error}): --num_workers=1 does without them"
+        ) from None
 
 
 @contextlib.contextmanager

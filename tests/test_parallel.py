@@ -9,6 +9,9 @@ import time
 import pytest
 from conftest import ROOT, assert_one_line_error
 
+from configurator import UserError
+from corpus import parallel
+
 PROGRAM = """
 import multiprocessing, os, signal, sys, time
 from configurator import UserError
@@ -91,3 +94,14 @@ def test_a_killed_worker_of_prepare_data_leaves_nothing_half_written(workdir, co
     )
     assert_one_line_error(result, "a worker process died")
     assert not list(tmp_path.glob("x/**/*.tmp"))
+
+
+def test_no_room_for_processes_is_told_as_that(monkeypatch):
+    """Python's semaphores are files: on a full disk they end in "[Errno 0] Error", which says nothing."""
+
+    def no_room(*_, **__):
+        raise OSError(0, "Error")
+
+    monkeypatch.setattr(parallel, "ProcessPoolExecutor", no_room)
+    with pytest.raises(UserError, match="/dev/shm .*--num_workers=1 does without"):
+        list(parallel.mapped(str, [1], 2, list))
