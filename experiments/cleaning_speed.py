@@ -1,6 +1,8 @@
 """Whether preparing data became slower: two checkouts clean the same files in turn, from files to shards.
 
-python -m experiments.cleaning_speed --before=../old/WizardLearner     the median of the ratios of processor time
+    python -m experiments.cleaning_speed --before=../old     median of the ratios
+
+What is compared is processor time, in one process.
 """
 
 import needs  # noqa: F401
@@ -28,8 +30,7 @@ class Settings:
 
     # -- comparison
     before: str = ""  # a checkout of the version before
-    # folders, or stdlib; the defaults are the standard library and two well-kept packages
-    sources: list[str] = field(default_factory=lambda: ["stdlib", f"{PACKAGES}/numpy", f"{PACKAGES}/sympy"])
+    packages: list[str] = field(default_factory=lambda: ["numpy", "sympy"])  # cleaned beside the standard library
     repeats: SmallCount = 5  # of each measurement
 
 
@@ -40,7 +41,7 @@ def main(settings):
     with tempfile.TemporaryDirectory() as work:
         train = ["tokenizer_train.py", "--max_bytes=1000000"]
         subprocess.run([sys.executable, ROOT / train[0], *train[1:]], cwd=work, capture_output=True, check=True)
-        for source in settings.sources:
+        for source in ("stdlib", *(str(PACKAGES / name) for name in settings.packages)):
             ratios = []
             for _ in range(settings.repeats):
                 ratios.append(seconds(ROOT, source, work) / seconds(settings.before, source, work))
