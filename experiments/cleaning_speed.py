@@ -1,6 +1,6 @@
 """Whether preparing data became slower: two checkouts clean the same files in turn, from files to shards.
 
-    python -m experiments.cleaning_speed --before=../old     median of the ratios
+    python -m experiments.cleaning_speed --before=../old    median ratios
 
 What is compared is processor time, in one process.
 """

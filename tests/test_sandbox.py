@@ -237,7 +237,7 @@ def busy(seconds):
 
 def test_a_timeout_holds_to_a_fraction_of_a_second():
     result, seconds = cpu_seconds("while True: pass", timeout=0.3)
-    assert result.result == "timed out" and 0.3 <= seconds < 0.8
+    assert result.result == "timed out" and 0.29 < seconds < 0.8  # differences of clocks are rounded
     assert verdict(busy(1.2), limits=Limits(timeout=1.4, memory_mb=512)).result == "passed"
 
 
