@@ -16,6 +16,7 @@ import json
 import os
 import re
 import time
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -172,18 +173,17 @@ def sha256_file(path):
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
-def read_header(path, again=""):
-    """Number of tokens in a shard. Raises UserError for a bad header or a file of another length than it says. again:
-    the end of the message, how to make the file again."""
+def read_header(path):
+    """Number of tokens in a shard. Raises UserError for a bad header or a file of another length than it says."""
     with open(path, "rb") as f:
         head = f.read(HEADER_BYTES)
     fields = np.frombuffer(head, dtype="<i4") if len(head) == HEADER_BYTES else [0]
     if fields[0] != MAGIC or fields[1] != VERSION:
-        raise UserError(f"{path} is not a token shard: its header is wrong{again}")
+        raise UserError(f"{path} is not a token shard: its header is wrong")
     n_tokens, size = int(fields[2]), os.path.getsize(path)
     if size != HEADER_BYTES + 2 * n_tokens:
         promised = HEADER_BYTES + 2 * n_tokens
-        raise UserError(f"{path} is damaged: {size:,} bytes where its header promises {promised:,}{again}")
+        raise UserError(f"{path} is damaged: {size:,} bytes where its header promises {promised:,}")
     return n_tokens
 
 
@@ -202,7 +202,7 @@ class Shards:
             if read_manifest(folder) == self.manifest:
                 break  # else prepare_data.py has put new shards into their place in between
         if problem:
-            raise problem
+            raise UserError(f"{problem}{how_to_make_again(self.folder, self.manifest)}")
 
     def open(self, split):
         """Map the files of the manifest. Raises UserError for one that is not as the manifest says."""
@@ -212,15 +212,14 @@ class Shards:
         self.parts, self.masks = [], []
         for entry in files:
             path = self.folder / entry["name"]
-            again = how_to_make_again(self.folder, self.manifest)
             if not path.exists():
-                raise UserError(f"{path} is missing{again}")
-            if read_header(path, again) != entry["tokens"]:
-                raise UserError(f"{path} is not the file that the manifest describes{again}")
+                raise UserError(f"{path} is missing")
+            if read_header(path) != entry["tokens"]:
+                raise UserError(f"{path} is not the file that the manifest describes")
             self.parts.append(mapped(path, "<u2", HEADER_BYTES))
             if self.has_mask:
                 if not mask_path(path).exists() or mask_path(path).stat().st_size != entry["tokens"]:
-                    raise UserError(f"{mask_path(path)} does not fit its shard{again}")
+                    raise UserError(f"{mask_path(path)} does not fit its shard")
                 self.masks.append(mapped(mask_path(path), np.uint8))
         self.starts = np.cumsum([0] + [len(part) for part in self.parts])
 
@@ -283,8 +282,7 @@ def read_manifest(folder):
     """manifest.json of a shard folder. Raises UserError where there is none, or where it is damaged."""
     path = Path(folder) / "manifest.json"
     if not path.exists():
-        how = how_to_make(folder, f"python prepare_data.py --sources=YOUR_TEXT --out_dir={folder}")
-        raise UserError(f"no shards in {folder}{how}")
+        raise UserError(f"no shards in {folder}{how_to_make_again(folder, None)}")
     manifest = None
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
@@ -333,8 +331,8 @@ def check_number(name, value):
 
 def how_to_make_again(folder, manifest):
     """The end of a message about a damaged folder: ": run `...`", the command by which it was made, where its manifest
-    holds one that can be typed as it stands and makes this folder."""
-    with contextlib.suppress(KeyError, TypeError):  # a damaged manifest
+    holds one that can be typed as it stands and makes this folder. manifest: None where there is none."""
+    with contextlib.suppress(KeyError, TypeError):  # no manifest, or a damaged one
         made_with, made_for = manifest["made_by"]["command"], manifest["settings"]["out_dir"]
         if re.fullmatch(PLAIN_COMMAND, made_with) and name_of(made_for) == name_of(folder):
             return f": run `python {made_with}` again"
@@ -346,11 +344,11 @@ def load_tokenizer(folders):
     tokenizers = {}
     for folder in folders:
         manifest = read_manifest(folder)
-        made_with, again = manifest["tokenizer"], how_to_make_again(folder, manifest)
-        tokenizers[folder] = Tokenizer.load(tokenizer_path(folder, manifest), again)
+        made_with, hint = manifest["tokenizer"], partial(how_to_make_again, folder, manifest)
+        tokenizers[folder] = Tokenizer.load(tokenizer_path(folder, manifest), hint)
         if made_with != tokenizers[folder].fingerprint:
             raise UserError(
-                f"the shards in {folder} were made by tokenizer {made_with}, not by its tokenizer.json{again}"
+                f"the shards in {folder} were made by tokenizer {made_with}, not by its tokenizer.json{hint()}"
             )
     (first, one), *others = tokenizers.items()
     for folder, other in others:

@@ -15,6 +15,7 @@ import base64
 import hashlib
 import json
 import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -90,24 +91,26 @@ class Tokenizer:
     # -- where tokenizers come from
 
     @classmethod
-    def load(cls, source, how=None):
-        """source: a tokenizer.json written by save(), a SentencePiece .model, or the name of a tiktoken encoding. how:
-        the end of the message about a file that is missing or damaged, which says how to make it."""
+    def load(cls, source, hint=None):
+        """source: a tokenizer.json written by save(), a SentencePiece .model, or the name of a tiktoken encoding.
+        hint(): the end of the message about a file that is missing or damaged, which says how to make it."""
         path = Path(source)
-        if how is None:
-            train = f"python tokenizer_train.py --sources=YOUR_TEXT --out={source}"
-            how = how_to_make(source, train if path.suffix == ".json" else "")
+        train = f"python tokenizer_train.py --sources=YOUR_TEXT --out={source}" if path.suffix == ".json" else ""
+        hint = hint or partial(how_to_make, source, train)
         if path.suffix == ".model" and path.is_file():
             return cls.from_sentencepiece(path.read_bytes(), where=str(path))
         if path.is_file():  # no folder, and no pipe: reading it could block for ever
-            return cls.from_file(path, how)
+            try:
+                return cls.from_file(path)
+            except UserError as error:
+                raise UserError(f"{error}{hint()}") from None
         if str(source) in tiktoken.list_encoding_names():
             return cls.from_tiktoken(str(source))
         names = ", ".join(tiktoken.list_encoding_names())
-        raise UserError(f"no tokenizer {source}{how}; a SentencePiece .model serves too, or one of {names}")
+        raise UserError(f"no tokenizer {source}{hint()}; a SentencePiece .model serves too, or one of {names}")
 
     @classmethod
-    def from_file(cls, path, how=""):
+    def from_file(cls, path):
         """The tokenizer that save() wrote, with the special tokens that it had then."""
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
@@ -118,9 +121,9 @@ class Tokenizer:
             else:
                 tokenizer = cls.from_sentencepiece(base64.b64decode(content["model"]), special_tokens, str(path))
         except (UserError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise UserError(f"{path} is not a tokenizer of this project ({str(error)[:200]}){how}") from None
+            raise UserError(f"{path} is not a tokenizer of this project ({str(error)[:200]})") from None
         if content.get("fingerprint") != tokenizer.fingerprint:
-            raise UserError(f"{path} is damaged: its fingerprint is not that of its content{how}")
+            raise UserError(f"{path} is damaged: its fingerprint is not that of its content")
         return tokenizer
 
     @classmethod

@@ -70,6 +70,19 @@ def load_model(folder):
     return checkpoint.load_model(folder, Machine(0, 1, torch.device("cpu"), torch.float32))
 
 
+def untrained_checkpoint(folder, tokenizer, block_size):
+    """Save a checkpoint of a tiny model with random weights, which no conversation has tuned; its folder."""
+    import torch
+
+    from model import ModelConfig, Transformer
+    from training import checkpoint
+
+    torch.manual_seed(0)
+    config = ModelConfig(vocab_size=320, block_size=block_size, n_layer=2, n_head=2, n_kv_head=1, n_embd=32)
+    checkpoint.save(folder, 1, Transformer(config), [], tokenizer, {"settings": {}})
+    return folder
+
+
 def write_records(path, records):
     """A file of JSON lines; its path."""
     path.write_text("\n".join(map(json.dumps, records)))

@@ -7,15 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import DATA, assert_one_line_error, door_error, load_model, stage
+from conftest import DATA, assert_one_line_error, door_error, load_model, stage, untrained_checkpoint
 
 import eval_humaneval
 import evaluation.score
 import sample
 from configurator import UserError
 from evaluation.problems import code_in, pass_at_k, read_lines, read_problems, score
-from model import ModelConfig, Transformer
-from training import checkpoint
 from training import machine as machines
 
 # -- pass@k
@@ -222,12 +220,7 @@ def test_equal_samples_keep_their_numbers_when_they_are_read_again(tmp_path):
 
 @pytest.fixture(scope="module")
 def untrained(tmp_path_factory, tokenizer):
-    """A checkpoint of a tiny model with random weights."""
-    torch.manual_seed(0)
-    config = ModelConfig(vocab_size=320, block_size=32, n_layer=2, n_head=2, n_kv_head=1, n_embd=32)
-    folder = tmp_path_factory.mktemp("untrained")
-    checkpoint.save(folder, 1, Transformer(config), [], tokenizer, {"settings": {}})
-    return folder
+    return untrained_checkpoint(tmp_path_factory.mktemp("untrained"), tokenizer, block_size=32)
 
 
 def write_and_score(folder, untrained, **settings):

@@ -4,14 +4,11 @@ import io
 import itertools
 
 import pytest
-import torch
-from conftest import door_error
+from conftest import door_error, untrained_checkpoint
 
 import configurator
 import sample
 from evaluation.generate import Completion
-from model import ModelConfig, Transformer
-from training import checkpoint
 
 
 def typing(monkeypatch, text, encoding="utf-8"):
@@ -88,12 +85,7 @@ def test_any_bytes_can_be_typed(monkeypatch, tokenizer, typed, seen):
 
 @pytest.fixture(scope="module")
 def untrained(tmp_path_factory, tokenizer):
-    """A checkpoint of a tiny model with random weights, which no conversation has tuned."""
-    torch.manual_seed(0)
-    config = ModelConfig(vocab_size=320, block_size=64, n_layer=2, n_head=2, n_kv_head=1, n_embd=32)
-    folder = tmp_path_factory.mktemp("untrained")
-    checkpoint.save(folder, 1, Transformer(config), [], tokenizer, {"settings": {}})
-    return folder
+    return untrained_checkpoint(tmp_path_factory.mktemp("untrained"), tokenizer, block_size=64)
 
 
 def test_a_conversation_at_the_terminal(monkeypatch, untrained, capsys):

@@ -138,7 +138,7 @@ def starting_point(settings):
 
 
 def read_before(settings, meta):
-    """{shard folder: rows} that were read before this stage began, for its data to go on behind them.
+    """{Shards.key: rows} that were read before this stage began, for its data to go on behind them.
 
     Row numbers mean the same rows only where the earlier run cut its data alike."""
     if settings.resume:
