@@ -150,9 +150,7 @@ def write_samples(settings, problems, path, out):
 
     prompts = {}
     for task_id, problem in problems.items():
-        # Without white space around it: "\n    " is one token to the model, which the end of a prompt must not cut.
-        text = problem.request if settings.chat else problem.prompt.strip()
-        prompts[task_id] = prompt_ids(tokenizer, text, settings.chat)
+        prompts[task_id] = prompt_ids(tokenizer, problem.asked(settings.chat), settings.chat)
     context = model.config.block_size
     too_long = sum(len(ids) >= context for ids in prompts.values())
     if too_long:

@@ -33,6 +33,11 @@ class Problem:
     solution: str  # the benchmark's own, as a completion
     family: str = ""  # the group in which the problem is scored as well, where the file names groups
 
+    def asked(self, chat):
+        """What a model is given: the request of a chat, or the beginning of a program. There is no white space around
+        it: "\\n    " is one token to the model, which the end of a prompt must not cut."""
+        return self.request if chat else self.prompt.strip()
+
 
 def downloaded(path):
     """Download HumanEval's file to path, unless it is there; returns path. Raises UserError if it is another file."""

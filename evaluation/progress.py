@@ -52,8 +52,7 @@ class Progress:
 
     def pass_rate(self, model):
         """The share of the problems whose program passes its test."""
-        texts = [problem.request if self.chat else problem.prompt.strip() for problem in self.problems]
-        prompts = [prompt_ids(self.tokenizer, text, self.chat) for text in texts]
+        prompts = [prompt_ids(self.tokenizer, problem.asked(self.chat), self.chat) for problem in self.problems]
         written = self.completions(model, prompts, stop=() if self.chat else self.problems[0].stop)
         jobs = []
         for number, (problem, text) in enumerate(zip(self.problems, written)):

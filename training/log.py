@@ -1,4 +1,4 @@
-"""What a run tells: the plan before it starts, a line now and then, metrics.jsonl, TensorBoard."""
+"""What a run tells: the plan before it starts, a line now and then, metrics.jsonl, a tracker."""
 
 import json
 import time
