@@ -1,13 +1,20 @@
-"""A function over a stream of items in several processes, in their order, with a bounded number of items under way."""
+"""A function over a stream of items in several processes, in their order, with a bounded number of items under way.
+
+Each process has a pipe of its own, and a thread that gives it one item at a time and waits for the result. A process
+that dies, even halfway through a result, closes its pipe, which the thread sees at once. (In the library's
+ProcessPoolExecutor all processes write to one pipe, which stays open: it can wait for ever for a result's other half.)
+"""
 
 import collections
 import contextlib
+import functools
 import multiprocessing
 import os
+import queue
 import signal
 import threading
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+import traceback
+from concurrent.futures import ThreadPoolExecutor
 
 from configurator import UserError
 
@@ -19,60 +26,83 @@ def mapped(function, items, num_workers, start, *arguments):
         state = start(*arguments)
         yield from (function(state, item) for item in items)
         return
-    with lack_of_room_named():
-        pool = ProcessPoolExecutor(num_workers, initializer=start_worker, initargs=(start, arguments))
-    with pool:
-        under_way = collections.deque()
-        try:
-            for item in items:
-                with interrupts_held_back(), lack_of_room_named():  # submitting starts the processes
-                    under_way.append(pool.submit(call, function, item))
-                if len(under_way) > 4 * num_workers:
-                    yield under_way.popleft().result()
-            while under_way:
-                yield under_way.popleft().result()
-        except BrokenProcessPool:
-            raise UserError("a worker process died, perhaps for lack of memory: use a smaller --num_workers") from None
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-@contextlib.contextmanager
-def lack_of_room_named():
-    """An error of the system inside becomes a UserError: it does not say by itself that it is about processes."""
+    workers, idle, under_way = [], queue.SimpleQueue(), collections.deque()
+    threads = ThreadPoolExecutor(num_workers)
     try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"no room for worker processes, which need some of /dev/shm ({error}): --num_workers=1 does without them"
-        ) from None
+        for _ in range(num_workers):
+            workers.append(Worker(function, start, arguments))
+            idle.put(workers[-1])
+        for item in items:
+            under_way.append(threads.submit(ask, idle, item))
+            if len(under_way) > 4 * num_workers:
+                yield under_way.popleft().result()
+        while under_way:
+            yield under_way.popleft().result()
+    finally:
+        for worker in workers:
+            worker.process.kill()  # it is idle, or nobody wants its result any more
+        threads.shutdown(cancel_futures=True)
+        for worker in workers:
+            worker.process.join()
+            worker.pipe.close()
+
+
+def ask(idle, item):
+    """The result for one item of a worker that is idle."""
+    worker = idle.get()
+    try:
+        worker.pipe.send(item)
+        result, error = worker.pipe.recv()
+    except (EOFError, OSError):
+        raise UserError("a worker process died, perhaps for lack of memory: use a smaller --num_workers") from None
+    finally:
+        idle.put(worker)
+    if error:
+        raise error
+    return result
+
+
+class Worker:
+    """A process that answers each item with (function(state, item), None) or (None, the error it raised)."""
+
+    def __init__(self, function, start, arguments):
+        try:
+            self.pipe, other_end = multiprocessing.Pipe()
+            job = (other_end, function, start, arguments)
+            self.process = multiprocessing.Process(target=answer, args=job, daemon=True)
+            with interrupts_held_back():
+                self.process.start()
+        except OSError as error:  # it does not say by itself that it is about processes
+            raise UserError(f"no room for a worker process ({error}): --num_workers=1 does without them") from None
+        other_end.close()  # so that the pipe ends with the process
+
+
+def answer(pipe, function, start, arguments):
+    """What a worker process does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    state = functools.cache(lambda: start(*arguments))  # made for the first item, which then has its error
+    while True:
+        item = pipe.recv()
+        try:
+            pipe.send((function(state(), item), None))
+        except Exception as error:
+            error.add_note("In a worker process:\n" + traceback.format_exc())  # an error alone crosses without it
+            pipe.send((None, error))
+
+
+def end_with_parent():
+    """Wait for the parent process to end, even if it is killed, and end this one."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 @contextlib.contextmanager
 def interrupts_held_back():
     """Ctrl-C, which a terminal sends to every process, takes effect after this block. A process that is started in it
-    never gets to see one: it would end in a traceback before start_worker() could have it ignored."""
+    never gets to see one: it would end in a traceback before answer() could have it ignored."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def start_worker(start, arguments):
-    """In a worker process: make its state, a global variable, and have the process end when its parent does."""
-    global state
-
-    def end_with_parent():
-        """Wait for the parent to end, even if it is killed."""
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
-    threading.Thread(target=end_with_parent, daemon=True).start()
-    state = start(*arguments)
-
-
-def call(function, item):
-    """In a worker process: function(state, item)."""
-    return function(state, item)

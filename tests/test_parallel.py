@@ -1,5 +1,7 @@
 """Worker processes: Ctrl-C, a death, and a program without a guard end in one line, and nothing hangs."""
 
+import errno
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -14,15 +16,28 @@ from corpus import parallel
 
 PROGRAM = """
 import multiprocessing, os, signal, sys, time
+from multiprocessing.connection import Connection
+
 from configurator import UserError
 from corpus.parallel import mapped
 
 def start():
     print("worker", os.getpid(), flush=True)
 
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def send_half(pipe, message):
+    os.write(pipe.fileno(), bytes(message)[:len(message) // 2])
+    die()
+
 def work(state, item):
     if item == "die":
-        os.kill(os.getpid(), signal.SIGKILL)
+        die()
+    if item == "die within the result":
+        Connection._send = send_half
+    if item == "fail":
+        raise ValueError("an item that fails")
     time.sleep(0.01)
     return item
 
@@ -67,9 +82,23 @@ def test_ctrl_c_prints_no_traceback_of_a_worker(program_file, method, delay):
     assert out.endswith("stopped\n") and "Traceback" not in err, err
 
 
-def test_a_worker_that_is_killed_is_one_line(program_file):
-    out, err = begin(program_file, "fork", *"abcdefgh", "die", *"abcdefgh").communicate(timeout=60)
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("end", ["die", "die within the result"])
+def test_a_worker_that_is_killed_is_one_line(program_file, method, end):
+    """Also where it has written the first half of a result: nobody waits for the other."""
+    process = begin(program_file, method, *"abcdefgh", end, *"abcdefgh")
+    try:
+        out, err = process.communicate(timeout=20)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
     assert "error: a worker process died" in out and "Traceback" not in err
+
+
+def test_an_error_in_a_worker_is_the_callers_and_tells_where_it_arose(program_file):
+    out, err = begin(program_file, "fork", *"abc", "fail", *"abc").communicate(timeout=60)
+    assert "In a worker process" in err and 'raise ValueError("an item that fails")' in err
+    assert err.rstrip().splitlines()[-1].endswith("ValueError: an item that fails")
 
 
 def test_workers_end_when_their_parent_is_killed(program_file):
@@ -97,11 +126,11 @@ def test_a_killed_worker_of_prepare_data_leaves_nothing_half_written(workdir, co
 
 
 def test_no_room_for_processes_is_told_as_that(monkeypatch):
-    """Python's semaphores are files: on a full disk they end in "[Errno 0] Error", which says nothing."""
+    """ "Too many open files" says nothing of processes by itself."""
 
-    def no_room(*_, **__):
-        raise OSError(0, "Error")
+    def no_room():
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
-    monkeypatch.setattr(parallel, "ProcessPoolExecutor", no_room)
-    with pytest.raises(UserError, match="/dev/shm .*--num_workers=1 does without"):
+    monkeypatch.setattr(multiprocessing, "Pipe", no_room)
+    with pytest.raises(UserError, match="no room for a worker .*--num_workers=1 does without"):
         list(parallel.mapped(str, [1], 2, list))

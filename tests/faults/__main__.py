@@ -12,18 +12,19 @@ at a random moment, unlike one at an event, may strike elsewhere the second time
 import os
 import shlex
 import shutil
+import signal
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections import Counter
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
 from random import Random
-from typing import NamedTuple
 
 import configurator
-from corpus.parallel import call, start_worker
+from corpus.parallel import end_with_parent
 from ranges import Place
 from tests.faults import damage, fuzz, kills, metamorphic
 from tests.faults.common import Lost
@@ -87,12 +88,10 @@ def fast_folder():
 def run_group(group, world, settings, seconds):
     """The Tally of a group: cases 0, 1, ... until the target is reached or the time is over."""
     tally, start, running, number = Tally(group.name), time.monotonic(), {}, 0
-    with ProcessPoolExecutor(
-        settings.num_workers, initializer=start_worker, initargs=(State, (world, group, settings.seed))
-    ) as pool:
+    with ProcessPoolExecutor(settings.num_workers, initializer=begin, initargs=(world, group, settings.seed)) as pool:
         while True:
             while len(running) < settings.num_workers and goes_on(tally, group, number, settings, start + seconds):
-                running[pool.submit(call, run_case, number if settings.case is None else settings.case)] = number
+                running[pool.submit(run_case, number if settings.case is None else settings.case)] = number
                 number += 1
             if not running:
                 break
@@ -121,18 +120,19 @@ def add(tally, settings, number, survived, lost):
             print(f"\nLOST {shlex.join(again)}\n{lost}", flush=True)
 
 
-class State(NamedTuple):
-    """What a process that runs cases knows."""
+def begin(*known):
+    """In a process that runs cases: the world, the group and the seed, which run_case() needs."""
+    global world_group_seed
+    world_group_seed = known
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+    threading.Thread(target=end_with_parent, daemon=True).start()
 
-    world: object
-    group: object
-    seed: int
 
-
-def run_case(state, number):
+def run_case(number):
     """({what came of it: how many}, what was lost or "") of one case."""
+    world, group, seed = world_group_seed
     try:
-        return Counter(state.group.case(state.world, Random(f"{state.seed}/{state.group.name}/{number}"))), ""
+        return Counter(group.case(world, Random(f"{seed}/{group.name}/{number}"))), ""
     except Lost as lost:
         return Counter(), str(lost)
     except Exception:  # a fault of the search itself must not end it
