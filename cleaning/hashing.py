@@ -23,7 +23,7 @@ KIND[list(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_")] =
 KIND[0x80:0xC0], KIND[0xC0:] = INSIDE, LEAD
 KINDS = KIND.tobytes()  # for bytes.translate, the fastest lookup there is
 LOWER = (np.frombuffer(bytes(range(256)).lower(), np.uint8) * (KIND != SPACE)).tobytes()  # white space becomes 0
-MAX_PIECE = 1 << 20  # bytes hashed at a time: the length of the tables below
+MAX_PIECE = 1 << 17  # bytes hashed at a time: the length of the tables below
 BASE = 0x9E3779B97F4A7C15  # an odd number, which has an inverse modulo 2^64
 POWERS = np.cumprod(np.full(MAX_PIECE, BASE, np.uint64))
 INVERSES = np.cumprod(np.full(MAX_PIECE, pow(BASE, -1, 2**64), np.uint64))
@@ -48,23 +48,32 @@ def tokens(data: bytes):
     number of bytes without the white space that follows, and OTHER, WORD or LEAD.
 
     The hash of a token of bytes b0 b1 b2 ... is made of the polynomial b0 + b1 B + b2 B^2 + ... modulo 2^64, with an
-    odd base B. Running sums of byte x power of B over the whole text give it without a loop: the difference of the sums
-    at a token's ends is its polynomial times the power at its start, and the inverse of that power takes that away."""
-    if len(data) > MAX_PIECE:  # cut at a line's end, or in the middle of a line that has none
-        cut = data.rfind(b"\n", 0, MAX_PIECE) + 1 or MAX_PIECE
-        hashes, starts, lengths, kinds = tokens(data[cut:])
-        return tuple(map(np.append, tokens(data[:cut]), (hashes, starts + cut, lengths, kinds)))
+    odd base B. The sums of byte x power of B, counted from the beginning of the text, give it without a loop: a token's
+    sum is its polynomial times the power at its start, and the inverse of that power takes that away."""
+    if len(data) > MAX_PIECE:
+        return tuple(map(np.concatenate, zip(*tokens_of_pieces(data))))
     kinds = np.frombuffer(data.translate(KINDS), np.uint8)
     is_word = kinds == WORD
     is_first = (kinds == OTHER) | (kinds == LEAD)
     is_first[:1] |= is_word[:1]
     is_first[1:] |= is_word[1:] & ~is_word[:-1]
     starts = np.flatnonzero(is_first)
-    ends = np.append(starts[1:], len(data))[: len(starts)] - 1  # the last byte before the next token
     values = np.frombuffer(data.translate(LOWER), np.uint8) * POWERS[: len(data)]
-    sums, n_filled = np.cumsum(values), np.cumsum(kinds != SPACE, dtype=np.int64)
-    hashes = mix((sums[ends] - sums[starts] + values[starts]) * INVERSES[starts])
-    return hashes, starts, n_filled[ends] - n_filled[starts] + 1, kinds[starts]
+    hashes = mix(np.add.reduceat(values, starts) * INVERSES[starts])  # sums up to the next start
+    lengths = np.add.reduceat(kinds != SPACE, starts, dtype=np.int64)
+    return hashes, starts, lengths, kinds[starts]
+
+
+def tokens_of_pieces(data):
+    """Yield what tokens() returns for pieces of a text: cut at a line's end, or within a line that is too long."""
+    start = 0
+    while start < len(data):
+        end = start + MAX_PIECE
+        if end < len(data):
+            end = data.rfind(b"\n", start, end) + 1 or end
+        hashes, starts, lengths, kinds = tokens(data[start:end])
+        yield hashes, starts + start, lengths, kinds
+        start = end
 
 
 def ngrams(hashes, n):

@@ -327,18 +327,18 @@ def syntax_error(text):
 
 
 def python_lines(name, what, words, prefixes=()):
-    """Make the rule that bounds the share of lines whose first word is one of words or begins with a prefix.
+    """Make the rule that bounds the share of lines whose first word is one of words, or begins with a prefix.
 
     Strings and comments do not count. The bound is the threshold max_<name>, what is the reason to give. All of these
     rules are OpenCoder's."""
-    words, prefixes = set(words), tuple(prefixes)
 
     def rule(view, thresholds):
         """Drop a program with too large a share of such lines."""
         n_lines = len(view.full_lines)
         if n_lines >= 8:
-            openings = view.openings.items()
-            found = sum(count for word, count in openings if word in words or word.startswith(prefixes))
+            found = sum(view.openings[word] for word in words)
+            if prefixes:
+                found += sum(count for word, count in view.openings.items() if word.startswith(prefixes))
             return over(found / n_lines, getattr(thresholds, f"max_{name}"), what)
 
     rule.__name__ = name
@@ -365,7 +365,7 @@ PYTHON_RULES = [
     python_lines("pass_lines", "lines that say pass", ["pass", "..."]),  # interfaces without code
     python_lines("import_lines", "lines that import", ["import", "from"]),  # collections of names
     python_lines("print_lines", "lines that print", ["print"]),  # texts in print statements
-    python_lines("assert_lines", "lines that assert", ["assert"], prefixes=["self.assert"]),  # lists of cases
+    python_lines("assert_lines", "lines that assert", ["assert"], prefixes=("self.assert",)),  # lists of cases
     python_lines("data_lines", "lines of literals", list("0123456789([{]})\"'-,")),  # tables
     return_lines,
     syntax,

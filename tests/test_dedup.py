@@ -200,3 +200,16 @@ def test_hashes_are_the_same_on_every_machine():
     assert hashing.tokens(b"def main ( )")[0].tolist() == hashing.tokens(b"DEF\nmain()")[0].tolist()
     assert hex(int(hashing.tokens(b"main")[0][0])) == "0x7815ca0821dcd0bb"
     assert hashing.signature(np.arange(10, dtype=np.uint32), 4).tolist() == [97749334, 44474543, 249651134, 1484686378]
+
+
+@pytest.mark.parametrize("piece", [100, hashing.MAX_PIECE])
+def test_tokens_are_those_of_a_loop_over_a_regular_expression(piece, monkeypatch):
+    """Also in a text of several pieces, which are hashed by themselves."""
+    monkeypatch.setattr(hashing, "MAX_PIECE", piece)
+    text = 'def größe(x):  # 中文\n    return "x_1" + y2  \n\n' * 20
+    found = [(match.start(), match.group()) for match in re.finditer(r"[A-Za-z0-9_]+|[^\s\"'`\\]", text)]
+    hashes, starts, lengths, kinds = hashing.tokens(text.encode())
+    assert starts.tolist() == [len(text[:start].encode()) for start, _ in found]
+    assert lengths.tolist() == [len(token.encode()) for _, token in found]
+    polynomials = [sum(byte * hashing.BASE**i for i, byte in enumerate(t.lower().encode())) % 2**64 for _, t in found]
+    assert hashes.tolist() == hashing.mix(np.array(polynomials, np.uint64)).tolist()
