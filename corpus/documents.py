@@ -93,18 +93,18 @@ def walk(root, skip=(), without=()):
                 if not is_done and (target.name.startswith(".") or identity(target.parent.stat()) not in done):
                     yield path
                 continue
-            entries = [] if is_done else sorted(os.listdir(path), key=os.fsencode)
+            entries = [] if is_done else sorted(os.scandir(path), key=lambda entry: os.fsencode(entry.name))
         except OSError as error:
             yield Problem(path.relative_to(root).as_posix(), "unreadable", error.strerror)
             continue
         subfolders = []
-        for child in (path / name for name in entries if name not in skip):
-            is_folder = os.path.isdir(child)
-            if child.name.startswith("."):
+        for entry in (entry for entry in entries if entry.name not in skip):
+            child = path / entry.name
+            if entry.name.startswith("."):
                 hidden.append(child.relative_to(root).as_posix())
-            elif os.path.islink(child):
-                (links.appendleft if is_folder else links.append)(child)  # folders first
-            elif is_folder:
+            elif entry.is_symlink():
+                (links.appendleft if os.path.isdir(child) else links.append)(child)  # folders first
+            elif entry.is_dir(follow_symlinks=False):
                 subfolders.append(child)
             elif not (without and os.path.exists(child) and identity(child.stat()) in without):
                 yield child

@@ -64,14 +64,16 @@ def open_regular(path):
 def opened(path):
     """Open a file for reading bytes. What is compressed is told by its first bytes, since names lie. Raises OSError;
     a damaged file raises one of DAMAGE when it is read."""
-    with open_regular(path) as file:
-        start = file.read(512)
-    for magic, opener in MAGIC.items():
-        if re.match(magic, start):
-            return opener(path)
-    if Path(path).suffix.lower() in COMPRESSED and re.search(rb"[\0-\x08\x0e-\x1f]", start):  # nor is it plain text
-        raise EOFError(f"it does not begin as a {Path(path).suffix} file does")
-    return open_regular(path)
+    file, suffix = open_regular(path), os.path.splitext(path)[1]
+    start = file.peek()[:512]
+    opener = next((opener for magic, opener in MAGIC.items() if re.match(magic, start)), None)
+    is_binary = suffix.lower() in COMPRESSED and re.search(rb"[\0-\x08\x0e-\x1f]", start)
+    if not opener and not is_binary:
+        return file
+    file.close()
+    if not opener:
+        raise EOFError(f"it does not begin as a {suffix} file does")
+    return opener(path)
 
 
 class Zstandard(io.RawIOBase):
@@ -140,8 +142,11 @@ def opened_text(path):
     """Open a file for reading UTF-8, or UTF-16 if it begins with that byte order mark; the mark is left out. Bytes that
     are not UTF-8 become characters of NOT_UTF8. Lines end at newline characters alone. Raises as opened() does."""
     file = opened(path)
-    is_utf16 = file.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-    return io.TextIOWrapper(file, "utf-16" if is_utf16 else "utf-8-sig", "surrogateescape", newline="\n")
+    start = file.peek(3)
+    is_utf16 = start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    if start.startswith(codecs.BOM_UTF8):
+        file.read(len(codecs.BOM_UTF8))  # the codec "utf-8-sig" would do it, and be slower
+    return io.TextIOWrapper(file, "utf-16" if is_utf16 else "utf-8", "surrogateescape", newline="\n")
 
 
 # -- JSON

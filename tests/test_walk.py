@@ -97,7 +97,7 @@ def test_folders_and_files_that_cannot_be_read_are_named_once(folder, monkeypatc
         return refusing
 
     (folder / "z/more.py").write_text("x = 1\n")
-    monkeypatch.setattr(os, "listdir", refuse(os.listdir))  # root, who may run the tests, is refused nothing
+    monkeypatch.setattr(os, "scandir", refuse(os.scandir))  # root, who may run the tests, is refused nothing
     monkeypatch.setattr("builtins.open", refuse(open))
     denied = ("unreadable", "Permission denied")
     assert found(folder) == ({}, {"z": denied, "own.py": denied})
