@@ -118,8 +118,10 @@ def signature(shingle_set, n):
     Two sets A and B have the same smallest value with probability J = |A and B| / |A or B|, their Jaccard similarity.
     h -> a h + b modulo 2^32 with odd a permutes the 32-bit numbers, well enough for well-mixed hashes."""
     smallest = np.full(n, 2**32 - 1, np.uint32)
-    for start in range(0, len(shingle_set), 4096):  # blocks that stay in the cache
-        values = MULTIPLIERS[:n, None] * shingle_set[None, start : start + 4096]
+    space = np.empty((n, min(4096, len(shingle_set))), np.uint32)  # blocks that stay in the cache
+    for start in range(0, len(shingle_set), 4096):
+        block = shingle_set[start : start + 4096]
+        values = np.multiply(MULTIPLIERS[:n, None], block, out=space[:, : len(block)])
         values += OFFSETS[:n, None]
         np.minimum(smallest, values.min(axis=1), out=smallest)
     return smallest

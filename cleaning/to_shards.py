@@ -170,12 +170,14 @@ def settle(out):
     """Move new shards from NEW to their place in the folder out, and what describes them. Nothing is done if the
     manifest does not name them there; where a move was interrupted, it goes on. At each moment every file that
     manifest.json names is whole."""
+    if not (out / NEW).exists():
+        return
     try:
         manifest = read_manifest(out)
         settled = with_names(manifest, lambda name: name.removeprefix(f"{NEW}/"))
     except (UserError, KeyError, TypeError, AttributeError):
         return  # none, or a damaged one
-    if settled == manifest or not (out / NEW).exists():
+    if settled == manifest:
         return
     stale = {*out.glob("train_*.bin"), *out.glob("val_*.bin")}
     for path in sorted((out / NEW).iterdir()):
