@@ -42,7 +42,7 @@ from ranges import (
     SmallCount,
     Workers,
 )
-from shards import naming, sha256_file
+from shards import exclusive, naming, sha256_file
 
 TOO_LONG = "prompt too long"  # for the model's context: nothing is written then
 REASONS = dict.fromkeys(("SyntaxError", "IndentationError", "TabError"), "does not compile")
@@ -90,11 +90,9 @@ def main(settings):
     problems = dict(itertools.islice(problems.items(), settings.limit or None))
     similarity = similarity_groups(settings, path, problems) if settings.similar else None
     out = Path(settings.out_dir)
-    if settings.samples:
-        samples = read_samples(settings.samples, problems)
-    else:
-        samples = write_samples(settings, problems, path, out)
-    results = run_samples(settings, problems, samples, out)
+    samples = read_samples(settings.samples, problems) if settings.samples else None
+    with exclusive(out):
+        results = run_samples(settings, problems, samples or write_samples(settings, problems, path, out), out)
 
     summary = summarize(problems, results)
     if similarity:

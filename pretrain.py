@@ -192,10 +192,10 @@ def train(settings, machine, model, tokenizer, data, schedule, val, init=None, n
         done, metrics, whole = 0, {}, []  # whole: the checkpoints that are known to be
         if settings.resume:
             folder, meta = resume.restore(settings, machine, model, optimizers, tokenizer, data, schedule)
-            done, metrics, whole = meta["step"], meta["metrics"], [folder]
+            done, metrics, whole = meta["step"], meta["metrics"], checkpoint.whole_until(folder)
         elif init:
             checkpoint.load_optimizers(init, optimizers, machine.device)
-        log.open(done, whole)
+        log.open(done, whole[-1:])
 
         # The wrappers share the weights with raw_model, which validates and saves: its names have no prefix, and rows
         # of another shape do not make it compile again.
@@ -246,7 +246,7 @@ def train(settings, machine, model, tokenizer, data, schedule, val, init=None, n
                 meta = {"settings": asdict(settings), "schedule": asdict(schedule), "metrics": metrics, **(note or {})}
                 meta |= {"tokens": done * settings.batch_tokens, **data.position(done)}
                 folder = checkpoint.save(settings.out_dir, done, raw_model, optimizers, tokenizer, meta)
-                whole = [*whole, folder][-settings.keep :]
+                whole = checkpoint.to_keep(whole, folder, settings.save_every, settings.keep)
                 checkpoint.delete_older(settings.out_dir, whole)
                 log.saved(done)
             if stopping:

@@ -23,7 +23,7 @@ import configurator
 from corpus.parallel import mapped
 from exercises import views
 from ranges import Natural, Place, Seed, Workers
-from shards import WholeFile
+from shards import WholeFile, exclusive
 
 
 @dataclass
@@ -46,10 +46,10 @@ PART = 200  # exercises that a worker makes at a time
 def main(settings):
     """Write the three files, and made_by.json."""
     out = Path(settings.out_dir)
-    out.mkdir(parents=True, exist_ok=True)
-    for view in views.VIEWS:
-        write(out / f"{view}.jsonl", view, getattr(settings, view), settings)
-    configurator.write_json(out / "made_by.json", {"settings": asdict(settings), "made_by": configurator.made_by()})
+    with exclusive(out):
+        for view in views.VIEWS:
+            write(out / f"{view}.jsonl", view, getattr(settings, view), settings)
+        configurator.write_json(out / "made_by.json", {"settings": asdict(settings), "made_by": configurator.made_by()})
     print(f"{settings.documents:,} documents, {settings.chats:,} chats, {settings.problems:,} problems -> {out}")
 
 

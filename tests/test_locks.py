@@ -9,8 +9,11 @@ import sys
 import time
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, write_records
 
+import configurator
+import eval_humaneval
+import exercises.__main__
 import shards
 from configurator import UserError
 from shards import exclusive
@@ -41,6 +44,32 @@ def test_a_second_run_is_refused_and_a_killed_one_leaves_no_trap(tmp_path, monke
         process.wait()
     with exclusive(tmp_path / "x"):
         pass
+
+
+@pytest.mark.parametrize(
+    "door, arguments",
+    [
+        (exercises.__main__, ["--documents=9", "--chats=1", "--problems=1"]),
+        (eval_humaneval, ["--problems=p.jsonl", "--samples=s.jsonl"]),
+    ],
+)
+def test_stages_that_write_bit_by_bit_hold_their_folder(door, arguments, tmp_path, monkeypatch):
+    """Two evaluations at once appended the same samples twice."""
+    monkeypatch.setattr(shards, "PATIENCE", 0)
+    monkeypatch.chdir(tmp_path)
+    write_records(
+        tmp_path / "p.jsonl", [{"task_id": "1", "prompt": "", "entry_point": "f", "canonical_solution": "", "test": ""}]
+    )
+    write_records(tmp_path / "s.jsonl", [{"task_id": "1", "completion": ""}])
+    settings = configurator.load(door.Settings, [*arguments, "--out_dir=x"], "a stage")
+    process = holder(tmp_path / "x")
+    try:
+        with pytest.raises(UserError, match="another run is writing to x"):
+            door.main(settings)
+    finally:
+        process.kill()
+        process.wait()
+    assert os.listdir("x") == []
 
 
 def test_the_lock_waits_for_the_workers_of_a_run_that_was_just_killed(tmp_path):

@@ -192,7 +192,9 @@ def test_bad_shards_and_checkpoints_are_one_line(workdir, unbroken, tmp_path, mo
     finished = [*RUN, "--out_dir=unbroken"]
     assert "--resume" in door_error(pretrain_module, *finished)
     assert "already reached step 12" in door_error(pretrain_module, *finished, "--max_steps=11", "--resume")
-    assert "give n_layer=2, not n_layer=3" in door_error(pretrain_module, *finished, "--max_steps=20", "--resume", "--n_layer=3")
+    assert "give n_layer=2, not n_layer=3" in door_error(
+        pretrain_module, *finished, "--max_steps=20", "--resume", "--n_layer=3"
+    )
     assert "no checkpoint" in door_error(sample, f"--checkpoint={tmp_path}")
     assert "temperature" in door_error(sample, "--checkpoint=unbroken", "--temperature=-1")
     damaged = shutil.copytree(workdir / "data/shards", tmp_path / "shards")

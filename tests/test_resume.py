@@ -97,6 +97,12 @@ def test_only_what_is_known_to_be_whole_counts_as_kept(tmp_path):
     assert (tmp_path / "step_00000000").exists() and (tmp_path / "step_notes.md").exists()
 
 
+def test_a_resumed_run_knows_of_older_checkpoints_that_are_whole(trained, half):
+    shutil.copytree(trained / "step_00000006", half / "step_00000006")
+    (half / "step_00000004/model.pt").write_bytes(b"damaged")
+    assert checkpoint.whole_until(half / "step_00000006") == [half / "step_00000002", half / "step_00000006"]
+
+
 # -- a resumed run is the same run
 
 

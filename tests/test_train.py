@@ -1,7 +1,9 @@
 """The loop: what the loss is, what a checkpoint holds, what damage does, and the guards on a batch's shape."""
 
+import errno
 import json
 import math
+import os
 import shutil
 import warnings
 
@@ -145,6 +147,32 @@ def saved(tmp_path, tokenizer):
         checkpoint.save(tmp_path / "run", step, model, optimizers, tokenizer, {"tokens": step})
     checkpoint.delete_older(tmp_path / "run", checkpoint.saved(tmp_path / "run")[1:])
     return tmp_path / "run", model, optimizers
+
+
+def test_what_a_signal_left_is_given_up_before_what_an_unbroken_run_leaves(tmp_path):
+    """Every 2nd step is saved, a signal came after steps 3 and 5."""
+    folder = {step: tmp_path / f"step_{step:08}" for step in range(1, 9)}
+    kept = [folder[2]]
+    for step, left in ((3, [2, 3]), (4, [2, 4]), (5, [4, 5]), (6, [4, 6]), (8, [6, 8])):
+        kept = checkpoint.to_keep(kept, folder[step], save_every=2, keep=2)
+        assert kept == [folder[step] for step in left]
+    assert checkpoint.to_keep([folder[1], folder[3]], folder[4], 2, keep=2) == [folder[3], folder[4]]
+    assert checkpoint.to_keep([folder[1], folder[3]], folder[4], 2, keep=9) == [folder[1], folder[3], folder[4]]
+    assert checkpoint.to_keep([folder[2]], folder[4], 2, keep=1) == [folder[4]]
+    assert checkpoint.to_keep([folder[1], folder[2]], folder[4], save_every=0, keep=2) == [folder[2], folder[4]]
+
+
+def test_a_full_disk_under_the_copy_of_the_log_is_told_with_its_name(saved, tokenizer, monkeypatch):
+    run, model, optimizers = saved
+    (run / "metrics.jsonl").write_text("{}\n")
+
+    def full(*_):
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+
+    monkeypatch.setattr(checkpoint.shutil, "copy", full)
+    with pytest.raises(OSError, match="metrics.jsonl"):
+        checkpoint.save(run, 4, model, optimizers, tokenizer, {})
+    assert not list(run.glob("*.tmp"))
 
 
 def test_a_checkpoint_gives_back_the_model_the_optimizer_and_the_tokenizer(saved, tokenizer):

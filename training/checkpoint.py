@@ -8,6 +8,7 @@ other file. A folder is written beside its name, synced, then renamed. Reading n
 (weights_only). A damaged checkpoint is named and the one before it is used.
 """
 
+import contextlib
 import json
 import os
 import pickle
@@ -41,7 +42,8 @@ def save(out_dir, step, model, optimizers, tokenizer, meta):
         about = {"step": step, **meta, "model": asdict(model.config), "tokenizer": tokenizer.fingerprint}
         write_json(beside / "meta.json", {**about, "made_by": made_by()})
         if (log := Path(out_dir, "metrics.jsonl")).exists():
-            shutil.copy(log, beside)
+            with naming(beside / log.name):
+                shutil.copy(log, beside)
         write_json(beside / "sha256.json", {path.name: sha256_file(path) for path in sorted(beside.iterdir())})
         sync_folder(beside)
         if folder.exists():
@@ -52,6 +54,30 @@ def save(out_dir, step, model, optimizers, tokenizer, meta):
         shutil.rmtree(beside, ignore_errors=True)
         raise
     return folder
+
+
+def whole_until(folder):
+    """The checkpoints beside a whole one that are older and whole too, and that one."""
+    found = []
+    for older in saved(folder.parent):
+        with contextlib.suppress(UserError):
+            if older < folder and checked_meta(older):
+                found.append(older)
+    return [*found, folder]
+
+
+def to_keep(whole, folder, save_every, keep):
+    """The folders to keep when a new one has been written: `keep` of them with it. Those of every save_every steps go
+    before those that a signal left in between, so that a run that was stopped ends with what an unbroken one leaves.
+
+    whole: older folders that are known to be whole."""
+
+    def worth(older):
+        """Its place in the order in which checkpoints are given up."""
+        is_regular = bool(save_every) and int(older.name.removeprefix("step_")) % save_every == 0
+        return is_regular, older
+
+    return [*sorted(sorted(whole, key=worth)[max(0, len(whole) - keep + 1) :]), folder]
 
 
 def delete_older(out_dir, kept):
