@@ -79,13 +79,14 @@ class Row:
 
 @torch.no_grad()
 def generate(
-    model, tokenizer, prompts, max_new_tokens, sampling=Sampling(), seeds=None, stop=(), stop_ids=None, on_bytes=None
+    model, tokenizer, prompts, max_new_tokens, sampling=Sampling(), seeds=None, stops=None, stop_ids=None, on_bytes=None
 ) -> list[Completion]:
     """Continue each of prompts (lists of ids, not empty) by up to max_new_tokens, or to the end of the context.
 
     Row i draws with the seed seeds[i] (by default i), so that it comes out the same in any batch. It ends at a token of
-    stop_ids (by default <|endoftext|> and <|im_end|>), or where its text contains a string of stop. on_bytes, for a
-    single prompt, is called with the new bytes as its text grows. Raises UserError for a prompt that fills the context.
+    stop_ids (by default <|endoftext|> and <|im_end|>), or where its text contains a string of stops[i], if given.
+    on_bytes, for a single prompt, is called with the new bytes as its text grows. Raises UserError for a prompt that
+    fills the context.
     """
     if not prompts:
         return []
@@ -97,7 +98,7 @@ def generate(
         ends = ("<|endoftext|>", "<|im_end|>")
         stop_ids = {tokenizer.token_id(name) for name in ends if name in tokenizer.special}
     rows = []
-    for prompt in prompts:
+    for prompt, stop in zip(prompts, stops or [()] * len(prompts), strict=True):
         limit = min(max_new_tokens, block_size - len(prompt))
         rows.append(Row(tokenizer, prompt, stop, stop_ids, limit, on_bytes))
 
@@ -123,8 +124,11 @@ def generate(
     return [Completion(row.ids, row.data.decode("utf-8", "replace"), row.reason) for row in rows]
 
 
-def prompt_ids(tokenizer, text, chat=False):
-    """Ids of a prompt as the model saw it in training: a user's message in a chat, or the beginning of a document."""
+def prompt_ids(tokenizer, text, chat=False, suffix=""):
+    """Ids of a prompt as the model saw it in training: a user's message in a chat, or the beginning of a document; with
+    a suffix, a document with a gap."""
+    if suffix:
+        return [tokenizer.eot, *tokenizer.render_gap(text, suffix)]
     if not chat:
         return [tokenizer.eot, *tokenizer.encode(text)]  # <|endoftext|> opens every document
     ids, _ = tokenizer.render([{"role": "user", "content": text}], generation_prompt=True)

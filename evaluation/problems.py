@@ -1,42 +1,17 @@
-"""Benchmark problems, what a model is asked, and the score.
+"""Files of benchmark problems, and the score; evaluation/formats.py knows the benchmarks."""
 
-The records of a file have HumanEval's shape (prompt, entry_point, canonical_solution, test) or MBPP's (text or prompt,
-code, test_list). Both become Problems, which are asked and judged in the same way.
-"""
-
+import collections
 import hashlib
 import math
 import re
 import urllib.request
-from dataclasses import dataclass
 
 from configurator import UserError
 from corpus.records import read_lines
-from tokenizer import complete_request
+from evaluation.formats import Untested, mbpp_number, problem_of
 
 HUMANEVAL = "https://github.com/openai/human-eval/raw/master/data/HumanEval.jsonl.gz"
 HUMANEVAL_SHA256 = "b796127e635a67f93fb35c04f4cb03cf06f38c8072ee7cee8833d7bee06979ef"
-# Where a base model's completion is cut off: the lists of bigcode-evaluation-harness (its tasks humaneval and mbpp).
-HUMANEVAL_STOP = ("\nclass", "\ndef", "\n#", "\n@", "\nprint", "\nif", "\n```", "<file_sep>")
-MBPP_STOP = ("\nclass", "\nassert", '\n"""', "\nprint", "\nif", "\n<|/", "\n```")
-
-
-@dataclass
-class Problem:
-    """One task of a benchmark."""
-
-    task_id: str
-    prompt: str  # what a base model continues; the program that is run is the prompt and then the completion
-    stop: tuple[str, ...]  # a base model's completion ends before the first of these
-    request: str  # what a chat model is asked
-    test: dict  # for evaluation/sandbox.py
-    solution: str  # the benchmark's own, as a completion
-    family: str = ""  # the group in which the problem is scored as well, where the file names groups
-
-    def asked(self, chat):
-        """What a model is given: the request of a chat, or the beginning of a program. There is no white space around
-        it: "\\n    " is one token to the model, which the end of a prompt must not cut."""
-        return self.request if chat else self.prompt.strip()
 
 
 def downloaded(path):
@@ -54,105 +29,36 @@ def downloaded(path):
     return path
 
 
-def read_problems(path, mbpp_ids):
-    """{task_id: Problem} of a file. mbpp_ids: which ids to take from a file of MBPP's shape, "11-510" or "11".
-    Raises UserError for other mbpp_ids, for a record without the fields of either shape, and where nothing is left."""
+def read_problems(path, mbpp_ids, say=print):
+    """{task_id: Problem} of a file, whose records may be of several benchmarks. mbpp_ids: which ids to take of MBPP and
+    MBPP+, "11-510" or "11". say: called with a line for each reason why problems are left out. Raises UserError for
+    other mbpp_ids, for a record that no benchmark has, and where nothing is left."""
     ids = re.fullmatch(r"(\d+)(?:-(\d+))?", mbpp_ids)
     if not ids:
         raise UserError(f"mbpp_ids must be one id or a range of them, such as 11-510, not {mbpp_ids!r}")
     first, last = int(ids[1]), int(ids[2] or ids[1])
-    problems = {}
-    for record in read_lines(path):
+    problems, n_records, left_out = {}, 0, collections.Counter()
+    for n_records, record in enumerate(read_lines(path), 1):
         try:
-            if "test_list" not in record:
-                problem = from_humaneval(record)
-            elif first <= int(record["task_id"]) <= last:
-                problem = from_mbpp(record)
-            else:
+            number = mbpp_number(record)
+            if number is not None and not first <= number <= last:
+                left_out[f"their ids are not in --mbpp_ids={mbpp_ids}"] += 1
                 continue
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
-            raise UserError(f"{path}: problem {record.get('task_id')} has no usable fields: {error!r}") from None
-        problems[problem.task_id] = problem
-    if not problems:
-        raise UserError(f"no problems in {path}")
-    return problems
-
-
-def from_humaneval(record):
-    """The Problem of a record of HumanEval's shape."""
-    prompt, entry_point, solution = record["prompt"], record["entry_point"], record["canonical_solution"]
-    # The prompt is on the test's side too: some tests use a helper that is defined in it.
-    test = {"helpers": prompt, "code": f"{record['test']}\ncheck({entry_point})", "entry_points": [entry_point]}
-    request, family = complete_request(prompt), record.get("family", "")
-    return Problem(str(record["task_id"]), prompt, HUMANEVAL_STOP, request, test, solution, family)
-
-
-def from_mbpp(record):
-    """The Problem of a record of MBPP's shape. A base model sees the text and the first test, as in InCoder
-    (arXiv:2204.05999) and bigcode-evaluation-harness."""
-    text, tests, solution = record.get("text") or record["prompt"], record["test_list"], record["code"]
-    prompt = f'"""\n{text}\n{tests[0]}\n"""\n'
-    request = f"{text}\nYour code should pass this test:\n{tests[0]}"
-    code = "\n".join([*record.get("test_imports", []), record.get("test_setup_code", ""), *tests])
-    entry_points = re.findall(r"^(?:def|class)\s+(\w+)", solution, re.M)
-    test = {"helpers": "", "code": code, "entry_points": entry_points}
-    return Problem(str(record["task_id"]), prompt, MBPP_STOP, request, test, solution)
-
-
-def code_in(reply):
-    """The code in a chat model's reply: its first fenced block that is not marked as another language than Python,
-    else its first block, else all of it. A fence that was cut off at the end of the reply is not part of it."""
-    blocks = fenced_blocks(reply)
-    for label, code in blocks:
-        if not label or label.lower().lstrip("{. ").startswith(("py", "ipy")):
-            return code
-    if blocks:
-        return blocks[0][1]
-    before, _, last_line = reply.rstrip().rpartition("\n")
-    return before + "\n" if re.fullmatch(r"\s*`+\w*", last_line) else reply
-
-
-def fenced_blocks(reply):
-    """[(label, code), ...] of the blocks between fences, as in CommonMark 4.5: a fence is a run of three back-ticks or
-    tildes, or more; a line of at least as many closes the block, so that shorter and deeper ones are part of the code.
-    As models write, back-ticks may also open behind a text and close behind the code of their line. The last block of
-    a reply that was cut off goes to its end."""
-    blocks, code, fence = [], [], ""
-    for line in reply.split("\n"):
-        if not fence:
-            indent, fence, label = opening_fence(line)
+            problem = problem_of(record)
+        except Untested:
+            left_out["they have no tests"] += 1
             continue
-        before = line.rstrip().rstrip(fence[0])
-        is_long = len(line.rstrip()) - len(before) >= len(fence)
-        if is_long and (before.strip() or len(before.expandtabs()) <= indent + 3):
-            blocks.append((label, unindented([*code, before.rstrip(" ")], indent)))
-            code, fence = [], ""
-        else:
-            code.append(line)
-    if any(line.strip() for line in code):
-        if code[-1].strip() and not code[-1].strip(fence[0] + " "):
-            code[-1] = ""  # the first half of the closing fence
-        blocks.append((label, unindented(code, indent)))
-    return blocks
-
-
-def opening_fence(line):
-    """(columns in front of it, fence, label) of the fence that a line opens; the fence is "" where there is none."""
-    if tildes := re.match(r"( *)(~{3,})(?!~)(.*)", line):
-        return len(tildes[1]), tildes[2], tildes[3].strip()
-    parts = re.split("(`{3,})", line)
-    if len(parts) != 3 or "`" in parts[2]:
-        return 0, "", ""  # none, or code within a line
-    before, fence, label = parts[0], parts[1], parts[2].strip()
-    if re.fullmatch(r" *(?:(?:[-*+]|\d+[.)]) +)?", before):  # the fence may be an item of a list
-        return len(before), fence, label
-    return (0, fence, label) if re.fullmatch(r"(?:[A-Za-z][\w+#.-]*)?", label) else (0, "", "")
-
-
-def unindented(lines, indent):
-    """Lines without the indentation that all of them have, at most that of their fence, as one text."""
-    own = min((len(line) - len(line.lstrip(" ")) for line in lines if line.strip()), default=0)
-    return "\n".join(line[min(indent, own) :] for line in lines)
+        except (LookupError, TypeError, ValueError, AttributeError, SyntaxError, RecursionError) as error:
+            raise UserError(
+                f"{path}: problem {record.get('task_id')!r:.80} has no usable fields: {error!r:.250}"
+            ) from None
+        left_out["a later one has the same id"] += problem.task_id in problems
+        problems[problem.task_id] = problem
+    for reason, n in (+left_out).items():
+        say(f"{n} of {n_records} problems of {path} are left out: {reason}")
+    if not problems:
+        raise UserError(f"no problems in {path}" + "".join(f" ({reason})" for reason in +left_out))
+    return problems
 
 
 def pass_at_k(n, c, k):

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from evaluation.problems import code_in
+from evaluation.replies import code_in
 from tokenizer import complete_request, fenced
 
 README = "# Title\n\n```sh\nmake\n```\n\nThen:\n\n~~~\nx\n~~~"

@@ -53,14 +53,22 @@ def test_stop_tokens_and_stop_strings(model, tokenizer):
     assert stopped.ids == free.ids[:cut] and stopped.reason == "stop"
     text = tokenizer.decode_bytes(i for i in free.ids if i < 312)
     word = next(chr(b) for b in text[5:] if b < 128)  # one that is text by itself
-    got = generate(model, tokenizer, [PROMPTS[0]], 20, WARM, stop=[word, "never"], **NO_STOP)[0]
+    got = generate(model, tokenizer, [PROMPTS[0]], 20, WARM, stops=[[word, "never"]], **NO_STOP)[0]
     assert got.reason == "stop" and got.text == text[: text.index(word.encode())].decode("utf-8", "replace")
+
+
+def test_each_row_may_have_stop_strings_of_its_own(model, tokenizer):
+    stops = [("e",), (), ("\n", "a"), ("lu",)]
+    together = generate(model, tokenizer, PROMPTS, 20, WARM, stops=stops, **NO_STOP)
+    for row, (prompt, stop) in enumerate(zip(PROMPTS, stops)):
+        assert generate(model, tokenizer, [prompt], 20, WARM, [row], stop, **NO_STOP) == [together[row]]
+    assert len({completion.reason for completion in together}) == 2
 
 
 def test_streaming_shows_the_text_and_never_a_part_of_the_stop_string(model, tokenizer):
     for stop in ([], ["e"], ["lu"], ["ret", "\n"]):
         shown = []
-        options = dict(stop=stop, on_bytes=shown.append, **NO_STOP)
+        options = dict(stops=[stop], on_bytes=shown.append, **NO_STOP)
         completion = generate(model, tokenizer, [PROMPTS[2]], 20, WARM, **options)[0]
         assert b"".join(shown).decode("utf-8", "replace") == completion.text
 

@@ -13,7 +13,7 @@ from test_house import FILES, TEXTS
 from cleaning import licences, pii, prose, rules
 from cleaning.languages import COMMENTS_OF, UNKNOWN
 from cleaning.view import CODE, PROSE, PYTHON, View, kind_of
-from evaluation import problems
+from evaluation import replies
 
 READERS = ("cleaning/", "corpus/", "exercises/", "evaluation/", "tokenizer.py", "pages.py")
 CALLS = [f"re.{name}" for name in "search match fullmatch sub subn split findall finditer".split()]
@@ -108,7 +108,7 @@ def cleaned(kind):
         for rule in {PYTHON: rules.PYTHON_RULES, CODE: rules.CODE_RULES, PROSE: prose.PROSE_RULES}.get(kind, []):
             rule(view, rules.Thresholds())
         kind_of(text, {})
-        problems.code_in(text)
+        replies.code_in(text)
 
     return function
 

@@ -20,7 +20,7 @@ from cleaning import licences, pii
 from configurator import UserError
 from corpus import chats, documents
 from corpus.documents import Document, Problem
-from evaluation import problems
+from evaluation import problems, replies
 from tests.faults.common import Group, Lost
 from tests.faults.world import COMMANDS
 from tokenizer import Tokenizer
@@ -278,7 +278,7 @@ def clean_text(text, _):
     if pii.replaced(once, kind)[0] != once:
         raise Lost(f"{once!r} changes again")
     licences.without_license(text)
-    problems.code_in(text)
+    replies.code_in(text)
     return True
 
 
