@@ -1,4 +1,4 @@
-"""Stage 6: checkpoint -> pass@k on HumanEval, MBPP, or any file of their shape.
+"""Stage 6: checkpoint -> pass@k on HumanEval, MBPP or another benchmark of evaluation/formats.py.
 
     python eval_humaneval.py --checkpoint=out/sft    greedy, one sample
     python eval_humaneval.py --checkpoint=out/sft --n_samples=9 --temperature=.2
@@ -11,12 +11,11 @@ An interrupted run goes on where it was.
 import needs  # noqa: F401
 
 import collections
-import hashlib
 import itertools
 import json
 import os
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -26,7 +25,9 @@ import configurator
 from configurator import UserError
 from corpus.records import json_line
 from evaluation import sandbox
-from evaluation.problems import code_in, downloaded, read_lines, read_problems, score
+from evaluation.problems import downloaded, read_lines, read_problems, score
+from evaluation.replies import code_in
+from evaluation.verdicts import modes, run_samples, whole_lines, with_digest
 from hints import how_to_make
 from ranges import (
     Context,
@@ -73,7 +74,9 @@ class Settings:
     # -- running
     timeout: Annotated[float, Range(0, 86_400, without_low=True)] = 3.0  # CPU seconds per program
     memory_mb: Annotated[int, Range(1, 10**6)] = 1024  # memory per program
-    num_workers: Workers = 0  # programs run at a time; 0 = two per core, since each waits half of the time
+    num_workers: Workers = 0  # programs run at a time; 0 = one per core
+    packages: list[str] = field(default_factory=list)  # installed packages that programs and tests may import: numpy
+    unconfined: bool = False  # run programs where the system cannot confine them; they may do whatever you may
     # -- results
     out_dir: Place = "out/eval"  # samples.jsonl, results.jsonl, summary.json
     similar: str = ""  # prepare_data.py's report.json: score problems like a training document and the others apart
@@ -86,15 +89,23 @@ def main(settings):
     path = Path(settings.problems) if settings.problems else downloaded(Path("data/HumanEval.jsonl.gz"))
     if not path.exists():
         raise UserError(f"no file of problems {path}{how_to_make(path)}")
-    problems = read_problems(path, settings.mbpp_ids)
-    problems = dict(itertools.islice(problems.items(), settings.limit or None))
+    problems = dict(itertools.islice(read_problems(path, settings.mbpp_ids).items(), settings.limit or None))
     similarity = similarity_groups(settings, path, problems) if settings.similar else None
+    limits = sandbox.Limits(settings.timeout, settings.memory_mb, tuple(settings.packages), settings.unconfined)
+    confined = sandbox.probe(limits)
+    print("programs are confined by " + ", ".join(f"{name} {version}".strip() for name, version in confined.items()))
+    num_workers = settings.num_workers or os.cpu_count()
+    problems = with_packages(problems, settings.packages)
+    mode_of, broken = modes(problems, limits, num_workers)
+    tell_modes(mode_of, broken)
     out = Path(settings.out_dir)
     samples = read_samples(settings.samples, problems) if settings.samples else None
     with exclusive(out):
-        results = run_samples(settings, problems, samples or write_samples(settings, problems, path, out), out)
+        samples = samples or write_samples(settings, problems, path, out)
+        results = run_samples(problems, mode_of, samples, out, limits, num_workers)
 
-    summary = summarize(problems, results)
+    judged = {"sandbox": confined, "open": list(mode_of.values()).count("open"), "own_solution_fails": broken}
+    summary = summarize(problems, results) | judged
     if similarity:
         summary["by_similarity"] = pass_rates(results, similarity)
     about = {"settings": asdict(settings), "made_by": configurator.made_by()}
@@ -110,6 +121,28 @@ def check(settings):
         raise UserError("give either --checkpoint=DIR, a model to test, or --samples=FILE, completions to score")
     if settings.checkpoint and settings.n_samples > 1 and settings.temperature == 0:
         raise UserError("n_samples > 1 needs a temperature: at 0 all samples are the same")
+
+
+def with_packages(problems, packages):
+    """The problems whose tests and solutions need no other packages than these. What is left out is told. Raises
+    UserError if nothing is left."""
+    lacking = {task_id: set(problem.packages).difference(packages) for task_id, problem in problems.items()}
+    missing = sorted(set().union(*lacking.values()))
+    kept = {task_id: problem for task_id, problem in problems.items() if not lacking[task_id]}
+    if missing:
+        left_out = f"{len(problems) - len(kept)} of {len(problems)} problems need other packages"
+        print(f"{left_out} and are left out; to score them: --packages={','.join(missing)}")
+    if not kept:
+        raise UserError(f"all problems need packages: --packages={','.join(missing)}")
+    return kept
+
+
+def tell_modes(mode_of, broken):
+    """Say which problems are judged in another way than sealed, and which are at fault themselves."""
+    if n_open := list(mode_of.values()).count("open"):
+        print(f"{n_open} of {len(mode_of)} problems are judged open: their tests need the program in the same process")
+    if broken:
+        print(f"{len(broken)} problems' own solutions fail: {', '.join(broken[:10])}{', ...' if broken[10:] else ''}")
 
 
 def read_samples(path, problems):
@@ -148,7 +181,7 @@ def write_samples(settings, problems, path, out):
 
     prompts = {}
     for task_id, problem in problems.items():
-        prompts[task_id] = prompt_ids(tokenizer, problem.asked(settings.chat), settings.chat)
+        prompts[task_id] = prompt_ids(tokenizer, problem.asked(settings.chat), settings.chat, problem.suffix)
     context = model.config.block_size
     too_long = sum(len(ids) >= context for ids in prompts.values())
     if too_long:
@@ -160,20 +193,20 @@ def write_samples(settings, problems, path, out):
     seeds = {key: seed for seed, key in enumerate(keys, settings.seed)}
     wanted = sorted(seeds, key=lambda key: len(prompts[key[0]]))  # similar lengths in a batch: little padding
     sampling = Sampling(settings.temperature, top_p=settings.top_p)
-    stop = () if settings.chat else next(iter(problems.values())).stop
     with naming(out / "samples.jsonl"), open(out / "samples.jsonl", "ab") as file:
         for start in tqdm(range(0, len(wanted), settings.batch_size), desc="writing", unit="batch"):
             batch = [key for key in wanted[start : start + settings.batch_size] if key not in done]
             fitting = [key for key in batch if len(prompts[key[0]]) < context]
             ids, row_seeds = [prompts[task_id] for task_id, _ in fitting], [seeds[key] for key in fitting]
-            completions = generate(model, tokenizer, ids, settings.max_new_tokens, sampling, row_seeds, stop)
+            stops = [() if settings.chat else problems[task_id].stop for task_id, _ in fitting]
+            completions = generate(model, tokenizer, ids, settings.max_new_tokens, sampling, row_seeds, stops=stops)
             written = dict.fromkeys(batch, ("", TOO_LONG))  # (text, why it ended)
             for key, completion in zip(fitting, completions):
                 text = code_in(completion.text) if settings.chat else completion.text
                 written[key] = text, completion.reason
             for (task_id, number), (text, ended) in written.items():
                 record = {"task_id": task_id, "completion_id": number, "completion": text, "ended": ended}
-                done[task_id, number] = sealed(record)
+                done[task_id, number] = with_digest(record)
                 file.write(json_line(done[task_id, number]))
             file.flush()
     return [done[key] for key in seeds]
@@ -195,55 +228,6 @@ def samples_so_far(settings, out, hashes):
     return {(record["task_id"], record["completion_id"]): record for record in whole_lines(path)}
 
 
-def whole_lines(path):
-    """The records of a file that this script wrote, if it exists. A last line that was cut off is removed from it, and
-    so are lines that are not as they were written, which a message counts."""
-    if not path.exists():
-        return []
-    os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
-    records = list(read_lines(path))
-    whole = [record for record in records if sealed(record) == record]
-    if len(whole) < len(records):
-        print(f"warning: {len(records) - len(whole)} lines of {path} are damaged or another program's: made anew")
-        configurator.write_text(path, b"".join(map(json_line, whole)).decode())
-    return whole
-
-
-def sealed(record):
-    """The record with a digest of its content, but for the seconds, which no other run repeats."""
-    content = {name: value for name, value in record.items() if name not in ("seconds", "sha256")}
-    return {**record, "sha256": hashlib.sha256(json_line(content)).hexdigest()[:16]}
-
-
-def run_samples(settings, problems, samples, out):
-    """The samples, each with its verdict: {"key", "passed", "result", "seconds", "active"}, where the key is a hash of
-    program, test and limits. results.jsonl grows as programs end; a program whose verdict it holds is not run again."""
-    limits = sandbox.Limits(timeout=settings.timeout, memory_mb=settings.memory_mb)
-    path = out / "results.jsonl"
-    verdicts = {}
-    for record in whole_lines(path):
-        verdicts[record["key"]] = {name: record[name] for name in ("key", "passed", "result", "seconds", "active")}
-    keys, jobs = [], {}
-    for sample in samples:
-        problem = problems[sample["task_id"]]
-        program = problem.prompt + sample["completion"]
-        content = json.dumps([program, problem.test, asdict(limits)])
-        key = hashlib.sha256(content.encode()).hexdigest()[:16]
-        keys.append(key)
-        if key not in verdicts:
-            jobs[key] = key, program, problem.test
-    out.mkdir(parents=True, exist_ok=True)
-    with naming(path), open(path, "ab") as file:
-        ended = sandbox.run_all(jobs.values(), settings.num_workers or 2 * os.cpu_count(), limits)
-        for key, verdict in tqdm(ended, total=len(jobs), desc="running", unit="program"):
-            verdicts[key] = sealed({"key": key, **asdict(verdict)})
-            file.write(json_line(verdicts[key]))
-            file.flush()
-    results = [sealed({**sample, **verdicts[key]}) for sample, key in zip(samples, keys)]
-    configurator.write_text(path, b"".join(map(json_line, results)).decode())
-    return results
-
-
 def pass_rates(results, group_of):
     """{group: {"pass@1", "stderr", ..., "n_problems"}} of what run_samples returned. group_of: {task_id: its group}."""
     counts = collections.defaultdict(dict)  # group -> task_id -> [samples, passed ones]
@@ -258,25 +242,21 @@ def pass_rates(results, group_of):
 
 def summarize(problems, results):
     """What summary.json says: the score, also by the problems' families, why programs failed, how many completions were
-    cut off, what confined the programs."""
+    cut off."""
     rates = pass_rates(results, dict.fromkeys(problems, "all"))["all"]
     if rates["n_problems"] < len(problems):
         print(f"{len(problems) - rates['n_problems']} of {len(problems)} problems have no samples and are left out")
-    reasons, cut_off, active = collections.Counter(), collections.Counter(), set()
+    reasons, cut_off = collections.Counter(), collections.Counter()
     for record in results:
-        active.update(record["active"])
         reason = reason_of(record)
         reasons[reason] += 1
         cut_off[reason] += record.get("ended") == "length"  # what another program wrote does not say how it ended
     n_passed = reasons.pop("passed", 0)
-    missing = sandbox.PROTECTIONS - active
-    if missing:
-        print(f"warning: no program was confined by {' and '.join(sorted(missing))}: this system may not offer it")
     families = pass_rates(results, {task_id: problem.family for task_id, problem in problems.items()})
     families.pop("", None)  # problems whose file names no families
     about = {"n_samples": len(results), "n_passed": n_passed, "failures": dict(reasons.most_common())}
     about |= {"cut_off": {reason: n for reason, n in cut_off.items() if n}, "families": families}
-    return {**rates, **about, "sandbox": sorted(sandbox.PROTECTIONS - missing)}
+    return {**rates, **about}
 
 
 def reason_of(record):

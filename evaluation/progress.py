@@ -6,9 +6,12 @@ metrics |= progress.of(model, machine)        {"sample": "def add(...", "pass@1"
 
 import os
 
+from endings import UserError
 from evaluation import sandbox
 from evaluation.generate import generate, prompt_ids
-from evaluation.problems import code_in, read_problems
+from evaluation.problems import read_problems
+from evaluation.replies import code_in
+from evaluation.verdicts import modes
 
 MBPP_VALIDATION = "511-600"  # of a file of MBPP's shape: its test problems must not choose when training ends
 BATCH_SIZE, MAX_NEW_TOKENS = 16, 256  # small, since training has most of the memory
@@ -16,12 +19,19 @@ BATCH_SIZE, MAX_NEW_TOKENS = 16, 256  # small, since training has most of the me
 
 class Progress:
     """What to ask. sample: a prompt to continue, or ""; problems: a file of problems, or ""; chat: whether to ask as in
-    a conversation. Raises UserError for a file that holds no problems."""
+    a conversation. Raises UserError for a file that holds no problems, or in a conversation, gaps to fill."""
 
     def __init__(self, sample, problems, tokenizer, chat):
         self.tokenizer, self.chat = tokenizer, chat
         self.sample = prompt_ids(tokenizer, sample, chat) if sample else None
-        self.problems = list(read_problems(problems, MBPP_VALIDATION).values()) if problems else []
+        # Every process reads them, and how many there are is said with the score.
+        found = read_problems(problems, MBPP_VALIDATION, say=lambda line: None) if problems else {}
+        self.problems = list(found.values())
+        self.prompts, self.mode_of = [], None  # how a problem is judged is found out when it is asked first
+        for problem in self.problems:
+            self.prompts.append(prompt_ids(tokenizer, problem.asked(chat), chat, problem.suffix))
+        if self.problems:
+            sandbox.probe()
 
     def of(self, model, machine):
         """{"sample": what the model writes, "pass@1": the share of problems that it solves, greedy}, for metrics.jsonl
@@ -31,31 +41,40 @@ class Progress:
             return found
         model.eval()
         if self.sample:
-            found["sample"] = self.completions(model, [self.sample])[0]
+            found["sample"] = self.completions(model, [self.sample], [()])[0]
             print(f"sample: {found['sample']}", flush=True)
         if self.problems:
-            found["pass@1"] = self.pass_rate(model)
-            print(f"pass@1 {found['pass@1']:.1%} of {len(self.problems)} problems", flush=True)
+            try:
+                found["pass@1"] = self.pass_rate(model)
+                print(f"pass@1 {found['pass@1']:.1%} of {len(self.problems)} problems", flush=True)
+            except UserError as error:  # which is no reason to end a training run
+                print(f"warning: pass@1 is not known: {error}", flush=True)
         model.train()
         return found
 
-    def completions(self, model, prompts, stop=()):
-        """The texts with which the model continues prompts; "" for one that does not fit into its context."""
+    def completions(self, model, prompts, stops):
+        """The texts with which the model continues prompts, prompts[i] up to the first of the strings stops[i]; "" for
+        one that does not fit into its context."""
         texts = dict.fromkeys(range(len(prompts)), "")
         fitting = [i for i in texts if len(prompts[i]) < model.config.block_size]
         fitting.sort(key=lambda i: len(prompts[i]))  # similar lengths in a batch: little padding
         for start in range(0, len(fitting), BATCH_SIZE):
             batch = fitting[start : start + BATCH_SIZE]
-            written = generate(model, self.tokenizer, [prompts[i] for i in batch], MAX_NEW_TOKENS, stop=stop)
+            ids, ends = [prompts[i] for i in batch], [stops[i] for i in batch]
+            written = generate(model, self.tokenizer, ids, MAX_NEW_TOKENS, stops=ends)
             texts |= {i: completion.text for i, completion in zip(batch, written)}
         return list(texts.values())
 
     def pass_rate(self, model):
         """The share of the problems whose program passes its test."""
-        prompts = [prompt_ids(self.tokenizer, problem.asked(self.chat), self.chat) for problem in self.problems]
-        written = self.completions(model, prompts, stop=() if self.chat else self.problems[0].stop)
+        if self.mode_of is None:
+            by_id = {problem.task_id: problem for problem in self.problems}
+            self.mode_of, _ = modes(by_id, sandbox.Limits(), os.cpu_count())
+        stops = [() if self.chat else problem.stop for problem in self.problems]
+        written = self.completions(model, self.prompts, stops)
         jobs = []
         for number, (problem, text) in enumerate(zip(self.problems, written)):
-            jobs.append((number, problem.prompt + (code_in(text) if self.chat else text), problem.test))
-        verdicts = [verdict for _, verdict in sandbox.run_all(jobs, 2 * os.cpu_count())]
+            program = problem.program(code_in(text) if self.chat else text)
+            jobs.append((number, program, problem.test, self.mode_of[problem.task_id]))
+        verdicts = [verdict for _, verdict in sandbox.run_all(jobs, os.cpu_count())]
         return sum(verdict.passed for verdict in verdicts) / len(verdicts)

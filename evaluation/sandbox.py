@@ -1,16 +1,22 @@
-"""Run a program that nobody has read, and its test: in a fresh interpreter, confined, and killed when it takes long.
+"""Run a program that nobody has read, and its test: in processes of its own, confined, and killed when it takes long.
 
-evaluation/judge.py says why a program cannot cheat, evaluation/confine.py what confines it. This file is the outside:
-it gives every program an interpreter, a process group and an empty folder of its own, and no environment variables of
-ours. It kills what takes long on the clock too, since a program that sleeps takes no CPU time.
+evaluation/judge.py says why a program cannot cheat, evaluation/confine.py what confines it, evaluation/server.py where
+its processes come from. This file is the outside: it hands out programs and tests, and takes verdicts that carry a
+secret which the judge was told when the program's process had been split off.
 """
 
 import ast
+import atexit
 import contextlib
+import importlib.util
+import json
+import marshal
 import math
 import os
+import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -19,21 +25,29 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaluation.judge import TIME_IS_UP
+from endings import UserError
 
-PROTECTIONS = {"rlimits", "landlock", "seccomp"}
 # -S, -s, -P: neither site-packages nor the current folder is on the import path.
-JUDGE = [sys.executable, "-S", "-s", "-P", "-c", "from evaluation.judge import main; main()"]
+SERVER = [sys.executable, "-S", "-s", "-P", "-c", "from evaluation.server import main; main()"]
 ENVIRONMENT = {"PYTHONPATH": str(Path(__file__).resolve().parent.parent), "PYTHONHASHSEED": "0", "PYTHONUTF8": "1"}
+ENVIRONMENT |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # numpy's threads would not survive a fork
+REFUSED = b"!"  # what a judge says first if it cannot be confined; a reason follows
+MAX_ANSWER = 1 << 20  # bytes of a verdict
+CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Limits:
-    """What a program may use. The limits hold for the judge and for the candidate, each by itself."""
+    """What a program may use. timeout and memory_mb hold for the judge and for the candidate, each by itself."""
 
     timeout: float = 3.0  # seconds of CPU time
     memory_mb: int = 1024  # address space
+    packages: tuple = ()  # what programs and tests may import beside the standard library
+    unconfined: bool = False  # run programs even where the system offers less than evaluation/confine.py asks for
     file_mb: int = 16  # the largest file that can be written
+    folder_mb: int = 64  # all files
+    n_files: int = 1000
+    depth: int = 50  # of folders in folders
 
 
 @dataclass
@@ -43,49 +57,187 @@ class Verdict:
     passed: bool
     result: str  # passed, timed out, or failed: and why
     seconds: float  # on the clock
-    active: list  # which of PROTECTIONS held
 
 
-def run(program, test, limits=Limits()) -> Verdict:
-    """The Verdict on a program, a text of Python. test: {"helpers", "code", "entry_points"}, the last being the names
-    of functions and classes of the program. helpers and code are run apart from the program; see judge.judge."""
-    start = time.perf_counter()
-    folder = tempfile.mkdtemp(prefix="sandbox_")
-    settings = {"folder": folder, "memory": limits.memory_mb << 20, "file_size": limits.file_mb << 20}
-    settings |= {"timeout": limits.timeout, "cpu_seconds": math.ceil(limits.timeout)}
-    message = b""
-    for text in (repr(settings), program, repr(test)):
-        block = text.encode("utf-8", "replace")
-        message += len(block).to_bytes(8) + block
-    pipe = subprocess.PIPE
-    process = subprocess.Popen(
-        JUDGE, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, cwd=folder, env=ENVIRONMENT, start_new_session=True
-    )
-    output, timed_out = b"", False
-    try:
-        output, _ = process.communicate(message, timeout=3 * limits.timeout + 1)
-        timed_out = -process.returncode in TIME_IS_UP  # the judge itself was ended: the test takes too long
-    except subprocess.TimeoutExpired:
-        timed_out = True
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
-        shutil.rmtree(folder, ignore_errors=True)
-    seconds = time.perf_counter() - start
-    try:
-        return Verdict(**ast.literal_eval(output.decode()), seconds=seconds)
-    except (ValueError, TypeError, SyntaxError):
-        return Verdict(False, "timed out" if timed_out else "failed: the sandbox ended without a verdict", seconds, [])
+class NoVerdict(Exception):
+    """The sandbox has ended in a way that says nothing about the program."""
+
+
+def run(program, test, limits=Limits(), mode="sealed") -> Verdict:
+    """The Verdict on a program, a text of Python; test: see judge.py. mode: "sealed", or "open" for a test that needs
+    the program in its own process. Raises NoVerdict, and UserError where programs cannot be confined."""
+    with a_server(limits.packages) as server:
+        return server.run(program, test, limits, mode)
 
 
 def run_all(jobs, num_workers, limits=Limits()):
-    """Yield (key, Verdict) of jobs, (key, program, test), in the order in which they end."""
+    """Yield (key, Verdict) of jobs, (key, program, test, mode), in the order in which they end. A job that ends without
+    a verdict, or without the threads it asks for, is tried again when nothing else runs. Raises UserError if it still
+    has no verdict."""
+    again = []
     with ThreadPoolExecutor(num_workers) as pool:
-        running = {pool.submit(run, program, test, limits): key for key, program, test in jobs}
+        running = {
+            pool.submit(run, program, test, limits, mode): (key, program, test, mode)
+            for key, program, test, mode in jobs
+        }
         try:
             for done in as_completed(running):
-                yield running[done], done.result()
+                key = running[done][0]
+                try:
+                    verdict = done.result()
+                except NoVerdict:
+                    again.append(running[done])
+                    continue
+                if "can't start new thread" in verdict.result:  # others may have had them all
+                    again.append(running[done])
+                else:
+                    yield key, verdict
         finally:
             pool.shutdown(cancel_futures=True)
+    for key, program, test, mode in again:
+        try:
+            yield key, run(program, test, limits, mode)
+        except NoVerdict as error:
+            raise UserError(f"a sandbox ended twice without a verdict ({error}): nothing is scored by that") from None
+
+
+def probe(limits=Limits()):
+    """{protection: version} of what confines programs here. Raises UserError where that is less than it should be."""
+    with a_server(limits.packages) as server:
+        try:
+            server.run("", {"helpers": "", "code": "", "entry_points": []}, limits, "sealed")
+        except NoVerdict as error:
+            raise UserError(f"programs cannot be run here: a sandbox ended without a verdict ({error})") from None
+        return server.protections
+
+
+# -- servers, which wait for the next program
+
+idle = {}  # (packages): Servers
+os.register_at_fork(after_in_child=idle.clear)  # they are the parent's
+
+
+@contextlib.contextmanager
+def a_server(packages):
+    """A Server that nobody else uses: one that waits, or a new one. One that failed does not come back."""
+    waiting = idle.setdefault(packages, [])
+    try:
+        server = waiting.pop()
+    except IndexError:
+        server = Server(packages)
+    try:
+        yield server
+    except BaseException:
+        server.close()
+        raise
+    waiting.append(server)
+
+
+@atexit.register
+def close_all():
+    """End the servers that wait."""
+    for servers in idle.values():
+        while servers:
+            servers.pop().close()
+
+
+class Server:
+    """The process of evaluation/server.py. packages: names of packages that programs may import."""
+
+    def __init__(self, packages):
+        self.protections, self.root = {}, f"{tempfile.gettempdir()}/sandbox_{secrets.token_hex(8)}"
+        self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.process = subprocess.Popen(
+            [*SERVER, str(theirs.fileno()), self.root, *places(packages)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            env=ENVIRONMENT,
+            pass_fds=[theirs.fileno()],
+            start_new_session=True,  # Ctrl-C is for this process, which then ends the server
+        )
+        theirs.close()
+
+    def run(self, program, test, limits, mode):
+        """The Verdict on a program. Raises NoVerdict and UserError as the function run() does."""
+        start = time.perf_counter()
+        settings = {"mode": mode, "memory": limits.memory_mb << 20, "file_size": limits.file_mb << 20}
+        settings |= {"timeout": limits.timeout, "cpu_seconds": 2 * math.ceil(limits.timeout) + 1}
+        settings |= {"folder_bytes": limits.folder_mb << 20, "n_files": limits.n_files, "depth": limits.depth}
+        settings |= {"clock_seconds": 3 * limits.timeout + 1, "unconfined": limits.unconfined}
+        mine, theirs = socket.socketpair()
+        with mine:
+            with theirs:
+                self.send(settings, theirs)
+            secret = secrets.token_bytes(16)
+            answer = exchange(mine, program, test, secret, settings["clock_seconds"])
+        status, cpu_seconds, why = self.ended()
+        seconds = time.perf_counter() - start
+        if answer.startswith(secret) and not why:
+            verdict = ast.literal_eval(answer.removeprefix(secret).decode())
+            self.protections = verdict.pop("protections")
+            return Verdict(**verdict, seconds=seconds)
+        crashed = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+        if crashed and cpu_seconds > 0.9 * limits.timeout:
+            why = "timed out"
+        elif crashed in CRASHES:
+            why = f"its test crashes with signal {crashed}"
+        if not why:
+            raise NoVerdict(f"status {status}")
+        return Verdict(False, why if why == "timed out" else f"failed: {why}", seconds)
+
+    def send(self, settings, descriptor):
+        """Start a job."""
+        try:
+            socket.send_fds(self.control, [marshal.dumps(settings)], [descriptor.fileno()])
+        except OSError:
+            raise NoVerdict("its server has ended") from None
+
+    def ended(self):
+        """What server.job() returned. Raises NoVerdict."""
+        with contextlib.suppress(OSError, EOFError, ValueError):
+            return marshal.loads(self.control.recv(1 << 16))
+        raise NoVerdict("its server has ended")
+
+    def close(self):
+        """End the process; it ends what it has started, and deletes its folder."""
+        self.control.close()
+        self.process.wait()
+        shutil.rmtree(self.root, ignore_errors=True)  # if it ended in another way
+
+
+def exchange(connection, program, test, secret, clock_seconds):
+    """Give a judge the program, then, when it has split off the program's process, the test; its answer, b"" if it ends
+    before. Raises UserError if it cannot be confined."""
+    connection.settimeout(clock_seconds + 30)  # the server ends the judge before
+    answer = b""
+    with contextlib.suppress(OSError):
+        connection.sendall(block(program))
+        first = connection.recv(1)
+        if first == REFUSED:
+            raise UserError(f"{connection.recv(1000).decode()}; --unconfined runs programs all the same")
+        if first:  # it has split off
+            connection.sendall(block(json.dumps(test)) + secret)
+            while len(answer) < MAX_ANSWER and (part := connection.recv(1 << 16)):
+                answer += part
+    return answer
+
+
+def block(text):
+    """A text's bytes behind their number in eight bytes."""
+    data = text.encode("utf-8", "replace")
+    return len(data).to_bytes(8) + data
+
+
+def places(packages):
+    """Where packages are: folders or files. Raises UserError for one that is not installed."""
+    found = []
+    for name in packages:
+        spec = importlib.util.find_spec(name)
+        if spec is None or not (spec.has_location or spec.submodule_search_locations):
+            raise UserError(f"no package {name}: pip install {name}")
+        place = Path(spec.submodule_search_locations[0] if spec.submodule_search_locations else spec.origin)
+        libraries = place.with_name(f"{name}.libs")  # shared libraries of its own
+        found += [str(path) for path in (place, libraries) if path.exists()]
+    return found

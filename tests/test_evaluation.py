@@ -13,7 +13,8 @@ import eval_humaneval
 import evaluation.score
 import sample
 from configurator import UserError
-from evaluation.problems import code_in, pass_at_k, read_lines, read_problems, score
+from evaluation.problems import pass_at_k, read_lines, read_problems, score
+from evaluation.replies import code_in
 from training import machine as machines
 
 # -- pass@k
@@ -236,7 +237,9 @@ def test_samples_of_an_interrupted_run_are_kept_and_those_of_another_run_are_not
     samples, summary = write_and_score(tmp_path, untrained)
     assert summary["n_samples"] == 6 and len(set(samples.splitlines())) == 6
     lines = samples.splitlines(True)
-    marked = eval_humaneval.json_line(eval_humaneval.sealed({**json.loads(lines[0]), "completion": "kept"})).decode()
+    marked = eval_humaneval.json_line(
+        eval_humaneval.with_digest({**json.loads(lines[0]), "completion": "kept"})
+    ).decode()
     (tmp_path / "out/samples.jsonl").write_text(marked + lines[1] + lines[2][:9])
     again, _ = write_and_score(tmp_path, untrained)
     assert again.splitlines() == [marked.strip(), *samples.splitlines()[1:]]

@@ -48,7 +48,11 @@ def test_a_file_can_be_read_in_one_sitting(name):
     lines = TEXTS[name].splitlines()
     assert len(lines) <= 400
     assert [i for i, line in enumerate(lines, 1) if len(line) > 120] == [], "lines over 120 characters"
-    assert "sys.path" not in TEXTS[name] or name in ("evaluation/judge.py", "evaluation/confine.py")
+    assert "sys.path" not in TEXTS[name] or name in (
+        "evaluation/judge.py",
+        "evaluation/confine.py",
+        "evaluation/server.py",
+    )
 
 
 def test_tests_can_be_read_too():

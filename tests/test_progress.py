@@ -76,3 +76,11 @@ def test_a_file_without_problems_ends_before_training(tmp_path, tokenizer):
     (tmp_path / "none.jsonl").write_text("")
     with pytest.raises(UserError, match="no problems"):
         Progress("", str(tmp_path / "none.jsonl"), tokenizer, chat=False)
+
+
+def test_gaps_are_refused_in_a_chat_before_training(tmp_path, tokenizer):
+    path, problems = problem_file(tmp_path, count=1)
+    path.write_text(json.dumps({**problems[0], "suffix": "\n"}))
+    with pytest.raises(UserError, match="gap"):
+        Progress("", str(path), tokenizer, chat=True)
+    assert len(Progress("", str(path), tokenizer, chat=False).prompts) == 1

@@ -1,0 +1,84 @@
+"""Verdicts on programs: kept in results.jsonl as they come, and how each problem is judged.
+
+A problem is judged "sealed", its test in one process and the program in another, if its own solution passes so. A test
+that needs both in one process is judged "open", as other harnesses judge all of them: there a program could find the
+answers in memory, or write the verdict itself, if it set out to. The program has no say in it.
+"""
+
+import hashlib
+import json
+import os
+from dataclasses import asdict
+
+from tqdm import tqdm
+
+import configurator
+from corpus.records import json_line, read_lines
+from evaluation import sandbox
+from shards import naming
+
+VERDICT = ("key", "mode", "passed", "result", "seconds")  # what is kept of one
+
+
+def modes(problems, limits, num_workers):
+    """({task_id: "sealed" or "open"}, the task_ids whose own solution passes in neither way). Problems without a
+    solution are judged open."""
+    found, left = dict.fromkeys(problems, "open"), [task_id for task_id in problems if problems[task_id].solution]
+    for mode in ("sealed", "open"):
+        jobs = []
+        for task_id in left:
+            problem = problems[task_id]
+            jobs.append((task_id, problem.program(problem.solution), problem.test, mode))
+        ended = sandbox.run_all(jobs, num_workers, limits)
+        bar = tqdm(ended, total=len(jobs), desc=f"own solutions, {mode}", unit="program", disable=not jobs)
+        passed = {task_id for task_id, verdict in bar if verdict.passed}
+        found |= dict.fromkeys(passed, mode)
+        left = [task_id for task_id in left if task_id not in passed]
+    return found, left
+
+
+def run_samples(problems, mode_of, samples, out, limits, num_workers):
+    """The samples, each with its VERDICT, whose key is a hash of program, test, mode and limits. results.jsonl in the
+    folder out grows as programs end; a program whose verdict it holds is not run again."""
+    path = out / "results.jsonl"
+    verdicts = {}
+    for record in whole_lines(path):
+        verdicts[record["key"]] = {name: record[name] for name in VERDICT}
+    keys, jobs = [], {}
+    for sample in samples:
+        task_id = sample["task_id"]
+        job = problems[task_id].program(sample["completion"]), problems[task_id].test, mode_of[task_id]
+        key = hashlib.sha256(json.dumps([*job, asdict(limits)]).encode()).hexdigest()[:16]
+        keys.append(key)
+        if key not in verdicts:
+            jobs[key] = key, *job
+    out.mkdir(parents=True, exist_ok=True)
+    with naming(path), open(path, "ab") as file:
+        ended = sandbox.run_all(jobs.values(), num_workers, limits)
+        for key, verdict in tqdm(ended, total=len(jobs), desc="running", unit="program"):
+            verdicts[key] = with_digest({"key": key, "mode": jobs[key][-1], **asdict(verdict)})
+            file.write(json_line(verdicts[key]))
+            file.flush()
+    results = [with_digest({**sample, **verdicts[key]}) for sample, key in zip(samples, keys)]
+    configurator.write_text(path, b"".join(map(json_line, results)).decode())
+    return results
+
+
+def whole_lines(path):
+    """The records of a file that this script wrote, if it exists. A last line that was cut off is removed from it, and
+    so are lines that are not as they were written, which a message counts."""
+    if not path.exists():
+        return []
+    os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
+    records = list(read_lines(path))
+    whole = [record for record in records if with_digest(record) == record]
+    if len(whole) < len(records):
+        print(f"warning: {len(records) - len(whole)} lines of {path} are damaged or another program's: made anew")
+        configurator.write_text(path, b"".join(map(json_line, whole)).decode())
+    return whole
+
+
+def with_digest(record):
+    """The record with a digest of its content, but for the seconds, which no other run repeats."""
+    content = {name: value for name, value in record.items() if name not in ("seconds", "sha256")}
+    return {**record, "sha256": hashlib.sha256(json_line(content)).hexdigest()[:16]}
