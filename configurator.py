@@ -17,6 +17,7 @@ import needs  # noqa: F401
 
 import ast
 import difflib
+import errno
 import inspect
 import json
 import os
@@ -358,13 +359,21 @@ def write_json(path, value):
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False))
 
 
+def not_special(path):
+    """A path at which a file may be put. Raises OSError where a device or a pipe is: in its place a file would take
+    /dev/null from the whole machine."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return path
+
+
 def write_text(path, text):
     """Write a file so that a reader sees the old one or the new one, never half of one.
 
     What is no Unicode, such as a byte of a file's name, becomes an escape, \\udce9, which JSON reads back. An OSError
     names the path, whatever went wrong.
     """
-    path, beside = Path(path), None
+    path, beside = not_special(Path(path)), None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, beside = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".", suffix=".tmp")

@@ -22,7 +22,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from tqdm import tqdm
 
-from configurator import UserError
+from configurator import UserError, not_special
 from hints import how_to_make, name_of
 from tokenizer import Tokenizer
 
@@ -82,7 +82,7 @@ class WholeFile:
     A full disk is an OSError that names the file; then call abort(), which leaves nothing behind."""
 
     def __init__(self, path):
-        self.path, self.beside = Path(path), Path(f"{path}.tmp")
+        self.path, self.beside = not_special(Path(path)), Path(f"{path}.tmp")
         self.file = open(self.beside, "wb")
 
     def write(self, data):

@@ -64,8 +64,8 @@ class NoVerdict(Exception):
 
 
 def run(program, test, limits=Limits(), mode="sealed") -> Verdict:
-    """The Verdict on a program, a text of Python; test: see judge.py. mode: "sealed", or "open" for a test that needs
-    the program in its own process. Raises NoVerdict, and UserError where programs cannot be confined."""
+    """The Verdict on a program, a text of Python; test: see judge.py. mode: "sealed"; "open", for a test that needs the
+    program in its own process; or "script". Raises NoVerdict, and UserError where programs cannot be confined."""
     with a_server(limits.packages) as server:
         return server.run(program, test, limits, mode)
 
@@ -165,7 +165,8 @@ class Server:
         settings = {"mode": mode, "memory": limits.memory_mb << 20, "file_size": limits.file_mb << 20}
         settings |= {"timeout": limits.timeout, "cpu_seconds": 2 * math.ceil(limits.timeout) + 1}
         settings |= {"folder_bytes": limits.folder_mb << 20, "n_files": limits.n_files, "depth": limits.depth}
-        settings |= {"clock_seconds": 3 * limits.timeout + 1, "unconfined": limits.unconfined}
+        n_runs = len(test.get("inputs", "1"))  # a script is run once for each
+        settings |= {"clock_seconds": n_runs * (3 * limits.timeout + 1), "unconfined": limits.unconfined}
         mine, theirs = socket.socketpair()
         with mine:
             with theirs:

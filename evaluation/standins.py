@@ -217,7 +217,7 @@ class Side(Border):
             if base is not object:
                 is_real = base in VALUE_BASES or base in KINDS or issubclass(base, BaseException)
                 bases.append(self.cell(base) if is_real else self.class_cell(base))
-        for parent in kind.__mro__[:-1]:
+        for parent in set(kind.__mro__[:-1]).difference(VALUE_BASES, KINDS):
             is_programs = parent.__module__ != "builtins"
             names |= {name for name in vars(parent) if name in SPECIAL | DECIDING or is_programs and name[:2] != "__"}
         return ["class", kind.__name__, kind.__module__, bases, sorted(names)]
@@ -280,8 +280,7 @@ class Side(Border):
         for special in names & SPECIAL | TEXTS:
             if special in TEXTS or not (is_data and any(hasattr(parent, special) for parent in own)):
                 members[special] = self.forward(special)
-        if not is_data:
-            members |= self.deciding(names)
+        members |= self.deciding(names)
         for method in names - SPECIAL - DECIDING:
             if not method.startswith("__") and any(hasattr(parent, method) for parent in own):
                 members[method] = property(lambda thing, name=method: self.ask_about("get", thing, name))

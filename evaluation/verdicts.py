@@ -2,7 +2,8 @@
 
 A problem is judged "sealed", its test in one process and the program in another, if its own solution passes so. A test
 that needs both in one process is judged "open", as other harnesses judge all of them: there a program could find the
-answers in memory, or write the verdict itself, if it set out to. The program has no say in it.
+answers in memory, or write the verdict itself, if it set out to. The program has no say in it. A "script" reads and
+prints: it is run once per input, and what it prints is compared.
 """
 
 import hashlib
@@ -21,14 +22,16 @@ VERDICT = ("key", "mode", "passed", "result", "seconds")  # what is kept of one
 
 
 def modes(problems, limits, num_workers):
-    """({task_id: "sealed" or "open"}, the task_ids whose own solution passes in neither way). Problems without a
-    solution are judged open."""
-    found, left = dict.fromkeys(problems, "open"), [task_id for task_id in problems if problems[task_id].solution]
-    for mode in ("sealed", "open"):
+    """({task_id: "sealed", "open" or "script"}, the task_ids whose own solution passes in no way). Problems without a
+    solution are judged open, if they are no scripts."""
+    found = {task_id: "script" if "inputs" in problem.test else "open" for task_id, problem in problems.items()}
+    left = [task_id for task_id, problem in problems.items() if problem.solution]
+    for mode in ("script", "sealed", "open"):
         jobs = []
         for task_id in left:
             problem = problems[task_id]
-            jobs.append((task_id, problem.program(problem.solution), problem.test, mode))
+            if ("inputs" in problem.test) == (mode == "script"):
+                jobs.append((task_id, problem.program(problem.solution), problem.test, mode))
         ended = sandbox.run_all(jobs, num_workers, limits)
         bar = tqdm(ended, total=len(jobs), desc=f"own solutions, {mode}", unit="program", disable=not jobs)
         passed = {task_id for task_id, verdict in bar if verdict.passed}

@@ -14,6 +14,7 @@ from conftest import ROOT
 import configurator
 from configurator import UserError
 from endings import Stopped, rank, told_in_one_line
+from shards import WholeFile
 
 
 def ended(capsys, error):
@@ -162,6 +163,15 @@ def test_a_full_disk_names_the_path_and_leaves_the_old_file(tmp_path, monkeypatc
         configurator.write_json(path, 2)
     assert error.value.filename == str(path)
     assert path.read_text() == "1" and list(path.parent.iterdir()) == [path]
+
+
+def test_a_device_is_no_place_for_a_file(tmp_path):
+    """As root, --out=/dev/null put a file where the machine's /dev/null was."""
+    os.mkfifo(tmp_path / "pipe")
+    for write in (lambda path: configurator.write_text(path, "x"), WholeFile):
+        with pytest.raises(OSError, match="not a regular file: .*pipe"):
+            write(tmp_path / "pipe")
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"] and (tmp_path / "pipe").is_fifo()
 
 
 def test_a_folder_that_cannot_be_is_named(tmp_path):

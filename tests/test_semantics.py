@@ -45,6 +45,7 @@ OPEN = {
     "a coroutine": NAMELESS,
     "objects that are equal": OTHER,
     "objects in order": OTHER,
+    "a class derived from list that is equal to more": OTHER,
     "the truth of an object": OTHER,
     "dataclasses that are equal": OTHER,
     "type hints": OTHER,

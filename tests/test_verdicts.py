@@ -44,6 +44,19 @@ def test_a_problem_is_judged_as_its_own_solution_passes(problems):
     assert mode_of == {"t/0": "sealed", "t/1": "open", "t/2": "open", "t/3": "open"} and broken == ["t/2"]
 
 
+def test_a_script_is_judged_by_what_it_prints(tmp_path):
+    """A slow one has its time for each input."""
+    cases = {"inputs": ["1\n", "2\n", "3\n", "4\n"], "outputs": ["2\n", "3\n", "4\n", "5\n"]}
+    slow = "import time\ntime.sleep(1.2)\nprint(int(input()) + 1)"
+    record = {"problem_id": 1, "question": "Add 1.", "input_output": json.dumps(cases), "solutions": json.dumps([slow])}
+    problems = read_problems(write_records(tmp_path / "problems.jsonl", [record]), "11-510")
+    mode_of, broken = verdicts.modes(problems, LIMITS, 1)
+    samples = [{"task_id": "1", "completion_id": i, "completion": f"print(int(input()) + {i})"} for i in range(2)]
+    results = verdicts.run_samples(problems, mode_of, samples, tmp_path / "out", LIMITS, 2)
+    assert mode_of == {"1": "script"} and broken == []
+    assert [record["passed"] for record in results] == [False, True]
+
+
 def test_the_program_has_no_say_in_how_it_is_judged(problems, tmp_path):
     """An open verdict is in reach of a program that looks for it; a sealed problem stays sealed."""
     forged = "    pass\nimport sys, json, os\nframe = sys._getframe()\nwhile 'connection' not in frame.f_locals: frame = frame.f_back\n"
