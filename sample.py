@@ -55,7 +55,8 @@ def main(settings):
         print(f"{settings.checkpoint} was not tuned on conversations: its answers will be odd", file=sys.stderr)
     sampling = Sampling(settings.temperature, settings.top_k, settings.top_p)
     stop = [settings.stop.replace("\\n", "\n").replace("\\t", "\t")] if settings.stop else []
-    write = partial(generate, model, tokenizer, max_new_tokens=settings.max_new_tokens, sampling=sampling, stops=[stop])
+    stops = [stop] * settings.num_samples
+    write = partial(generate, model, tokenizer, max_new_tokens=settings.max_new_tokens, sampling=sampling, stops=stops)
     if settings.talk:
         room = min(settings.max_new_tokens, model.config.block_size // 2)
         talk(write, tokenizer, model.config.block_size - room, settings.seed)

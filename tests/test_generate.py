@@ -61,7 +61,7 @@ def test_each_row_may_have_stop_strings_of_its_own(model, tokenizer):
     stops = [("e",), (), ("\n", "a"), ("lu",)]
     together = generate(model, tokenizer, PROMPTS, 20, WARM, stops=stops, **NO_STOP)
     for row, (prompt, stop) in enumerate(zip(PROMPTS, stops)):
-        assert generate(model, tokenizer, [prompt], 20, WARM, [row], stop, **NO_STOP) == [together[row]]
+        assert generate(model, tokenizer, [prompt], 20, WARM, [row], [stop], **NO_STOP) == [together[row]]
     assert len({completion.reason for completion in together}) == 2
 
 
