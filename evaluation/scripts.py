@@ -3,10 +3,10 @@
 The candidate's side, serve(), sees the inputs; the outputs that are expected are in the judge's process alone.
 """
 
-import json
 import os
 import re
 import sys
+from json import dumps, loads  # bound before a program can replace them
 from types import ModuleType
 
 from evaluation import confine
@@ -37,7 +37,7 @@ def serve(program, settings, connection):
             stdout.seek(0)
             stderr.seek(0)
             failed = why_ended(status) or status and "failed: " + stderr.read()[-300:].decode("utf-8", "replace")
-            connection.send(json.dumps([failed or "", stdout.read().decode("utf-8", "replace")]).encode())
+            connection.send(dumps([failed or "", stdout.read().decode("utf-8", "replace")]).encode())
 
 
 def run_script(program):
@@ -63,7 +63,7 @@ def judge(test, connection):
     """Compare what the program prints for each of test["inputs"] with test["outputs"]."""
     for number, (text, expected) in enumerate(zip(test["inputs"], test["outputs"], strict=True), 1):
         connection.send(text.encode("utf-8", "surrogatepass"))
-        failed, printed = json.loads(connection.receive())
+        failed, printed = loads(connection.receive())
         if failed:
             return failed if failed == "timed out" else f"failed: input {number}: {failed.removeprefix('failed: ')}"
         if not same_output(printed, expected):

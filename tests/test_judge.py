@@ -347,3 +347,9 @@ def test_no_module_that_takes_long_is_imported_for_the_judge():
         command, capture_output=True, text=True, check=True, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}
     )
     assert not {"decimal", "fractions", "datetime", "uuid", "typing", "ast", "signal"} & set(loaded.stdout.split())
+
+
+@pytest.mark.parametrize("mode", ["sealed", "open"])
+def test_what_a_program_replaces_in_the_library_is_its_own(mode):
+    program = "import json\njson.dumps = json.loads = None\ndef f(): return 1"
+    assert judge_one(mode, program, "assert f() == 1") == "passed"

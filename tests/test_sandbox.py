@@ -16,7 +16,7 @@ import pytest
 from conftest import ROOT
 
 from configurator import UserError
-from evaluation import sandbox
+from evaluation import sandbox, server
 from evaluation.sandbox import Limits, NoVerdict, Verdict, run, run_all
 
 FAST = Limits(timeout=1, memory_mb=512)
@@ -284,3 +284,16 @@ def test_nothing_stays_when_the_evaluator_is_killed(seconds, tmp_path):
     for process in filter(str.isdecimal, os.listdir("/proc")):
         with contextlib.suppress(OSError):  # it has ended
             assert f"{tmp_path}/sandbox_" not in os.readlink(f"/proc/{process}/cwd")
+
+
+def test_the_limit_of_threads_is_relative_to_what_runs(monkeypatch):
+    """A user who runs 600 threads is no reason for 0 %: RLIMIT_NPROC counts them all."""
+    before, leave = server.processes_of_user(), threading.Event()
+    threads = [threading.Thread(target=leave.wait) for _ in range(600)]
+    try:
+        for thread in threads:
+            thread.start()
+        monkeypatch.setitem(server.counted, "until", 0.0)
+        assert 550 < server.processes_of_user() - before
+    finally:
+        leave.set()
