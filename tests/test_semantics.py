@@ -1,6 +1,8 @@
 """Verdicts are those of a plain harness: on kinds of programs and tests, and on solutions with one thing changed.
 
-The whole of it, instead of the sample that the tests take: PYTHONPATH=. python tests/test_semantics.py
+2,000 of HumanEval's mutants, where the tests take 700:
+
+    PYTHONPATH=. python tests/test_semantics.py
 """
 
 import ast
@@ -182,15 +184,15 @@ def differences(solutions, most):
 def test_mutants_of_solutions_get_the_verdict_of_a_plain_harness():
     solutions = list(kinds("solutions").values())
     assert len(solutions) >= 30 and modes(solutions).count("open") == 2, "those of OPEN"
-    number, num_failed, different = differences(solutions, most=100)
-    assert different == [] and number == 100 and 60 < num_failed < 100
+    number, num_failed, different = differences(solutions, most=1000)
+    assert different == [] and number > 300 and num_failed > 0.9 * number
 
 
 def test_mutants_of_the_benchmarks_solutions():
     if not humaneval():
         pytest.skip("needs the benchmark itself")
-    number, num_failed, different = differences(humaneval()[::3], most=60)
-    assert different == [] and 30 < num_failed < number
+    number, num_failed, different = differences(humaneval(), most=700)
+    assert different == [] and number == 700 and 0.7 * number < num_failed < number
 
 
 if __name__ == "__main__":
