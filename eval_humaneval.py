@@ -138,9 +138,9 @@ def with_packages(problems, packages):
 
 
 def tell_modes(mode_of, broken):
-    """Say which problems are judged in another way than sealed, and which are at fault themselves."""
+    """Say how many problems are judged open, and which are at fault themselves."""
     if n_open := list(mode_of.values()).count("open"):
-        print(f"{n_open} of {len(mode_of)} problems are judged open: their tests need the program in the same process")
+        print(f"{n_open} of {len(mode_of)} problems are judged open: test and program in one process")
     if broken:
         print(f"{len(broken)} problems' own solutions fail: {', '.join(broken[:10])}{', ...' if broken[10:] else ''}")
 
@@ -215,8 +215,8 @@ def write_samples(settings, problems, path, out):
 def samples_so_far(settings, out, hashes):
     """{(task_id, completion_id): sample} of an interrupted run with the same settings, problems and model. The samples
     of another run are deleted."""
-    names = "n_samples temperature top_p max_new_tokens batch_size seed limit mbpp_ids chat device dtype".split()
-    this_run = {name: getattr(settings, name) for name in names} | hashes
+    names = "n_samples temperature top_p max_new_tokens batch_size seed limit mbpp_ids packages chat device dtype"
+    this_run = {name: getattr(settings, name) for name in names.split()} | hashes
     path, note = out / "samples.jsonl", out / "samples.settings.json"
     try:
         is_same = json.loads(note.read_bytes()) == this_run

@@ -13,9 +13,9 @@ before any program runs, unless settings["unconfined"] is true. The caller is to
 the kernel's headers, which the comments name.
 
 settings: "folder", the only place to write to; "memory" and "file_size" in bytes; "timeout", seconds of CPU time, and
-"cpu_seconds", the same rounded up; "readable", absolute paths of packages; "max_processes", how many processes and
-threads the user may have, all that run now counted; "unconfined"; and "server", the process that the judge must not
-outlive (its parent, if not given).
+"cpu_seconds", whole ones that end what ignores that; "readable", absolute paths of packages; "max_processes", how many
+processes and threads the user may have, all that run now counted; "unconfined"; "server", the process that the judge
+must not outlive (its parent, if not given). before_fork() adds "judge", which the candidate must not outlive.
 """
 
 # Neither enum nor signal nor dataclasses: importing them takes longer than all else that a sandbox does to start.

@@ -1,12 +1,13 @@
 """The inside of the sandbox: how one sample is judged, in processes of its own.
 
     outside                            judge                                  candidate
-        |-- settings, program --------->|
-        |                               |-- fork ------------------------------>|
-        |<- forked ---------------------|-- ask load -------------------------->| runs the program
-        |-- the test ------------------>|-- ask call f([1, 2]) ---------------->|
+        |-- the program --------------->|
+        |                               |-- fork ------------------------------>| confines itself
+        |<- "forked" -------------------|
+        |-- the test, a secret -------->|-- load ------------------------------>| runs the program
+        |                               |-- call f([1, 2]) -------------------->|
         |                               |<- value [2, 3] -----------------------|
-        |<- {"passed": True, ...} ------|
+        |<- the secret, the verdict ----|
 
 There are two processes, so that a program cannot cheat. The *candidate* is forked off before the test has been read:
 it runs the program and answers questions with plain data. The *judge* then reads the test and runs it with a stand-in
@@ -72,7 +73,7 @@ def conduct(settings, program, read_test, forked):
             connection = Connection(requests[0], replies[1])
             if mode == "script":
                 scripts.serve(program, settings, connection)
-            connection.send(dumps(confine.candidate(settings)).encode())
+            connection.send(dumps(what_is_missing(settings)).encode())
             CANDIDATES[mode](program, connection)
         finally:
             os._exit(0)
@@ -80,11 +81,11 @@ def conduct(settings, program, read_test, forked):
     os.close(replies[1])
     protections = protections | confine.judge(settings)
     connection = Connection(replies[0], requests[1], candidate)
+    if mode != "script" and (missing := loads(connection.receive())):
+        raise confine.Missing(missing)
     forked()
     test = loads(read_test())
     try:
-        if mode != "script":
-            loads(connection.receive())  # the candidate is confined
         result = JUDGES[mode](test, connection)
     except EOFError as error:
         result = str(error)
@@ -92,6 +93,15 @@ def conduct(settings, program, read_test, forked):
         result = failure(error)
     shown = result[:400].encode("utf-8", "backslashreplace").decode()  # a file must be able to hold it
     return {"passed": result == "passed", "result": shown, "protections": protections}
+
+
+def what_is_missing(settings):
+    """Confine the candidate, this process; the protection that is missing, or ""."""
+    try:
+        confine.candidate(settings)
+        return ""
+    except confine.Missing as error:
+        return str(error)
 
 
 # -- sealed problems
@@ -201,7 +211,8 @@ def serve_open(program, connection):
     result = run_code(program, "<program>", namespace)
     connection.send(dumps(result).encode())
     test, secret = loads(connection.receive())
-    result = run_helpers(test, namespace) or run_code(test["code"], "<test>", namespace)
+    run_helpers(test, namespace)
+    result = run_code(test["code"], "<test>", namespace)
     connection.send(dumps([secret, result]).encode())
 
 

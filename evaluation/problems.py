@@ -2,6 +2,7 @@
 
 import collections
 import hashlib
+import http.client
 import math
 import re
 import urllib.request
@@ -18,7 +19,7 @@ def downloaded(path):
     """Download HumanEval's file to path, unless it is there; returns path. Raises UserError if it is another file."""
     try:
         data = path.read_bytes() if path.exists() else urllib.request.urlopen(HUMANEVAL, timeout=30).read()
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
         how = f"where there is a network, curl -LO {HUMANEVAL}, then copy it to {path}; or give --problems=FILE"
         raise UserError(f"HumanEval cannot be downloaded ({error}): {how}") from None
     if hashlib.sha256(data).hexdigest() != HUMANEVAL_SHA256:

@@ -32,6 +32,7 @@ class Progress:
             self.prompts.append(prompt_ids(tokenizer, problem.asked(chat), chat, problem.suffix))
         if self.problems:
             sandbox.probe()
+            sandbox.close_all()
 
     def of(self, model, machine):
         """{"sample": what the model writes, "pass@1": the share of problems that it solves, greedy}, for metrics.jsonl
@@ -49,6 +50,7 @@ class Progress:
                 print(f"pass@1 {found['pass@1']:.1%} of {len(self.problems)} problems", flush=True)
             except UserError as error:  # which is no reason to end a training run
                 print(f"warning: pass@1 is not known: {error}", flush=True)
+            sandbox.close_all()  # until the next evaluation
         model.train()
         return found
 

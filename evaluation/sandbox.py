@@ -30,6 +30,7 @@ from endings import UserError
 # -S, -s, -P: neither site-packages nor the current folder is on the import path.
 SERVER = [sys.executable, "-S", "-s", "-P", "-c", "from evaluation.server import main; main()"]
 ENVIRONMENT = {"PYTHONPATH": str(Path(__file__).resolve().parent.parent), "PYTHONHASHSEED": "0", "PYTHONUTF8": "1"}
+ENVIRONMENT |= {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}  # Python may need it
 ENVIRONMENT |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # numpy's threads would not survive a fork
 REFUSED = b"!"  # what a judge says first if it cannot be confined; a reason follows
 MAX_ANSWER = 1 << 20  # bytes of a verdict
@@ -38,7 +39,8 @@ CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.
 
 @dataclass(frozen=True)
 class Limits:
-    """What a program may use. timeout and memory_mb hold for the judge and for the candidate, each by itself."""
+    """What a program may use. timeout and memory_mb hold for the judge and for the candidate, each by itself. On the
+    clock it has 3 * timeout + 1 seconds; a script has both times for each input."""
 
     timeout: float = 3.0  # seconds of CPU time
     memory_mb: int = 1024  # address space
@@ -92,8 +94,12 @@ def run_all(jobs, num_workers, limits=Limits()):
                     again.append(running[done])
                 else:
                     yield key, verdict
-        finally:
-            pool.shutdown(cancel_futures=True)
+        except BaseException:  # Ctrl-C, or nobody wants the rest
+            pool.shutdown(wait=False, cancel_futures=True)
+            for server in tuple(busy):
+                with contextlib.suppress(OSError):
+                    server.control.shutdown(socket.SHUT_RDWR)
+            raise
     for key, program, test, mode in again:
         try:
             yield key, run(program, test, limits, mode)
@@ -105,15 +111,17 @@ def probe(limits=Limits()):
     """{protection: version} of what confines programs here. Raises UserError where that is less than it should be."""
     with a_server(limits.packages) as server:
         try:
-            server.run("", {"helpers": "", "code": "", "entry_points": []}, limits, "sealed")
+            verdict = server.run("", {"helpers": "", "code": "", "entry_points": []}, limits, "sealed")
         except NoVerdict as error:
             raise UserError(f"programs cannot be run here: a sandbox ended without a verdict ({error})") from None
+        if not verdict.passed:
+            raise UserError(f"programs cannot be run here: an empty one comes to {verdict.result!r}")
         return server.protections
 
 
 # -- servers, which wait for the next program
 
-idle = {}  # (packages): Servers
+idle, busy = {}, []  # {packages: Servers}; Servers
 os.register_at_fork(after_in_child=idle.clear)  # they are the parent's
 
 
@@ -124,12 +132,18 @@ def a_server(packages):
     try:
         server = waiting.pop()
     except IndexError:
-        server = Server(packages)
+        try:
+            server = Server(packages)
+        except OSError as error:  # no more processes or open files
+            raise NoVerdict(str(error)) from None
+    busy.append(server)
     try:
         yield server
     except BaseException:
         server.close()
         raise
+    finally:
+        busy.remove(server)
     waiting.append(server)
 
 
@@ -151,7 +165,7 @@ class Server:
             [*SERVER, str(theirs.fileno()), self.root, *places(packages)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,  # its last words
             cwd="/",
             env=ENVIRONMENT,
             pass_fds=[theirs.fileno()],
@@ -165,7 +179,7 @@ class Server:
         settings = {"mode": mode, "memory": limits.memory_mb << 20, "file_size": limits.file_mb << 20}
         settings |= {"timeout": limits.timeout, "cpu_seconds": 2 * math.ceil(limits.timeout) + 1}
         settings |= {"folder_bytes": limits.folder_mb << 20, "n_files": limits.n_files, "depth": limits.depth}
-        n_runs = len(test.get("inputs", "1"))  # a script is run once for each
+        n_runs = len(test["inputs"]) if mode == "script" else 1
         settings |= {"clock_seconds": n_runs * (3 * limits.timeout + 1), "unconfined": limits.unconfined}
         mine, theirs = socket.socketpair()
         with mine:
@@ -193,18 +207,26 @@ class Server:
         try:
             socket.send_fds(self.control, [marshal.dumps(settings)], [descriptor.fileno()])
         except OSError:
-            raise NoVerdict("its server has ended") from None
+            raise NoVerdict(self.last_words()) from None
 
     def ended(self):
         """What server.job() returned. Raises NoVerdict."""
         with contextlib.suppress(OSError, EOFError, ValueError):
             return marshal.loads(self.control.recv(1 << 16))
-        raise NoVerdict("its server has ended")
+        raise NoVerdict(self.last_words())
+
+    def last_words(self):
+        """Why the process has ended."""
+        self.control.close()
+        self.process.wait()
+        words = self.process.stderr.read().decode("utf-8", "replace").strip().rpartition("\n")[2]
+        return f"its server has ended: {words}" if words else "its server has ended"
 
     def close(self):
         """End the process; it ends what it has started, and deletes its folder."""
         self.control.close()
         self.process.wait()
+        self.process.stderr.close()
         shutil.rmtree(self.root, ignore_errors=True)  # if it ended in another way
 
 

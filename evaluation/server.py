@@ -72,6 +72,7 @@ def warm_up(links):
     for name in [*WARM.split(), *(name.partition(".")[0] for name in os.listdir(links) if not name.endswith(".libs"))]:
         __import__(name)
     sys.path.remove(os.environ.pop("PYTHONPATH"))  # which names the repository
+    os.environ.pop("LD_LIBRARY_PATH", None)  # this process had need of it to start
     for name in [name for name in sys.modules if name.split(".")[0] == "evaluation"]:
         del sys.modules[name]
     random.seed(0)  # each program begins with the same state, for the same verdict each time
@@ -95,6 +96,7 @@ def job(settings, descriptor, control):
             os.setsid()
             control.close()
             judge.main(settings, descriptor)
+            os._exit(0)
         os._exit(1)
     os.close(descriptor)
     why = watched(child, settings, control)
@@ -158,10 +160,12 @@ def beyond(folder, depth, found, settings):
     """What is beyond the limits in an open folder; what is found is added up. The program may be changing it all: no
     name is followed that has become a link."""
     for entry in os.scandir(folder):
-        with contextlib.suppress(FileNotFoundError):
+        try:
             status = entry.stat(follow_symlinks=False)
-            found["files"] += 1
-            found["bytes"] += 512 * status.st_blocks
+        except FileNotFoundError:  # it was there a moment ago
+            continue
+        found["files"] += 1
+        found["bytes"] += 512 * status.st_blocks
         if found["files"] > settings["n_files"]:
             return f"more than {settings['n_files']} files"
         if found["bytes"] > settings["folder_bytes"]:

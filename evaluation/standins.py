@@ -92,7 +92,7 @@ class Side(Border):
     def ask(self, operation, *arguments):
         """What the other side answers; an exception that it raised is raised here."""
         with self.lock:
-            self.send("ask", operation, *arguments)
+            self.send(operation, *arguments)
             return self.answer()
 
     def ask_about(self, operation, thing, *arguments):
@@ -114,7 +114,7 @@ class Side(Border):
         """Answer questions until the other side has gone."""
         while True:
             try:
-                _, *question = self.receive()
+                question = self.receive()
             except Malformed as error:
                 question = ["raise", TypeError(f"the test passes what cannot cross: {error}")]
             self.reply(question)
@@ -139,8 +139,11 @@ class Side(Border):
         """Send a message, unless the end has come."""
         if self.ending:
             raise Ended(self.ending)
-        with self.connection.unhurried():
-            self.connection.send(self.encode(*message))
+        try:
+            with self.connection.unhurried():
+                self.connection.send(self.encode(*message))
+        except EOFError as error:
+            self.end(str(error))
 
     def receive(self):
         """The next message."""

@@ -2,8 +2,9 @@
 
 A problem is judged "sealed", its test in one process and the program in another, if its own solution passes so. A test
 that needs both in one process is judged "open", as other harnesses judge all of them: there a program could find the
-answers in memory, or write the verdict itself, if it set out to. The program has no say in it. A "script" reads and
-prints: it is run once per input, and what it prints is compared.
+answers in memory, or write the verdict itself, if it set out to. Problems without a solution, and those whose own one
+fails, are open too. The program has no say in it. A "script" reads and prints: it is run once per input, and what it
+prints is compared.
 """
 
 import hashlib
