@@ -122,7 +122,11 @@ def serve_program(program, connection):
         side.records = {name: cls for name, cls in side.records.items() if is_record(cls)}
         return list(side.records)
 
-    side.operations |= {"load": load, "global": module.__dict__.__getitem__, "share": share}
+    def is_module(name):
+        """Whether a name of the program is a module's."""
+        return isinstance(module.__dict__[name], ModuleType)
+
+    side.operations |= {"load": load, "global": module.__dict__.__getitem__, "is_module": is_module, "share": share}
     side.serve()
 
 
@@ -151,6 +155,9 @@ class Names(dict):
             if name in self.helpers:
                 self[name] = self.helpers[name]
                 return self[name]
+        if name in sys.stdlib_module_names and self.side.ask("is_module", name):
+            self[name] = __import__(name)  # the judge's own
+            return self[name]
         value = self.side.ask("global", name)
         if isinstance(value, self.side.Class) and (self.classes is None or name in self.classes):
             self.side.known.add(value)

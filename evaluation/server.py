@@ -152,8 +152,8 @@ def too_much(settings):
             return beyond(folder, 1, found, settings)
         finally:
             os.close(folder)
-    except OSError as error:
-        return f"what cannot be looked at: {error.strerror}"
+    except Exception as error:  # whatever the program makes of its folder
+        return f"files that cannot be looked at: {error}"
 
 
 def beyond(folder, depth, found, settings):

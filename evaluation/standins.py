@@ -66,8 +66,9 @@ def library_name(thing):
 def judge_takes(module, name):
     """Whether the judge takes a thing of this name from the candidate: the classes of plain data, and PURE."""
     if module == "builtins":
-        return name in PURE or isinstance(find(module, name), type)
-    return name in CONTAINERS or name in VALUES and VALUES[name][0] == module
+        return name in PURE or "." not in name and isinstance(find(module, name), type)
+    kind = CONTAINERS.get(name)
+    return module == kind.__module__ if kind else name in VALUES and VALUES[name][0] == module
 
 
 class Side(Border):
@@ -174,11 +175,11 @@ class Side(Border):
 
     def by_name(self, module, name):
         """See Border."""
+        if self.is_judge and (module == "module" or not judge_takes(module, name)):
+            raise ValueError(f"{module}.{name} in an answer")
         if module == "module":
             __import__(name)
             return sys.modules[name]
-        if self.is_judge and not judge_takes(module, name):
-            raise ValueError(f"{module}.{name} in an answer")
         __import__(module)
         return find(module, name)
 
@@ -254,6 +255,8 @@ class Side(Border):
         if not issubclass(cls, BaseException):
             raise ValueError("an exception that is none")
         arguments = self.values(arguments)
+        if any(map(callable, arguments)):
+            raise ValueError("an exception that holds a function")
         try:
             error = cls.__new__(cls, *arguments) if type(cls) is self.Class else cls(*arguments)
         except TypeError:  # __init__ takes other arguments than those that are kept
@@ -268,7 +271,7 @@ class Side(Border):
         try:
             real = find(module, name) if module.split(".")[0] in sys.stdlib_module_names else None
             is_exception = isinstance(real, type) and issubclass(real, BaseException)
-            if is_exception and not name.startswith("_"):  # as unittest's own signals are called
+            if is_exception and "." not in name and not name.startswith("_"):  # as unittest's own signals are called
                 return real
         except AttributeError:
             pass

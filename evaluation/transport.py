@@ -214,6 +214,8 @@ class Border:
             raise ValueError(f"tuples are nested more than {MAX_DEPTH} deep")
         if kind.__name__ in FROZEN and kind is FROZEN[kind.__name__]:
             return [kind.__name__, *self.cells(value, depth + 1)]
+        if kind.__module__ == "numpy" and hasattr(value, "item") and not value.shape:  # a number of numpy's
+            return self.cell(value.item(), depth + 1)
         if kind is bytes:
             return ["bytes", value.decode("latin-1")]
         if kind.__name__ in VALUES and kind is known_class(kind.__name__):

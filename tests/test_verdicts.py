@@ -96,6 +96,16 @@ def test_problems_that_need_a_package_are_left_out_aloud(tmp_path, capsys):
         eval_humaneval.with_packages({"t/1": found["t/1"]}, [])
 
 
+@pytest.mark.parametrize("mode", ["sealed", "open"])
+def test_numbers_of_numpy_are_numbers(mode):
+    program = (
+        "import numpy as np\ndef f(x): return np.sum(x), np.mean(x), np.all(x), np.array(['ab'])[0], list(np.array(x))"
+    )
+    code = "assert f([1, 2]) == (3, 1.5, True, 'ab', [1, 2]) and f([1, 2])[2]"
+    test = {"helpers": "", "code": code, "entry_points": ["f"], "classes": []}
+    assert sandbox.run(program, test, sandbox.Limits(packages=("numpy",)), mode).result == "passed"
+
+
 def test_a_package_that_is_not_installed_is_told(tmp_path):
     path = write_records(tmp_path / "problems.jsonl", RECORDS[:1])
     write_records(tmp_path / "samples.jsonl", [{"task_id": "t/0", "completion": ""}])
