@@ -192,7 +192,8 @@ def train(settings, machine, model, tokenizer, data, schedule, val, init=None, n
         done, metrics, whole = 0, {}, []  # whole: the checkpoints that are known to be
         if settings.resume:
             folder, meta = resume.restore(settings, machine, model, optimizers, tokenizer, data, schedule)
-            done, metrics, whole = meta["step"], meta["metrics"], checkpoint.whole_until(folder)
+            done, metrics = meta["step"], meta["metrics"]
+            whole = checkpoint.whole_until(folder) if machine.is_main else [folder]  # the others delete none
         elif init:
             checkpoint.load_optimizers(init, optimizers, machine.device)
         log.open(done, whole[-1:])
@@ -212,7 +213,7 @@ def train(settings, machine, model, tokenizer, data, schedule, val, init=None, n
             log.evaluation(step, metrics)
             return {"step": step, **metrics}
 
-        if done and is_due(done, settings.eval_every) and metrics.get("step") != done:
+        if done and checkpoint.is_due(done, settings.eval_every) and metrics.get("step") != done:
             metrics = evaluate(done)  # the signal that stopped the run came before it
 
         for step in range(done, settings.max_steps):
@@ -240,9 +241,9 @@ def train(settings, machine, model, tokenizer, data, schedule, val, init=None, n
             # go on would wait for the others' gradients for ever.
             stopping = machine.sum(stop.signal > 0)[0] > 0
             is_last = done == settings.max_steps
-            if is_last or (is_due(done, settings.eval_every) and not stopping):
+            if is_last or (checkpoint.is_due(done, settings.eval_every) and not stopping):
                 metrics = evaluate(done)
-            if machine.is_main and (is_last or stopping or is_due(done, settings.save_every)):
+            if machine.is_main and (is_last or stopping or checkpoint.is_due(done, settings.save_every)):
                 meta = {"settings": asdict(settings), "schedule": asdict(schedule), "metrics": metrics, **(note or {})}
                 meta |= {"tokens": done * settings.batch_tokens, **data.position(done)}
                 folder = checkpoint.save(settings.out_dir, done, raw_model, optimizers, tokenizer, meta)
@@ -319,11 +320,6 @@ def should_compile(settings, machine):
     if settings.compile and why_not:
         raise UserError(f"compile=true, but {why_not}")
     return not why_not if settings.compile is None else settings.compile
-
-
-def is_due(step, every):
-    """Whether something that is done every so many steps is done after this one; every = 0 means never."""
-    return bool(every) and step % every == 0
 
 
 if __name__ == "__main__":

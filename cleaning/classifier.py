@@ -27,7 +27,7 @@ from tqdm import tqdm
 import configurator
 from cleaning import hashing
 from cleaning.view import View
-from configurator import UserError
+from configurator import UserError, not_special
 from corpus import chats
 from corpus.documents import Problem, read
 from corpus.records import open_regular, records
@@ -169,7 +169,7 @@ class Classifier:
 
     def save(self, path):
         """Write the weights that are not zero, bias and threshold as one .npz file."""
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        not_special(Path(path)).parent.mkdir(parents=True, exist_ok=True)
         used = np.flatnonzero(self.weights)
         beside = Path(f"{path}.tmp.npz")
         try:

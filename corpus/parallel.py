@@ -79,8 +79,7 @@ class Worker:
 
 def answer(pipe, function, start, arguments):
     """What a worker process does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    live_with_parent()
     state = functools.cache(lambda: start(*arguments))  # made for the first item, which then has its error
     while True:
         item = pipe.recv()
@@ -91,10 +90,17 @@ def answer(pipe, function, start, arguments):
             pipe.send((None, error))
 
 
-def end_with_parent():
-    """Wait for the parent process to end, even if it is killed, and end this one."""
-    multiprocessing.parent_process().join()
-    os._exit(1)
+def live_with_parent():
+    """In a process that multiprocessing has started: leave Ctrl-C to the parent, and end when that ends, even if it is
+    killed."""
+
+    def end_with_parent():
+        """Wait for the parent to end."""
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 @contextlib.contextmanager

@@ -31,7 +31,7 @@ from evaluation import confine, scripts
 from evaluation.pipes import Connection, close_all_but, failure, read_exactly, write_all
 from evaluation.standins import TEST, Ended, Side
 
-FORKED, REFUSED, SECRET_BYTES = b"f", b"!", 16  # in what is said to sandbox.py
+FORKED, REFUSED, SECRET_BYTES = b"f", b"!", 16  # in what is said to sandbox.py; behind REFUSED stands the reason
 CO_OPTIMIZED = 1  # inspect.CO_OPTIMIZED: the flag of functions, not of classes and modules
 
 
@@ -57,7 +57,7 @@ def conduct(settings, program, read_test, forked):
     """Judge a program; returns {"passed", "result", "protections"}. settings: those of confine.py, and "mode", sealed,
     open or script. read_test() waits for the test's text, JSON; forked() is called when the candidate has been forked,
     before that. This process and what it forks are confined for good."""
-    mode = settings.get("mode", "sealed")
+    mode = settings["mode"]
     os.chdir(settings["folder"])
     nowhere = os.open(os.devnull, os.O_RDWR)
     os.dup2(nowhere, 1)

@@ -6,8 +6,8 @@ import os
 from evaluation import confine
 
 MAX_MESSAGE = 64_000_000  # bytes of one answer of the candidate
-SIGKILL, SIGXCPU, SIGPROF = 9, 24, 27
-TIME_IS_UP = (SIGKILL, SIGXCPU, SIGPROF)  # what the limits of CPU time end a process with
+SIGXCPU = 24
+TIME_IS_UP = (confine.SIGKILL, SIGXCPU, confine.SIGPROF)  # what the limits of CPU time end a process with
 
 
 def read_exactly(file, size):
@@ -63,11 +63,11 @@ class Connection:
         """The bytes of the next message. Raises EOFError, with the verdict, if there is none or it is too large."""
         try:
             size = int.from_bytes(read_exactly(self.read_from, 8))
-            if self.child and size > MAX_MESSAGE:
-                raise EOFError(f"failed: an answer of {size} bytes; at most {MAX_MESSAGE} are read")
-            return read_exactly(self.read_from, size)
-        except EOFError as error:
-            raise EOFError(str(error) if str(error).startswith("failed") else self.reason()) from None
+            if not self.child or size <= MAX_MESSAGE:
+                return read_exactly(self.read_from, size)
+        except EOFError:
+            raise EOFError(self.reason()) from None
+        raise EOFError(f"failed: an answer of {size} bytes; at most {MAX_MESSAGE} are read")
 
     def reason(self):
         """Why the other end has gone."""

@@ -26,13 +26,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from endings import UserError
+from evaluation.judge import REFUSED, SECRET_BYTES
 
 # -S, -s, -P: neither site-packages nor the current folder is on the import path.
 SERVER = [sys.executable, "-S", "-s", "-P", "-c", "from evaluation.server import main; main()"]
 ENVIRONMENT = {"PYTHONPATH": str(Path(__file__).resolve().parent.parent), "PYTHONHASHSEED": "0", "PYTHONUTF8": "1"}
 ENVIRONMENT |= {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}  # Python may need it
 ENVIRONMENT |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # numpy's threads would not survive a fork
-REFUSED = b"!"  # what a judge says first if it cannot be confined; a reason follows
 MAX_ANSWER = 1 << 20  # bytes of a verdict
 CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE)
 
@@ -185,7 +185,7 @@ class Server:
         with mine:
             with theirs:
                 self.send(settings, theirs)
-            secret = secrets.token_bytes(16)
+            secret = secrets.token_bytes(SECRET_BYTES)
             answer = exchange(mine, program, test, secret, settings["clock_seconds"])
         status, cpu_seconds, why = self.ended()
         seconds = time.perf_counter() - start

@@ -36,8 +36,10 @@ def serve(program, settings, connection):
             _, status = os.waitpid(child, 0)
             stdout.seek(0)
             stderr.seek(0)
-            failed = why_ended(status) or status and "failed: " + stderr.read()[-300:].decode("utf-8", "replace")
-            connection.send(dumps([failed or "", stdout.read().decode("utf-8", "replace")]).encode())
+            failed = why_ended(status)
+            if status and not failed:
+                failed = "failed: " + stderr.read()[-300:].decode("utf-8", "replace")
+            connection.send(dumps([failed, stdout.read().decode("utf-8", "replace")]).encode())
 
 
 def run_script(program):

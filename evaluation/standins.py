@@ -234,7 +234,7 @@ class Side(Border):
             self.nodes.append([self.new_number(kind), node])
         return [self.numbers[id(kind)]]
 
-    def build(self, number, kind, parts):
+    def build(self, kind, parts):
         """What stands here for an object of the other side, or its copy."""
         if kind == "class":
             return self.build_class(*parts)

@@ -116,7 +116,7 @@ class Border:
     """One side of the border: its table of objects, and what it reads and writes.
 
     A derived class knows the objects that stay where they are: describe(thing) returns the node of one, without the
-    number, build(number, kind, parts) what stands for it on the other side; named(thing) and by_name(name) are the
+    number, build(kind, parts) what stands for it on the other side; named(thing) and by_name(name) are the
     name of what both sides have, such as len, and the thing itself."""
 
     def __init__(self, first_number):
@@ -287,7 +287,7 @@ class Border:
         if number not in self.objects:
             _, kind, *parts = self.incoming[number]
             if kind not in CONTAINERS:
-                self.enter(number, self.build(number, kind, parts))
+                self.enter(number, self.build(kind, parts))
             elif kind == "deque":
                 self.enter(number, collections.deque(maxlen=parts[0]))
             elif kind == "defaultdict":

@@ -1,5 +1,6 @@
 """What a learnt classifier and a score file drop, and the numbers by which a threshold is chosen."""
 
+import os
 import re
 
 import numpy as np
@@ -158,3 +159,10 @@ def test_a_file_that_is_no_classifier_is_named(tmp_path, data):
     (tmp_path / "q.npz").write_bytes(data)
     with pytest.raises(UserError, match="no classifier"):
         classifier.Classifier.load(tmp_path / "q.npz")
+
+
+def test_a_classifier_takes_no_device_s_place(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="not a regular file: .*pipe"):
+        classifier.Classifier(np.zeros(1 << classifier.BUCKETS_LOG2, np.float32), 0.0, 0.4).save(tmp_path / "pipe")
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"] and (tmp_path / "pipe").is_fifo()

@@ -66,6 +66,11 @@ def whole_until(folder):
     return [*found, folder]
 
 
+def is_due(step, every):
+    """Whether something that is done every so many steps is done after this one; every = 0 means never."""
+    return bool(every) and step % every == 0
+
+
 def to_keep(whole, folder, save_every, keep):
     """The folders to keep when a new one has been written: `keep` of them with it. Those of every save_every steps go
     before those that a signal left in between, so that a run that was stopped ends with what an unbroken one leaves.
@@ -74,8 +79,7 @@ def to_keep(whole, folder, save_every, keep):
 
     def worth(older):
         """Its place in the order in which checkpoints are given up."""
-        is_regular = bool(save_every) and int(older.name.removeprefix("step_")) % save_every == 0
-        return is_regular, older
+        return is_due(int(older.name.removeprefix("step_")), save_every), older
 
     return [*sorted(sorted(whole, key=worth)[max(0, len(whole) - keep + 1) :]), folder]
 

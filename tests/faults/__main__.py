@@ -12,10 +12,8 @@ at a random moment, unlike one at an event, may strike elsewhere the second time
 import os
 import shlex
 import shutil
-import signal
 import sys
 import tempfile
-import threading
 import time
 import traceback
 from collections import Counter
@@ -24,7 +22,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 import configurator
-from corpus.parallel import end_with_parent
+from corpus.parallel import live_with_parent
 from ranges import Place
 from tests.faults import damage, fuzz, kills, metamorphic
 from tests.faults.common import Lost
@@ -124,8 +122,7 @@ def begin(*known):
     """In a process that runs cases: the world, the group and the seed, which run_case() needs."""
     global world_group_seed
     world_group_seed = known
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    live_with_parent()
 
 
 def run_case(number):
