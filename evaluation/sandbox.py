@@ -121,7 +121,8 @@ def probe(limits=Limits()):
 
 # -- servers, which wait for the next program
 
-idle, busy = {}, []  # {packages: Servers}; Servers
+idle = {}  # {packages: [Servers that wait]}
+busy = []  # Servers that run a program
 os.register_at_fork(after_in_child=idle.clear)  # they are the parent's
 
 

@@ -35,9 +35,7 @@ LOOK_EVERY = 0.05  # seconds between two looks at a job's folder
 SPARE_PROCESSES = 256  # that the user's processes may be more than those that run
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-
-
-counted = {"until": 0.0, "n": 0}
+counted = {"until": 0.0, "n": 0}  # what processes_of_user() has found, and until when it holds
 
 
 def main():
@@ -51,9 +49,8 @@ def main():
     for package in packages:
         os.symlink(package, f"{links}/{os.path.basename(package)}")
     warm_up(links)
-    confine.LIBC.prctl(
-        PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0
-    )  # a candidate whose judge has ended is this one's to wait for
+    # A candidate whose judge has ended becomes this process's child, to wait for.
+    confine.LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     with contextlib.suppress(OSError):  # of the control socket: nobody is there any more
         while is_empty(folder):
             message, descriptors, _, _ = socket.recv_fds(control, 1 << 16, 1)
