@@ -30,6 +30,7 @@ from types import CodeType, ModuleType
 from evaluation import confine, scripts
 from evaluation.pipes import Connection, close_all_but, failure, read_exactly, write_all
 from evaluation.standins import TEST, Ended, Side
+from evaluation.transport import slots_of
 
 FORKED, REFUSED, SECRET_BYTES = b"f", b"!", 16  # in what is said to sandbox.py; behind REFUSED stands the reason
 CO_OPTIMIZED = 1  # inspect.CO_OPTIMIZED: the flag of functions, not of classes and modules
@@ -118,9 +119,10 @@ def serve_program(program, connection):
 
     def share(names):
         """Copy the objects of those classes of these names that are made of attributes; returns their names."""
-        side.records = {name: module.__dict__.get(name) for name in names}
-        side.records = {name: cls for name, cls in side.records.items() if is_record(cls)}
-        return list(side.records)
+        records = {name: module.__dict__.get(name) for name in names}
+        records = {name: cls for name, cls in records.items() if is_record(cls)}
+        side.records = side.records | records
+        return list(records)
 
     def is_module(name):
         """Whether a name of the program is a module's."""
@@ -131,10 +133,11 @@ def serve_program(program, connection):
 
 
 def is_record(cls):
-    """Whether instances of a class are made of attributes and nothing else."""
-    if type(cls) is not type or any(hasattr(parent, "__slots__") for parent in cls.__mro__):
+    """Whether instances of a class are made of attributes and nothing else: in a dict, or in slots."""
+    if type(cls) is not type or any(parent.__module__ == "builtins" for parent in cls.__mro__[:-1]):
         return False
-    return all(parent is object or parent.__module__ != "builtins" for parent in cls.__mro__)
+    names = [name for parent in cls.__mro__ for name in slots_of(parent)]
+    return not any(name.startswith("__") for name in names) and not (names and cls.__dictoffset__)
 
 
 class Names(dict):
@@ -174,7 +177,8 @@ class Names(dict):
             pass
         records = {name: cls for name, cls in self.helpers.items() if name not in self.entry_points and is_record(cls)}
         if records:
-            self.side.records = {name: records[name] for name in self.side.ask("share", list(records))}
+            shared = self.side.ask("share", list(records))
+            self.side.records = self.side.records | {name: records[name] for name in shared}
 
 
 def judge_sealed(test, connection):
@@ -218,7 +222,7 @@ def serve_open(program, connection):
     result = run_code(program, "<program>", namespace)
     connection.send(dumps(result).encode())
     test, secret = loads(connection.receive())
-    run_helpers(test, namespace)
+    add_helpers(test, namespace)
     result = run_code(test["code"], "<test>", namespace)
     connection.send(dumps([secret, result]).encode())
 
@@ -232,7 +236,7 @@ def run_code(text, name, namespace):
         return failure(error)
 
 
-def run_helpers(test, namespace):
+def add_helpers(test, namespace):
     """Define what the helpers define and the program does not, if the test uses any of it. The prompt of a benchmark
     is both: a program that begins with it needs no helpers."""
     try:

@@ -9,6 +9,7 @@ And the candidate asks nothing: a test that hands functions or objects of its ow
 """
 
 import _thread
+import collections
 import sys
 import types
 
@@ -33,6 +34,8 @@ PURE = set(
 # Classes of Python that isinstance finds in a stand-in.
 NATIVE = [types.FunctionType, types.MethodType, types.BuiltinMethodType, types.GeneratorType, types.CoroutineType]
 NATIVE = {kind.__name__: kind for kind in (*NATIVE, map, filter, zip, enumerate, reversed)}
+RECORDS = (types.SimpleNamespace, collections.UserDict, collections.UserList, collections.UserString)
+RECORDS = {kind.__name__: kind for kind in (*RECORDS, collections.ChainMap)}  # Python's classes that copy as records do
 VALUE_BASES = (int, float, str, bytes, tuple, frozenset)  # a derived class is sent with the base's value
 NAMED = (type, types.FunctionType, types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType)
 
@@ -79,7 +82,7 @@ class Side(Border):
     def __init__(self, connection, is_judge):
         super().__init__(first_number=0 if is_judge else 1)
         self.connection, self.is_judge = connection, is_judge
-        self.records = {}  # classes that both sides define, by name: their instances are copied
+        self.records = RECORDS  # classes that both sides define, by name: their instances are copied
         self.known = set()  # the program's classes that the test names: their objects have attributes
         self.ending = None  # why the program or the test has ended
         self.lock = _thread.RLock()  # threads of a test or a program ask in turn
@@ -239,7 +242,8 @@ class Side(Border):
         if kind == "class":
             return self.build_class(*parts)
         if kind == "record":
-            return object.__new__(self.records[parts[0]])
+            cls = self.records[parts[0]]
+            return (cls if cls is types.SimpleNamespace else object).__new__(cls)
         cls = self.value(parts[0])
         if kind == "exception":
             return self.build_exception(cls, *parts[1:])

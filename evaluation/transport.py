@@ -12,10 +12,12 @@ changes in place is changed in the other side's copy with the next message, so t
 process. Nothing that is read is executed.
 """
 
+import array
 import collections
 import json
 import operator
 import sys
+import types
 
 SCALARS = {int, float, str, bool, type(None)}
 MAX_DEPTH = 100  # of tuples in tuples
@@ -30,23 +32,33 @@ VALUES = {
     "slice": ("builtins", lambda x: (x.start, x.stop, x.step)),
     "Decimal": ("decimal", lambda x: (str(x),)),
     "Fraction": ("fractions", lambda x: (x.numerator, x.denominator)),
-    "date": ("datetime", lambda x: (x.year, x.month, x.day)),
-    "time": ("datetime", lambda x: (x.hour, x.minute, x.second, x.microsecond, x.tzinfo)),
-    "datetime": (
-        "datetime",
-        lambda x: (x.year, x.month, x.day, x.hour, x.minute, x.second, x.microsecond, x.tzinfo),
-    ),
+    "date": ("datetime", lambda x: x.__reduce_ex__(4)[1]),  # its bytes
+    "time": ("datetime", lambda x: x.__reduce_ex__(4)[1]),  # its bytes and its time zone
+    "datetime": ("datetime", lambda x: x.__reduce_ex__(4)[1]),
     "timedelta": ("datetime", lambda x: (x.days, x.seconds, x.microseconds)),
     "timezone": ("datetime", lambda x: x.__getinitargs__()),
+    "ZoneInfo": ("zoneinfo", lambda x: (x.key,)),
+    "struct_time": ("time", lambda x: x.__reduce__()[1]),
     "UUID": ("uuid", lambda x: (x.hex,)),
 }
-# Views of a dict cross as views of a new one.
+# Views of what another object holds cross as views of a new one, {class: (kind, the items to send, the new view)}.
+ORDERED = collections.OrderedDict()
 VIEWS = {
-    type({}.keys()): ("keys", lambda items: dict.fromkeys(items).keys()),
-    type({}.values()): ("values", lambda items: dict(enumerate(items)).values()),
-    type({}.items()): ("items", lambda items: dict(items).items()),
+    type(ORDERED.keys()): ("keys", list, lambda items: dict.fromkeys(items).keys()),
+    type(ORDERED.values()): ("values", list, lambda items: dict(enumerate(items)).values()),
+    type(ORDERED.items()): ("items", list, lambda items: dict(items).items()),
+    type({}.keys()): ("keys", list, lambda items: dict.fromkeys(items).keys()),
+    type({}.values()): ("values", list, lambda items: dict(enumerate(items)).values()),
+    type({}.items()): ("items", list, lambda items: dict(items).items()),
+    types.MappingProxyType: (
+        "mappingproxy",
+        lambda view: view.items(),
+        lambda items: types.MappingProxyType(dict(items)),
+    ),
+    memoryview: ("memoryview", lambda view: [view.tobytes()], lambda items: memoryview(*items)),
+    array.array: ("array", lambda view: (view.typecode, view.tobytes()), lambda items: array.array(*items)),
 }
-VIEW_OF = dict(VIEWS.values())
+VIEW_OF = {kind: new for kind, _, new in VIEWS.values()}
 CONSTANTS = {"Ellipsis": Ellipsis, "NotImplemented": NotImplemented}
 # Containers, the derived ones first; bytearray's items are its bytes.
 DICTS = (collections.Counter, collections.defaultdict, collections.OrderedDict, dict)
@@ -75,25 +87,52 @@ def state(thing):
     if base is list:
         return list.copy(thing)
     if base is None:
-        thing, base = thing.__dict__, dict
+        thing, base = attributes(thing), dict
     if base in DICTS:
         return [*base.keys(thing), *base.values(thing)]
     return list(base.__iter__(thing))
 
 
+def slots_of(cls):
+    """The names of the attributes that a class itself has places for in its objects."""
+    names = vars(cls).get("__slots__", ())
+    return [name for name in ([names] if type(names) is str else names) if name != "__weakref__"]
+
+
+def attributes(thing):
+    """The attributes of an object: its dict, or a new one if its class has slots."""
+    if type(thing).__dictoffset__:
+        return thing.__dict__
+    names = [name for parent in type(thing).__mro__ for name in slots_of(parent)]
+    return {name: getattr(thing, name) for name in names if hasattr(thing, name)}
+
+
+def fill_object(thing, names, values):
+    """Give an object these attributes and no others. What a test calls may not come so, in place of a method or not."""
+    if any(callable(getattr(type(thing), name, None)) for name in names) or any(map(callable, values)):
+        raise Malformed("an attribute that can be called")
+    if type(thing).__dictoffset__:
+        dict.clear(thing.__dict__)
+        dict.update(thing.__dict__, zip(names, values, strict=True))
+        return
+    for name in attributes(thing):
+        object.__delattr__(thing, name)
+    for name, value in zip(names, values, strict=True):
+        object.__setattr__(thing, name, value)
+
+
 def fill(thing, items):
-    """Give a container, in place, the items of a state. An object is given no attribute that hides a method."""
+    """Give a container, in place, the items of a state."""
     base, half = base_of(type(thing)), len(items) // 2
-    if base is list or base is bytearray:
+    if base is None:
+        fill_object(thing, items[:half], items[half:])
+    elif base is list or base is bytearray:
         base.__setitem__(thing, slice(None), items)
-    elif base in DICTS or base is None:
-        attributes = thing.__dict__ if base is None else thing
-        if base is None and any(callable(getattr(type(thing), name, None)) for name in items[:half]):
-            raise Malformed("an attribute that hides a method")
+    elif base in DICTS:
         ordered = base if base is collections.OrderedDict else dict  # which keeps the order in a place of its own
-        ordered.clear(attributes)
+        ordered.clear(thing)
         for key, item in zip(items[:half], items[half:], strict=True):
-            ordered.__setitem__(attributes, key, item)
+            ordered.__setitem__(thing, key, item)
     else:
         base.clear(thing)
         (base.update if base is set else base.extend)(thing, items)
@@ -221,7 +260,8 @@ class Border:
         if kind.__name__ in VALUES and kind is known_class(kind.__name__):
             return [kind.__name__, *self.cells(VALUES[kind.__name__][1](value), depth + 1)]
         if kind in VIEWS:
-            return [VIEWS[kind][0], *self.cells(value, depth + 1)]
+            name, items, _ = VIEWS[kind]
+            return [name, *self.cells(list(items(value)), depth + 1)]
         if value is Ellipsis or value is NotImplemented:
             return ["constant", repr(value)]
         if name := self.named(value):

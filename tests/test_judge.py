@@ -255,6 +255,47 @@ def test_a_test_may_use_helpers(mode):
     assert judge_one(mode, f"{helpers}\n{program}", code, helpers) == "passed"
 
 
+NODES = {
+    "slots": "class Node:\n    __slots__ = 'v', 'next'\n    def __init__(self, v): self.v, self.next = v, None",
+    "a dataclass with slots": "from dataclasses import dataclass\n@dataclass(slots=True, eq=False)\n"
+    "class Node:\n    v: int\n    next: 'Node' = None",
+    "generic": "from typing import Generic, TypeVar\nclass Node(Generic[TypeVar('T')]):\n"
+    "    def __init__(self, v): self.v, self.next = v, None",
+}
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_a_program_may_write_its_own_class_of_the_helpers(name):
+    helpers = "class Node:\n    def __init__(self, v, next=None): self.v, self.next = v, next"
+    program = f"{NODES[name]}\ndef f(n):\n    n.v += 1\n    m = Node(n.v)\n    m.next = n\n    return m"
+    code = "n = Node(3)\nm = f(n)\nassert m.v == n.v == 4 and m.next is n and n.next is None and type(m) is Node"
+    assert judge_one("sealed", program, code, helpers) == "passed"
+    assert judge_one("sealed", program, code.replace("== 4", "== 3"), helpers).startswith("failed: AssertionError")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "SimpleNamespace(startswith=yes)",
+        "SimpleNamespace(startswith=SimpleNamespace(startswith=Yes()).startswith)",
+        "UserString(Yes())",
+        "UserDict({}, startswith=yes)",
+        "odd",
+    ],
+)
+def test_what_is_copied_brings_no_functions(answer):
+    """Or the program would decide what the test calls."""
+    program = f"""from types import SimpleNamespace
+from collections import UserDict, UserString
+def yes(*_): return True
+class Yes:
+    __call__ = startswith = yes
+odd = UserDict()
+odd.startswith = yes
+def f(): return {answer}"""
+    assert judge_one("sealed", program, "assert f().startswith('a')").startswith("failed: ")
+
+
 def test_an_open_verdict_is_signed():
     """A program cannot know the secret before it has ended: what it writes earlier is no verdict."""
     forged = (
