@@ -30,7 +30,7 @@ from types import CodeType, ModuleType
 from evaluation import confine, scripts
 from evaluation.pipes import Connection, close_all_but, failure, read_exactly, write_all
 from evaluation.standins import TEST, Ended, Side
-from evaluation.transport import slots_of
+from evaluation.transport import all_slots
 
 FORKED, REFUSED, SECRET_BYTES = b"f", b"!", 16  # in what is said to sandbox.py; behind REFUSED stands the reason
 CO_OPTIMIZED = 1  # inspect.CO_OPTIMIZED: the flag of functions, not of classes and modules
@@ -136,7 +136,7 @@ def is_record(cls):
     """Whether instances of a class are made of attributes and nothing else: in a dict, or in slots."""
     if type(cls) is not type or any(parent.__module__ == "builtins" for parent in cls.__mro__[:-1]):
         return False
-    names = [name for parent in cls.__mro__ for name in slots_of(parent)]
+    names = all_slots(cls)
     return not any(name.startswith("__") for name in names) and not (names and cls.__dictoffset__)
 
 

@@ -14,6 +14,7 @@ process. Nothing that is read is executed.
 
 import array
 import collections
+import itertools
 import json
 import operator
 import sys
@@ -96,15 +97,20 @@ def state(thing):
 def slots_of(cls):
     """The names of the attributes that a class itself has places for in its objects."""
     names = vars(cls).get("__slots__", ())
-    return [name for name in ([names] if type(names) is str else names) if name != "__weakref__"]
+    names = [names] if type(names) is str else names
+    return [name for name in names if name != "__weakref__"]
+
+
+def all_slots(cls):
+    """The slots of a class and those that it is derived from."""
+    return list(itertools.chain.from_iterable(map(slots_of, cls.__mro__)))
 
 
 def attributes(thing):
     """The attributes of an object: its dict, or a new one if its class has slots."""
     if type(thing).__dictoffset__:
         return thing.__dict__
-    names = [name for parent in type(thing).__mro__ for name in slots_of(parent)]
-    return {name: getattr(thing, name) for name in names if hasattr(thing, name)}
+    return {name: getattr(thing, name) for name in all_slots(type(thing)) if hasattr(thing, name)}
 
 
 def fill_object(thing, names, values):
