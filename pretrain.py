@@ -181,6 +181,7 @@ def train(settings, machine, model, tokenizer, data, schedule, val, init=None, n
     if settings.verify and machine.is_main:  # a model trains on damaged shards without a word
         for folder in dict.fromkeys(folder for folder, _ in [*data.mixture, *val]):
             Shards(folder, "train").verify()
+    model.dtype = machine.dtype
     progress = Progress(settings.sample, settings.problems, tokenizer, chat="chat" in (note or {}))
     log = Log(settings, machine, model, data, micro_batch, compiles)
     optimizers = make_optimizers(model, settings, machines.fast_bf16(machine.device))
@@ -202,7 +203,7 @@ def train(settings, machine, model, tokenizer, data, schedule, val, init=None, n
         # of another shape do not make it compile again.
         raw_model = model
         if compiles:
-            model = torch.compile(model)
+            model.compile()
         if machine.world_size > 1:
             batch = data.batch(0, machine, settings.doc_mask)
             model = exchanging_gradients(model, next(batch.split(micro_batch)), machine, loss_fn)
@@ -270,8 +271,7 @@ def exchanging_gradients(model, part, machine, loss_fn):
     """
     # Gradients live in the buffers that the processes exchange: one copy of them less in memory.
     model = DistributedDataParallel(model, gradient_as_bucket_view=True)
-    with machine.autocast():
-        loss, _ = loss_fn(model, part)
+    loss, _ = loss_fn(model, part)
     loss.backward()
     model.zero_grad()
     return model
@@ -293,8 +293,7 @@ def train_step(settings, machine, model, optimizers, batch, micro_batch, loss_fn
         # Gradients add up in p.grad. DistributedDataParallel exchanges them in backward(): once is enough, in the last.
         is_last = part is parts[-1]
         with nullcontext() if is_last or machine.world_size == 1 else model.no_sync():
-            with machine.autocast():  # the backward pass uses the formats that the forward pass chose
-                loss, count = loss_fn(model, part)
+            loss, count = loss_fn(model, part)
             # DistributedDataParallel averages over the processes; multiplying by their number makes that a sum.
             (loss * (machine.world_size / n_counted)).backward()
         total_loss += loss.detach()  # without its graph, whose memory is free again here

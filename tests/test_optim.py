@@ -8,7 +8,7 @@ import torch
 from configurator import UserError
 from model import ModelConfig, Transformer
 from pretrain import Settings, TrainSettings
-from training.optim import Float32Muon, lr_at, make_optimizers, orthogonalized, wsd_or_cosine
+from training.optim import Muon, lr_at, make_optimizers, orthogonalized, wsd_or_cosine
 
 WSD = Settings(lr=1.0, max_steps=1000, warmup_steps=100, decay_steps=200, decay_shape="linear", schedule="wsd")
 
@@ -74,29 +74,35 @@ def test_a_trial_of_a_few_steps_needs_no_other_setting():
 
 def test_orthogonalized_is_the_svds_polar_factor_roughly():
     torch.manual_seed(0)
-    for shape in ((32, 32), (24, 64), (64, 24)):
-        matrix = torch.randn(shape)
-        u, _, v = torch.linalg.svd(matrix, full_matrices=False)
-        got = orthogonalized(matrix, (3.4445, -4.7750, 2.0315), 5)
-        s = torch.linalg.svdvals(got)
-        assert 0.3 < s.min() and s.max() < 1.3
-        assert torch.nn.functional.cosine_similarity(got.flatten(), (u @ v).flatten(), dim=0) > 0.97
+    stack = torch.randn(3, 24, 64)
+    u, _, v = torch.linalg.svd(stack, full_matrices=False)
+    got = orthogonalized(stack)
+    s = torch.linalg.svdvals(got)
+    assert 0.3 < s.min() and s.max() < 1.3
+    assert torch.nn.functional.cosine_similarity(got.flatten(1), (u @ v).flatten(1)).min() > 0.97
 
 
-def test_float32_muon_is_pytorchs_muon():
-    """The same steps as torch.optim.Muon up to bf16's rounding, and the same state."""
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_muon_is_pytorchs_muon(dtype):
+    """The same steps as torch.optim.Muon up to bf16's rounding, and the same state, for matrices of several shapes."""
     torch.manual_seed(0)
-    start, grads = torch.randn(24, 48), [torch.randn(24, 48) for _ in range(4)]
-    results = []
-    for kind in (torch.optim.Muon, Float32Muon):
-        p = torch.nn.Parameter(start.clone())
-        optimizer = kind([p], lr=0.01, weight_decay=0.1, momentum=0.9, adjust_lr_fn="match_rms_adamw")
-        for grad in grads:
-            p.grad = grad.clone()
+    shapes = [(24, 48), (48, 24), (32, 32), (24, 48), (1, 7)]
+    start, grads = (
+        [torch.randn(shape) for shape in shapes],
+        [[torch.randn(shape) for shape in shapes] for _ in range(4)],
+    )
+    moved, means = [], []
+    for kind, how in ((torch.optim.Muon, {"adjust_lr_fn": "match_rms_adamw"}), (Muon, {"dtype": dtype})):
+        parameters = [torch.nn.Parameter(value.clone()) for value in start]
+        optimizer = kind(parameters, lr=0.01, weight_decay=0.1, momentum=0.9, **how)
+        for step in grads:
+            for p, grad in zip(parameters, step):
+                p.grad = grad.clone()
             optimizer.step()
-        results.append((p.detach() - start, optimizer.state[p]["momentum_buffer"]))
-    (theirs, their_buffer), (mine, my_buffer) = results
-    assert (mine - theirs).norm() / theirs.norm() < 0.02 and torch.allclose(their_buffer, my_buffer, atol=1e-6)
+        moved.append([p.detach() - value for p, value in zip(parameters, start)])
+        means.append([optimizer.state[p]["momentum_buffer"] for p in parameters])
+    for theirs, mine, their_mean, my_mean in zip(*moved, *means):
+        assert (mine - theirs).norm() / theirs.norm() < 0.02 and torch.allclose(their_mean, my_mean, atol=1e-6)
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])

@@ -53,12 +53,6 @@ class Machine:
         """Whether this is the process that prints and saves."""
         return self.rank == 0
 
-    def autocast(self):
-        """A context in which matrices are multiplied in self.dtype; weights, sums and norms stay in fp32."""
-        if self.dtype == torch.float32:
-            return nullcontext()
-        return torch.autocast(self.device.type, self.dtype)
-
     def sum(self, *numbers):
         """The sum of each number over all processes, as floats."""
         if self.world_size == 1:

@@ -75,8 +75,7 @@ def evaluate(model, part, settings, machine, tokenizer):
     for start in range(machine.rank * step, len(part.ids), machine.world_size * step):
         ids, targets = part.ids[start : start + step], part.targets[start : start + step]
         batch = make_batch(ids, targets, tokenizer.eot, settings.doc_mask, machine.device)
-        with machine.autocast():
-            losses = model(batch.ids, batch.targets, batch.doc_ids, reduction="none").cpu().double()
+        losses = model(batch.ids, batch.targets, batch.doc_ids, reduction="none").cpu().double()
         y = batch.targets.flatten().cpu()
         is_counted = y != IGNORE
         n_bytes = byte_lengths[y.clamp(min=0)] * is_counted
