@@ -38,7 +38,7 @@ class Settings(LaterSettings):
 def main(settings):
     """Anneal a trunk."""
     machine = begin(settings)
-    start, meta, config = resume.starting_point(settings)
+    start, meta, config = resume.starting_point(settings, machine)
     mixture = parse_mixture(settings.data)
     val = parse_folders(settings.val, "val") if settings.val else mixture
     tokenizer = load_tokenizer([folder for folder, _ in mixture + val])

@@ -18,7 +18,6 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Literal
 
 import torch
-from torch.nn.parallel import DistributedDataParallel
 
 import configurator
 from configurator import Stopped, UserError
@@ -44,10 +43,12 @@ from training import checkpoint, resume
 from training import machine as machines
 from training.dataloader import Mixture, batch_shape, parse_mixture
 from training.log import Log
-from training.optim import DECAYS, lr_at, make_optimizers, optimized_parameters, wsd_or_cosine
+from training.optim import DECAYS, lr_at, make_optimizers, trained_parameters, wsd_or_cosine
+from training.processes import exchange_weights, exchanging_gradients
 from training.tracker import TrackerName
 from training.validation import validate, validation_sets
 
+SKIPPED_AT_MOST = 3  # steps in a row without a finite loss, before a run goes back to its last checkpoint
 DecayShape = Literal[tuple(DECAYS)]
 Optimizer = Literal["muon", "adamw"]
 
@@ -144,8 +145,11 @@ def main(settings):
 
 def begin(settings):
     """The Machine to train on. Raises UserError where out_dir holds another run's checkpoints."""
-    settings.resume = resume.should_resume(settings)
-    return machines.start(settings.device, settings.dtype)
+    machine = machines.start(settings.device, settings.dtype)
+    with machine.together():  # the main process alone looks, and tells the others
+        found = machine.is_main and resume.should_resume(settings)
+    settings.resume = machine.sum(found)[0] > 0
+    return machine
 
 
 def model_config(settings, tokenizer):
@@ -175,7 +179,7 @@ def train(settings, machine, model, tokenizer, data, schedule, val, init=None, n
     and the step, so that a run that was killed and resumed equals the unbroken one, on a CPU bit for bit.
     """
     _, micro_batch = batch_shape(settings, model.config.block_size, machine.world_size)
-    compiles = should_compile(settings, machine)
+    compiles = machines.should_compile(settings, machine)
     # Every evaluation of a run reads the same tokens: else the curve would jump with the text.
     val_sets = validation_sets(val, settings, model.config.block_size, tokenizer.eot)
     if settings.verify and machine.is_main:  # a model trains on damaged shards without a word
@@ -184,19 +188,22 @@ def train(settings, machine, model, tokenizer, data, schedule, val, init=None, n
     model.dtype = machine.dtype
     progress = Progress(settings.sample, settings.problems, tokenizer, chat="chat" in (note or {}))
     log = Log(settings, machine, model, data, micro_batch, compiles)
-    optimizers = make_optimizers(model, settings, machines.fast_bf16(machine.device))
+    # Each process updates the parameters that it owns, and has optimizer state for no others.
+    fast_bf16 = machines.fast_bf16(machine.device)
+    optimizers = make_optimizers(model, settings, fast_bf16, machine.rank, machine.world_size)
 
     with machines.StopRequested() as stop, exclusive(settings.out_dir) if machine.is_main else nullcontext():
         # Weights, optimizer state and the step are all that a run consists of: the data loader has no state.
         if machine.is_main:
             resume.should_resume(settings)  # again: another run may have ended while this one waited for the folder
         done, metrics, whole = 0, {}, []  # whole: the checkpoints that are known to be
+        ahead = 0  # steps by which the data are ahead of `done`, once the run has gone back and passed data over
         if settings.resume:
             folder, meta = resume.restore(settings, machine, model, optimizers, tokenizer, data, schedule)
-            done, metrics = meta["step"], meta["metrics"]
+            done, ahead, metrics = meta["step"], meta["data_ahead"], meta["metrics"]
             whole = checkpoint.whole_until(folder) if machine.is_main else [folder]  # the others delete none
         elif init:
-            checkpoint.load_optimizers(init, optimizers, machine.device)
+            checkpoint.load_optimizers(init, model, optimizers, machine.device)
         log.open(done, whole[-1:])
 
         # The wrappers share the weights with raw_model, which validates and saves: its names have no prefix, and rows
@@ -205,7 +212,7 @@ def train(settings, machine, model, tokenizer, data, schedule, val, init=None, n
         if compiles:
             model.compile()
         if machine.world_size > 1:
-            batch = data.batch(0, machine, settings.doc_mask)
+            batch = data.batch(0, machine, settings.doc_mask, micro_batch)
             model = exchanging_gradients(model, next(batch.split(micro_batch)), machine, loss_fn)
 
         def evaluate(step):
@@ -217,40 +224,53 @@ def train(settings, machine, model, tokenizer, data, schedule, val, init=None, n
         if done and checkpoint.is_due(done, settings.eval_every) and metrics.get("step") != done:
             metrics = evaluate(done)  # the signal that stopped the run came before it
 
-        for step in range(done, settings.max_steps):
+        saved, in_a_row = done, 0  # the step of the newest checkpoint; steps without a finite loss
+        while done < settings.max_steps:
             # The learning rate is a pure function of the step, ...
-            lr = lr_at(step, schedule)
+            lr = lr_at(done, schedule)
             for optimizer in optimizers:
                 for group in optimizer.param_groups:
                     group["lr"] = lr
 
             # ... and so are this process's rows of the global batch, and the noise, should the model draw any:
             # a run that resumes at this step does exactly what the unbroken one would.
-            batch = data.batch(step, machine, settings.doc_mask)
-            torch.manual_seed(settings.seed + step * machine.world_size + machine.rank)
+            batch = data.batch(done + ahead, machine, settings.doc_mask, micro_batch)
+            torch.manual_seed(settings.seed + done * machine.world_size + machine.rank)
 
-            loss, grad_norm = train_step(settings, machine, model, optimizers, batch, micro_batch, loss_fn)
-            if not math.isfinite(loss) or not math.isfinite(grad_norm):
-                # No later step can repair this, and the next checkpoint would hold it.
-                raise UserError(
-                    f"loss {loss} and gradient norm {grad_norm} at step {step}: " + resume.lower_rate(settings, whole)
-                )
-            done = step + 1
-            log.step(done, loss, lr, grad_norm)
-
+            result = train_step(settings, machine, model, optimizers, batch, micro_batch, loss_fn, stop)
             # A signal may have reached only some of the processes: all of them stop after the same step, or those that
             # go on would wait for the others' gradients for ever.
             stopping = machine.sum(stop.signal > 0)[0] > 0
+            if result:
+                loss, grad_norm = result
+                done += 1
+                in_a_row = 0 if math.isfinite(loss) and math.isfinite(grad_norm) else in_a_row + 1
+                if not in_a_row:
+                    log.step(done, loss, lr, grad_norm)
+                else:  # one odd batch costs a step; when no batch does any more, the weights themselves are bad
+                    what = f"loss {loss} and gradient norm {grad_norm} at step {done - 1}"
+                    log.event(done, f"skipped: {what}")
+                    if in_a_row == SKIPPED_AT_MOST:
+                        if ahead or not whole:  # going back has not helped, or there is nowhere to go back to
+                            raise UserError(f"{what}: " + resume.lower_rate(settings, whole))
+                        reached, in_a_row = done, 0
+                        done = resume.go_back(whole[-1], machine, raw_model, optimizers)
+                        ahead = reached - done
+                        log.event(done, f"back to {whole[-1]}, past the data of {ahead} steps")
+                        continue
+
             is_last = done == settings.max_steps
             if is_last or (checkpoint.is_due(done, settings.eval_every) and not stopping):
                 metrics = evaluate(done)
-            if machine.is_main and (is_last or stopping or checkpoint.is_due(done, settings.save_every)):
+            is_due = checkpoint.is_due(done, settings.save_every) and not in_a_row
+            if done > saved and (is_last or stopping or is_due):
                 meta = {"settings": asdict(settings), "schedule": asdict(schedule), "metrics": metrics, **(note or {})}
-                meta |= {"tokens": done * settings.batch_tokens, **data.position(done)}
-                folder = checkpoint.save(settings.out_dir, done, raw_model, optimizers, tokenizer, meta)
-                whole = checkpoint.to_keep(whole, folder, settings.save_every, settings.keep)
-                checkpoint.delete_older(settings.out_dir, whole)
-                log.saved(done)
+                meta |= {"tokens": done * settings.batch_tokens, "data_ahead": ahead, **data.position(done + ahead)}
+                folder = checkpoint.save(settings.out_dir, done, raw_model, optimizers, tokenizer, meta, machine)
+                whole, saved = checkpoint.to_keep(whole, folder, settings.save_every, settings.keep), done
+                if machine.is_main:
+                    checkpoint.delete_older(settings.out_dir, whole)
+                    log.saved(done)
             if stopping:
                 break
         log.end(done, metrics)
@@ -259,26 +279,13 @@ def train(settings, machine, model, tokenizer, data, schedule, val, init=None, n
     machines.stop(machine)
     if done < settings.max_steps:
         # An exit code other than 0: what stands behind && must not begin on half a model.
-        raise Stopped(stop.signal or signal.SIGTERM, f"after step {done}, checkpoint saved; --resume goes on from it")
+        how = "checkpoint saved; --resume goes on from it" if done else "nothing to save; the same command begins again"
+        raise Stopped(stop.signal or signal.SIGTERM, f"after step {done}, {how}")
 
 
-def exchanging_gradients(model, part, machine, loss_fn):
-    """The model as DistributedDataParallel, which sums gradients over the processes in the backward pass.
-
-    It sends them in the order in which its first backward pass has brought them, from the second pass on. One pass
-    ahead, whose gradients are thrown away, makes all passes alike: sums of three or more numbers depend on the order,
-    and a resumed run would differ from the unbroken one by a rounding.
-    """
-    # Gradients live in the buffers that the processes exchange: one copy of them less in memory.
-    model = DistributedDataParallel(model, gradient_as_bucket_view=True)
-    loss, _ = loss_fn(model, part)
-    loss.backward()
-    model.zero_grad()
-    return model
-
-
-def train_step(settings, machine, model, optimizers, batch, micro_batch, loss_fn=next_token_loss):
-    """One optimizer step on a Batch: (loss per counted target of the global batch, norm of its gradient).
+def train_step(settings, machine, model, optimizers, batch, micro_batch, loss_fn=next_token_loss, stop=None):
+    """One optimizer step on a Batch: (loss per counted target of the global batch, norm of its gradient). It changes
+    nothing where one of them is not finite. stop: a StopRequested; when a signal comes, the step is given up: None.
 
     The loss is a sum over targets divided by their number in the *global* batch. A mean of the micro-batches' means
     would weigh a target more where few others count, and would change with micro_batch and the number of processes:
@@ -290,6 +297,8 @@ def train_step(settings, machine, model, optimizers, batch, micro_batch, loss_fn
     total_loss, total_count = torch.zeros((), device=machine.device), 0
     parts = list(batch.split(micro_batch))
     for part in parts:
+        if stop and machine.sum(stop.signal > 0)[0]:  # a large step takes longer than torchrun waits for its end
+            return None
         # Gradients add up in p.grad. DistributedDataParallel exchanges them in backward(): once is enough, in the last.
         is_last = part is parts[-1]
         with nullcontext() if is_last or machine.world_size == 1 else model.no_sync():
@@ -301,24 +310,18 @@ def train_step(settings, machine, model, optimizers, batch, micro_batch, loss_fn
     assert total_count == batch.count, "loss_fn must count the same items as batch.count"
 
     # One odd batch with a huge gradient must not throw the weights far off. The norm is over all parameters at once.
-    parameters = optimized_parameters(optimizers)
-    grad_norm = torch.nn.utils.clip_grad_norm_(parameters, settings.grad_clip or math.inf).item()
+    hidden, others = trained_parameters(model)
+    grad_norm = torch.nn.utils.clip_grad_norm_([*hidden, *others], settings.grad_clip or math.inf).item()
     loss_sum, count = machine.sum(total_loss.item(), total_count)  # item() waits until a GPU has finished
     loss = loss_sum / count
-    if math.isfinite(loss) and math.isfinite(grad_norm):  # else the weights stay as they are, and train() stops
+    if math.isfinite(loss) and math.isfinite(grad_norm):
         for optimizer in optimizers:
             optimizer.step()
-    for p in parameters:
-        p.grad = None  # the next backward() then writes gradients instead of adding to zeros
+        exchange_weights(model, machine)
+    # The next backward() writes gradients where there are none. Those of several processes stay, as zeros, in the
+    # buffers in which they are exchanged.
+    model.zero_grad(set_to_none=machine.world_size == 1)
     return loss, grad_norm
-
-
-def should_compile(settings, machine):
-    """Whether to use torch.compile. Raises UserError where it is asked for and cannot work."""
-    why_not = machines.why_not_compile(machine.device)
-    if settings.compile and why_not:
-        raise UserError(f"compile=true, but {why_not}")
-    return not why_not if settings.compile is None else settings.compile
 
 
 if __name__ == "__main__":

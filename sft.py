@@ -45,7 +45,7 @@ class Settings(LaterSettings):
 def main(settings):
     """Tune a model on conversations."""
     machine = begin(settings)
-    start, meta, config = resume.starting_point(settings)
+    start, meta, config = resume.starting_point(settings, machine)
     folders = parse_folders(settings.data, "data")
     val = parse_folders(settings.val, "val") if settings.val else folders
     tokenizer = load_tokenizer([folder for folder, _ in folders + val])

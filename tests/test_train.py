@@ -13,7 +13,7 @@ import torch
 
 from configurator import UserError
 from model import IGNORE, ModelConfig, Transformer
-from pretrain import TrainSettings, next_token_loss, should_compile, train_step
+from pretrain import TrainSettings, next_token_loss, train_step
 from training import checkpoint, machine
 from training.dataloader import batch_shape, make_batch
 from training.machine import Machine
@@ -113,7 +113,8 @@ def test_evaluation_does_not_depend_on_its_batches():
     [
         (dict(batch_tokens=8192, micro_batch=16), 1, (32, 16)),
         (dict(batch_tokens=8192, micro_batch=5), 2, (32, 4)),
-        (dict(batch_tokens=6 * 256 * 7, micro_batch=6), 6, (42, 1)),
+        (dict(batch_tokens=6 * 256 * 7, micro_batch=6), 6, (42, 4)),
+        (dict(batch_tokens=8192, micro_batch=4), 6, (32, 3)),
         (dict(batch_tokens=256, micro_batch=64), 1, (1, 1)),
     ],
 )
@@ -126,10 +127,10 @@ def test_micro_batches_are_derived(settings, world_size, expected):
     [
         (dict(batch_tokens=1000), 1, "multiple of block_size"),
         (dict(batch_tokens=0), 1, "multiple"),
-        (dict(batch_tokens=8192), 6, "try --batch_tokens=7680"),
+        (dict(batch_tokens=1024), 6, "4 sequences of 256, fewer than the 6 processes: try --batch_tokens=1536"),
     ],
 )
-def test_batches_that_nothing_divides_are_refused(settings, world_size, words):
+def test_batches_that_make_no_whole_rows_or_too_few_are_refused(settings, world_size, words):
     with pytest.raises(UserError, match=words):
         batch_shape(TrainSettings(**settings), 256, world_size)
 
@@ -186,7 +187,7 @@ def test_a_checkpoint_gives_back_the_model_the_optimizer_and_the_tokenizer(saved
     )
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values()))
     fresh = make_optimizers(again, TrainSettings(), False)
-    checkpoint.load_optimizers(run / "step_00000003", fresh, "cpu")
+    checkpoint.load_optimizers(run / "step_00000003", again, fresh, "cpu")
     for o, again_o in zip(optimizers, fresh):
         for a, b in zip(o.state.values(), again_o.state.values()):
             assert a.keys() == b.keys() and all(torch.equal(torch.as_tensor(a[k]), torch.as_tensor(b[k])) for k in a)
@@ -196,7 +197,7 @@ def test_a_checkpoint_gives_back_the_model_the_optimizer_and_the_tokenizer(saved
     "damage",
     [
         lambda f: (f / "model.pt").write_bytes((f / "model.pt").read_bytes()[:-1]),
-        lambda f: (f / "optimizer.pt").unlink(),
+        lambda f: (f / "optimizer-0.pt").unlink(),
         lambda f: (f / "meta.json").write_text("{"),
         lambda f: (f / "sha256.json").write_text("{}"),
         lambda f: (f / "sha256.json").write_text("[1]"),
@@ -343,8 +344,8 @@ def test_without_a_compiler_training_says_that_it_is_slower(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda _: None)
     assert "no C++ compiler" in machine.why_not_compile(torch.device("cpu"))
     with pytest.raises(UserError, match="compiler"):
-        should_compile(TrainSettings(compile=True), MACHINE)
-    assert should_compile(TrainSettings(), MACHINE) is False
+        machine.should_compile(TrainSettings(compile=True), MACHINE)
+    assert machine.should_compile(TrainSettings(), MACHINE) is False
 
 
 @pytest.mark.skipif(machine.why_not_compile(torch.device("cpu")) != "", reason="no C++ compiler or Python headers here")

@@ -1,11 +1,12 @@
 """Checkpoints: folders that are either whole or not there.
 
-    <out_dir>/step_00000600/   model.pt  optimizer.pt  tokenizer.json  meta.json  metrics.jsonl  sha256.json
+    <out_dir>/step_00000600/   model.pt  optimizer-0.pt ...  tokenizer.json  meta.json  metrics.jsonl  sha256.json
 
 meta.json holds the step, tokens seen, settings, schedule, model configuration, metrics, what has been read of which
 data, and the tokenizer's fingerprint; metrics.jsonl is the run's log so far; sha256.json holds the sha256 of every
-other file. A folder is written beside its name, synced, then renamed. Reading never runs code from a file
-(weights_only). A damaged checkpoint is named and the one before it is used.
+other file. Each process writes the state of the parameters that it owns, under their names: any number of processes
+can go on from it, if all see one out_dir. A folder is written beside its name, synced, then renamed. Reading never runs
+code from a file (weights_only). A damaged checkpoint is named and the one before it is used.
 """
 
 import contextlib
@@ -24,36 +25,51 @@ from hints import how_to_make
 from model import ModelConfig, Transformer
 from shards import naming, sha256_file
 from tokenizer import Tokenizer
+from training.machine import ALONE
 
-FILES = {"model.pt", "optimizer.pt", "tokenizer.json", "meta.json"}  # what every checkpoint holds
+FILES = {"model.pt", "tokenizer.json", "meta.json"}  # what every checkpoint holds
 
 
-def save(out_dir, step, model, optimizers, tokenizer, meta):
-    """Write out_dir/step_<step>; returns the folder. meta: whatever else a reader should know."""
+def save(out_dir, step, model, optimizers, tokenizer, meta, machine=ALONE):
+    """Write out_dir/step_<step>, all processes together; returns the folder. meta: whatever else a reader should know.
+
+    Raises OSError or, where several processes write, UserError: in all of them, and nothing half-written is left."""
     folder = Path(out_dir) / f"step_{step:08d}"
     beside = folder.with_suffix(".tmp")
-    for leftover in Path(out_dir).glob("step_*.tmp"):  # of a run that was killed while it saved or deleted
-        shutil.rmtree(leftover, ignore_errors=True)
-    beside.mkdir(parents=True)
     try:
-        tokenizer.save(beside / "tokenizer.json")
-        write_tensors(beside / "model.pt", model.state_dict())
-        write_tensors(beside / "optimizer.pt", [optimizer.state_dict() for optimizer in optimizers])
-        about = {"step": step, **meta, "model": asdict(model.config), "tokenizer": tokenizer.fingerprint}
-        write_json(beside / "meta.json", {**about, "made_by": made_by()})
-        if (log := Path(out_dir, "metrics.jsonl")).exists():
-            with naming(beside / log.name):
-                shutil.copy(log, beside)
-        write_json(beside / "sha256.json", {path.name: sha256_file(path) for path in sorted(beside.iterdir())})
-        sync_folder(beside)
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(beside, folder)
-        sync_folder(folder.parent)
+        with machine.together():
+            if machine.is_main:
+                for leftover in Path(out_dir).glob("step_*.tmp"):  # of a run that was killed while it saved or deleted
+                    shutil.rmtree(leftover, ignore_errors=True)
+                beside.mkdir(parents=True)
+        with machine.together():
+            write_tensors(beside / f"optimizer-{machine.rank}.pt", states_by_name(model, optimizers))
+            if machine.is_main:
+                tokenizer.save(beside / "tokenizer.json")
+                write_tensors(beside / "model.pt", model.state_dict())
+                about = {"step": step, **meta, "model": asdict(model.config), "tokenizer": tokenizer.fingerprint}
+                write_json(beside / "meta.json", {**about, "made_by": made_by()})
+                if (log := Path(out_dir, "metrics.jsonl")).exists():
+                    with naming(beside / log.name):
+                        shutil.copy(log, beside)
+        with machine.together():
+            if machine.is_main:
+                put_in_place(beside, folder)
     except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
+        if machine.is_main:
+            shutil.rmtree(beside, ignore_errors=True)
         raise
     return folder
+
+
+def put_in_place(beside, folder):
+    """Give a finished checkpoint its sha256.json and its name."""
+    write_json(beside / "sha256.json", {path.name: sha256_file(path) for path in sorted(beside.iterdir())})
+    sync_folder(beside)
+    if folder.exists():
+        shutil.rmtree(folder)
+    os.replace(beside, folder)
+    sync_folder(folder.parent)
 
 
 def whole_until(folder):
@@ -138,8 +154,22 @@ def newest(path):
     raise UserError(what + how_to_make(path))
 
 
+def chosen(path, machine):
+    """newest(path), which the main process looks for: only it compares files with their sha256, and the others are told
+    the number of the checkpoint. Raises UserError in all of them when there is none."""
+    path = Path(path)
+    with machine.together():
+        folder, meta = newest(path) if machine.is_main else (path, None)
+    in_path = machine.is_main and folder != path
+    number = int(machine.sum(int(folder.name.removeprefix("step_")) if in_path else 0)[0])
+    if not machine.is_main:
+        folder = path / f"step_{number:08d}" if not (path / "meta.json").exists() else path
+        meta = read_meta(folder)
+    return folder, meta
+
+
 def checked_meta(folder):
-    """meta.json, and the "sha256" of the files, of a checkpoint that is whole. Raises UserError otherwise."""
+    """meta.json of a checkpoint that is whole. Raises UserError otherwise."""
     try:
         digests = json.loads((folder / "sha256.json").read_text(encoding="utf-8"))
         if missing := FILES - digests.keys():
@@ -147,8 +177,16 @@ def checked_meta(folder):
         for name in digests:
             if sha256_file(folder / name) != digests[name]:
                 raise UserError(f"checkpoint {folder} is damaged: {name} does not have its sha256")
-        return {**json.loads((folder / "meta.json").read_text(encoding="utf-8")), "sha256": digests}
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"checkpoint {folder} is damaged: {error}") from None
+    return read_meta(folder)
+
+
+def read_meta(folder):
+    """meta.json of a checkpoint. Raises UserError where it cannot be read."""
+    try:
+        return {**json.loads((folder / "meta.json").read_text(encoding="utf-8"))}
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise UserError(f"checkpoint {folder} is damaged: {error}") from None
 
 
@@ -188,16 +226,49 @@ def load_model(path, machine):
         raise UserError(f"checkpoint {folder} does not hold this model: {error}") from None
 
 
-def load_optimizers(folder, optimizers, device):
-    """Give optimizers the state in a checkpoint; their hyper-parameters stay. Raises UserError for other optimizers."""
-    states = load_tensors(folder / "optimizer.pt", device)
-    try:
-        for optimizer, state in zip(optimizers, states, strict=True):
-            groups = []
-            for saved_group, group in zip(state["param_groups"], optimizer.param_groups):
-                groups.append({**group, "params": saved_group["params"]})
-            optimizer.load_state_dict({**state, "param_groups": groups})
-    except (ValueError, KeyError, TypeError):
-        raise UserError(
-            f"{folder} was trained with another optimizer: give the --optimizer it was trained with"
-        ) from None
+# -- the optimizers' state: {"muon" or "adamw": {parameter's name: {state's name: tensor}}}
+
+
+def states_by_name(model, optimizers):
+    """The state of this process's optimizers as it is saved."""
+    names = {p: name for name, p in model.named_parameters()}
+    states = {}
+    for optimizer in optimizers:
+        own = states[kind(optimizer)] = {}
+        for p in parameters_of(optimizer):
+            own[names[p]] = optimizer.state.get(p, {})
+    return states
+
+
+def load_optimizers(folder, model, optimizers, device):
+    """Give this process's optimizers what a checkpoint's files hold of their parameters; their hyper-parameters stay.
+    Raises UserError where other optimizers wrote it."""
+    names, missing = {p: name for name, p in model.named_parameters()}, set()
+    for optimizer in optimizers:
+        missing |= {(kind(optimizer), names[p]) for p in parameters_of(optimizer)}
+    for path in sorted(folder.glob("optimizer-*.pt")):  # one after the other: only one is in memory as a whole
+        states = load_tensors(path)
+        try:
+            for optimizer in optimizers:
+                for p in parameters_of(optimizer):
+                    state = states.get(kind(optimizer), {}).get(names[p])
+                    if state is not None:
+                        optimizer.state[p] = {key: value.to(device) for key, value in state.items()}
+                        missing.discard((kind(optimizer), names[p]))
+        except AttributeError as error:
+            raise UserError(f"checkpoint {folder} does not hold this model's {path.name}: {error}") from None
+    if missing:
+        raise UserError(f"{folder} was trained with another optimizer: give the --optimizer it was trained with")
+
+
+def kind(optimizer):
+    """The --optimizer that an optimizer is."""
+    return "adamw" if isinstance(optimizer, torch.optim.AdamW) else "muon"
+
+
+def parameters_of(optimizer):
+    """All parameters of an optimizer."""
+    parameters = []
+    for group in optimizer.param_groups:
+        parameters += group["params"]
+    return parameters

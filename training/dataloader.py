@@ -7,6 +7,7 @@ every row once, in a new order. Any number of processes thus sees the same globa
 but the step.
 """
 
+import math
 import os
 from dataclasses import dataclass
 from functools import lru_cache
@@ -42,15 +43,19 @@ class Batch:
         return int(self.counts.sum())
 
     def split(self, n_rows):
-        """This batch in parts of n_rows rows."""
+        """This batch in parts of n_rows rows. Batches of several parts are made in such lengths that all are whole."""
         for start in range(0, len(self.ids), n_rows):
             rows = slice(start, start + n_rows)
             doc_ids = None if self.doc_ids is None else self.doc_ids[rows]
             yield Batch(self.ids[rows], self.targets[rows], doc_ids, self.counts[rows])
 
 
-def make_batch(ids, targets, eot, doc_mask, device):
-    """A Batch on a device from int64 arrays (rows, block_size). doc_mask: whether to number the documents."""
+def make_batch(ids, targets, eot, doc_mask, device, n_rows=0):
+    """A Batch on a device from int64 arrays (rows, block_size). doc_mask: whether to number the documents. Rows in
+    which nothing counts fill it up to n_rows: code is compiled once where the shape is always the same."""
+    missing = max(0, n_rows - len(ids))
+    ids = np.pad(ids, ((0, missing), (0, 0)), constant_values=eot)
+    targets = np.pad(targets, ((0, missing), (0, 0)), constant_values=IGNORE)
     counts = (targets != IGNORE).sum(axis=1)
     ids, targets = (torch.from_numpy(np.ascontiguousarray(array)).to(device) for array in (ids, targets))
     doc_ids = (ids == eot).cumsum(1) if doc_mask else None  # one more at every <|endoftext|>
@@ -60,23 +65,20 @@ def make_batch(ids, targets, eot, doc_mask, device):
 def batch_shape(settings, block_size, world_size):
     """(rows per step over all processes, rows per forward pass of one): the batch is stated in tokens.
 
-    The micro-batch is the largest one up to settings.micro_batch that divides a process's share. Raises UserError where
-    the tokens make no whole rows, or the processes cannot share the rows evenly.
+    A process's share is cut into as few micro-batches of up to settings.micro_batch rows as it takes, of equal size.
+    Raises UserError where the tokens make no whole rows, or fewer than there are processes.
     """
     if settings.batch_tokens % block_size or settings.batch_tokens < block_size:
         raise UserError(f"batch_tokens={settings.batch_tokens} is not a multiple of block_size={block_size}")
     batch_size = settings.batch_tokens // block_size
-    if batch_size % world_size:
-        nearest = max(1, round(batch_size / world_size)) * world_size * block_size
+    if batch_size < world_size:
         raise UserError(
-            f"batch_tokens={settings.batch_tokens} is {batch_size} sequences of {block_size}, which {world_size} "
-            f"processes cannot share evenly: try --batch_tokens={nearest}"
+            f"batch_tokens={settings.batch_tokens} is {batch_size} sequences of {block_size}, fewer than the "
+            f"{world_size} processes: try --batch_tokens={world_size * block_size}"
         )
-    share = batch_size // world_size
-    micro_batch = min(share, settings.micro_batch)
-    while share % micro_batch:
-        micro_batch -= 1
-    return batch_size, micro_batch
+    share = math.ceil(batch_size / world_size)
+    n_parts = math.ceil(share / settings.micro_batch)
+    return batch_size, math.ceil(share / n_parts)
 
 
 def parse_mixture(text):
@@ -297,17 +299,20 @@ class Mixture:
         return rows
 
     def arrays(self, step, rank=0, world_size=1):
-        """This process's rows of a step: ids and targets, int64 (batch_size / world_size, block_size)."""
+        """This process's rows of a step: ids and targets, int64 (rows, block_size). Where the processes do not divide
+        the batch, some get one row more than others."""
         rows = self.rows(step)
-        share = len(rows) // world_size
-        pairs = [self.sources[source].row(n) for source, n in rows[rank * share : (rank + 1) * share]]
-        ids, targets = zip(*pairs)
+        own = rows[rank * len(rows) // world_size : (rank + 1) * len(rows) // world_size]
+        ids, targets = zip(*(self.sources[source].row(n) for source, n in own))
         return np.stack(ids), np.stack(targets)
 
-    def batch(self, step, machine, doc_mask=True):
-        """The same as a Batch on this process's device."""
+    def batch(self, step, machine, doc_mask, micro_batch):
+        """The same as a Batch on this process's device, filled up so that every process has the same number of whole
+        micro-batches: all exchange gradients equally often."""
         ids, targets = self.arrays(step, machine.rank, machine.world_size)
-        return make_batch(ids, targets, self.eot, doc_mask, machine.device)
+        most = math.ceil(self.quotas.batch_size / machine.world_size)  # rows of a process
+        n_rows = math.ceil(most / micro_batch) * micro_batch
+        return make_batch(ids, targets, self.eot, doc_mask, machine.device, n_rows)
 
     def rows_read(self, step):
         """{Shards.key: how many of its rows have been read before a step}, in the stages before too, for a later stage

@@ -90,6 +90,14 @@ class Log:
         elif is_first:
             self.start_clock(step)
 
+    def event(self, step, what):
+        """Log what seldom happens: a step that was skipped, a way back."""
+        self.step_time = time.perf_counter()
+        self.start_clock(step)
+        if self.machine.is_main:
+            self.write({"step": step, "event": what})
+            print(f"{self.place(step)} {what}", flush=True)
+
     def place(self, step):
         """How far the run is: 1700/20000."""
         last = str(self.settings.max_steps)

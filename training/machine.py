@@ -6,8 +6,9 @@ import signal
 import sys
 import sysconfig
 import time
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -57,9 +58,34 @@ class Machine:
         """The sum of each number over all processes, as floats."""
         if self.world_size == 1:
             return [float(n) for n in numbers]
-        total = torch.tensor(numbers, dtype=torch.float64, device=self.device)
+        total = torch.tensor(numbers, dtype=torch.float64)  # on the CPU: the numbers are there, and no GPU has to wait
         torch.distributed.all_reduce(total)
         return total.tolist()
+
+    @contextmanager
+    def together(self):
+        """Within it every process does its part; behind it all have done theirs. An error that a person can mend, such
+        as a full disk, is raised in all of them if one has met it: none is left waiting, and all tell the same."""
+        if self.world_size == 1:
+            yield
+            return
+        told = ""
+        try:
+            yield
+        except (UserError, OSError) as error:
+            told = str(error) or type(error).__name__
+        failed = self.sum(*(bool(told) and rank == self.rank for rank in range(self.world_size)))
+        if any(failed):
+            first = failed.index(1)
+            text = torch.zeros(1000, dtype=torch.uint8)
+            if self.rank == first:
+                start = told.encode()[: len(text)]
+                text[: len(start)] = torch.tensor(list(start))
+            torch.distributed.broadcast(text, first)
+            raise UserError(bytes(text.tolist()).rstrip(b"\0").decode(errors="ignore"))
+
+
+ALONE = Machine(0, 1, torch.device("cpu"), torch.float32)  # one process on the CPU
 
 
 def start(device=None, dtype=None):
@@ -84,7 +110,10 @@ def start(device=None, dtype=None):
     if dtype not in formats:
         raise UserError(f"dtype must be bf16, fp32 or auto, not {dtype!r}")
     if world_size > 1:
-        torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        # The others wait while the main process verifies shards or saves, however long that takes; that a process has
+        # died is noticed by torchrun.
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        torch.distributed.init_process_group(backend, timeout=timedelta(days=1))
     return Machine(int(os.environ.get("RANK", 0)), world_size, device, formats[dtype])
 
 
@@ -162,6 +191,14 @@ def why_not_compile(device):
     if not Path(sysconfig.get_paths()["include"], "Python.h").exists():
         return "Python's headers are not there: apt install python3-dev"
     return ""
+
+
+def should_compile(settings, machine):
+    """Whether to use torch.compile. Raises UserError where it is asked for and cannot work."""
+    why_not = why_not_compile(machine.device)
+    if settings.compile and why_not:
+        raise UserError(f"compile=true, but {why_not}")
+    return not why_not if settings.compile is None else settings.compile
 
 
 def device_name(device):

@@ -86,24 +86,46 @@ def lr_at(step, schedule):
     return schedule.lr * DECAYS[schedule.decay_shape](t, schedule.min_lr_fraction)
 
 
-def make_optimizers(model, settings, fast_bf16):
-    """The optimizers over those parameters of a model that require gradients.
+def trained_parameters(model):
+    """(hidden matrices, all others): the parameters of a model, wrapped or not, that require gradients."""
+    hidden, others = [], []
+    for name, p in model.named_parameters():
+        if p.requires_grad:
+            is_hidden_matrix = p.dim() == 2 and "layers." in name
+            (hidden if is_hidden_matrix else others).append(p)
+    return hidden, others
+
+
+def share_out(model, world_size):
+    """[[the parameters that a process owns], ...]: it alone has their optimizer state and updates them.
+
+    The largest is given away first, and each to the process that has the least so far: all get about as much, and of
+    equal matrices, which Muon works on together, about as many."""
+    hidden, others = trained_parameters(model)
+    owned, sizes = [[] for _ in range(world_size)], [0] * world_size
+    for p in sorted([*hidden, *others], key=lambda p: -p.numel()):
+        least = sizes.index(min(sizes))
+        owned[least].append(p)
+        sizes[least] += p.numel()
+    return owned
+
+
+def make_optimizers(model, settings, fast_bf16, rank=0, world_size=1):
+    """The optimizers over those parameters of a model that require gradients and that this process owns.
 
     Hidden matrices get weight decay and, with optimizer="muon", Muon. Embeddings, head, norms and biases get AdamW
     without weight decay (OLMo 2, arXiv:2501.00656). fast_bf16: whether the device has units for bf16.
     """
-    hidden, others = [], []
-    for name, p in model.named_parameters():
-        if p.requires_grad:
-            is_hidden_matrix = p.dim() == 2 and name.startswith("layers.")
-            (hidden if is_hidden_matrix else others).append(p)
+    owned = set(share_out(model, world_size)[rank])
+    hidden, others = ([p for p in parameters if p in owned] for parameters in trained_parameters(model))
     adamw = dict(lr=settings.lr, betas=(settings.beta1, settings.beta2), eps=1e-8, fused=True)
     if settings.optimizer == "adamw":
         groups = [
             {"params": hidden, "weight_decay": settings.weight_decay},
             {"params": others, "weight_decay": 0.0},
         ]
-        return [torch.optim.AdamW([group for group in groups if group["params"]], **adamw)]
+        groups = [group for group in groups if group["params"]]
+        return [torch.optim.AdamW(groups, **adamw)] if groups else []
     if settings.optimizer != "muon":
         raise UserError(f"optimizer must be muon or adamw, not {settings.optimizer!r}")
     optimizers = []
@@ -113,15 +135,6 @@ def make_optimizers(model, settings, fast_bf16):
     if others:
         optimizers.append(torch.optim.AdamW(others, weight_decay=0.0, **adamw))
     return optimizers
-
-
-def optimized_parameters(optimizers):
-    """The parameters of all optimizers as one list."""
-    parameters = []
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            parameters += group["params"]
-    return parameters
 
 
 class Muon(torch.optim.Optimizer):

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 
 from configurator import UserError
 from model import ModelConfig, Transformer
-from training.checkpoint import load_optimizers, load_weights, newest, saved
+from training.checkpoint import chosen, load_optimizers, load_weights, read_meta, saved
 from training.optim import Schedule, lr_at
 
 # These decide which rows a step reads. Rows are found by counting, so that after a change of any of them some would
@@ -37,12 +37,13 @@ def should_resume(settings):
     return found if settings.resume is None else settings.resume
 
 
-def newest_run(path):
-    """newest(), if its meta.json says all that a run goes on from. Raises UserError where another version wrote it."""
-    folder, meta = newest(path)
+def newest_run(path, machine):
+    """The checkpoint at path that is chosen(), if its meta.json says all that a run goes on from. Raises UserError
+    where another version wrote it."""
+    folder, meta = chosen(path, machine)
     try:
         ModelConfig(**meta["model"]), Schedule(**meta["schedule"]), range(meta["step"])
-        for key in ("metrics", "data", "rows_read", "read_before", "tokenizer"):
+        for key in ("metrics", "data", "data_ahead", "rows_read", "read_before", "tokenizer"):
             meta[key]
         for key in (*INHERITED, "lr", "warmup_steps", "max_steps"):
             meta["settings"][key]
@@ -57,7 +58,7 @@ def newest_run(path):
 def restore(settings, machine, model, optimizers, tokenizer, data, schedule):
     """Load the newest whole checkpoint in settings.out_dir; its (folder, meta). Raises UserError where its model, its
     tokenizer, its data or a setting that decides what is learnt is another."""
-    folder, meta = newest_run(settings.out_dir)
+    folder, meta = newest_run(settings.out_dir, machine)
     check_stage(folder, meta, settings)
     check_tokenizer(folder, meta, tokenizer)
     before, config = asdict(ModelConfig(**meta["model"])), asdict(model.config)
@@ -68,7 +69,7 @@ def restore(settings, machine, model, optimizers, tokenizer, data, schedule):
     differing = compare(settings, folder, meta, data, schedule)
     load_weights(model, folder, machine.device)
     if optimizer_state(settings, folder, meta):
-        load_optimizers(folder, optimizers, machine.device)
+        load_optimizers(folder, model, optimizers, machine.device)
     if machine.is_main:
         print(f"resuming from {folder}" + (f" with other settings: {differing}" if differing else ""), flush=True)
     return folder, meta
@@ -79,6 +80,13 @@ def lower_rate(settings, whole):
     if whole:
         return f"go on from {whole[-1]} with a lower rate than {settings.lr:g}: --resume --changed=lr --lr=..."
     return f"begin again with a lower rate than {settings.lr:g}: --lr=..."
+
+
+def go_back(folder, machine, model, optimizers):
+    """Give model and optimizers the state in a checkpoint of their own run; its step."""
+    load_weights(model, folder, machine.device)
+    load_optimizers(folder, model, optimizers, machine.device)
+    return read_meta(folder)["step"]
 
 
 def compare(settings, folder, meta, data, schedule):
@@ -120,10 +128,10 @@ def values(keys, settings):
 # -- a later stage
 
 
-def starting_point(settings):
+def starting_point(settings, machine):
     """(folder, meta, ModelConfig) of what a later stage goes on from: the newest checkpoint of settings.init, or, when
     the stage itself is resumed, its own. Settings that are auto (None) become those of that checkpoint's run."""
-    folder, meta = newest_run(settings.out_dir if settings.resume else settings.init)
+    folder, meta = newest_run(settings.out_dir if settings.resume else settings.init, machine)
     own = ["lr", "warmup_steps"] if settings.resume else []  # which begin as a share of something else
     for key in [*INHERITED, *own]:
         if getattr(settings, key) is None:

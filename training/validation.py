@@ -74,7 +74,7 @@ def evaluate(model, part, settings, machine, tokenizer):
     step = settings.micro_batch
     for start in range(machine.rank * step, len(part.ids), machine.world_size * step):
         ids, targets = part.ids[start : start + step], part.targets[start : start + step]
-        batch = make_batch(ids, targets, tokenizer.eot, settings.doc_mask, machine.device)
+        batch = make_batch(ids, targets, tokenizer.eot, settings.doc_mask, machine.device, n_rows=step)
         losses = model(batch.ids, batch.targets, batch.doc_ids, reduction="none").cpu().double()
         y = batch.targets.flatten().cpu()
         is_counted = y != IGNORE

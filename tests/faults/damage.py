@@ -17,7 +17,7 @@ from tests.faults.world import begin, half
 FILES = {
     "model.pt": [("pretrain", "half/step_*/model.pt"), ("anneal", "pretrain/step_*/model.pt"),
                  ("sft", "half/step_*/model.pt"), ("eval_humaneval", "sft/step_*/model.pt")],
-    "optimizer.pt": [("pretrain", "half/step_*/optimizer.pt"), ("anneal", "pretrain/step_*/optimizer.pt")],
+    "optimizer-0.pt": [("pretrain", "half/step_*/optimizer-0.pt"), ("anneal", "pretrain/step_*/optimizer-0.pt")],
     "meta.json": [("pretrain", "half/step_*/meta.json"), ("anneal", "half/step_*/meta.json"),
                   ("anneal", "pretrain/step_*/meta.json"), ("sft", "anneal/step_*/meta.json"),
                   ("eval_humaneval", "sft/step_*/meta.json")],
