@@ -13,7 +13,7 @@ import needs  # noqa: F401
 
 import math
 import signal
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass, field, fields
 from typing import Literal
 
@@ -146,9 +146,7 @@ def main(settings):
 def begin(settings):
     """The Machine to train on. Raises UserError where out_dir holds another run's checkpoints."""
     machine = machines.start(settings.device, settings.dtype)
-    with machine.together():  # the main process alone looks, and tells the others
-        found = machine.is_main and resume.should_resume(settings)
-    settings.resume = machine.sum(found)[0] > 0
+    settings.resume = resume.all_resume(settings, machine)
     return machine
 
 
@@ -182,9 +180,10 @@ def train(settings, machine, model, tokenizer, data, schedule, val, init=None, n
     compiles = machines.should_compile(settings, machine)
     # Every evaluation of a run reads the same tokens: else the curve would jump with the text.
     val_sets = validation_sets(val, settings, model.config.block_size, tokenizer.eot)
-    if settings.verify and machine.is_main:  # a model trains on damaged shards without a word
-        for folder in dict.fromkeys(folder for folder, _ in [*data.mixture, *val]):
-            Shards(folder, "train").verify()
+    with machine.together():
+        if settings.verify and machine.is_main:  # a model trains on damaged shards without a word
+            for folder in dict.fromkeys(folder for folder, _ in [*data.mixture, *val]):
+                Shards(folder, "train").verify()
     model.dtype = machine.dtype
     progress = Progress(settings.sample, settings.problems, tokenizer, chat="chat" in (note or {}))
     log = Log(settings, machine, model, data, micro_batch, compiles)
@@ -192,10 +191,12 @@ def train(settings, machine, model, tokenizer, data, schedule, val, init=None, n
     fast_bf16 = machines.fast_bf16(machine.device)
     optimizers = make_optimizers(model, settings, fast_bf16, machine.rank, machine.world_size)
 
-    with machines.StopRequested() as stop, exclusive(settings.out_dir) if machine.is_main else nullcontext():
+    with machines.StopRequested() as stop, ExitStack() as held:
+        with machine.together():
+            if machine.is_main:
+                held.enter_context(exclusive(settings.out_dir))
+                resume.should_resume(settings)  # again: another run may have ended while this one waited for the folder
         # Weights, optimizer state and the step are all that a run consists of: the data loader has no state.
-        if machine.is_main:
-            resume.should_resume(settings)  # again: another run may have ended while this one waited for the folder
         done, metrics, whole = 0, {}, []  # whole: the checkpoints that are known to be
         ahead = 0  # steps by which the data are ahead of `done`, once the run has gone back and passed data over
         if settings.resume:

@@ -99,11 +99,11 @@ def trained_parameters(model):
 def share_out(model, world_size):
     """[[the parameters that a process owns], ...]: it alone has their optimizer state and updates them.
 
-    The largest is given away first, and each to the process that has the least so far: all get about as much, and of
-    equal matrices, which Muon works on together, about as many."""
-    hidden, others = trained_parameters(model)
+    The largest is given away first, and each to the process that has the least so far. The hidden matrices, which cost
+    Muon time, come before the embeddings, which cost memory: each process gets about as much of either."""
+    hidden, others = (sorted(parameters, key=lambda p: -p.numel()) for parameters in trained_parameters(model))
     owned, sizes = [[] for _ in range(world_size)], [0] * world_size
-    for p in sorted([*hidden, *others], key=lambda p: -p.numel()):
+    for p in [*hidden, *others]:
         least = sizes.index(min(sizes))
         owned[least].append(p)
         sizes[least] += p.numel()

@@ -37,6 +37,13 @@ def should_resume(settings):
     return found if settings.resume is None else settings.resume
 
 
+def all_resume(settings, machine):
+    """should_resume(), which the main process alone finds out and tells the others."""
+    with machine.together():
+        found = machine.is_main and should_resume(settings)
+    return machine.sum(found)[0] > 0
+
+
 def newest_run(path, machine):
     """The checkpoint at path that is chosen(), if its meta.json says all that a run goes on from. Raises UserError
     where another version wrote it."""
