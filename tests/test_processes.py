@@ -28,7 +28,6 @@ from pretrain import TrainSettings, next_token_loss, train_step
 from training import checkpoint
 from training import machine as machines
 from training.dataloader import Mixture, batch_shape
-from training.machine import ALONE
 from training.optim import make_optimizers, share_out
 from training.processes import exchanging_gradients
 

@@ -117,7 +117,8 @@ def make_optimizers(model, settings, fast_bf16, rank=0, world_size=1):
     without weight decay (OLMo 2, arXiv:2501.00656). fast_bf16: whether the device has units for bf16.
     """
     owned = set(share_out(model, world_size)[rank])
-    hidden, others = ([p for p in parameters if p in owned] for parameters in trained_parameters(model))
+    hidden, others = trained_parameters(model)
+    hidden, others = [p for p in hidden if p in owned], [p for p in others if p in owned]
     adamw = dict(lr=settings.lr, betas=(settings.beta1, settings.beta2), eps=1e-8, fused=True)
     if settings.optimizer == "adamw":
         groups = [
