@@ -8,7 +8,8 @@ import shutil
 import signal
 
 import pytest
-from conftest import TINY_MODEL, door_error, load_model, stage, write_records
+from conftest import TINY_MODEL, door_error, load_model, write_records
+from test_processes import in_processes
 
 import anneal
 import configurator
@@ -362,10 +363,10 @@ def test_validation_folders_are_verified_too(here, tmp_path):
 def test_three_processes_resume_bit_for_bit(here, tmp_path):
     """Sums of three numbers depend on their order, which DistributedDataParallel settles in its first pass."""
     arguments = [*RUN, "--batch_tokens=768", "--max_steps=4", "--micro_batch=2", f"--out_dir={tmp_path}/three"]
-    stage("pretrain.py", *arguments, "--keep=9", cwd=here, torchrun=3)
+    assert in_processes(3, train, pretrain, *arguments, "--keep=9") == [None] * 3
     shutil.copytree(tmp_path / "three", tmp_path / "whole")
     shutil.rmtree(tmp_path / "three/step_00000004")
-    stage("pretrain.py", *arguments, "--keep=9", "--resume=auto", cwd=here, torchrun=3)
+    assert in_processes(3, train, pretrain, *arguments, "--keep=9", "--resume=auto") == [None] * 3
     assert weights(tmp_path / "three") == weights(tmp_path / "whole")
     assert metrics(tmp_path / "three") == metrics(tmp_path / "whole")
 

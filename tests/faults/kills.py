@@ -81,11 +81,6 @@ def doubled(stage, world, rng):
 
 def rank_dies(stage, world, rng):
     """Two processes train; one is killed. The launcher ends the other, and both go on to the unbroken result."""
-    if (stage, "2 processes") not in world.unbroken:
-        with case_folder(world, "two") as folder:
-            for run in two_processes(stage, folder, None):
-                run.wait().check(0)
-            world.unbroken[stage, "2 processes"] = result(folder / "out")
     with case_folder(world, "rank") as folder:
         victim = rng.randrange(2)
         kill = Strike(rng.randint(1, world.events[stage]), lambda: os.kill(os.getpid(), signal.SIGKILL))
@@ -96,10 +91,37 @@ def rank_dies(stage, world, rng):
         runs[1 - victim].ends_within(0.2)
         runs[1 - victim].signal(signal.SIGKILL)
         runs[1 - victim].wait()
-        for run in two_processes(stage, folder, None):
-            run.wait().check(0)
-        compare(result(folder / "out"), world.unbroken[stage, "2 processes"])
+        two_go_on(world, stage, folder)
     return {"equal": 1}
+
+
+def restarted(stage, world, rng):
+    """One command line starts two processes 20 times; every time one or both are killed or stopped at some moment."""
+    with case_folder(world, "restarted") as folder:
+        for _ in range(20):
+            runs = two_processes(stage, folder, None)
+            runs[0].ends_within(rng.uniform(0, world.seconds[stage]))
+            number = rng.choice((signal.SIGKILL, *SIGNALS))
+            for run in rng.choice((runs[:1], runs[1:], runs)):
+                run.signal(number)
+            runs[0].ends_within(0.2 if number == signal.SIGKILL else 5)
+            for run in runs:
+                run.signal(signal.SIGKILL)
+                run.wait()
+        two_go_on(world, stage, folder)
+    return {"equal": 1}
+
+
+def two_go_on(world, stage, folder):
+    """Start two processes once more; then their result must be what two that nothing disturbs leave."""
+    if (stage, "2 processes") not in world.unbroken:
+        with case_folder(world, "two") as undisturbed:
+            for run in two_processes(stage, undisturbed, None):
+                run.wait().check(0)
+            world.unbroken[stage, "2 processes"] = result(undisturbed / "out")
+    for run in two_processes(stage, folder, None):
+        run.wait().check(0)
+    compare(result(folder / "out"), world.unbroken[stage, "2 processes"])
 
 
 def worker_dies(stage, world, rng):
@@ -140,6 +162,7 @@ def groups():
         found.append(Group(f"two runs in one folder: {stage}", partial(doubled, stage), 8, 0.5, slow=stage == "recipe"))
     for stage in TRAINED:
         found.append(Group(f"a process of two dies: {stage}", partial(rank_dies, stage), target=15, share=1))
+        found.append(Group(f"two processes restarted 20 times: {stage}", partial(restarted, stage), 3, slow=True))
     for stage in ("exercises", "prepare_data, 2 workers"):
         found.append(Group(f"a worker dies: {stage}", partial(worker_dies, stage), target=20, share=0.5))
     return found
