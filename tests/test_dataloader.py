@@ -11,6 +11,7 @@ from model import IGNORE
 from shards import Shards
 from tokenizer import SPECIAL_TOKENS
 from training.dataloader import Mixture, Quotas, best_fit, parse_folders, parse_mixture
+from training.machine import Machine
 from training.validation import validation_rows
 
 
@@ -124,11 +125,27 @@ def test_processes_share_out_the_global_batch(workdir):
     data = mixture(workdir)
     for step in (0, 5):
         whole = data.arrays(step)[0]
-        for world_size in (2, 3, 6):
+        for world_size in (2, 3, 4, 5, 6):
             assert np.array_equal(
                 whole,
                 np.concatenate([mixture(workdir).arrays(step, rank, world_size)[0] for rank in range(world_size)]),
             )
+
+
+@pytest.mark.parametrize("world_size, micro_batch, n_rows", [(1, 6, 6), (1, 4, 8), (4, 1, 2), (4, 2, 2), (5, 3, 3)])
+def test_every_process_has_the_same_number_of_whole_micro_batches(workdir, world_size, micro_batch, n_rows):
+    """Rows are added in which nothing counts."""
+    parts, counted = [], 0
+    for rank in range(world_size):
+        batch = mixture(workdir).batch(0, Machine(rank, world_size, "cpu", None), True, micro_batch)
+        parts.append([tuple(part.ids.shape) for part in batch.split(micro_batch)])
+        counted += batch.count
+        assert (
+            batch.count
+            == int((batch.targets != IGNORE).sum())
+            == 32 * len(mixture(workdir).arrays(0, rank, world_size)[0])
+        )
+    assert parts == [[(micro_batch, 32)] * (n_rows // micro_batch)] * world_size and counted == 6 * 32
 
 
 def test_batches_are_a_function_of_seed_and_step(workdir):

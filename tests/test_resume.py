@@ -282,7 +282,7 @@ def rewrite(folder, name, data):
     (folder / "sha256.json").write_text(json.dumps({**digests, name: sha256_file(folder / name)}))
 
 
-@pytest.mark.parametrize("missing", "step settings schedule metrics model tokenizer data rows_read lr".split())
+@pytest.mark.parametrize("missing", "step settings schedule metrics model tokenizer data data_ahead rows_read lr".split())
 def test_a_checkpoint_of_another_version_is_told_in_one_line(half, missing):
     folder = half / "step_00000004"
     meta = json.loads((folder / "meta.json").read_text())
