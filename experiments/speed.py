@@ -14,6 +14,7 @@ import needs  # noqa: F401
 import collections
 import contextlib
 import io
+import itertools
 import os
 import re
 import statistics
@@ -108,8 +109,8 @@ def compete(settings, title, contestants, amount, warm_up=1):
     """
     deterministic = torch.are_deterministic_algorithms_enabled()  # our promise, which no peer has to keep
     speeds = {name: [] for name in contestants}
-    turns = [(number, name) for number in range(1 + settings.rounds) for name in contestants]
-    with tqdm(turns, desc=title.split(",")[0], unit="turn", leave=False) as bar:
+    turns = itertools.product(range(1 + settings.rounds), contestants)
+    with tqdm(list(turns), desc=title.split(",")[0], unit="turn", leave=False) as bar:
         for number, name in bar:
             bar.set_postfix_str(name)
             torch.use_deterministic_algorithms(deterministic and name.startswith("here"))
