@@ -111,7 +111,7 @@ def generate(
     ids = [[tokenizer.eot] * n + list(prompt) for n, prompt in zip(n_padding, prompts)]
     ids = torch.tensor(ids, device=device)  # (B, longest) in the first step, then (B, 1)
     start = torch.tensor(n_padding, device=device)
-    cache = KVCache(model.config, start, longest + n_steps, model.embed_tokens.weight.dtype)
+    cache = KVCache(model.config, start, longest + n_steps, model.dtype)
     for step in range(n_steps):
         logits = model(ids, cache=cache)[:, -1, : tokenizer.vocab_size]  # the model's vocabulary may be padded
         chosen = pick(logits.float(), sampling, draws[:, step])

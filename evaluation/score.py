@@ -23,7 +23,7 @@ from configurator import UserError
 from corpus.documents import Problem, read
 from corpus.records import escaped, json_line
 from corpus.sources import distinct, spare
-from model import IGNORE
+from loss import IGNORE
 from ranges import Device, Place, Precision, SmallCount
 from training import checkpoint
 from training import machine as machines

@@ -210,13 +210,15 @@ def training_here(config, optimizer, tokens, machine, compiles):
     """A function that makes a step as pretrain.py does by default, inside documents."""
     model = Transformer(config).to(machine.device)
     settings = TrainSettings(optimizer=optimizer, lr=1e-4)
+    model.dtype = machine.dtype
+    if compiles:
+        model.compile()
     optimizers = make_optimizers(model, settings, machines.fast_bf16(machine.device))
-    run = torch.compile(model) if compiles else model
 
     def step():
         """One step."""
         batch = make_batch(tokens[:, :-1], tokens[:, 1:], 0, settings.doc_mask, machine.device)
-        train_step(settings, machine, run, optimizers, batch, len(tokens))
+        train_step(settings, machine, model, optimizers, batch, len(tokens))
 
     return step
 
@@ -233,7 +235,7 @@ def decode(settings, machine, result):
         prompts = torch.randint(config.vocab_size, (batch, PROMPT_TOKENS), device=machine.device)
         contestants = {}
         for name in sorted(formats):
-            model = Transformer(config).to(machine.device, FORMATS[name]).eval()
+            model = Transformer(config).to(machine.device).ready(FORMATS[name])
             contestants[f"here, {name}"] = partial(generate_here, model, prompts.tolist())
             if transformers:
                 model = peers.hf_llama(transformers, config).to(machine.device, FORMATS[name]).eval()

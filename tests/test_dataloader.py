@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from configurator import UserError
-from model import IGNORE
+from loss import IGNORE
 from shards import Shards
 from tokenizer import SPECIAL_TOKENS
 from training.dataloader import Mixture, Quotas, best_fit, parse_folders, parse_mixture

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from model import IGNORE, KVCache, ModelConfig, Transformer, rope_tables, rotate
+from loss import IGNORE
+from model import KVCache, ModelConfig, Transformer, rope_tables, rotate
 
 
 def small(**changes):

@@ -282,7 +282,10 @@ def rewrite(folder, name, data):
     (folder / "sha256.json").write_text(json.dumps({**digests, name: sha256_file(folder / name)}))
 
 
-@pytest.mark.parametrize("missing", "step settings schedule metrics model tokenizer data data_ahead rows_read lr".split())
+NEEDED = "step settings schedule metrics model tokenizer data data_ahead rows_read lr"
+
+
+@pytest.mark.parametrize("missing", NEEDED.split())
 def test_a_checkpoint_of_another_version_is_told_in_one_line(half, missing):
     folder = half / "step_00000004"
     meta = json.loads((folder / "meta.json").read_text())
@@ -369,9 +372,6 @@ def test_three_processes_resume_bit_for_bit(here, tmp_path):
     assert in_processes(3, train, pretrain, *arguments, "--keep=9", "--resume=auto") == [None] * 3
     assert weights(tmp_path / "three") == weights(tmp_path / "whole")
     assert metrics(tmp_path / "three") == metrics(tmp_path / "whole")
-
-
-# -- what the log says
 
 
 def test_what_a_model_writes_and_solves_is_logged_with_every_evaluation(here, tmp_path, capsys):

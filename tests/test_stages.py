@@ -10,7 +10,7 @@ from conftest import TINY_MODEL, assert_one_line_error, door_error, load_model, 
 import anneal
 import sft
 from configurator import UserError
-from model import IGNORE
+from loss import IGNORE
 from shards import Shards
 from training import checkpoint
 from training.dataloader import Mixture, Packed

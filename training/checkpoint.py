@@ -216,8 +216,7 @@ def load_model(path, machine):
         model = Transformer(ModelConfig(**meta["model"])).to(machine.device)
         load_weights(model, folder, machine.device)
         meta["sha256"] = sha256_file(folder / "sha256.json")
-        model.dtype = machine.dtype
-        return model.to(machine.dtype).eval(), Tokenizer.load(folder / "tokenizer.json"), meta
+        return model.ready(machine.dtype), Tokenizer.load(folder / "tokenizer.json"), meta
     except (UserError, OSError, KeyError, TypeError, ValueError) as error:
         if not folder.exists():
             return load_model(path, machine)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from configurator import UserError
-from model import IGNORE
+from loss import IGNORE
 from ranges import Positive, kind_of, value_of
 from shards import Shards
 

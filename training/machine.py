@@ -6,7 +6,7 @@ import signal
 import sys
 import sysconfig
 import time
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from configurator import UserError
-from model import IGNORE
+from loss import IGNORE
 from shards import Shards
 from training.dataloader import Packed, make_batch
 

@@ -1,0 +1,103 @@
+"""Attention: which key a query may look at, and the kernel that is fastest where it runs.
+
+Shapes in comments: B rows in the batch, T tokens in a row, head_dim numbers in a head.
+"""
+
+import inspect
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+try:
+    from torch.nn.attention.varlen import varlen_attn
+
+    VARLEN_OPTIONS = inspect.signature(varlen_attn).parameters
+except ImportError:  # before PyTorch 2.10
+    VARLEN_OPTIONS = ()
+
+BLOCK = 128  # queries at a time, on a CPU
+LONGEST_IN_BLOCKS = 512  # tokens in a row: PyTorch's own kernel is faster there beyond
+
+
+def attention_mask(doc_ids: Tensor | None, T: int, device: torch.device) -> Tensor | None:
+    """What attention() takes as its mask, made once for all blocks. doc_ids (B, T) number the documents in each row,
+    as a 1-D tensor they are document_bounds() already, None is one document per row."""
+    if doc_ids is not None and doc_ids.dim() == 1:
+        return doc_ids
+    if device.type == "cpu" and T <= LONGEST_IN_BLOCKS:
+        visible = causal_mask(T, device) if doc_ids is None else document_mask(doc_ids)
+        return torch.zeros(visible.shape, device=device).masked_fill(~visible, -math.inf)
+    return None if doc_ids is None else document_mask(doc_ids)
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """softmax(q k^T / sqrt(head_dim)) v, where a query looks at the keys before it, in its own document.
+
+    q (B, n_head, T, head_dim), k and v (B, n_kv_head, T, head_dim) -> (B, n_head, T, head_dim). The mask says which
+    kernel runs:
+
+        document_bounds()      variable-length flash attention, on a GPU: neither the T x T products nor a mask of that
+                               size exist anywhere (arXiv:2307.08691)
+        fp32, added to scores  two products and a softmax for BLOCK queries at a time: fastest on a CPU for short rows
+        bool, or None          scaled_dot_product_attention
+    """
+    n_groups = q.shape[1] // k.shape[1]  # query heads that share a key head
+    if mask is not None and mask.dtype == torch.int32:
+        return varlen_attention(q, k, v, mask, n_groups)
+    if n_groups > 1:  # enable_gqa=True would shut out the GPU kernel that takes a mask
+        k, v = k.repeat_interleave(n_groups, dim=1), v.repeat_interleave(n_groups, dim=1)
+    if mask is None or mask.dtype == torch.bool:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
+    parts = []
+    for first in range(0, q.shape[2], BLOCK):
+        end = min(first + BLOCK, q.shape[2])  # no query of this part looks at a key behind it
+        scores = (q[:, :, first:end] @ k[:, :, :end].mT).float() * q.shape[3] ** -0.5 + mask[..., first:end, :end]
+        parts.append(scores.softmax(-1).to(v.dtype) @ v[:, :, :end])
+    return torch.cat(parts, dim=2)
+
+
+def varlen_attention(q, k, v, bounds, n_groups):
+    """attention() between document_bounds()."""
+    B, _, T, _ = q.shape
+    q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (q, k, v))  # (B * T, heads, head_dim)
+    if "enable_gqa" in VARLEN_OPTIONS:
+        how = {"enable_gqa": n_groups > 1}
+    else:  # PyTorch 2.11
+        k, v, how = k.repeat_interleave(n_groups, dim=1), v.repeat_interleave(n_groups, dim=1), {}
+    y = varlen_attn(q, k, v, bounds, bounds, T, T, window_size=(-1, 0), **how)
+    return y.unflatten(0, (B, T)).transpose(1, 2)
+
+
+def causal_mask(T: int, device: torch.device) -> Tensor:
+    """(T, T) bool, true where key j is not behind query i: j <= i."""
+    return torch.ones(T, T, dtype=torch.bool, device=device).tril()
+
+
+def document_mask(doc_ids: Tensor) -> Tensor:
+    """(B, T) document numbers -> (B, 1, T, T) bool, true where query i may look at key j: same document, j <= i.
+
+    doc_ids 1 1 1 2 2       key    1 1 1 2 2
+                    query 1        x . . . .
+                          1        x x . . .
+                          1        x x x . .
+                          2        . . . x .      the second document does not see the first
+                          2        . . . x x
+    """
+    causal = causal_mask(doc_ids.shape[1], doc_ids.device)
+    return ((doc_ids[:, :, None] == doc_ids[:, None, :]) & causal)[:, None]
+
+
+def document_bounds(doc_ids: Tensor) -> Tensor:
+    """(B, T) document numbers -> int32 (n + 1,): where documents begin if all rows are laid end to end, and the end.
+
+    n is a power of two, with empty documents at the end, so that a GPU does not see a new length in every batch. It is
+    computed on the CPU: a GPU would have to tell Python how many there are, and wait for it.
+    """
+    begins = torch.ones_like(doc_ids, dtype=torch.bool)
+    begins[:, 1:] = doc_ids[:, 1:] != doc_ids[:, :-1]
+    starts = begins.flatten().nonzero()[:, 0]
+    bounds = torch.full((2 ** math.ceil(math.log2(len(starts))) + 1,), doc_ids.numel(), dtype=torch.int32)
+    bounds[: len(starts)] = starts
+    return bounds
