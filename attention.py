@@ -46,6 +46,9 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     n_groups = q.shape[1] // k.shape[1]  # query heads that share a key head
     if mask is not None and mask.dtype == torch.int32:
         return varlen_attention(q, k, v, mask, n_groups)
+    if q.shape[2] == 1 and mask is not None and mask.dtype == torch.bool:
+        grouped = q.reshape(q.shape[0], k.shape[1], n_groups, -1)  # as several queries of one head
+        return F.scaled_dot_product_attention(grouped, k, v, attn_mask=mask).reshape(q.shape)
     if n_groups > 1:  # enable_gqa=True would shut out the GPU kernel that takes a mask
         k, v = k.repeat_interleave(n_groups, dim=1), v.repeat_interleave(n_groups, dim=1)
     if mask is None or mask.dtype == torch.bool:

@@ -193,13 +193,15 @@ def write_samples(settings, problems, path, out):
     seeds = {key: seed for seed, key in enumerate(keys, settings.seed)}
     wanted = sorted(seeds, key=lambda key: len(prompts[key[0]]))  # similar lengths in a batch: little padding
     sampling = Sampling(settings.temperature, top_p=settings.top_p)
+    at_once = 8 * settings.batch_size  # in which those that have ended make room for others
     with naming(out / "samples.jsonl"), open(out / "samples.jsonl", "ab") as file:
-        for start in tqdm(range(0, len(wanted), settings.batch_size), desc="writing", unit="batch"):
-            batch = [key for key in wanted[start : start + settings.batch_size] if key not in done]
+        for start in tqdm(range(0, len(wanted), at_once), desc="writing", unit="batch"):
+            batch = [key for key in wanted[start : start + at_once] if key not in done]
             fitting = [key for key in batch if len(prompts[key[0]]) < context]
             ids, row_seeds = [prompts[task_id] for task_id, _ in fitting], [seeds[key] for key in fitting]
             stops = [() if settings.chat else problems[task_id].stop for task_id, _ in fitting]
-            completions = generate(model, tokenizer, ids, settings.max_new_tokens, sampling, row_seeds, stops=stops)
+            how = {"seeds": row_seeds, "stops": stops, "batch_size": settings.batch_size}
+            completions = generate(model, tokenizer, ids, settings.max_new_tokens, sampling, **how)
             written = dict.fromkeys(batch, ("", TOO_LONG))  # (text, why it ended)
             for key, completion in zip(fitting, completions):
                 text = code_in(completion.text) if settings.chat else completion.text

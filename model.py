@@ -11,6 +11,7 @@ Shapes in comments: B rows in the batch, T tokens in a row, head_dim = n_embd / 
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
 import torch
@@ -74,6 +75,25 @@ class Linear(nn.Linear):
         return F.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
 
 
+def outputs(x: Tensor, *linears: Linear) -> list[Tensor]:
+    """What several layers make of one input: in one product, where join() has laid their weights side by side."""
+    if not hasattr(linears[0], "joined"):
+        return [linear(x) for linear in linears]
+    return F.linear(x, *linears[0].joined).split([linear.out_features for linear in linears], -1)
+
+
+def join(*linears: Linear):
+    """Lay the weights of layers with one input side by side: when few tokens come at a time, one large product takes
+    less time than several small ones. The parameters are parts of the joined ones from then on, and not to be trained.
+    """
+    joined = [torch.cat([linear.weight.data for linear in linears])]
+    joined += [torch.cat([linear.bias.data for linear in linears])] if linears[0].bias is not None else []
+    linears[0].joined = joined
+    for name, whole in zip(("weight", "bias"), joined):
+        for linear, part in zip(linears, whole.split([linear.out_features for linear in linears])):
+            getattr(linear, name).data = part
+
+
 class RMSNorm(nn.RMSNorm):
     """x / sqrt(mean(x^2) + eps) * weight, over the last dimension; sums inside the kernel are fp32."""
 
@@ -118,15 +138,17 @@ class Attention(nn.Module):
         else:
             self.q_norm = self.k_norm = nn.Identity()
 
-    def forward(self, x, rope, mask, cache=None):
-        """x (B, T, n_embd), rope (cos, sin), mask from attention_mask() -> (B, T, n_embd)."""
+    def forward(self, x, rope, mask, append=None):
+        """x (B, T, n_embd), rope (cos, sin), mask from attention_mask() -> (B, T, n_embd).
+
+        append(k, v) returns the keys and values of earlier tokens too."""
         B, T, _ = x.shape
-        q = self.q_proj(x).view(B, T, -1, self.head_dim).transpose(1, 2)  # (B, n_head, T, head_dim)
-        k = self.k_proj(x).view(B, T, -1, self.head_dim).transpose(1, 2)  # (B, n_kv_head, T, head_dim)
-        v = self.v_proj(x).view(B, T, -1, self.head_dim).transpose(1, 2)
+        projected = outputs(x, self.q_proj, self.k_proj, self.v_proj)
+        # q (B, n_head, T, head_dim), k and v (B, n_kv_head, T, head_dim)
+        q, k, v = (y.reshape(B, T, -1, self.head_dim).transpose(1, 2) for y in projected)
         q, k = rotate(self.q_norm(q), *rope), rotate(self.k_norm(k), *rope)
-        if cache is not None:
-            k, v = cache.append(k, v)
+        if append is not None:
+            k, v = append(k, v)
         y = attention(q, k, v, mask)
         return self.o_proj(y.transpose(1, 2).reshape(B, T, -1))
 
@@ -142,7 +164,8 @@ class MLP(nn.Module):
 
     def forward(self, x):
         """x (B, T, n_embd) -> the same shape."""
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        gate, up = outputs(x, self.gate_proj, self.up_proj)
+        return self.down_proj(F.silu(gate) * up)
 
 
 class Block(nn.Module):
@@ -155,9 +178,9 @@ class Block(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.n_embd, config.norm_eps)
         self.mlp = MLP(config)
 
-    def forward(self, x, rope, mask, cache=None):
+    def forward(self, x, rope, mask, append=None):
         """As in Attention."""
-        x = x + self.self_attn(self.input_layernorm(x), rope, mask, cache)
+        x = x + self.self_attn(self.input_layernorm(x), rope, mask, append)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
@@ -194,30 +217,21 @@ class Transformer(nn.Module):
         targets: Tensor | None = None,
         doc_ids: Tensor | None = None,
         reduction: str = "sum",
-        cache: "KVCache | None" = None,
     ) -> Tensor:
         """ids (B, T) -> logits (B, T, vocab_size), or, with targets (B, T), the cross-entropy in nats.
 
         reduction: "sum" over the targets that are not IGNORE, or "none" for one value per token, (B * T,), 0 at IGNORE.
-        doc_ids (B, T) number the documents in each row: attention then stays inside each. cache: the keys and values of
-        what came before ids.
+        doc_ids (B, T) number the documents in each row: attention then stays inside each.
         """
-        if cache is not None:
-            positions, mask = cache.positions_and_mask(ids.shape[1])
-        else:
-            positions = torch.arange(ids.shape[1], device=ids.device)
-            mask = attention_mask(doc_ids, ids.shape[1], ids.device)
+        mask = attention_mask(doc_ids, ids.shape[1], ids.device)
+        positions = torch.arange(ids.shape[1], device=ids.device)
         rope = rope_tables(positions, self.config.head_dim, self.config.rope_base)
         x = self.embed_tokens(ids).to(self.dtype)
-        for i, layer in enumerate(self.layers):
-            if cache is not None:
-                x = layer.forward(x, rope, mask, cache.layers[i])  # not compiled: every prompt has another length
-            elif self.recompute and self.training:
+        for layer in self.layers:
+            if self.recompute and self.training:
                 x = checkpoint(layer, x, rope, mask, use_reentrant=False)
             else:
                 x = layer(x, rope, mask)
-        if cache is not None:
-            cache.length += ids.shape[1]
         x = self.norm(x)
         if targets is None:
             return self.lm_head(x)
@@ -227,10 +241,28 @@ class Transformer(nn.Module):
         losses = [token_losses(self.lm_head(x[part]), targets[part]) for part in chunks(len(x))]
         return torch.cat(losses)
 
+    @torch.no_grad()
+    def extend(self, ids: Tensor, cache: "KVCache", rows: list[int], n_new: list[int]) -> Tensor:
+        """The next tokens of some of a cache's rows: ids (len(rows), T), of which the first n_new[i] count in a row ->
+        the logits behind the last of these, (len(rows), vocab_size)."""
+        mask = cache.place(rows, ids.shape[1])
+        x = self.embed_tokens(ids).to(self.dtype)
+        for i, layer in enumerate(self.layers):
+            x = layer.forward(x, cache.rope, mask, partial(cache.append, i))  # not compiled: lengths differ each time
+        for row, n in zip(rows, n_new):
+            cache.lengths[row] += n
+        if ids.shape[1] > 1:
+            x = x[torch.arange(len(rows)), torch.tensor(n_new) - 1]
+        return self.lm_head(self.norm(x.view(len(rows), -1)))
+
     def ready(self, dtype: torch.dtype) -> "Transformer":
         """This model, to be asked and not trained: weights and products in one format."""
         self.dtype = dtype
-        return self.to(dtype).eval()
+        self.to(dtype).eval()
+        for layer in self.layers:
+            join(layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj)
+            join(layer.mlp.gate_proj, layer.mlp.up_proj)
+        return self
 
     def compile(self):
         """torch.compile, block by block: one small graph serves all blocks, and it is made in seconds."""
@@ -256,35 +288,40 @@ class Transformer(nn.Module):
 class KVCache:
     """Keys and values of the tokens so far, so that a new token costs one position instead of all of them.
 
-    start (B,): the column at which each row's text begins. Columns before it are padding, so that prompts of different
-    length end at the same column and the next token is column `length` for all of them:
+    Each row is a text of its own length, and one that has ended makes room for another:
 
-        row 0, start 0    def  f  (  x  )  :        positions 0 1 2 3 4 5
-        row 1, start 3     .   .  .  if x  :        positions 0 0 0 0 1 2
+        row 0    def  f  (  x  )  :  .  .        lengths[0] = 6: its next token belongs into column 6
+        row 1    if   x  .  .  .  .  .  .        lengths[1] = 2
     """
 
-    def __init__(self, config: ModelConfig, start: Tensor, max_length: int, dtype: torch.dtype):
-        self.start, self.length = start, 0
-        shape = (config.n_layer, 2, len(start), config.n_kv_head, max_length, config.head_dim)
-        self.layers = [CacheLayer(self, kv) for kv in torch.zeros(shape, dtype=dtype, device=start.device)]
+    def __init__(self, model: Transformer, n_rows: int, max_length: int):
+        c, device = model.config, model.embed_tokens.weight.device
+        self.n_kv_head, self.device, self.lengths = c.n_kv_head, device, [0] * n_rows
+        # Keys and values beside each other: they are written at once.
+        shape = (c.n_layer, n_rows, 2 * c.n_kv_head, max_length, c.head_dim)
+        self.layers = list(torch.zeros(shape, dtype=model.dtype, device=device))
+        self.tables = rope_tables(torch.arange(max_length, device=device), c.head_dim, c.rope_base)
 
-    def positions_and_mask(self, T: int):
-        """For the next T columns: positions (B, 1, T) counted from each row's start, and mask (B, 1, T, length + T)."""
-        columns = torch.arange(self.length + T, device=self.start.device)
-        new = columns[self.length :, None]
-        visible = (columns <= new) & (columns >= self.start[:, None, None])
-        visible |= columns == new  # a padding column sees itself: a row of the mask with nothing in it gives NaN
-        return (new.T - self.start[:, None]).clamp(min=0)[:, None], visible[:, None]
+    def place(self, rows: list[int], T: int) -> Tensor:
+        """Say that the next T tokens of these rows come; returns the mask (len(rows), 1, T, columns): bool."""
+        starts = [self.lengths[row] for row in rows]
+        self.n_columns, self.is_whole = max(starts) + T, len(rows) == len(self.lengths)
+        self.rows = torch.tensor(rows, device=self.device)
+        positions = torch.tensor(starts, device=self.device)[:, None] + torch.arange(T, device=self.device)
+        _, n_heads, max_length, _ = self.layers[0].shape
+        heads = self.rows[:, None] * n_heads + torch.arange(n_heads, device=self.device)
+        self.places = (heads[:, :, None] * max_length + positions[:, None]).flatten()  # in a layer as one list
+        self.rope = [table[positions][:, None] for table in self.tables]
+        return (torch.arange(self.n_columns, device=self.device) <= positions[..., None])[:, None]
 
+    def append(self, i: int, k: Tensor, v: Tensor):
+        """Store k and v (len(rows), n_kv_head, T, head_dim) of block i; returns all keys and values of the rows."""
+        layer = self.layers[i]
+        layer.flatten(0, 2).index_copy_(0, self.places, torch.cat((k, v), 1).flatten(0, 2))
+        layer = (layer if self.is_whole else layer[self.rows])[:, :, : self.n_columns]
+        return layer.split(self.n_kv_head, 1)
 
-class CacheLayer:
-    """One block's part of a KVCache: kv (2, B, n_kv_head, max_length, head_dim)."""
-
-    def __init__(self, cache: KVCache, kv: Tensor):
-        self.cache, self.kv = cache, kv
-
-    def append(self, k: Tensor, v: Tensor):
-        """Store k and v (B, n_kv_head, T, head_dim); return all keys and values up to them."""
-        end = self.cache.length + k.shape[2]
-        self.kv[0, :, :, self.cache.length : end], self.kv[1, :, :, self.cache.length : end] = k, v
-        return self.kv[0, :, :, :end], self.kv[1, :, :, :end]
+    def keep(self, rows: list[int]):
+        """Forget all other rows."""
+        self.layers = [layer[rows] for layer in self.layers]
+        self.lengths = [self.lengths[row] for row in rows]

@@ -1,14 +1,14 @@
-"""Prompts -> text. Prompts of different lengths go through the model in one batch, and since a KV cache keeps the keys
-and values of the positions so far, a new token costs one position instead of the whole row.
+"""Prompts -> text. Many prompts go through the model in one batch, and since a cache keeps the keys and values of the
+tokens so far, a new token costs one position instead of the whole text. A text that has ended makes room for the next
+prompt:
 
-Shorter prompts are padded at the left, so that all end in the same column, whose logits give every row's next token:
-
-    column       0      1      2      3      4   |   5    6
-    row 0        a      b      c      d      e   |   f    g      position = column
-    row 1      <eot>  <eot>  <eot>    h      i   |   j    k      position = column - 3; the padding is never looked at
-                                                     ^ new tokens, one column a step
+    step         0        1    2    3        4    5
+    row 0    a b c d e    f    g    h        i    j
+    row 1    k l          m    <|endoftext|>
+    row 1                           n o p    q    r
 """
 
+import collections
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,7 +48,8 @@ class Row:
                                        held back           ^^^^    three bytes: "\\nd" may become "\\ndef"
     """
 
-    def __init__(self, tokenizer, prompt, stop, stop_ids, limit, on_bytes):
+    def __init__(self, tokenizer, prompt, stop, stop_ids, limit, seed, on_bytes):
+        self.prompt, self.draws = prompt, np.random.default_rng(seed).random(max(1, limit))  # one for each token
         self.token_bytes, self.stop_ids, self.limit, self.on_bytes = tokenizer.token_bytes, stop_ids, limit, on_bytes
         self.stop = [text.encode() for text in stop]
         self.held_back = max(map(len, self.stop), default=1) - 1
@@ -77,51 +78,82 @@ class Row:
             self.n_shown = certain
 
 
-@torch.no_grad()
 def generate(
-    model, tokenizer, prompts, max_new_tokens, sampling=Sampling(), seeds=None, stops=None, stop_ids=None, on_bytes=None
+    model,
+    tokenizer,
+    prompts,
+    max_new_tokens,
+    sampling=Sampling(),
+    seeds=None,
+    stops=None,
+    stop_ids=None,
+    on_bytes=None,
+    batch_size=64,
 ) -> list[Completion]:
-    """Continue each of prompts (lists of ids, not empty) by up to max_new_tokens, or to the end of the context.
+    """Continue each of prompts (lists of ids, not empty) by up to max_new_tokens, or to the end of the context; at most
+    batch_size at a time.
 
-    Row i draws with the seed seeds[i] (by default i), so that it comes out the same in any batch. It ends at a token of
-    stop_ids (by default <|endoftext|> and <|im_end|>), or where its text contains a string of stops[i], if given.
+    Prompt i draws with the seed seeds[i] (by default i), so that it comes out the same in any batch. It ends at a token
+    of stop_ids (by default <|endoftext|> and <|im_end|>), or where its text contains a string of stops[i], if given.
     on_bytes, for a single prompt, is called with the new bytes as its text grows. Raises UserError for a prompt that
     fills the context.
     """
-    if not prompts:
-        return []
-    block_size, device = model.config.block_size, model.embed_tokens.weight.device
-    longest = max(map(len, prompts))
+    block_size, longest = model.config.block_size, max(map(len, prompts), default=1)
     if longest >= block_size or not all(prompts):
         raise UserError(f"a prompt must have 1 to {block_size - 1} tokens, the model's context, not {longest}")
     if stop_ids is None:
         ends = ("<|endoftext|>", "<|im_end|>")
         stop_ids = {tokenizer.token_id(name) for name in ends if name in tokenizer.special}
-    rows = []
-    for prompt, stop in zip(prompts, stops or [()] * len(prompts), strict=True):
+    texts = []
+    for prompt, stop, seed in zip(prompts, stops or [()] * len(prompts), seeds or range(len(prompts)), strict=True):
         limit = min(max_new_tokens, block_size - len(prompt))
-        rows.append(Row(tokenizer, prompt, stop, stop_ids, limit, on_bytes))
-
-    # Every row has random numbers of its own, one for each step.
-    seeds = range(len(prompts)) if seeds is None else seeds
-    n_steps = max(row.limit for row in rows)
-    draws = np.stack([np.random.default_rng(seed).random(max(1, n_steps)) for seed in seeds])
-
-    n_padding = [longest - len(prompt) for prompt in prompts]
-    ids = [[tokenizer.eot] * n + list(prompt) for n, prompt in zip(n_padding, prompts)]
-    ids = torch.tensor(ids, device=device)  # (B, longest) in the first step, then (B, 1)
-    start = torch.tensor(n_padding, device=device)
-    cache = KVCache(model.config, start, longest + n_steps, model.dtype)
-    for step in range(n_steps):
-        logits = model(ids, cache=cache)[:, -1, : tokenizer.vocab_size]  # the model's vocabulary may be padded
-        chosen = pick(logits.float(), sampling, draws[:, step])
-        for row, token in zip(rows, chosen.tolist()):
-            if row.reason is None:
-                row.add(token)
-        if all(row.reason for row in rows):
+        texts.append(Row(tokenizer, prompt, stop, stop_ids, limit, seed, on_bytes))
+    waiting = collections.deque(text for text in texts if not text.reason)
+    rows = [None] * min(batch_size, len(waiting))  # the texts in the cache
+    cache = KVCache(model, len(rows), max((len(row.prompt) + row.limit for row in waiting), default=1))
+    while True:
+        free = [n for n, row in enumerate(rows) if row is None or row.reason]
+        if waiting and len(free) >= len(rows) / 4:  # one by one they would take longer
+            new = free[: len(waiting)]
+            for n in new:
+                rows[n] = waiting.popleft()
+            begin(model, tokenizer, cache, rows, new, sampling)
+        elif len(free) == len(rows):
             break
-        ids = torch.tensor([[row.last] for row in rows], device=device)
-    return [Completion(row.ids, row.data.decode("utf-8", "replace"), row.reason) for row in rows]
+        else:
+            if len(free) > len(rows) / 2:
+                kept = [n for n in range(len(rows)) if n not in free]
+                rows = [rows[n] for n in kept]
+                cache.keep(kept)
+            go_on(model, tokenizer, cache, rows, sampling)
+    return [Completion(row.ids, row.data.decode("utf-8", "replace"), row.reason) for row in texts]
+
+
+def begin(model, tokenizer, cache, rows, new, sampling):
+    """The first token of the rows with these numbers."""
+    lengths = [len(rows[n].prompt) for n in new]
+    ids = torch.full((len(new), max(lengths)), tokenizer.eot)
+    for i, n in enumerate(new):
+        ids[i, : lengths[i]] = torch.tensor(rows[n].prompt)
+        cache.lengths[n] = 0
+    logits = model.extend(ids.to(cache.device), cache, new, lengths)
+    add_tokens(logits, tokenizer, [rows[n] for n in new], sampling)
+
+
+def go_on(model, tokenizer, cache, rows, sampling):
+    """The next token of every row. Those that have ended are computed along, and stay as they are."""
+    ids = torch.tensor([[row.last] for row in rows], device=cache.device)
+    logits = model.extend(ids, cache, range(len(rows)), [0 if row.reason else 1 for row in rows])
+    going = [n for n, row in enumerate(rows) if not row.reason]
+    add_tokens(logits if len(going) == len(rows) else logits[going], tokenizer, [rows[n] for n in going], sampling)
+
+
+def add_tokens(logits, tokenizer, rows, sampling):
+    """Draw a token for each row of logits, and append it."""
+    draws = np.array([row.draws[len(row.ids)] for row in rows])
+    chosen = pick(logits[:, : tokenizer.vocab_size].float(), sampling, draws)  # the model's vocabulary may be padded
+    for row, token in zip(rows, chosen.tolist()):
+        row.add(token)
 
 
 def prompt_ids(tokenizer, text, chat=False, suffix=""):

@@ -190,18 +190,31 @@ def test_rope_depends_on_distance_alone():
 
 @pytest.mark.parametrize("changes", VARIANTS)
 def test_cache_equals_the_full_pass(changes):
-    """A prompt and then token by token, rows of different length padded at the left."""
-    model, rows = small(**changes), [tokens(3, 30)[0, :20], tokens(3, 30)[1, :13], tokens(3, 30)[2, :7]]
-    start = torch.tensor([0, 7, 13])
-    cache = KVCache(model.config, start, 30, torch.float32)
-    columns = torch.stack([torch.cat([torch.zeros(20 - len(row), dtype=torch.long), row]) for row in rows])
-    with torch.no_grad():
-        steps = []
-        for piece in (columns[:, :15], columns[:, 15:16], columns[:, 16:]):
-            steps.append(model(piece, cache=cache))
-        logits = torch.cat(steps, 1)
-        for row, mine in zip(rows, logits):
-            assert torch.allclose(model(row[None])[0], mine[20 - len(row) :], atol=1e-4)
+    """Texts of different lengths come in pieces, some rows at a time; a row is used again; the others are forgotten."""
+    model, texts = small(**changes), tokens(4, 30)
+    model.ready(torch.float32)
+    cache = KVCache(model, 3, 30)
+
+    def extend(rows, texts, *pieces):
+        """Hand over the pieces of these texts from where their rows are, and compare the logits behind each."""
+        ends = [cache.lengths[row] + n for row, n in zip(rows, pieces)]
+        ids = torch.zeros(len(rows), max(pieces), dtype=torch.long)
+        for i, (row, text, end) in enumerate(zip(rows, texts, ends)):
+            ids[i, : pieces[i]] = text[cache.lengths[row] : end]
+        logits = model.extend(ids, cache, rows, pieces)
+        for text, end, mine in zip(texts, ends, logits):
+            assert torch.allclose(model(text[None, :end])[0, -1], mine, atol=1e-4)
+
+    a, b, c, d = texts
+    extend([0, 1, 2], [a, b, c], 15, 9, 3)
+    for _ in range(3):
+        extend([0, 1, 2], [a, b, c], 1, 1, 1)
+    extend([0, 2], [a, c], 2, 7)
+    cache.lengths[1] = 0
+    extend([1], [d], 12)
+    extend([0, 1, 2], [a, d, c], 1, 1, 1)
+    cache.keep([0, 1])
+    extend([0, 1], [a, d], 1, 1)
 
 
 @pytest.mark.parametrize("bad", [{"n_embd": 30}, {"n_kv_head": 3}, {"n_layer": 0}, {"n_embd": 12, "n_head": 4}])

@@ -157,24 +157,21 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             stacks = {}
             for p in group["params"]:
-                stacks.setdefault(tuple(sorted(p.shape)), []).append(p)
+                stacks.setdefault(p.shape, []).append(p)
             for stack in stacks.values():
                 self.update(stack, **group)
 
     def update(self, stack, lr, weight_decay, momentum, **_):
-        """Update matrices of one shape, or of that and its transpose."""
-        grads = [p.grad for p in stack]
-        for p in stack:
+        """Update matrices of one shape."""
+        rows, columns = stack[0].shape
+        updates = torch.empty((len(stack), rows, columns), dtype=self.dtype, device=stack[0].device)
+        for p, update in zip(stack, updates):
             if p not in self.state:
                 self.state[p]["momentum_buffer"] = torch.zeros_like(p)
-        means = [self.state[p]["momentum_buffer"] for p in stack]
-        torch._foreach_lerp_(means, grads, 1 - momentum)
-        ahead = torch._foreach_lerp(grads, means, momentum)  # Nesterov's look ahead
-        wide = [x if x.shape[0] <= x.shape[1] else x.T for x in ahead]  # so that X X^T is the smaller product
-        updates = orthogonalized(torch.stack([x.to(self.dtype) for x in wide])).to(grads[0].dtype)
-        updates = [x if x.shape == p.shape else x.T for x, p in zip(updates, stack)]
-        torch._foreach_mul_(stack, 1 - lr * weight_decay)
-        torch._foreach_add_(stack, updates, alpha=-lr * 0.2 * math.sqrt(max(stack[0].shape)))
+            mean = self.state[p]["momentum_buffer"].lerp_(p.grad, 1 - momentum)
+            update.copy_(p.grad.lerp(mean, momentum))  # Nesterov's look ahead
+        for p, update in zip(stack, orthogonalized(updates)):
+            p.mul_(1 - lr * weight_decay).add_(update, alpha=-lr * 0.2 * math.sqrt(max(rows, columns)))
 
 
 def orthogonalized(x, steps=5, a=3.4445, b=-4.7750, c=2.0315):
@@ -183,7 +180,9 @@ def orthogonalized(x, steps=5, a=3.4445, b=-4.7750, c=2.0315):
     Each step maps every singular value s to a s + b s^3 + c s^5 without computing any of them (Newton-Schulz).
     """
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    is_tall = x.shape[1] > x.shape[2]
     for _ in range(steps):
-        gram = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+        gram = x.mT @ x if is_tall else x @ x.mT  # the smaller of the two
+        change = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        x = torch.baddbmm(x, x, change, beta=a) if is_tall else torch.baddbmm(x, change, x, beta=a)
     return x
