@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+import attention
+import loss
 from loss import IGNORE
 from model import KVCache, ModelConfig, Transformer, rope_tables, rotate
 
@@ -136,6 +138,38 @@ def test_loss_is_summed_over_counted_targets():
     assert torch.allclose(each.double(), by_hand, atol=1e-4) and torch.allclose(
         model(ids, targets).double(), by_hand.sum(), atol=1e-3
     )
+
+
+@pytest.mark.parametrize("dtype, close", [(torch.float32, 1e-5), (torch.bfloat16, 3e-2)])
+def test_the_loss_in_chunks_is_the_loss_of_all_logits(dtype, close, monkeypatch):
+    """Loss and gradients, of tokens that are no whole number of chunks and with targets that do not count."""
+    monkeypatch.setattr(loss, "CHUNK", 16)
+    model, ids = small().train(), tokens(3, 14)
+    model.dtype, targets = dtype, ids.roll(-1, 1).masked_fill(ids % 5 == 0, IGNORE)
+    found = []
+    for whole in (True, False):
+        model.zero_grad()
+        if whole:
+            logits = model(ids).float().flatten(0, 1)
+            total = torch.nn.functional.cross_entropy(logits, targets.flatten(), ignore_index=IGNORE, reduction="sum")
+        else:
+            total = model(ids, targets)
+        (total / 7).backward()
+        found.append((total.item(), [p.grad.clone() for p in model.parameters()]))
+    (plain, plain_grads), (chunked, grads) = found
+    assert chunked == pytest.approx(plain, rel=close)
+    for a, b in zip(plain_grads, grads):
+        assert (a - b).norm() <= close * a.norm()
+
+
+@pytest.mark.parametrize("n_kv_head", [4, 2])
+def test_attention_in_blocks_is_pytorchs(n_kv_head):
+    q, k, v = torch.randn(2, 4, 300, 16), torch.randn(2, n_kv_head, 300, 16), torch.randn(2, n_kv_head, 300, 16)
+    doc_ids = torch.randint(0, 40, (2, 300)).sort().values
+    for ids, mask in ((None, attention.causal_mask(300, q.device)), (doc_ids, attention.document_mask(doc_ids))):
+        mine = attention.attention(q, k, v, attention.attention_mask(ids, 300, q.device))
+        theirs = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
+        assert torch.allclose(mine, theirs, atol=1e-5)
 
 
 def test_first_loss_is_that_of_guessing():
