@@ -14,11 +14,36 @@ try:
     from torch.nn.attention.varlen import varlen_attn
 
     VARLEN_OPTIONS = inspect.signature(varlen_attn).parameters
-except ImportError:  # before PyTorch 2.10
+except ImportError:
     VARLEN_OPTIONS = ()
 
 BLOCK = 128  # queries at a time, on a CPU
 LONGEST_IN_BLOCKS = 512  # tokens in a row: PyTorch's own kernel is faster there beyond
+
+
+def document_form(doc_mask: bool, device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:
+    """How the model is to be told of documents, for the fastest kernel: as document_bounds() ("bounds"), as numbers
+    ("ids"), or None without doc_mask: then a row is one document, which PyTorch's flash attention needs no mask for."""
+    if not doc_mask:
+        return None
+    has_kernel = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    has_function = "window_size" in VARLEN_OPTIONS  # from PyTorch 2.11 on
+    fits = dtype == torch.bfloat16 and head_dim % 8 == 0 and head_dim <= 192  # beyond, some GPUs have no backward pass
+    return "bounds" if has_kernel and has_function and fits else "ids"
+
+
+def works_in_blocks(T: int, device: torch.device) -> bool:
+    """Whether attention() over rows of T tokens is two products and a softmax."""
+    return device.type == "cpu" and T <= LONGEST_IN_BLOCKS
+
+
+def kernel_name(form: str | None, T: int, device: torch.device) -> str:
+    """The kernel of attention(), in words, for rows of T tokens and documents in a document_form()."""
+    if form == "bounds":
+        return "flash, variable length"
+    if works_in_blocks(T, device):
+        return "two products and a softmax"
+    return "PyTorch's, with a mask" if form else "PyTorch's"
 
 
 def attention_mask(doc_ids: Tensor | None, T: int, device: torch.device) -> Tensor | None:
@@ -26,7 +51,7 @@ def attention_mask(doc_ids: Tensor | None, T: int, device: torch.device) -> Tens
     as a 1-D tensor they are document_bounds() already, None is one document per row."""
     if doc_ids is not None and doc_ids.dim() == 1:
         return doc_ids
-    if device.type == "cpu" and T <= LONGEST_IN_BLOCKS:
+    if works_in_blocks(T, device):
         visible = causal_mask(T, device) if doc_ids is None else document_mask(doc_ids)
         return torch.zeros(visible.shape, device=device).masked_fill(~visible, -math.inf)
     return None if doc_ids is None else document_mask(doc_ids)
@@ -93,14 +118,9 @@ def document_mask(doc_ids: Tensor) -> Tensor:
 
 
 def document_bounds(doc_ids: Tensor) -> Tensor:
-    """(B, T) document numbers -> int32 (n + 1,): where documents begin if all rows are laid end to end, and the end.
-
-    n is a power of two, with empty documents at the end, so that a GPU does not see a new length in every batch. It is
-    computed on the CPU: a GPU would have to tell Python how many there are, and wait for it.
-    """
+    """(B, T) document numbers -> int32 (n + 1,): where the n documents begin if all rows are laid end to end, and the
+    end of the last. doc_ids must be on the CPU: a GPU would have to tell Python the number n, and wait for it."""
     begins = torch.ones_like(doc_ids, dtype=torch.bool)
     begins[:, 1:] = doc_ids[:, 1:] != doc_ids[:, :-1]
     starts = begins.flatten().nonzero()[:, 0]
-    bounds = torch.full((2 ** math.ceil(math.log2(len(starts))) + 1,), doc_ids.numel(), dtype=torch.int32)
-    bounds[: len(starts)] = starts
-    return bounds
+    return torch.cat([starts, torch.tensor([doc_ids.numel()])]).to(torch.int32)

@@ -20,6 +20,7 @@ from typing import Literal
 import torch
 
 import configurator
+from attention import document_form
 from configurator import Stopped, UserError
 from evaluation.progress import Progress
 from model import ModelConfig, Transformer
@@ -43,6 +44,7 @@ from training import checkpoint, resume
 from training import machine as machines
 from training.dataloader import Mixture, batch_shape, parse_mixture
 from training.log import Log
+from training.memory import rows_per_pass
 from training.optim import DECAYS, lr_at, make_optimizers, trained_parameters, wsd_or_cosine
 from training.processes import exchange_weights, exchanging_gradients
 from training.tracker import TrackerName
@@ -59,7 +61,8 @@ class TrainSettings:
 
     # -- batch
     batch_tokens: Count = 2048  # tokens per optimizer step, over all processes
-    micro_batch: Count = 8  # at most this many rows per forward pass and process: lower it to save memory
+    micro_batch: Count | None = None  # at most this many rows per forward pass and process; auto = what memory allows
+    recompute: bool = False  # keep little for the backward pass: saves memory, and takes a third longer
     doc_mask: bool = True  # keep attention inside each document
     # -- learning rate and optimizer
     max_steps: Count = 1700  # optimizer steps in all
@@ -176,20 +179,20 @@ def train(settings, machine, model, tokenizer, data, schedule, val, init=None, n
     Leaves metrics.jsonl, settings.json and checkpoints in settings.out_dir. Everything random is a function of the seed
     and the step, so that a run that was killed and resumed equals the unbroken one, on a CPU bit for bit.
     """
-    _, micro_batch = batch_shape(settings, model.config.block_size, machine.world_size)
-    compiles = machines.should_compile(settings, machine)
+    config, compiles = model.config, machines.should_compile(settings, machine)
+    form = document_form(settings.doc_mask, machine.device, machine.dtype, config.head_dim)
+    micro_batch = rows_per_pass(model, settings, machine, form, compiles)
     # Every evaluation of a run reads the same tokens: else the curve would jump with the text.
-    val_sets = validation_sets(val, settings, model.config.block_size, tokenizer.eot)
+    val_sets = validation_sets(val, settings, config.block_size, tokenizer.eot)
     with machine.together():
         if settings.verify and machine.is_main:  # a model trains on damaged shards without a word
             for folder in dict.fromkeys(folder for folder, _ in [*data.mixture, *val]):
                 Shards(folder, "train").verify()
-    model.dtype = machine.dtype
+    model.dtype, model.recompute = machine.dtype, settings.recompute
     progress = Progress(settings.sample, settings.problems, tokenizer, chat="chat" in (note or {}))
-    log = Log(settings, machine, model, data, micro_batch, compiles)
+    log = Log(settings, machine, model, data, micro_batch, form, compiles)
     # Each process updates the parameters that it owns, and has optimizer state for no others.
-    fast_bf16 = machines.fast_bf16(machine.device)
-    optimizers = make_optimizers(model, settings, fast_bf16, machine.rank, machine.world_size)
+    optimizers = make_optimizers(model, settings, machines.fast_bf16(machine.device), machine.rank, machine.world_size)
 
     with machines.StopRequested() as stop, ExitStack() as held:
         with machine.together():
@@ -207,18 +210,17 @@ def train(settings, machine, model, tokenizer, data, schedule, val, init=None, n
             checkpoint.load_optimizers(init, model, optimizers, machine.device)
         log.open(done, whole[-1:])
 
-        # The wrappers share the weights with raw_model, which validates and saves: its names have no prefix, and rows
-        # of another shape do not make it compile again.
-        raw_model = model
         if compiles:
             model.compile()
+        raw_model = model  # without a wrapper's prefix on its names: it validates and saves
         if machine.world_size > 1:
-            batch = data.batch(0, machine, settings.doc_mask, micro_batch)
+            batch = data.batch(0, machine, form, micro_batch)
             model = exchanging_gradients(model, next(batch.split(micro_batch)), machine, loss_fn)
 
         def evaluate(step):
             """How good the model is after a step: loss on the validation sets, and what it writes if that is asked."""
-            metrics = validate(raw_model, val_sets, settings, machine, tokenizer) | progress.of(raw_model, machine)
+            metrics = validate(raw_model, val_sets, form, micro_batch, machine, tokenizer)
+            metrics |= progress.of(raw_model, machine)
             log.evaluation(step, metrics)
             return {"step": step, **metrics}
 
@@ -235,7 +237,7 @@ def train(settings, machine, model, tokenizer, data, schedule, val, init=None, n
 
             # ... and so are this process's rows of the global batch, and the noise, should the model draw any:
             # a run that resumes at this step does exactly what the unbroken one would.
-            batch = data.batch(done + ahead, machine, settings.doc_mask, micro_batch)
+            batch = data.batch(done + ahead, machine, form, micro_batch)
             torch.manual_seed(settings.seed + done * machine.world_size + machine.rank)
 
             result = train_step(settings, machine, model, optimizers, batch, micro_batch, loss_fn, stop)
@@ -252,10 +254,8 @@ def train(settings, machine, model, tokenizer, data, schedule, val, init=None, n
                     what = f"loss {loss} and gradient norm {grad_norm} at step {done - 1}"
                     log.event(done, f"skipped: {what}")
                     if in_a_row == SKIPPED_AT_MOST:
-                        if ahead or not whole:  # going back has not helped, or there is nowhere to go back to
-                            raise UserError(f"{what}: " + resume.lower_rate(settings, whole))
                         reached, in_a_row = done, 0
-                        done = resume.go_back(whole[-1], machine, raw_model, optimizers)
+                        done = resume.go_back(settings, whole, ahead, what, machine, raw_model, optimizers)
                         ahead = reached - done
                         log.event(done, f"back to {whole[-1]}, past the data of {ahead} steps")
                         continue

@@ -18,7 +18,8 @@ import tokenizer_train
 from model import Transformer
 from ranges import Range, ShareAbove0
 from training.dataloader import batch_shape
-from training.machine import PEAK_FLOPS, memory_estimate
+from training.machine import PEAK_FLOPS, Machine
+from training.memory import memory_estimate
 
 PRESETS = ("demo", "124m", "350m", "0.5b", "1b")
 ALONE = ("3090", "4090", "A100")  # cards for whose times there is a column each, besides that of the settings
@@ -41,9 +42,11 @@ def read_preset(name, settings):
     tokenizer = configurator.load(tokenizer_train.Settings, [path], "tokenizer_train")  # its vocab_size is what counts
     with torch.device("meta"):  # weights have shapes and take no memory
         model = Transformer(pretrain.model_config(training, tokenizer))
-    cards, bytes_per_value = (1, 4) if name == "demo" else (settings.cards, 2)  # the demo runs on a CPU in fp32
-    _, micro_batch = batch_shape(training, model.config.block_size, cards)
-    memory = memory_estimate(model.config, model.n_params(), micro_batch, training.optimizer, bytes_per_value)
+    machine, form = Machine(0, settings.cards, torch.device("cuda"), torch.bfloat16), "bounds"
+    if name == "demo":  # on two cores
+        machine, form = Machine(0, 2, torch.device("cpu"), torch.float32), "ids"
+    _, micro_batch = batch_shape(training, model.config.block_size, machine.world_size)
+    memory = memory_estimate(model, training, micro_batch, machine, form, compiles=True)
     return model, training.max_steps * training.batch_tokens, memory
 
 

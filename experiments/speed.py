@@ -32,6 +32,7 @@ import torch
 from tqdm import tqdm
 
 import configurator
+from attention import document_form
 from configurator import ROOT, UserError
 from corpus.documents import Document, read
 from corpus.records import optional, read_lines
@@ -210,6 +211,7 @@ def training_here(config, optimizer, tokens, machine, compiles):
     """A function that makes a step as pretrain.py does by default, inside documents."""
     model = Transformer(config).to(machine.device)
     settings = TrainSettings(optimizer=optimizer, lr=1e-4)
+    form = document_form(settings.doc_mask, machine.device, machine.dtype, config.head_dim)
     model.dtype = machine.dtype
     if compiles:
         model.compile()
@@ -217,7 +219,7 @@ def training_here(config, optimizer, tokens, machine, compiles):
 
     def step():
         """One step."""
-        batch = make_batch(tokens[:, :-1], tokens[:, 1:], 0, settings.doc_mask, machine.device)
+        batch = make_batch(tokens[:, :-1], tokens[:, 1:], 0, form, machine.device)
         train_step(settings, machine, model, optimizers, batch, len(tokens))
 
     return step

@@ -137,7 +137,7 @@ def test_every_process_has_the_same_number_of_whole_micro_batches(workdir, world
     """Rows are added in which nothing counts."""
     parts, counted = [], 0
     for rank in range(world_size):
-        batch = mixture(workdir).batch(0, Machine(rank, world_size, "cpu", None), True, micro_batch)
+        batch = mixture(workdir).batch(0, Machine(rank, world_size, "cpu", None), "ids", micro_batch)
         parts.append([tuple(part.ids.shape) for part in batch.split(micro_batch)])
         counted += batch.count
         assert (

@@ -157,11 +157,11 @@ def steps_of(optimizer, is_shared_out, grads=None):
 
     run_model = model
     if machine.world_size > 1:
-        part = next(data.batch(0, machine, True, micro_batch).split(micro_batch))
+        part = next(data.batch(0, machine, "ids", micro_batch).split(micro_batch))
         run_model = exchanging_gradients(model, part, machine, next_token_loss)
     found = []
     for step in range(3):
-        batch = data.batch(step, machine, True, micro_batch)
+        batch = data.batch(step, machine, "ids", micro_batch)
         found.append(train_step(settings, machine, run_model, optimizers, batch, micro_batch, loss_fn))
     n_state = sum(t.numel() for o in optimizers for state in o.state.values() for t in state.values() if t.numel() > 1)
     if grads is not None:

@@ -15,58 +15,87 @@ from functools import lru_cache
 import numpy as np
 import torch
 
+from attention import document_bounds
 from configurator import UserError
 from loss import IGNORE
 from ranges import Positive, kind_of, value_of
 from shards import Shards
 
+PASS_TOKENS = 4096  # in a forward pass where nothing else says how many, as on a CPU: a few hundred MB
+
 
 @dataclass
 class Batch:
     """Rows of tokens: ids and targets, int64 tensors (rows, block_size). targets[i, t] is the token that follows
-    ids[i, t], or IGNORE where it does not count. doc_ids, of the same shape, number the documents in each row, or None.
+    ids[i, t], or IGNORE where it does not count. documents, of the same shape, number the documents in each row, or
+    are None.
 
-        ids      <eot>  a    b    c  <eot>  d    e       <eot> opens a document
-        targets    a    b    c  <eot>  d    e    f       the end of a document is predicted too
-        doc_ids    1    1    1    1    2    2    2       attention stays where the numbers are equal
+        ids        <eot>  a    b    c  <eot>  d    e       <eot> opens a document
+        targets      a    b    c  <eot>  d    e    f       the end of a document is predicted too
+        documents    1    1    1    1    2    2    2       attention stays where the numbers are equal
     """
 
     ids: torch.Tensor
     targets: torch.Tensor
-    doc_ids: torch.Tensor | None
+    documents: torch.Tensor | None
     # NumPy: how many targets of each row count in the loss. Asking a GPU for it would wait in every micro-batch.
     counts: np.ndarray
+    as_bounds: bool = False  # documents are on the CPU, and the model is told where they begin
 
     @property
     def count(self):
         """How many targets count in the loss."""
         return int(self.counts.sum())
 
+    @property
+    def doc_ids(self):
+        """What the model takes as doc_ids: documents, or their document_bounds() on its device."""
+        if not self.as_bounds:
+            return self.documents
+        bounds = document_bounds(self.documents).to(self.ids.device, non_blocking=True)
+        # Every batch has another number of documents. Compiled code, which would be made for one, is told so: it only
+        # hands them on, and one graph serves all. Filling up to fixed lengths would make a graph for each of these.
+        torch._dynamo.maybe_mark_dynamic(bounds, 0)
+        return bounds
+
     def split(self, n_rows):
         """This batch in parts of n_rows rows. Batches of several parts are made in such lengths that all are whole."""
         for start in range(0, len(self.ids), n_rows):
             rows = slice(start, start + n_rows)
-            doc_ids = None if self.doc_ids is None else self.doc_ids[rows]
-            yield Batch(self.ids[rows], self.targets[rows], doc_ids, self.counts[rows])
+            documents = None if self.documents is None else self.documents[rows]
+            yield Batch(self.ids[rows], self.targets[rows], documents, self.counts[rows], self.as_bounds)
 
 
-def make_batch(ids, targets, eot, doc_mask, device, n_rows=0):
-    """A Batch on a device from int64 arrays (rows, block_size). doc_mask: whether to number the documents. Rows in
-    which nothing counts fill it up to n_rows: code is compiled once where the shape is always the same."""
+def make_batch(ids, targets, eot, form, device, n_rows=0):
+    """A Batch on a device from int64 arrays (rows, block_size). form: what document_form() says. Rows in which nothing
+    counts fill it up to n_rows: code is compiled once where the shape is always the same."""
     missing = max(0, n_rows - len(ids))
     ids = np.pad(ids, ((0, missing), (0, 0)), constant_values=eot)
     targets = np.pad(targets, ((0, missing), (0, 0)), constant_values=IGNORE)
     counts = (targets != IGNORE).sum(axis=1)
+    documents = None
+    if form:
+        documents = torch.from_numpy(document_numbers(ids, targets, eot))
+        documents = documents if form == "bounds" else documents.to(device)
     ids, targets = (torch.from_numpy(np.ascontiguousarray(array)).to(device) for array in (ids, targets))
-    doc_ids = (ids == eot).cumsum(1) if doc_mask else None  # one more at every <|endoftext|>
-    return Batch(ids, targets, doc_ids, counts)
+    return Batch(ids, targets, documents, counts, form == "bounds")
 
 
-def batch_shape(settings, block_size, world_size):
+def document_numbers(ids, targets, eot):
+    """The number of each token's document in its row: one more at every <|endoftext|>. Those that fill the empty end of
+    a row, or a whole row, are one document together, not hundreds of one token each."""
+    opens = ids == eot
+    fills = opens & (targets == IGNORE)
+    opens[:, 1:] &= ~fills[:, :-1]
+    return opens.cumsum(axis=1)
+
+
+def batch_shape(settings, block_size, world_size, fitting=None):
     """(rows per step over all processes, rows per forward pass of one): the batch is stated in tokens.
 
     A process's share is cut into as few micro-batches of up to settings.micro_batch rows as it takes, of equal size.
-    Raises UserError where the tokens make no whole rows, or fewer than there are processes.
+    fitting: up to how many where that is auto; None is as many as make PASS_TOKENS. Raises UserError where the tokens
+    make no whole rows, or fewer than there are processes.
     """
     if settings.batch_tokens % block_size or settings.batch_tokens < block_size:
         raise UserError(f"batch_tokens={settings.batch_tokens} is not a multiple of block_size={block_size}")
@@ -77,7 +106,8 @@ def batch_shape(settings, block_size, world_size):
             f"{world_size} processes: try --batch_tokens={world_size * block_size}"
         )
     share = math.ceil(batch_size / world_size)
-    n_parts = math.ceil(share / settings.micro_batch)
+    most = settings.micro_batch or fitting or max(1, PASS_TOKENS // block_size)
+    n_parts = math.ceil(share / most)
     return batch_size, math.ceil(share / n_parts)
 
 
@@ -306,13 +336,13 @@ class Mixture:
         ids, targets = zip(*(self.sources[source].row(n) for source, n in own))
         return np.stack(ids), np.stack(targets)
 
-    def batch(self, step, machine, doc_mask, micro_batch):
+    def batch(self, step, machine, form, micro_batch):
         """The same as a Batch on this process's device, filled up so that every process has the same number of whole
         micro-batches: all exchange gradients equally often."""
         ids, targets = self.arrays(step, machine.rank, machine.world_size)
         most = math.ceil(self.quotas.batch_size / machine.world_size)  # rows of a process
         n_rows = math.ceil(most / micro_batch) * micro_batch
-        return make_batch(ids, targets, self.eot, doc_mask, machine.device, n_rows)
+        return make_batch(ids, targets, self.eot, form, machine.device, n_rows)
 
     def rows_read(self, step):
         """{Shards.key: how many of its rows have been read before a step}, in the stages before too, for a later stage

@@ -5,9 +5,11 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+from attention import kernel_name
 from configurator import made_by, write_json, write_text
 from shards import naming
-from training.machine import device_name, dtype_name, memory_estimate, peak_flops, why_not_compile
+from training.machine import device_name, dtype_name, peak_flops, why_not_compile
+from training.memory import memory_estimate
 from training.tracker import open_tracker
 
 
@@ -18,14 +20,14 @@ class Log:
     What is left is estimated from them and from how long the last evaluation and the last saving took.
     """
 
-    def __init__(self, settings, machine, model, data, micro_batch, compiles):
+    def __init__(self, settings, machine, model, data, micro_batch, form, compiles):
         self.settings, self.machine, self.model = settings, machine, model
         self.clock_step, self.clock_time = None, None  # where the clock was last started
         self.step_time = None  # when the last step ended
         self.eval_seconds, self.save_seconds = 0.0, 0.0
         self.peak, origin = peak_flops(machine.device, machine.dtype)
         if machine.is_main:
-            print_plan(settings, machine, model, data, micro_batch, self.peak, origin, compiles)
+            print_plan(settings, machine, model, data, micro_batch, form, self.peak, origin, compiles)
 
     def open(self, first_step, folders=()):
         """Begin metrics.jsonl. A resumed run goes on from the copy in its checkpoint, the last of the folders: what was
@@ -136,11 +138,12 @@ class Log:
             print(f"checkpoint in {self.settings.out_dir}")
 
 
-def print_plan(settings, machine, model, data, micro_batch, peak, origin, compiles):
+def print_plan(settings, machine, model, data, micro_batch, form, peak, origin, compiles):
     """What is about to happen."""
     n_params, tokens = model.n_params(), settings.max_steps * settings.batch_tokens
     flops = tokens * model.flops_per_token()
-    memory = memory_estimate(model.config, n_params, micro_batch, settings.optimizer, machine.dtype.itemsize)
+    memory = memory_estimate(model, settings, micro_batch, machine, form, compiles)
+    recomputed = ", recomputing in the backward pass" if settings.recompute else ""
     left_out = sum(source.n_left_out for source in data.sources)
     if left_out:
         print(f"{left_out} conversations are left out: not one answer ends within block_size={model.config.block_size}")
@@ -153,11 +156,12 @@ device       {machine.world_size} x {device_name(machine.device)}
 speed        {peak / 1e12:.3g} TFLOP/s ({origin})
 format       {dtype_name(machine.dtype)}
 compiled     {compiled}
+attention    {kernel_name(form, model.config.block_size, machine.device)}
 parameters   {n_params:,}
 tokens       {tokens:,}, {tokens / n_params:.1f} per parameter
 steps        {settings.max_steps:,} x {settings.batch_tokens:,} tokens
 planned      {flops:.3g} FLOPs
-memory       about {memory / 2**30:.2f} GiB per device at micro-batch {micro_batch}"""
+memory       about {memory / 2**30:.2f} GiB per device at micro-batch {micro_batch}{recomputed}"""
     )
     for shards, epochs in zip(data.shards, data.epochs(settings.max_steps)):
         print(f"epochs       {epochs:.2f} of {shards.folder}")

@@ -1,4 +1,4 @@
-"""What this machine is: processes and devices, the number format that is fast here, peak speed, memory needed."""
+"""What this machine is: processes and devices, the number format that is fast here, peak speed."""
 
 import ctypes
 import os
@@ -250,17 +250,3 @@ def peak_flops(device, dtype):
             if name in torch.cuda.get_device_name(device):
                 return flops, "maker's bf16 figure"
     return matmul_flops(device, dtype), f"{dtype_name(dtype)} matrix product measured now"
-
-
-def memory_estimate(config, n_params, micro_batch, optimizer, bytes_per_value):
-    """Bytes that training needs per device, by counting.
-
-    Weights, gradients and optimizer state in fp32, and what a forward pass over micro_batch rows keeps for the backward
-    pass. bytes_per_value: 2 for bf16, 4 for fp32.
-    """
-    state = n_params * 4 * (3 if optimizer == "muon" else 4)  # Muon keeps one running mean, AdamW two
-    tokens = micro_batch * config.block_size
-    kv = 2 * config.n_kv_head * config.head_dim
-    per_layer = 6 * config.n_embd + 2 * kv + 4 * config.mlp_width  # norms' inputs and outputs, q, k, v, attention, MLP
-    logits = 2 * 4 + bytes_per_value  # as multiplied, in fp32, and their gradient
-    return state + tokens * (config.n_layer * per_layer * bytes_per_value + config.vocab_size * logits)

@@ -16,7 +16,7 @@ from training.optim import Schedule, lr_at
 # be skipped or read twice.
 DATA = {"data", "batch_tokens", "block_size", "best_fit", "seed"}
 # These do not decide what is learnt, or do so only through max_steps and the schedule, which are compared themselves.
-FREE = set("init val out_dir max_steps decay_tokens epochs micro_batch device compile verify".split())
+FREE = set("init val out_dir max_steps decay_tokens epochs micro_batch recompute device compile verify".split())
 FREE |= set("log_every eval_every eval_tokens save_every keep resume changed sample problems tracker".split())
 INHERITED = "batch_tokens doc_mask optimizer weight_decay beta1 beta2 momentum grad_clip seed".split()
 # The setting that only one stage has.
@@ -82,18 +82,17 @@ def restore(settings, machine, model, optimizers, tokenizer, data, schedule):
     return folder, meta
 
 
-def lower_rate(settings, whole):
-    """What to do when a run diverges. whole: its checkpoints, which were written before and are untouched."""
-    if whole:
-        return f"go on from {whole[-1]} with a lower rate than {settings.lr:g}: --resume --changed=lr --lr=..."
-    return f"begin again with a lower rate than {settings.lr:g}: --lr=..."
-
-
-def go_back(folder, machine, model, optimizers):
-    """Give model and optimizers the state in a checkpoint of their own run; its step."""
-    load_weights(model, folder, machine.device)
-    load_optimizers(folder, model, optimizers, machine.device)
-    return read_meta(folder)["step"]
+def go_back(settings, whole, ahead, what, machine, model, optimizers):
+    """Give model and optimizers the state in the newest of their run's checkpoints, whole; its step. Raises UserError,
+    which tells what has happened, where there is none, or the run has gone back before and it has not helped."""
+    if not whole:
+        raise UserError(f"{what}: begin again with a lower rate than {settings.lr:g}: --lr=...")
+    if ahead:
+        how = f"go on from {whole[-1]} with a lower rate than {settings.lr:g}: --resume --changed=lr --lr=..."
+        raise UserError(f"{what}: {how}")
+    load_weights(model, whole[-1], machine.device)
+    load_optimizers(whole[-1], model, optimizers, machine.device)
+    return read_meta(whole[-1])["step"]
 
 
 def compare(settings, folder, meta, data, schedule):
