@@ -42,8 +42,7 @@ varlen.register_autograd(lambda ctx, grad: (grad, grad, grad, None, None, None))
 def test_one_graph_for_training_and_one_for_evaluation(graphs, form, monkeypatch):
     """Two blocks and two steps with two micro-batches each, of which the last is filled up, then a short evaluation.
     The loss has one graph more, which evaluation does not use; every micro-batch has other bounds."""
-    by_bounds = lambda q, k, v, bounds, _, *lengths, window_size: varlen(q, k, v, bounds, *lengths)  # noqa: E731
-    monkeypatch.setattr(attention, "varlen_attn", by_bounds)
+    monkeypatch.setattr(attention, "varlen_attn", lambda q, k, v, bounds, _, *T, **how: varlen(q, k, v, bounds, *T))
     model = Transformer(ModelConfig(vocab_size=64, block_size=40, n_layer=2, n_head=2, n_kv_head=2, n_embd=32))
     model.compile()
     settings = TrainSettings()
@@ -52,9 +51,11 @@ def test_one_graph_for_training_and_one_for_evaluation(graphs, form, monkeypatch
     for _ in range(2):
         train_step(settings, MACHINE, model, optimizers, make_batch(*rows(), EOT, form, "cpu", n_rows=6), 3)
         found.append(graphs.frame_count)
+    tokenizer = ThreeBytes()
+    tokenizer.eot = EOT
     model.eval()
     ids, targets = rows()
     for n_rows in (5, 1):
-        evaluate(model, ValidationSet("", 1.0, ids[:n_rows], targets[:n_rows]), form, 3, MACHINE, ThreeBytes())
+        evaluate(model, ValidationSet("", 1.0, ids[:n_rows], targets[:n_rows]), form, 3, MACHINE, tokenizer)
         found.append(graphs.frame_count)
     assert found == [2, 2, 3, 3]
