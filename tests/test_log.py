@@ -1,7 +1,11 @@
 """What a run says on the screen."""
 
+from types import SimpleNamespace
+
 import pretrain
-from training.log import Log, short
+from model import ModelConfig, Transformer
+from training.log import Log, print_plan, short
+from training.machine import ALONE
 
 
 def test_a_line_fits_the_terminal(capsys):
@@ -19,3 +23,12 @@ def test_the_time_left_counts_evaluations_and_checkpoints():
     log.settings = pretrain.TrainSettings(max_steps=100, batch_tokens=1000, eval_every=20, save_every=0)
     log.eval_seconds, log.save_seconds = 30.0, 5.0
     assert log.time_left(40, speed=1000.0) == "2:35", "60 steps of a second, 3 evaluations, 1 checkpoint"
+
+
+def test_the_plan_names_the_kernel_the_memory_and_the_micro_batch(capsys):
+    model, data = Transformer(ModelConfig(vocab_size=64)), SimpleNamespace(sources=[], shards=[], epochs=lambda _: [])
+    settings = pretrain.TrainSettings(recompute=True)
+    print_plan(settings, ALONE, model, data, 8, "ids", 1e12, "measured", compiles=False)
+    plan = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if line)
+    assert plan["attention"] == "two products and a softmax" and plan["speed"] == "1 TFLOP/s (measured)"
+    assert plan["memory"].endswith("GiB per device at micro-batch 8, recomputing in the backward pass")

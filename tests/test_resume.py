@@ -136,9 +136,7 @@ def test_what_decides_nothing_may_differ_and_is_named(trained, half, capsys):
     shutil.copytree("data/shards", half.parent / "moved")
     moved = [f"--data={half.parent}/moved", "--keep=1", "--recompute"]
     train(pretrain, *RUN, *moved, f"--out_dir={half}", "--resume")
-    printed = capsys.readouterr().out
-    assert f"with other settings: keep=1, out_dir={half}, recompute=True" in printed
-    assert "attention    two products and a softmax" in printed and "micro-batch 4, recomputing" in printed
+    assert f"with other settings: keep=1, out_dir={half}, recompute=True" in capsys.readouterr().out
     assert weights(half) == weights(trained) and metrics(half)[:-1] == metrics(trained)[:-1] and steps(half) == [8]
 
 
