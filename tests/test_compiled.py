@@ -38,12 +38,13 @@ varlen.register_fake(lambda q, *_: torch.empty_like(q))
 varlen.register_autograd(lambda ctx, grad: (grad, grad, grad, None, None, None))  # of its shape alone
 
 
-@pytest.mark.parametrize("form", ["ids", "bounds"])
-def test_one_graph_for_training_and_one_for_evaluation(graphs, form, monkeypatch):
+@pytest.mark.parametrize("form, recompute", [("ids", False), ("bounds", False), ("bounds", True)])
+def test_one_graph_for_training_and_one_for_evaluation(graphs, form, recompute, monkeypatch):
     """Two blocks and two steps with two micro-batches each, of which the last is filled up, then a short evaluation.
     The loss has one graph more, which evaluation does not use; every micro-batch has other bounds."""
     monkeypatch.setattr(attention, "varlen_attn", lambda q, k, v, bounds, _, *T, **how: varlen(q, k, v, bounds, *T))
     model = Transformer(ModelConfig(vocab_size=64, block_size=40, n_layer=2, n_head=2, n_kv_head=2, n_embd=32))
+    model.recompute = recompute
     model.compile()
     settings = TrainSettings()
     optimizers = make_optimizers(model, settings, False)
