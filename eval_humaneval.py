@@ -193,7 +193,8 @@ def write_samples(settings, problems, path, out):
     seeds = {key: seed for seed, key in enumerate(keys, settings.seed)}
     wanted = sorted(seeds, key=lambda key: len(prompts[key[0]]))  # similar lengths in a batch: little padding
     sampling = Sampling(settings.temperature, top_p=settings.top_p)
-    at_once = 8 * settings.batch_size  # in which those that have ended make room for others
+    # Those of a batch that have ended make room for others, among so many: after them the samples are saved.
+    at_once = 8 * settings.batch_size
     with naming(out / "samples.jsonl"), open(out / "samples.jsonl", "ab") as file:
         for start in tqdm(range(0, len(wanted), at_once), desc="writing", unit="batch"):
             batch = [key for key in wanted[start : start + at_once] if key not in done]

@@ -4,6 +4,7 @@ training, larger than the model at 0.1 B parameters."""
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 IGNORE = -100  # a target with this value is not counted in the loss
 CHUNK = 2048  # tokens whose logits exist at a time
@@ -45,13 +46,13 @@ class SummedLoss(torch.autograd.Function):
         for part in chunks(len(x)):
             loss, grad = loss_of_chunk(x[part] @ w.T, targets[part])
             total += loss
-            if any(ctx.needs_input_grad):
-                grad_x[part] = grad @ w
-                grad_w += grad.T @ x[part]
+            grad_x[part] = grad @ w
+            grad_w += grad.T @ x[part]
         ctx.save_for_backward(grad_x, grad_w)
         return total
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, scale):
         """The gradients of x and weight, times that of the loss."""
         grad_x, grad_w = ctx.saved_tensors

@@ -50,7 +50,7 @@ class ModelConfig:
         if self.n_head % self.n_kv_head:
             raise ValueError(f"n_head={self.n_head} must be a multiple of n_kv_head={self.n_kv_head}")
         matrices = self.n_layer * self.n_embd * (4 * self.n_embd + 3 * self.mlp_width)
-        if matrices > 1e10:  # every process holds the whole model: at 12 bytes each, these would fill any GPU
+        if matrices > 1e10:  # every process holds the whole model: at 8 bytes each, these would fill any GPU
             raise ValueError(
                 f"n_layer={self.n_layer} and n_embd={self.n_embd} make {matrices:.0e} parameters: too many"
             )
@@ -197,7 +197,7 @@ class Transformer(nn.Module):
         if config.tie_embeddings:
             self.lm_head.weight = self.embed_tokens.weight
         self.dtype = torch.float32  # the format of activations and products: bf16 where the device has units for it
-        self.loss_of_chunk = loss_of_chunk
+        self.loss_of_chunk = loss_of_chunk  # which compile() replaces
         self.recompute = False  # in training, keep each block's input alone and compute the rest again when needed
         self.init_weights()
 
@@ -221,7 +221,7 @@ class Transformer(nn.Module):
         """ids (B, T) -> logits (B, T, vocab_size), or, with targets (B, T), the cross-entropy in nats.
 
         reduction: "sum" over the targets that are not IGNORE, or "none" for one value per token, (B * T,), 0 at IGNORE.
-        doc_ids (B, T) number the documents in each row: attention then stays inside each.
+        doc_ids (B, T) number the documents in each row, or are document_bounds(): attention then stays inside each.
         """
         mask = attention_mask(doc_ids, ids.shape[1], ids.device)
         positions = torch.arange(ids.shape[1], device=ids.device)
@@ -229,7 +229,7 @@ class Transformer(nn.Module):
         x = self.embed_tokens(ids).to(self.dtype)
         for layer in self.layers:
             if self.recompute and self.training:
-                x = checkpoint(layer, x, rope, mask, use_reentrant=False)
+                x = checkpoint(layer, x, rope, mask, use_reentrant=False, preserve_rng_state=False)
             else:
                 x = layer(x, rope, mask)
         x = self.norm(x)
@@ -252,11 +252,11 @@ class Transformer(nn.Module):
         for row, n in zip(rows, n_new):
             cache.lengths[row] += n
         if ids.shape[1] > 1:
-            x = x[torch.arange(len(rows)), torch.tensor(n_new) - 1]
+            x = x[torch.arange(len(rows), device=x.device), torch.tensor(n_new, device=x.device) - 1]
         return self.lm_head(self.norm(x.view(len(rows), -1)))
 
     def ready(self, dtype: torch.dtype) -> "Transformer":
-        """This model, to be asked and not trained: weights and products in one format."""
+        """This model, to be asked and not trained: weights and products in one format, on the device where it is."""
         self.dtype = dtype
         self.to(dtype).eval()
         for layer in self.layers:
@@ -298,8 +298,8 @@ class KVCache:
         c, device = model.config, model.embed_tokens.weight.device
         self.n_kv_head, self.device, self.lengths = c.n_kv_head, device, [0] * n_rows
         # Keys and values beside each other: they are written at once.
-        shape = (c.n_layer, n_rows, 2 * c.n_kv_head, max_length, c.head_dim)
-        self.layers = list(torch.zeros(shape, dtype=model.dtype, device=device))
+        shape = (n_rows, 2 * c.n_kv_head, max_length, c.head_dim)
+        self.layers = [torch.zeros(shape, dtype=model.dtype, device=device) for _ in range(c.n_layer)]
         self.tables = rope_tables(torch.arange(max_length, device=device), c.head_dim, c.rope_base)
 
     def place(self, rows: list[int], T: int) -> Tensor:
@@ -318,10 +318,11 @@ class KVCache:
         """Store k and v (len(rows), n_kv_head, T, head_dim) of block i; returns all keys and values of the rows."""
         layer = self.layers[i]
         layer.flatten(0, 2).index_copy_(0, self.places, torch.cat((k, v), 1).flatten(0, 2))
-        layer = (layer if self.is_whole else layer[self.rows])[:, :, : self.n_columns]
-        return layer.split(self.n_kv_head, 1)
+        layer = layer[:, :, : self.n_columns]
+        return (layer if self.is_whole else layer[self.rows]).split(self.n_kv_head, 1)
 
     def keep(self, rows: list[int]):
         """Forget all other rows."""
-        self.layers = [layer[rows] for layer in self.layers]
+        for i, layer in enumerate(self.layers):  # one by one: two whole caches may not fit
+            self.layers[i] = layer[rows]
         self.lengths = [self.lengths[row] for row in rows]

@@ -61,7 +61,7 @@ class TrainSettings:
 
     # -- batch
     batch_tokens: Count = 2048  # tokens per optimizer step, over all processes
-    micro_batch: Count | None = None  # at most this many rows per forward pass and process; auto = what memory allows
+    micro_batch: Count | None = None  # at most this many rows per forward pass and process; auto = what a GPU can hold
     recompute: bool = False  # keep little for the backward pass: saves memory, and takes a third longer
     doc_mask: bool = True  # keep attention inside each document
     # -- learning rate and optimizer
@@ -181,7 +181,7 @@ def train(settings, machine, model, tokenizer, data, schedule, val, init=None, n
     """
     config, compiles = model.config, machines.should_compile(settings, machine)
     form = document_form(settings.doc_mask, machine.device, machine.dtype, config.head_dim)
-    micro_batch = rows_per_pass(model, settings, machine, form, compiles)
+    settings.micro_batch = micro_batch = rows_per_pass(model, settings, machine, form, compiles)
     # Every evaluation of a run reads the same tokens: else the curve would jump with the text.
     val_sets = validation_sets(val, settings, config.block_size, tokenizer.eot)
     with machine.together():

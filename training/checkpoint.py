@@ -257,7 +257,7 @@ def load_optimizers(folder, model, optimizers, device):
         except AttributeError as error:
             raise UserError(f"checkpoint {folder} does not hold this model's {path.name}: {error}") from None
     if missing:
-        raise UserError(f"{folder} was trained with another optimizer: give the --optimizer it was trained with")
+        raise UserError(f"{folder} has no optimizer state for {len(missing)} parameters, such as {min(missing)[1]}")
 
 
 def kind(optimizer):

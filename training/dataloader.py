@@ -93,7 +93,7 @@ def document_numbers(ids, targets, eot):
 def batch_shape(settings, block_size, world_size, fitting=None):
     """(rows per step over all processes, rows per forward pass of one): the batch is stated in tokens.
 
-    A process's share is cut into as few micro-batches of up to settings.micro_batch rows as it takes, of equal size.
+    A process's share is cut into as few micro-batches as it takes, of equal size and up to settings.micro_batch rows.
     fitting: up to how many where that is auto; None is as many as make PASS_TOKENS. Raises UserError where the tokens
     make no whole rows, or fewer than there are processes.
     """

@@ -87,7 +87,7 @@ class Machine:
             first = failed.index(1)
             text = torch.zeros(1000, dtype=torch.uint8)
             if self.rank == first:
-                start = told.encode()[: len(text)]
+                start = told.encode(errors="replace")[: len(text)]
                 text[: len(start)] = torch.tensor(list(start))
             torch.distributed.broadcast(text, first)
             raise UserError(bytes(text.tolist()).rstrip(b"\0").decode(errors="ignore"))
@@ -154,6 +154,8 @@ def pick_device(name, local_rank=0):
             raise UserError(f"process {local_rank} needs GPU {device.index}, but this machine has {n_gpus}")
     elif device.type == "mps" and not torch.backends.mps.is_available():
         raise UserError("device=mps, but this PyTorch sees no Apple GPU: --device=cpu runs without one")
+    elif device.type == "mps" and int(os.environ.get("LOCAL_WORLD_SIZE", 1)) > 1:
+        raise UserError("one Apple GPU cannot be shared by several processes: --device=cpu, or start one process")
     elif device.type not in ("mps", "cpu"):
         raise UserError(f"device must be cuda, cuda:N, mps, cpu or auto, not {name!r}")
     return device

@@ -8,7 +8,7 @@ import torch
 from attention import BLOCK, works_in_blocks
 from loss import CHUNK
 from training.dataloader import batch_shape
-from training.optim import share_out, trained_parameters
+from training.optim import STACK, share_out, trained_parameters
 
 SHARE_TO_FILL = 0.9  # of a GPU's memory: the rest is for CUDA's libraries, NCCL and what lies between tensors
 
@@ -34,7 +34,9 @@ def memory_estimate(model, settings, micro_batch, machine, form, compiles):
     # with the product of the head's gradient and the loss's, and has gradients of a block's activations.
     loss = b * head + (2 * b if compiles else 2 * b + 12) * logits
     block = micro_batch * config.block_size * b * (4 * config.mlp_width + 2 * config.n_embd)
-    return 8 * model.n_params() + max(states) + kept + max(loss, 4 * head, block)
+    # After that Muon has a stack three times, and its smaller product twice.
+    muon = 5 * b * min(STACK, sum(p.numel() for p in hidden)) * (settings.optimizer == "muon")
+    return 8 * model.n_params() + max(states) + max(kept + max(loss, 4 * head, block), muon)
 
 
 def kept_for_backward(config, micro_batch, machine, form, compiles, recompute):
@@ -53,9 +55,7 @@ def kept_for_backward(config, micro_batch, machine, form, compiles, recompute):
     kept += b * hidden * (3 if compiles else 4)  # the gate, its silu (made again by compiled code), up, their product
     block = tokens * kept
     mask = 0
-    if form == "bounds":
-        block += 4 * tokens * config.n_head  # the logarithm of the softmax's sum
-    elif works_in_blocks(T, machine.device):
+    if form != "bounds" and works_in_blocks(T, machine.device):
         # A part of the queries has a share for each key up to its end: in fp32 and, from that, in the format of
         # products; compiled code has the latter twice, the second time turned round.
         shares = sum((min(first + BLOCK, T) - first) * min(first + BLOCK, T) for first in range(0, T, BLOCK))

@@ -7,6 +7,8 @@ import torch
 
 from configurator import UserError
 
+STACK = 2**25  # numbers in the matrices that Muon works on together: more of them keep no processor busier
+
 # The way down, as a share of lr: f(t, floor) runs from 1 at t = 0 to the floor at t = 1.
 DECAYS = {
     "linear": lambda t, floor: 1 - (1 - floor) * t,
@@ -159,14 +161,16 @@ class Muon(torch.optim.Optimizer):
             for p in group["params"]:
                 stacks.setdefault(p.shape, []).append(p)
             for stack in stacks.values():
-                self.update(stack, **group)
+                at_once = max(1, STACK // stack[0].numel())
+                for first in range(0, len(stack), at_once):
+                    self.update(stack[first : first + at_once], **group)
 
     def update(self, stack, lr, weight_decay, momentum, **_):
         """Update matrices of one shape."""
         rows, columns = stack[0].shape
         updates = torch.empty((len(stack), rows, columns), dtype=self.dtype, device=stack[0].device)
         for p, update in zip(stack, updates):
-            if p not in self.state:
+            if "momentum_buffer" not in self.state[p]:
                 self.state[p]["momentum_buffer"] = torch.zeros_like(p)
             mean = self.state[p]["momentum_buffer"].lerp_(p.grad, 1 - momentum)
             update.copy_(p.grad.lerp(mean, momentum))  # Nesterov's look ahead
