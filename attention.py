@@ -18,7 +18,7 @@ except ImportError:
     VARLEN_OPTIONS = ()
 
 BLOCK = 128  # queries at a time, on a CPU
-LONGEST_IN_BLOCKS = 512  # tokens in a row: PyTorch's own kernel is faster there beyond
+LONGEST_IN_BLOCKS = 1024  # tokens in a row: beyond, what is kept of so many products costs too much memory
 
 
 def document_form(doc_mask: bool, device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:

@@ -160,6 +160,6 @@ def test_the_form_of_documents_follows_the_kernel(varlen, gpu, monkeypatch):
 
 def test_the_plan_names_the_kernel():
     assert kernel_name("bounds", 2048, GPU) == "flash, variable length"
-    assert kernel_name("ids", 2048, GPU) == kernel_name("ids", 1024, CPU) == "PyTorch's, with a mask"
+    assert kernel_name("ids", 2048, GPU) == kernel_name("ids", 2048, CPU) == "PyTorch's, with a mask"
     assert kernel_name(None, 2048, GPU) == "PyTorch's"
-    assert kernel_name("ids", 256, CPU) == kernel_name(None, 256, CPU) == "two products and a softmax"
+    assert kernel_name("ids", 256, CPU) == kernel_name(None, 1024, CPU) == "two products and a softmax"
