@@ -20,7 +20,6 @@ from typing import Literal
 import torch
 
 import configurator
-from attention import document_form
 from configurator import Stopped, UserError
 from evaluation.progress import Progress
 from model import ModelConfig, Transformer
@@ -44,8 +43,8 @@ from training import checkpoint, resume
 from training import machine as machines
 from training.dataloader import Mixture, batch_shape, parse_mixture
 from training.log import Log
-from training.memory import rows_per_pass
 from training.optim import DECAYS, lr_at, make_optimizers, trained_parameters, wsd_or_cosine
+from training.plan import make_plan
 from training.processes import exchange_weights, exchanging_gradients
 from training.tracker import TrackerName
 from training.validation import validate, validation_sets
@@ -165,7 +164,7 @@ def model_config(settings, tokenizer):
 
 def next_token_loss(model, batch):
     """(summed cross-entropy in nats, number of targets in the sum) of a Batch: the loss of pretraining and tuning."""
-    return model(batch.ids, batch.targets, batch.doc_ids), batch.count
+    return model(*batch.inputs()), batch.count
 
 
 def train(settings, machine, model, tokenizer, data, schedule, val, init=None, note=None, loss_fn=next_token_loss):
@@ -179,18 +178,16 @@ def train(settings, machine, model, tokenizer, data, schedule, val, init=None, n
     Leaves metrics.jsonl, settings.json and checkpoints in settings.out_dir. Everything random is a function of the seed
     and the step, so that a run that was killed and resumed equals the unbroken one, on a CPU bit for bit.
     """
-    config, compiles = model.config, machines.should_compile(settings, machine)
-    form = document_form(settings.doc_mask, machine.device, machine.dtype, config.head_dim)
-    settings.micro_batch = micro_batch = rows_per_pass(model, settings, machine, form, compiles)
+    plan = make_plan(model, settings, machine)
     # Every evaluation of a run reads the same tokens: else the curve would jump with the text.
-    val_sets = validation_sets(val, settings, config.block_size, tokenizer.eot)
+    val_sets = validation_sets(val, settings, model.config.block_size, tokenizer.eot)
     with machine.together():
         if settings.verify and machine.is_main:  # a model trains on damaged shards without a word
             for folder in dict.fromkeys(folder for folder, _ in [*data.mixture, *val]):
                 Shards(folder, "train").verify()
-    model.dtype, model.recompute = machine.dtype, settings.recompute
+    model.dtype, model.recompute = machine.dtype, plan.recompute
     progress = Progress(settings.sample, settings.problems, tokenizer, chat="chat" in (note or {}))
-    log = Log(settings, machine, model, data, micro_batch, form, compiles)
+    log = Log(settings, machine, model, data, plan)
     # Each process updates the parameters that it owns, and has optimizer state for no others.
     optimizers = make_optimizers(model, settings, machines.fast_bf16(machine.device), machine.rank, machine.world_size)
 
@@ -210,17 +207,16 @@ def train(settings, machine, model, tokenizer, data, schedule, val, init=None, n
             checkpoint.load_optimizers(init, model, optimizers, machine.device)
         log.open(done, whole[-1:])
 
-        if compiles:
+        if plan.compiles:
             model.compile()
         raw_model = model  # without a wrapper's prefix on its names: it validates and saves
         if machine.world_size > 1:
-            batch = data.batch(0, machine, form, micro_batch)
-            model = exchanging_gradients(model, next(batch.split(micro_batch)), machine, loss_fn)
+            batch = data.batch(0, machine, plan)
+            model = exchanging_gradients(model, next(batch.split(plan.micro_batch)), machine, loss_fn)
 
         def evaluate(step):
             """How good the model is after a step: loss on the validation sets, and what it writes if that is asked."""
-            metrics = validate(raw_model, val_sets, form, micro_batch, machine, tokenizer)
-            metrics |= progress.of(raw_model, machine)
+            metrics = validate(raw_model, val_sets, plan, machine, tokenizer) | progress.of(raw_model, machine)
             log.evaluation(step, metrics)
             return {"step": step, **metrics}
 
@@ -237,10 +233,10 @@ def train(settings, machine, model, tokenizer, data, schedule, val, init=None, n
 
             # ... and so are this process's rows of the global batch, and the noise, should the model draw any:
             # a run that resumes at this step does exactly what the unbroken one would.
-            batch = data.batch(done + ahead, machine, form, micro_batch)
+            batch = data.batch(done + ahead, machine, plan)
             torch.manual_seed(settings.seed + done * machine.world_size + machine.rank)
 
-            result = train_step(settings, machine, model, optimizers, batch, micro_batch, loss_fn, stop)
+            result = train_step(settings, machine, model, optimizers, batch, plan.micro_batch, loss_fn, stop)
             # A signal may have reached only some of the processes: all of them stop after the same step, or those that
             # go on would wait for the others' gradients for ever.
             stopping = machine.sum(stop.signal > 0)[0] > 0

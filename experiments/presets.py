@@ -20,6 +20,7 @@ from ranges import Range, ShareAbove0
 from training.dataloader import batch_shape
 from training.machine import PEAK_FLOPS, Machine
 from training.memory import memory_estimate
+from training.plan import Plan
 
 PRESETS = ("demo", "124m", "350m", "0.5b", "1b")
 ALONE = ("3090", "4090", "A100")  # cards for whose times there is a column each, besides that of the settings
@@ -46,7 +47,9 @@ def read_preset(name, settings):
     if name == "demo":  # on two cores
         machine, form = Machine(0, 2, torch.device("cpu"), torch.float32), "ids"
     _, micro_batch = batch_shape(training, model.config.block_size, machine.world_size)
-    memory = memory_estimate(model, training, micro_batch, machine, form, compiles=True)
+    memory = memory_estimate(
+        model, training, machine, Plan(micro_batch, form, compiles=True, recompute=training.recompute)
+    )
     return model, training.max_steps * training.batch_tokens, memory
 
 

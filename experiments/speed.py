@@ -33,7 +33,6 @@ import torch
 from tqdm import tqdm
 
 import configurator
-from attention import document_form
 from configurator import ROOT, UserError
 from corpus.documents import Document, read
 from corpus.records import optional, read_lines
@@ -48,8 +47,10 @@ from tokenizer_train import learn_ranks
 from training import machine as machines
 from training.dataloader import make_batch
 from training.optim import make_optimizers
+from training.plan import make_plan
 
 FORMATS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+EOT, DOCUMENT_TOKENS = 0, 400  # training
 PROMPT_TOKENS, NEW_TOKENS, BATCHES = 64, 128, (1, 32)  # decoding
 TEXT_BYTES = 4_000_000  # tokenizing
 
@@ -69,7 +70,7 @@ class Settings:
     # to train; the JSON has the speed of the first. A GPU has time for 12x768x1024 too.
     shapes: list[str] = field(default_factory=lambda: ["6x384x256", "6x384x1024", "6x128x256"])
     decode_shape: str = "8x512x256"  # to decode with: 30 M parameters
-    vocab_size: Annotated[int, Range(1, 65_536)] = 8192  # of the models and tokenizers
+    vocab_size: Annotated[int, Range(2, 65_536)] = 8192  # of the models and tokenizers
     micro_batch: Count = 16  # rows per step at a context of 256; as many tokens at any other
 
     def __post_init__(self):
@@ -177,12 +178,12 @@ def train(settings, machine, result):
     for shape in settings.shapes:
         config = settings.model_config(shape)
         n_rows = max(1, settings.micro_batch * 256 // config.block_size)
-        tokens = np.random.default_rng(0).integers(0, config.vocab_size, (n_rows, config.block_size + 1))
+        tokens = random_tokens(config.vocab_size, (n_rows, config.block_size + 1))
         torch.manual_seed(0)
         torch._dynamo.reset()
         contestants = {
-            "here, Muon": training_here(config, "muon", tokens, machine, compiles),
-            "here, AdamW": training_here(config, "adamw", tokens, machine, compiles),
+            "here, Muon": training_here(config, "muon", tokens, machine),
+            "here, AdamW": training_here(config, "adamw", tokens, machine),
         }
         if transformers:
             contestants["Hugging Face, eager"] = peers.training(peers.hf_llama(transformers, config), tokens, machine)
@@ -209,20 +210,27 @@ def train(settings, machine, result):
             }
 
 
-def training_here(config, optimizer, tokens, machine, compiles):
+def random_tokens(vocab_size, shape):
+    """Tokens in documents of about DOCUMENT_TOKENS each, which EOT opens."""
+    random = np.random.default_rng(0)
+    opens = random.random(shape) < 1 / DOCUMENT_TOKENS
+    return np.where(opens, EOT, random.integers(EOT + 1, vocab_size, shape))
+
+
+def training_here(config, optimizer, tokens, machine):
     """A function that makes a step as pretrain.py does by default, inside documents."""
-    model = Transformer(config).to(machine.device)
-    settings = TrainSettings(optimizer=optimizer, lr=1e-4)
-    form = document_form(settings.doc_mask, machine.device, machine.dtype, config.head_dim)
+    model, ids, targets = Transformer(config).to(machine.device), tokens[:, :-1], tokens[:, 1:]
+    settings = TrainSettings(optimizer=optimizer, lr=1e-4, batch_tokens=ids.size, micro_batch=len(ids))
+    plan = make_plan(model, settings, machine)
     model.dtype = machine.dtype
-    if compiles:
+    if plan.compiles:
         model.compile()
     optimizers = make_optimizers(model, settings, machines.fast_bf16(machine.device))
 
     def step():
         """One step."""
-        batch = make_batch(tokens[:, :-1], tokens[:, 1:], 0, form, machine.device)
-        train_step(settings, machine, model, optimizers, batch, len(tokens))
+        batch = make_batch(ids, targets, EOT, plan.document_form, machine.device)
+        train_step(settings, machine, model, optimizers, batch, plan.micro_batch)
 
     return step
 

@@ -39,6 +39,15 @@ def stage(script, *arguments, cwd, check=True, torchrun=0, preexec_fn=None):
     return result
 
 
+def alone():
+    """The Machine of one process on a CPU. PyTorch is imported where it is used: that takes seconds."""
+    import torch
+
+    from training.machine import Machine
+
+    return Machine(0, 1, torch.device("cpu"), torch.float32)
+
+
 def assert_one_line_error(result, *words):
     """Exit code 2 and one line that holds the words: what every mistake of a person must end in."""
     errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
@@ -79,7 +88,7 @@ def untrained_checkpoint(folder, tokenizer, block_size):
 
     torch.manual_seed(0)
     config = ModelConfig(vocab_size=320, block_size=block_size, n_layer=2, n_head=2, n_kv_head=1, n_embd=32)
-    checkpoint.save(folder, 1, Transformer(config), [], tokenizer, {"settings": {}})
+    checkpoint.save(folder, 1, Transformer(config), [], tokenizer, {"settings": {}}, alone())
     return folder
 
 

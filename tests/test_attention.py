@@ -107,8 +107,9 @@ def test_a_model_that_is_told_the_bounds_learns_the_same(varlen):
         model.zero_grad()
         losses = []
         for part in make_batch(*rows(), EOT, form, "cpu", n_rows=6).split(2):
-            assert part.doc_ids.dim() == (2 if form == "ids" else 1)
-            loss = model(part.ids, part.targets, part.doc_ids)
+            ids, targets, doc_ids = part.inputs()
+            assert doc_ids.dim() == (2 if form == "ids" else 1)
+            loss = model(ids, targets, doc_ids)
             loss.backward()
             losses.append(loss.item())
         results.append((losses, [p.grad.clone() for p in model.parameters()]))
@@ -129,18 +130,19 @@ def rows():
 def test_each_micro_batch_has_its_own_bounds():
     """What fills a row up is one document."""
     batch = make_batch(*rows(), EOT, "bounds", "cpu", n_rows=6)
-    found = [part.doc_ids.tolist() for part in batch.split(2)]
+    found = [part.inputs()[2].tolist() for part in batch.split(2)]
     assert found == [[0, 7, 20, 30, 40, 47, 60, 80], [0, 7, 20, 21, 40, 47, 60, 80], [0, 7, 20, 40, 80]]
-    numbers = make_batch(*rows(), EOT, "ids", "cpu", n_rows=6).doc_ids
+    numbers = make_batch(*rows(), EOT, "ids", "cpu", n_rows=6).inputs()[2]
     assert [int(row.max()) for row in numbers] == [4, 3, 4, 3, 3, 1]
-    assert make_batch(*rows(), EOT, None, "cpu").doc_ids is None
+    assert make_batch(*rows(), EOT, None, "cpu").inputs()[2] is None
 
 
 def test_bounds_are_made_without_asking_the_gpu():
     """On the device "meta", as on a GPU, numbers can't be looked at."""
     part = next(make_batch(*rows(), EOT, "bounds", "meta").split(2))
-    assert part.ids.device.type == part.doc_ids.device.type == "meta" and part.doc_ids.shape == (8,)
-    assert part.doc_ids.dtype == torch.int32 and part.count == 70
+    ids, _, bounds = part.inputs()
+    assert ids.device.type == bounds.device.type == "meta" and bounds.shape == (8,)
+    assert bounds.dtype == torch.int32 and part.count == 70
 
 
 def test_the_form_of_documents_follows_the_kernel(varlen, gpu, monkeypatch):

@@ -13,6 +13,7 @@ from model import ModelConfig, Transformer
 from pretrain import TrainSettings, train_step
 from training.dataloader import make_batch
 from training.optim import make_optimizers
+from training.plan import Plan
 from training.validation import ValidationSet, evaluate
 
 
@@ -46,7 +47,7 @@ def test_one_graph_for_training_and_one_for_evaluation(graphs, form, recompute, 
     model = Transformer(ModelConfig(vocab_size=64, block_size=40, n_layer=2, n_head=2, n_kv_head=2, n_embd=32))
     model.recompute = recompute
     model.compile()
-    settings = TrainSettings()
+    settings, plan = TrainSettings(), Plan(3, form, compiles=True, recompute=recompute)
     optimizers = make_optimizers(model, settings, False)
     found = []
     for _ in range(2):
@@ -57,6 +58,6 @@ def test_one_graph_for_training_and_one_for_evaluation(graphs, form, recompute, 
     model.eval()
     ids, targets = rows()
     for n_rows in (5, 1):
-        evaluate(model, ValidationSet("", 1.0, ids[:n_rows], targets[:n_rows]), form, 3, MACHINE, tokenizer)
+        evaluate(model, ValidationSet("", 1.0, ids[:n_rows], targets[:n_rows]), plan, MACHINE, tokenizer)
         found.append(graphs.frame_count)
     assert found == [2, 2, 3, 3]

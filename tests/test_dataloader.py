@@ -12,6 +12,7 @@ from shards import Shards
 from tokenizer import SPECIAL_TOKENS
 from training.dataloader import Mixture, Quotas, best_fit, parse_folders, parse_mixture
 from training.machine import Machine
+from training.plan import Plan
 from training.validation import validation_rows
 
 
@@ -137,7 +138,8 @@ def test_every_process_has_the_same_number_of_whole_micro_batches(workdir, world
     """Rows are added in which nothing counts."""
     parts, counted = [], 0
     for rank in range(world_size):
-        batch = mixture(workdir).batch(0, Machine(rank, world_size, "cpu", None), "ids", micro_batch)
+        plan = Plan(micro_batch, "ids", compiles=False, recompute=False)
+        batch = mixture(workdir).batch(0, Machine(rank, world_size, "cpu", None), plan)
         parts.append([tuple(part.ids.shape) for part in batch.split(micro_batch)])
         counted += batch.count
         assert (

@@ -2,10 +2,12 @@
 
 from types import SimpleNamespace
 
+from conftest import alone
+
 import pretrain
 from model import ModelConfig, Transformer
 from training.log import Log, print_plan, short
-from training.machine import ALONE
+from training.plan import Plan
 
 
 def test_a_line_fits_the_terminal(capsys):
@@ -28,7 +30,8 @@ def test_the_time_left_counts_evaluations_and_checkpoints():
 def test_the_plan_names_the_kernel_the_memory_and_the_micro_batch(capsys):
     model, data = Transformer(ModelConfig(vocab_size=64)), SimpleNamespace(sources=[], shards=[], epochs=lambda _: [])
     settings = pretrain.TrainSettings(recompute=True)
-    print_plan(settings, ALONE, model, data, 8, "ids", 1e12, "measured", compiles=False)
-    plan = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if line)
-    assert plan["attention"] == "two products and a softmax" and plan["speed"] == "1 TFLOP/s (measured)"
-    assert plan["memory"].endswith("GiB per device at micro-batch 8, recomputing in the backward pass")
+    plan = Plan(8, "ids", compiles=False, recompute=True)
+    print_plan(settings, alone(), model, data, plan, 1e12, "measured")
+    told = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if line)
+    assert told["attention"] == "two products and a softmax" and told["speed"] == "1 TFLOP/s (measured)"
+    assert told["memory"].endswith("GiB per device at micro-batch 8, recomputing in the backward pass")

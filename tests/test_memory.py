@@ -10,8 +10,9 @@ from model import ModelConfig, Transformer
 from pretrain import TrainSettings
 from training import memory
 from training.machine import Machine
-from training.memory import kept_for_backward, memory_estimate, rows_per_pass
+from training.memory import kept_for_backward, memory_estimate
 from training.optim import make_optimizers
+from training.plan import Plan, make_plan
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 FP32, BF16 = torch.float32, torch.bfloat16
@@ -51,12 +52,13 @@ def counted(config, n_rows, dtype, form, recompute=False):
 def test_estimate_is_what_autograd_keeps(n_rows, form, shape, dtype):
     config, machine = ModelConfig(**{**SHAPE, **shape}), Machine(0, 1, CPU, dtype)
     kept = counted(config, n_rows, dtype, form)
-    assert kept_for_backward(config, n_rows, machine, form, False, False) == pytest.approx(kept, rel=0.1)
+    plan = Plan(n_rows, form, compiles=False, recompute=False)
+    assert kept_for_backward(config, machine, plan) == pytest.approx(kept, rel=0.1)
     # Recomputing, the forward pass keeps little; behind it a block at a time is there as a whole.
     one_block = kept - counted(replace(config, n_layer=config.n_layer - 1), n_rows, dtype, form)
     recomputed = counted(config, n_rows, dtype, form, recompute=True)
     expected = recomputed + one_block
-    assert kept_for_backward(config, n_rows, machine, form, False, True) == pytest.approx(expected, rel=0.1)
+    assert kept_for_backward(config, machine, replace(plan, recompute=True)) == pytest.approx(expected, rel=0.1)
     assert expected < 0.75 * kept
 
 
@@ -79,7 +81,8 @@ def test_optimizer_state_is_counted_where_it_is(optimizer, world_size, monkeypat
         for one in optimizers:
             tensors += [t for state in one.state.values() for t in state.values() if t.numel() > 1]
         sizes.append(sum(t.nbytes for t in tensors))
-    estimate = memory_estimate(model, settings, 1, Machine(0, world_size, CPU, FP32), None, True)
+    plan = Plan(1, None, compiles=True, recompute=False)
+    estimate = memory_estimate(model, settings, Machine(0, world_size, CPU, FP32), plan)
     logits = 256 * 2048 * 4
     assert estimate == max(sizes) + max(4 * 2048 * 128 + 2 * logits, 256 * 4 * (4 * 384 + 2 * 128))
 
@@ -89,17 +92,20 @@ def test_the_micro_batch_fills_a_gpu(monkeypatch):
     with torch.device("meta"):
         model = Transformer(ModelConfig(vocab_size=50304, block_size=1024, n_layer=12, n_head=12, n_embd=768))
     machine = SimpleNamespace(device=GPU, dtype=BF16, rank=0, world_size=2)
+    monkeypatch.setattr("training.plan.document_form", lambda *_: "bounds")
+    monkeypatch.setattr("training.plan.should_compile", lambda *_: True)
 
     def rows(gigabytes, **changes):
         settings = TrainSettings(batch_tokens=2**18, **changes)
         total = SimpleNamespace(total_memory=gigabytes * 2**30)
         monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: total)
         machine.sum = lambda mine, other: [float(mine), min(gigabytes, 24) * 2.0**30]
-        return settings, rows_per_pass(model, settings, machine, "bounds", True)
+        return settings, make_plan(model, settings, machine).micro_batch
 
     settings, most = rows(80)
     assert rows(80) == rows(24) == (settings, most)
-    bytes_of = [memory_estimate(model, settings, n, machine, "bounds", True) for n in range(1, 129)]
+    plan = Plan(1, "bounds", compiles=True, recompute=False)
+    bytes_of = [memory_estimate(model, settings, machine, replace(plan, micro_batch=n)) for n in range(1, 129)]
     fitting = sum(size <= 0.9 * 24 * 2**30 for size in bytes_of)
     assert bytes_of == sorted(bytes_of) and 43 <= fitting < 64 and most == 43, "128 rows in three parts"
     assert rows(12)[1] < most < rows(24, recompute=True)[1] == 128 and rows(1)[1] == 1

@@ -29,6 +29,7 @@ from training import checkpoint
 from training import machine as machines
 from training.dataloader import Mixture, batch_shape
 from training.optim import make_optimizers, share_out
+from training.plan import Plan
 from training.processes import exchanging_gradients
 
 FORK = multiprocessing.get_context("fork")  # a process takes a tenth of a second: PyTorch is there
@@ -145,7 +146,7 @@ def steps_of(optimizer, is_shared_out, grads=None):
     settings = TrainSettings(optimizer=optimizer, batch_tokens=128, micro_batch=1, lr=0.01)
     batch_size, micro_batch = batch_shape(settings, 32, machine.world_size)
     data = Mixture([("data/shards", 1.0)], 32, batch_size, 1, EOT)
-    model = new_model()
+    model, plan = new_model(), Plan(micro_batch, "ids", compiles=False, recompute=False)
     place = (machine.rank, machine.world_size) if is_shared_out else (0, 1)
     optimizers = make_optimizers(model, settings, False, *place)
 
@@ -157,11 +158,11 @@ def steps_of(optimizer, is_shared_out, grads=None):
 
     run_model = model
     if machine.world_size > 1:
-        part = next(data.batch(0, machine, "ids", micro_batch).split(micro_batch))
+        part = next(data.batch(0, machine, plan).split(micro_batch))
         run_model = exchanging_gradients(model, part, machine, next_token_loss)
     found = []
     for step in range(3):
-        batch = data.batch(step, machine, "ids", micro_batch)
+        batch = data.batch(step, machine, plan)
         found.append(train_step(settings, machine, run_model, optimizers, batch, micro_batch, loss_fn))
     n_state = sum(t.numel() for o in optimizers for state in o.state.values() for t in state.values() if t.numel() > 1)
     if grads is not None:
@@ -324,7 +325,7 @@ def stopped_in_the_second_of_four_parts():
         return next_token_loss(model, part)
 
     data = Mixture([("data/shards", 1.0)], 32, 8, 1, EOT)
-    batch = data.batch(0, machine, True, 1)
+    batch = data.batch(0, machine, Plan(1, "ids", compiles=False, recompute=False))
     run_model = exchanging_gradients(model, next(batch.split(1)), machine, next_token_loss)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     optimizers = make_optimizers(model, settings, False, machine.rank, machine.world_size)

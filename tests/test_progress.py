@@ -52,7 +52,7 @@ def test_the_score_is_that_of_eval_humaneval(tmp_path, tokenizer, model):
     problems[2]["test"] = "def check(candidate):\n    pass\n"
     path.write_text("\n".join(map(json.dumps, problems)))
     found = Progress("", str(path), tokenizer, chat=False).of(model, CPU)
-    checkpoint.save(tmp_path / "saved", 1, model, [], tokenizer, {"settings": {}})
+    checkpoint.save(tmp_path / "saved", 1, model, [], tokenizer, {"settings": {}}, CPU)
     options = dict(max_new_tokens=256, device="cpu", dtype="fp32", out_dir=str(tmp_path / "out"))
     eval_humaneval.main(eval_humaneval.Settings(checkpoint=str(tmp_path / "saved"), problems=str(path), **options))
     assert found["pass@1"] == json.loads((tmp_path / "out/summary.json").read_text())["pass@1"]

@@ -8,7 +8,7 @@ import shutil
 import signal
 
 import pytest
-from conftest import TINY_MODEL, door_error, load_model, write_records
+from conftest import TINY_MODEL, alone, door_error, load_model, write_records
 from test_processes import in_processes
 
 import anneal
@@ -19,7 +19,6 @@ import training.log
 from configurator import Stopped
 from shards import exclusive, sha256_file
 from training import checkpoint, resume
-from training.machine import ALONE
 
 RUN = [*TINY_MODEL, "--data=data/shards", "--batch_tokens=256", "--micro_batch=4", "--warmup_steps=2"]
 RUN += ["--compile=false", "--log_every=1", "--max_steps=8", "--eval_every=4", "--save_every=2"]
@@ -240,7 +239,7 @@ def test_what_earlier_stages_have_read_travels_along(here, tmp_path, workdir):
 def test_a_setting_that_follows_from_the_length_is_not_blamed_for_it(half):
     """Without --warmup_steps tuning warms up for a tenth of its steps: who gives another length hears of that alone."""
     settings = sft.Settings(out_dir=str(half), resume=True, max_steps=40)
-    resume.starting_point(settings, ALONE)
+    resume.starting_point(settings, alone())
     assert settings.warmup_steps == 2 and settings.lr == 0.006
 
 

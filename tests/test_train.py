@@ -19,6 +19,7 @@ from training import checkpoint, machine
 from training.dataloader import batch_shape, make_batch
 from training.machine import Machine
 from training.optim import make_optimizers
+from training.plan import Plan
 from training.validation import ValidationSet, evaluate
 
 MACHINE = Machine(0, 1, torch.device("cpu"), torch.float32)
@@ -28,6 +29,10 @@ CONFIG = dict(vocab_size=320, block_size=32, n_layer=2, n_head=2, n_kv_head=1, n
 def new_model():
     torch.manual_seed(0)
     return Transformer(ModelConfig(**CONFIG))
+
+
+def plan(n_rows):
+    return Plan(n_rows, "ids", compiles=False, recompute=False)
 
 
 def random_rows(rows=8):
@@ -99,13 +104,13 @@ def test_bits_per_byte():
         p.data.zero_()
     ids, targets = random_rows(5)
     targets[1, :5] = 312
-    got = evaluate(model, ValidationSet("", 1.0, ids, targets), "ids", 2, MACHINE, ThreeBytes())
+    got = evaluate(model, ValidationSet("", 1.0, ids, targets), plan(2), MACHINE, ThreeBytes())
     assert got["val_loss"] == pytest.approx(math.log(320)) and got["val_bpb"] == pytest.approx(math.log2(320) / 3)
 
 
 def test_evaluation_does_not_depend_on_its_batches():
     model, part = new_model(), ValidationSet("", 1.0, *random_rows(7))
-    one, all_ = (evaluate(model, part, "ids", n, MACHINE, ThreeBytes()) for n in (1, 7))
+    one, all_ = (evaluate(model, part, plan(n), MACHINE, ThreeBytes()) for n in (1, 7))
     assert one == pytest.approx(all_)
 
 
@@ -148,7 +153,7 @@ def saved(tmp_path, tokenizer):
     optimizers = make_optimizers(model, s, False)
     for step in (1, 2, 3):
         one_step(model, s, optimizers, random_batch(), 8)
-        checkpoint.save(tmp_path / "run", step, model, optimizers, tokenizer, {"tokens": step})
+        checkpoint.save(tmp_path / "run", step, model, optimizers, tokenizer, {"tokens": step}, MACHINE)
     checkpoint.delete_older(tmp_path / "run", checkpoint.saved(tmp_path / "run")[1:])
     return tmp_path / "run", model, optimizers
 
@@ -175,7 +180,7 @@ def test_a_full_disk_under_the_copy_of_the_log_is_told_with_its_name(saved, toke
 
     monkeypatch.setattr(checkpoint.shutil, "copy", full)
     with pytest.raises(OSError, match="metrics.jsonl"):
-        checkpoint.save(run, 4, model, optimizers, tokenizer, {})
+        checkpoint.save(run, 4, model, optimizers, tokenizer, {}, MACHINE)
     assert not list(run.glob("*.tmp"))
 
 
@@ -224,7 +229,7 @@ def test_a_half_written_checkpoint_does_not_exist(saved, tokenizer, monkeypatch)
         checkpoint, "write_json", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device"))
     )
     with pytest.raises(OSError):
-        checkpoint.save(run, 4, model, optimizers, tokenizer, {})
+        checkpoint.save(run, 4, model, optimizers, tokenizer, {}, MACHINE)
     assert sorted(f.name for f in run.iterdir()) == ["step_00000002", "step_00000003"]
 
 

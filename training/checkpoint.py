@@ -25,12 +25,11 @@ from hints import how_to_make
 from model import ModelConfig, Transformer
 from shards import naming, sha256_file
 from tokenizer import Tokenizer
-from training.machine import ALONE
 
 FILES = {"model.pt", "tokenizer.json", "meta.json"}  # what every checkpoint holds
 
 
-def save(out_dir, step, model, optimizers, tokenizer, meta, machine=ALONE):
+def save(out_dir, step, model, optimizers, tokenizer, meta, machine):
     """Write out_dir/step_<step>, all processes together; returns the folder. meta: whatever else a reader should know.
 
     Raises OSError or, where several processes write, UserError: in all of them, and nothing half-written is left."""

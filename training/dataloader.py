@@ -47,16 +47,15 @@ class Batch:
         """How many targets count in the loss."""
         return int(self.counts.sum())
 
-    @property
-    def doc_ids(self):
-        """What the model takes as doc_ids: documents, or their document_bounds() on its device."""
+    def inputs(self):
+        """What the model takes: ids, targets and doc_ids, which are documents or their document_bounds()."""
         if not self.as_bounds:
-            return self.documents
+            return self.ids, self.targets, self.documents
         bounds = document_bounds(self.documents).to(self.ids.device, non_blocking=True)
         # Every batch has another number of documents. Compiled code, which would be made for one, is told so: it only
         # hands them on, and one graph serves all. Filling up to fixed lengths would make a graph for each of these.
         torch._dynamo.maybe_mark_dynamic(bounds, 0)
-        return bounds
+        return self.ids, self.targets, bounds
 
     def split(self, n_rows):
         """This batch in parts of n_rows rows. Batches of several parts are made in such lengths that all are whole."""
@@ -66,19 +65,19 @@ class Batch:
             yield Batch(self.ids[rows], self.targets[rows], documents, self.counts[rows], self.as_bounds)
 
 
-def make_batch(ids, targets, eot, form, device, n_rows=0):
-    """A Batch on a device from int64 arrays (rows, block_size). form: what document_form() says. Rows in which nothing
+def make_batch(ids, targets, eot, document_form, device, n_rows=0):
+    """A Batch on a device from int64 arrays (rows, block_size). document_form: see attention.py. Rows in which nothing
     counts fill it up to n_rows: code is compiled once where the shape is always the same."""
     missing = max(0, n_rows - len(ids))
     ids = np.pad(ids, ((0, missing), (0, 0)), constant_values=eot)
     targets = np.pad(targets, ((0, missing), (0, 0)), constant_values=IGNORE)
     counts = (targets != IGNORE).sum(axis=1)
     documents = None
-    if form:
+    if document_form:
         documents = torch.from_numpy(document_numbers(ids, targets, eot))
-        documents = documents if form == "bounds" else documents.to(device)
+        documents = documents if document_form == "bounds" else documents.to(device)
     ids, targets = (torch.from_numpy(np.ascontiguousarray(array)).to(device) for array in (ids, targets))
-    return Batch(ids, targets, documents, counts, form == "bounds")
+    return Batch(ids, targets, documents, counts, document_form == "bounds")
 
 
 def document_numbers(ids, targets, eot):
@@ -336,13 +335,13 @@ class Mixture:
         ids, targets = zip(*(self.sources[source].row(n) for source, n in own))
         return np.stack(ids), np.stack(targets)
 
-    def batch(self, step, machine, form, micro_batch):
+    def batch(self, step, machine, plan):
         """The same as a Batch on this process's device, filled up so that every process has the same number of whole
         micro-batches: all exchange gradients equally often."""
         ids, targets = self.arrays(step, machine.rank, machine.world_size)
         most = math.ceil(self.quotas.batch_size / machine.world_size)  # rows of a process
-        n_rows = math.ceil(most / micro_batch) * micro_batch
-        return make_batch(ids, targets, self.eot, form, machine.device, n_rows)
+        n_rows = math.ceil(most / plan.micro_batch) * plan.micro_batch
+        return make_batch(ids, targets, self.eot, plan.document_form, machine.device, n_rows)
 
     def rows_read(self, step):
         """{Shards.key: how many of its rows have been read before a step}, in the stages before too, for a later stage

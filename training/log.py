@@ -20,14 +20,14 @@ class Log:
     What is left is estimated from them and from how long the last evaluation and the last saving took.
     """
 
-    def __init__(self, settings, machine, model, data, micro_batch, form, compiles):
-        self.settings, self.machine, self.model = settings, machine, model
+    def __init__(self, settings, machine, model, data, plan):
+        self.settings, self.machine, self.model, self.plan = settings, machine, model, plan
         self.clock_step, self.clock_time = None, None  # where the clock was last started
         self.step_time = None  # when the last step ended
         self.eval_seconds, self.save_seconds = 0.0, 0.0
         self.peak, origin = peak_flops(machine.device, machine.dtype)
         if machine.is_main:
-            print_plan(settings, machine, model, data, micro_batch, form, self.peak, origin, compiles)
+            print_plan(settings, machine, model, data, plan, self.peak, origin)
 
     def open(self, first_step, folders=()):
         """Begin metrics.jsonl. A resumed run goes on from the copy in its checkpoint, the last of the folders: what was
@@ -36,7 +36,8 @@ class Log:
         if not self.machine.is_main:
             return
         out = Path(self.settings.out_dir)
-        about = {"settings": asdict(self.settings), "model": asdict(self.model.config), "made_by": made_by()}
+        about = {"settings": asdict(self.settings), "plan": asdict(self.plan)}
+        about |= {"model": asdict(self.model.config), "made_by": made_by()}
         write_json(out / "settings.json", about)
         self.path = out / "metrics.jsonl"
         before = [folder / "metrics.jsonl" for folder in folders if (folder / "metrics.jsonl").exists()]
@@ -138,17 +139,17 @@ class Log:
             print(f"checkpoint in {self.settings.out_dir}")
 
 
-def print_plan(settings, machine, model, data, micro_batch, form, peak, origin, compiles):
+def print_plan(settings, machine, model, data, plan, peak, origin):
     """What is about to happen."""
     n_params, tokens = model.n_params(), settings.max_steps * settings.batch_tokens
     flops = tokens * model.flops_per_token()
-    memory = memory_estimate(model, settings, micro_batch, machine, form, compiles)
-    recomputed = ", recomputing in the backward pass" if settings.recompute else ""
+    memory = memory_estimate(model, settings, machine, plan)
+    recomputed = ", recomputing in the backward pass" if plan.recompute else ""
     left_out = sum(source.n_left_out for source in data.sources)
     if left_out:
         print(f"{left_out} conversations are left out: not one answer ends within block_size={model.config.block_size}")
-    compiled = "yes: the first step takes a minute" if compiles else "no"
-    if not compiles and settings.compile is None:
+    compiled = "yes: the first step takes a minute" if plan.compiles else "no"
+    if not plan.compiles and settings.compile is None:
         compiled = f"no, training is slower: {why_not_compile(machine.device)}"
     print(
         f"""
@@ -156,12 +157,12 @@ device       {machine.world_size} x {device_name(machine.device)}
 speed        {peak / 1e12:.3g} TFLOP/s ({origin})
 format       {dtype_name(machine.dtype)}
 compiled     {compiled}
-attention    {kernel_name(form, model.config.block_size, machine.device)}
+attention    {kernel_name(plan.document_form, model.config.block_size, machine.device)}
 parameters   {n_params:,}
 tokens       {tokens:,}, {tokens / n_params:.1f} per parameter
 steps        {settings.max_steps:,} x {settings.batch_tokens:,} tokens
 planned      {flops:.3g} FLOPs
-memory       about {memory / 2**30:.2f} GiB per device at micro-batch {micro_batch}{recomputed}"""
+memory       about {memory / 2**30:.2f} GiB per device at micro-batch {plan.micro_batch}{recomputed}"""
     )
     for shards, epochs in zip(data.shards, data.epochs(settings.max_steps)):
         print(f"epochs       {epochs:.2f} of {shards.folder}")

@@ -93,9 +93,6 @@ class Machine:
             raise UserError(bytes(text.tolist()).rstrip(b"\0").decode(errors="ignore"))
 
 
-ALONE = Machine(0, 1, torch.device("cpu"), torch.float32)  # one process on the CPU
-
-
 def start(device=None, dtype=None):
     """The Machine that a stage runs on; under torchrun this process joins the others.
 

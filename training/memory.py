@@ -1,87 +1,68 @@
-"""What training needs of a device's memory, by counting, and how many rows therefore fit into a forward pass."""
-
-from bisect import bisect_right
-from functools import partial
-
-import torch
+"""What training needs of a device's memory, by counting."""
 
 from attention import BLOCK, works_in_blocks
 from loss import CHUNK
-from training.dataloader import batch_shape
 from training.optim import STACK, share_out, trained_parameters
 
-SHARE_TO_FILL = 0.9  # of a GPU's memory: the rest is for CUDA's libraries, NCCL and what lies between tensors
 
-
-def memory_estimate(model, settings, micro_batch, machine, form, compiles):
+def memory_estimate(model, settings, machine, plan):
     """Bytes that training needs per device: parameters, gradients and optimizer state in fp32, what is kept for the
     backward pass, and the largest thing that is there beside it for a moment.
 
-    micro_batch: rows per forward pass. form: what document_form() says. Of several processes, each has the optimizer
-    state of the parameters that it owns; gradients lie in the buffers in which they are exchanged, and nowhere else.
+    Of several processes, each has the optimizer state of the parameters that it owns; gradients lie in the buffers in
+    which they are exchanged, and nowhere else.
     """
-    config, b = model.config, machine.dtype.itemsize
+    config, b, tokens = model.config, machine.dtype.itemsize, plan.micro_batch * model.config.block_size
     hidden = set(trained_parameters(model)[0])
     states = []  # bytes of each process
     for owned in share_out(model, machine.world_size):
         by_muon = [p.numel() for p in owned if settings.optimizer == "muon" and p in hidden]
         # AdamW keeps two running means, Muon one.
         states.append(8 * sum(p.numel() for p in owned) - 4 * sum(by_muon))
-    kept = kept_for_backward(config, micro_batch, machine, form, compiles, settings.recompute)
+    kept = kept_for_backward(config, machine, plan)
     head = config.vocab_size * config.n_embd
-    logits = min(CHUNK, micro_batch * config.block_size) * config.vocab_size
+    logits = min(CHUNK, tokens) * config.vocab_size
     # The loss needs the head's weights in its format and a chunk's logits, and their gradient; the backward pass begins
     # with the product of the head's gradient and the loss's, and has gradients of a block's activations.
-    loss = b * head + (2 * b if compiles else 2 * b + 12) * logits
-    block = micro_batch * config.block_size * b * (4 * config.mlp_width + 2 * config.n_embd)
+    loss = b * head + (2 * b if plan.compiles else 2 * b + 12) * logits
+    block = tokens * b * (4 * config.mlp_width + 2 * config.n_embd)
     # After that Muon has a stack three times, and its smaller product twice.
     muon = 5 * b * min(STACK, sum(p.numel() for p in hidden)) * (settings.optimizer == "muon")
     return 8 * model.n_params() + max(states) + max(kept + max(loss, 4 * head, block), muon)
 
 
-def kept_for_backward(config, micro_batch, machine, form, compiles, recompute):
-    """Bytes that a forward pass over micro_batch rows keeps for the backward pass.
+def kept_for_backward(config, machine, plan):
+    """Bytes that a forward pass over a micro-batch keeps for the backward pass.
 
     Per token a block keeps, in the format of products: what its two norms read and write, what q's and k's norms
     read, the attention's q, k, v and output, and what the MLP's activation reads and writes.
     """
-    b, T, tokens = machine.dtype.itemsize, config.block_size, micro_batch * config.block_size
+    b, T, tokens = machine.dtype.itemsize, config.block_size, plan.micro_batch * config.block_size
     n, kv, hidden = config.n_embd, config.n_kv_head * config.head_dim, config.mlp_width
     on_cpu = machine.device.type == "cpu"
     # On a CPU a norm is several operations. Two of them keep fp32, unless a compiler joins them.
-    norm = 8 if on_cpu and not compiles else b
+    norm = 8 if on_cpu and not plan.compiles else b
     kept = 2 * n * (norm + b) + (n + kv) * norm * config.qk_norm
     kept += b * 4 * n  # keys and values as many as queries: few kernels share them
-    kept += b * hidden * (3 if compiles else 4)  # the gate, its silu (made again by compiled code), up, their product
+    kept += (
+        b * hidden * (3 if plan.compiles else 4)
+    )  # the gate, its silu (made again by compiled code), up, their product
     block = tokens * kept
     mask = 0
-    if form != "bounds" and works_in_blocks(T, machine.device):
+    if plan.document_form != "bounds" and works_in_blocks(T, machine.device):
         # A part of the queries has a share for each key up to its end: in fp32 and, from that, in the format of
         # products; compiled code has the latter twice, the second time turned round.
         shares = sum((min(first + BLOCK, T) - first) * min(first + BLOCK, T) for first in range(0, T, BLOCK))
-        block += micro_batch * config.n_head * shares * (4 if b == 4 or compiles else 4 + b)
-        mask = 4 * T * T * (micro_batch if form else 1)
+        block += plan.micro_batch * config.n_head * shares * (4 if b == 4 or plan.compiles else 4 + b)
+        mask = 4 * T * T * (plan.micro_batch if plan.document_form else 1)
     else:
         block += 4 * tokens * config.n_head  # the logarithm of the softmax's sum
-        if form == "ids":
+        if plan.document_form == "ids":
             mask = tokens * T
             block += b * tokens * T  # in the format of products, made for every block
     if b < 4:
         block += b * (2 * n * (n + kv) + 3 * n * hidden)  # weights in the format of products
     # Made again, a block's activations are there for one block at a time, and its input for all of them.
-    blocks = block + config.n_layer * tokens * b * n if recompute else config.n_layer * block
+    blocks = block + config.n_layer * tokens * b * n if plan.recompute else config.n_layer * block
     ends = tokens * (8 + n * (8 if on_cpu else b)) + tokens * b * n  # ids, the last norm, the gradient of its output
     return blocks + mask + ends + 4 * config.vocab_size * n  # and the gradient of the head
-
-
-def rows_per_pass(model, settings, machine, form, compiles):
-    """Rows per forward pass of one process. Where the settings leave them open: on a GPU as many as fit by the
-    estimate, elsewhere few. All processes have the same number, also where their GPUs differ."""
-    fitting = None
-    if machine.device.type == "cuda" and settings.micro_batch is None:
-        own = torch.cuda.get_device_properties(machine.device).total_memory
-        smallest = min(machine.sum(*(own * (rank == machine.rank) for rank in range(machine.world_size))))
-        needed = partial(memory_estimate, model, settings, machine=machine, form=form, compiles=compiles)
-        up_to = range(1, settings.batch_tokens // model.config.block_size + 1)
-        fitting = max(1, bisect_right(up_to, SHARE_TO_FILL * smallest, key=needed))
-    return batch_shape(settings, model.config.block_size, machine.world_size, fitting)[1]

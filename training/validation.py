@@ -51,13 +51,10 @@ def validation_rows(shards, block_size, max_tokens, eot):
     return ids.reshape(n_rows, -1), targets.reshape(n_rows, -1)
 
 
-def validate(model, sets, form, micro_batch, machine, tokenizer):
-    """{"val_loss", "val_bpb", "sources": {folder: the same}}: of each set, and their means weighted by its share.
-
-    form: what document_form() says. micro_batch: rows per forward pass, as many as in training, so that compiled code
-    is made once."""
+def validate(model, sets, plan, machine, tokenizer):
+    """{"val_loss", "val_bpb", "sources": {folder: the same}}: of each set, and their means weighted by its share."""
     model.eval()
-    sources = {part.folder: evaluate(model, part, form, micro_batch, machine, tokenizer) for part in sets}
+    sources = {part.folder: evaluate(model, part, plan, machine, tokenizer) for part in sets}
     model.train()
     metrics = {}
     for key in ("val_loss", "val_bpb"):
@@ -66,7 +63,7 @@ def validate(model, sets, form, micro_batch, machine, tokenizer):
 
 
 @torch.no_grad()
-def evaluate(model, part, form, micro_batch, machine, tokenizer):
+def evaluate(model, part, plan, machine, tokenizer):
     """The loss in nats per counted token, and the bits per byte, on one ValidationSet shared out over the processes.
 
     bits per byte = nats / (ln 2 x bytes of the text that is predicted), with special tokens left out of both: unlike
@@ -74,10 +71,11 @@ def evaluate(model, part, form, micro_batch, machine, tokenizer):
     """
     byte_lengths = torch.from_numpy(tokenizer.byte_lengths())  # 0 for special tokens
     nats = counted = text_nats = text_bytes = 0.0
-    for start in range(machine.rank * micro_batch, len(part.ids), machine.world_size * micro_batch):
-        rows = slice(start, start + micro_batch)
-        batch = make_batch(part.ids[rows], part.targets[rows], tokenizer.eot, form, machine.device, micro_batch)
-        losses = model(batch.ids, batch.targets, batch.doc_ids, reduction="none").cpu().double()
+    n, form = plan.micro_batch, plan.document_form  # as in training: compiled code is made once
+    for start in range(machine.rank * n, len(part.ids), machine.world_size * n):
+        rows = slice(start, start + n)
+        batch = make_batch(part.ids[rows], part.targets[rows], tokenizer.eot, form, machine.device, n_rows=n)
+        losses = model(*batch.inputs(), reduction="none").cpu().double()
         y = batch.targets.flatten().cpu()
         is_counted = y != IGNORE
         n_bytes = byte_lengths[y.clamp(min=0)] * is_counted
