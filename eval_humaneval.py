@@ -195,13 +195,15 @@ def write_samples(settings, problems, path, out):
     sampling = Sampling(settings.temperature, top_p=settings.top_p)
     # Those of a batch that have ended make room for others, among so many: after them the samples are saved.
     at_once = 8 * settings.batch_size
-    with naming(out / "samples.jsonl"), open(out / "samples.jsonl", "ab") as file:
-        for start in tqdm(range(0, len(wanted), at_once), desc="writing", unit="batch"):
+    bar = tqdm(total=len(wanted), initial=len(done), desc="writing", unit="sample")
+    with bar, naming(out / "samples.jsonl"), open(out / "samples.jsonl", "ab") as file:
+        for start in range(0, len(wanted), at_once):
             batch = [key for key in wanted[start : start + at_once] if key not in done]
             fitting = [key for key in batch if len(prompts[key[0]]) < context]
             ids, row_seeds = [prompts[task_id] for task_id, _ in fitting], [seeds[key] for key in fitting]
             stops = [() if settings.chat else problems[task_id].stop for task_id, _ in fitting]
-            how = {"seeds": row_seeds, "stops": stops, "batch_size": settings.batch_size}
+            bar.update(len(batch) - len(fitting))
+            how = {"seeds": row_seeds, "stops": stops, "on_end": bar.update, "batch_size": settings.batch_size}
             completions = generate(model, tokenizer, ids, settings.max_new_tokens, sampling, **how)
             written = dict.fromkeys(batch, ("", TOO_LONG))  # (text, why it ended)
             for key, completion in zip(fitting, completions):

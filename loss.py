@@ -1,5 +1,5 @@
-"""The cross-entropy of many tokens, a chunk at a time: the logits of all of them would be the largest tensor of the
-training, larger than the model at 0.1 B parameters."""
+"""The cross-entropy of many tokens, a chunk at a time. The logits of all of them would be the largest tensor of the
+training: 3.3 GB in fp32 for 16 rows of 1,024 tokens and 50,304 tokens to choose from."""
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ CHUNK = 2048  # tokens whose logits exist at a time
 
 
 def chunks(n):
-    """Slices that are CHUNK tokens each of n."""
+    """n tokens as slices of up to CHUNK."""
     return [slice(first, first + CHUNK) for first in range(0, n, CHUNK)]
 
 
@@ -39,12 +39,13 @@ class SummedLoss(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x, weight, targets, loss_of_chunk):
-        """x (N, n_embd), weight (vocab_size, n_embd) in fp32, targets (N,) -> the loss in nats, fp32."""
+    def forward(ctx, x, weight, targets, chunk_loss):
+        """x (N, n_embd), weight (vocab_size, n_embd) in fp32, targets (N,) -> the loss in nats, fp32. chunk_loss:
+        loss_of_chunk, or the same compiled."""
         w, total = weight.to(x.dtype), torch.zeros((), device=x.device)
         grad_x, grad_w = torch.empty_like(x), torch.zeros_like(weight)
         for part in chunks(len(x)):
-            loss, grad = loss_of_chunk(x[part] @ w.T, targets[part])
+            loss, grad = chunk_loss(x[part] @ w.T, targets[part])
             total += loss
             grad_x[part] = grad @ w
             grad_w += grad.T @ x[part]

@@ -197,7 +197,7 @@ class Transformer(nn.Module):
         if config.tie_embeddings:
             self.lm_head.weight = self.embed_tokens.weight
         self.dtype = torch.float32  # the format of activations and products: bf16 where the device has units for it
-        self.loss_of_chunk = loss_of_chunk  # which compile() replaces
+        self.chunk_loss = loss_of_chunk  # compile() puts the same compiled in its place
         self.recompute = False  # in training, keep each block's input alone and compute the rest again when needed
         self.init_weights()
 
@@ -237,9 +237,8 @@ class Transformer(nn.Module):
             return self.lm_head(x)
         x, targets = x.flatten(0, 1), targets.flatten()
         if reduction == "sum":
-            return SummedLoss.apply(x, self.lm_head.weight, targets, self.loss_of_chunk)
-        losses = [token_losses(self.lm_head(x[part]), targets[part]) for part in chunks(len(x))]
-        return torch.cat(losses)
+            return SummedLoss.apply(x, self.lm_head.weight, targets, self.chunk_loss)
+        return torch.cat([token_losses(self.lm_head(x[part]), targets[part]) for part in chunks(len(x))])
 
     @torch.no_grad()
     def extend(self, ids: Tensor, cache: "KVCache", rows: list[int], n_new: list[int]) -> Tensor:
@@ -251,9 +250,8 @@ class Transformer(nn.Module):
             x = layer.forward(x, cache.rope, mask, partial(cache.append, i))  # not compiled: lengths differ each time
         for row, n in zip(rows, n_new):
             cache.lengths[row] += n
-        if ids.shape[1] > 1:
-            x = x[torch.arange(len(rows), device=x.device), torch.tensor(n_new, device=x.device) - 1]
-        return self.lm_head(self.norm(x.view(len(rows), -1)))
+        last = x[torch.arange(len(rows), device=x.device), torch.tensor(n_new, device=x.device) - 1]
+        return self.lm_head(self.norm(last))
 
     def ready(self, dtype: torch.dtype) -> "Transformer":
         """This model, to be asked and not trained: weights and products in one format, on the device where it is."""
@@ -268,7 +266,7 @@ class Transformer(nn.Module):
         """torch.compile, block by block: one small graph serves all blocks, and it is made in seconds."""
         for layer in self.layers:
             layer.compile()
-        self.loss_of_chunk = torch.compile(loss_of_chunk)
+        self.chunk_loss = torch.compile(loss_of_chunk)
 
     def n_params(self) -> int:
         """Number of parameters, tied ones once."""
@@ -296,14 +294,15 @@ class KVCache:
 
     def __init__(self, model: Transformer, n_rows: int, max_length: int):
         c, device = model.config, model.embed_tokens.weight.device
-        self.n_kv_head, self.device, self.lengths = c.n_kv_head, device, [0] * n_rows
+        self.device, self.lengths = device, [0] * n_rows
         # Keys and values beside each other: they are written at once.
         shape = (n_rows, 2 * c.n_kv_head, max_length, c.head_dim)
         self.layers = [torch.zeros(shape, dtype=model.dtype, device=device) for _ in range(c.n_layer)]
         self.tables = rope_tables(torch.arange(max_length, device=device), c.head_dim, c.rope_base)
 
     def place(self, rows: list[int], T: int) -> Tensor:
-        """Say that the next T tokens of these rows come; returns the mask (len(rows), 1, T, columns): bool."""
+        """Say where the keys and values go that append() is given next: those of the next T tokens of these rows.
+        Returns the mask (len(rows), 1, T, columns), bool."""
         starts = [self.lengths[row] for row in rows]
         self.n_columns, self.is_whole = max(starts) + T, len(rows) == len(self.lengths)
         self.rows = torch.tensor(rows, device=self.device)
@@ -319,7 +318,7 @@ class KVCache:
         layer = self.layers[i]
         layer.flatten(0, 2).index_copy_(0, self.places, torch.cat((k, v), 1).flatten(0, 2))
         layer = layer[:, :, : self.n_columns]
-        return (layer if self.is_whole else layer[self.rows]).split(self.n_kv_head, 1)
+        return (layer if self.is_whole else layer[self.rows]).split(k.shape[1], 1)
 
     def keep(self, rows: list[int]):
         """Forget all other rows."""

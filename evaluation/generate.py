@@ -48,9 +48,10 @@ class Row:
                                        held back           ^^^^    three bytes: "\\nd" may become "\\ndef"
     """
 
-    def __init__(self, tokenizer, prompt, stop, stop_ids, limit, seed, on_bytes):
-        self.prompt, self.draws = prompt, np.random.default_rng(seed).random(max(1, limit))  # one for each token
-        self.token_bytes, self.stop_ids, self.limit, self.on_bytes = tokenizer.token_bytes, stop_ids, limit, on_bytes
+    def __init__(self, tokenizer, prompt, stop, stop_ids, limit, seed, on_bytes, on_end):
+        self.prompt, self.draws = prompt, np.random.default_rng(seed).random(limit)  # one for each token
+        self.token_bytes, self.stop_ids, self.limit = tokenizer.token_bytes, stop_ids, limit
+        self.on_bytes, self.on_end = on_bytes, on_end
         self.stop = [text.encode() for text in stop]
         self.held_back = max(map(len, self.stop), default=1) - 1
         self.last = prompt[-1]  # the newest token, which the model sees next
@@ -76,6 +77,8 @@ class Row:
         if self.on_bytes and certain > self.n_shown:
             self.on_bytes(bytes(self.data[self.n_shown : certain]))
             self.n_shown = certain
+        if self.reason and self.on_end:
+            self.on_end()
 
 
 def generate(
@@ -88,6 +91,7 @@ def generate(
     stops=None,
     stop_ids=None,
     on_bytes=None,
+    on_end=None,
     batch_size=64,
 ) -> list[Completion]:
     """Continue each of prompts (lists of ids, not empty) by up to max_new_tokens, or to the end of the context; at most
@@ -96,8 +100,8 @@ def generate(
     Prompt i draws with the seed seeds[i] (by default i), so that it comes out the same in any batch but for rounding,
     which in bf16 can change a token and all behind it. It ends at a token of stop_ids (by default <|endoftext|> and
     <|im_end|>), or where its text contains a string of stops[i], if given.
-    on_bytes, for a single prompt, is called with the new bytes as its text grows. Raises UserError for a prompt that
-    fills the context.
+    on_bytes, for a single prompt, is called with the new bytes as its text grows; on_end whenever a text ends. Raises
+    UserError for a prompt that fills the context.
     """
     block_size, longest = model.config.block_size, max(map(len, prompts), default=1)
     if longest >= block_size or not all(prompts):
@@ -108,7 +112,7 @@ def generate(
     texts = []
     for prompt, stop, seed in zip(prompts, stops or [()] * len(prompts), seeds or range(len(prompts)), strict=True):
         limit = min(max_new_tokens, block_size - len(prompt))
-        texts.append(Row(tokenizer, prompt, stop, stop_ids, limit, seed, on_bytes))
+        texts.append(Row(tokenizer, prompt, stop, stop_ids, limit, seed, on_bytes, on_end))
     waiting = collections.deque(text for text in texts if not text.reason)
     rows = [None] * min(batch_size, len(waiting))  # the texts in the cache
     cache = KVCache(model, len(rows), max((len(row.prompt) + row.limit for row in waiting), default=1))
@@ -146,7 +150,7 @@ def go_on(model, tokenizer, cache, rows, sampling):
     ids = torch.tensor([[row.last] for row in rows], device=cache.device)
     logits = model.extend(ids, cache, range(len(rows)), [0 if row.reason else 1 for row in rows])
     going = [n for n, row in enumerate(rows) if not row.reason]
-    add_tokens(logits if len(going) == len(rows) else logits[going], tokenizer, [rows[n] for n in going], sampling)
+    add_tokens(logits[going], tokenizer, [rows[n] for n in going], sampling)
 
 
 def add_tokens(logits, tokenizer, rows, sampling):

@@ -43,14 +43,7 @@ VALUES = {
     "UUID": ("uuid", lambda x: (x.hex,)),
 }
 # Views of what another object holds cross as views of a new one, {class: (kind, the items to send, the new view)}.
-ORDERED = collections.OrderedDict()
 VIEWS = {
-    type(ORDERED.keys()): ("keys", list, lambda items: dict.fromkeys(items).keys()),
-    type(ORDERED.values()): ("values", list, lambda items: dict(enumerate(items)).values()),
-    type(ORDERED.items()): ("items", list, lambda items: dict(items).items()),
-    type({}.keys()): ("keys", list, lambda items: dict.fromkeys(items).keys()),
-    type({}.values()): ("values", list, lambda items: dict(enumerate(items)).values()),
-    type({}.items()): ("items", list, lambda items: dict(items).items()),
     types.MappingProxyType: (
         "mappingproxy",
         lambda view: view.items(),
@@ -59,6 +52,10 @@ VIEWS = {
     memoryview: ("memoryview", lambda view: [view.tobytes()], lambda items: memoryview(*items)),
     array.array: ("array", lambda view: (view.typecode, view.tobytes()), lambda items: array.array(*items)),
 }
+for some in ({}, collections.OrderedDict()):
+    VIEWS[type(some.keys())] = "keys", list, lambda items: dict.fromkeys(items).keys()
+    VIEWS[type(some.values())] = "values", list, lambda items: dict(enumerate(items)).values()
+    VIEWS[type(some.items())] = "items", list, lambda items: dict(items).items()
 VIEW_OF = {kind: new for kind, _, new in VIEWS.values()}
 CONSTANTS = {"Ellipsis": Ellipsis, "NotImplemented": NotImplemented}
 # Containers, the derived ones first; bytearray's items are its bytes.
@@ -114,7 +111,8 @@ def attributes(thing):
 
 
 def fill_object(thing, names, values):
-    """Give an object these attributes and no others. What a test calls may not come so, in place of a method or not."""
+    """Give an object these attributes and no others. Raises Malformed for a function, and for data that hide a method:
+    a test would call what the program made."""
     if any(callable(getattr(type(thing), name, None)) for name in names) or any(map(callable, values)):
         raise Malformed("an attribute that can be called")
     if type(thing).__dictoffset__:

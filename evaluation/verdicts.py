@@ -25,13 +25,13 @@ VERDICT = ("key", "mode", "passed", "result", "seconds")  # what is kept of one
 def modes(problems, limits, num_workers):
     """({task_id: "sealed", "open" or "script"}, the task_ids whose own solution passes in no way). Problems without a
     solution are judged open, if they are no scripts."""
-    found = {task_id: "script" if "inputs" in problem.test else "open" for task_id, problem in problems.items()}
+    found = {task_id: possible_modes(problem)[-1] for task_id, problem in problems.items()}
     left = [task_id for task_id, problem in problems.items() if problem.solution]
     for mode in ("script", "sealed", "open"):
         jobs = []
         for task_id in left:
             problem = problems[task_id]
-            if ("inputs" in problem.test) == (mode == "script"):
+            if mode in possible_modes(problem):
                 jobs.append((task_id, problem.program(problem.solution), problem.test, mode))
         ended = sandbox.run_all(jobs, num_workers, limits)
         bar = tqdm(ended, total=len(jobs), desc=f"own solutions, {mode}", unit="program", disable=not jobs)
@@ -39,6 +39,11 @@ def modes(problems, limits, num_workers):
         found |= dict.fromkeys(passed, mode)
         left = [task_id for task_id in left if task_id not in passed]
     return found, left
+
+
+def possible_modes(problem):
+    """The modes in which a problem can be judged, the strictest first."""
+    return ("script",) if "inputs" in problem.test else ("sealed", "open")
 
 
 def run_samples(problems, mode_of, samples, out, limits, num_workers):

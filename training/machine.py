@@ -126,7 +126,7 @@ def start(device=None, dtype=None):
 
 def keep_memory():
     """Let glibc keep the memory of freed tensors for the next ones, where it would hand large ones back to the system
-    at once and pay for fresh pages in every step: a twentieth of a step's time."""
+    at once and pay for fresh pages in every step."""
     if hasattr(LIBC, "mallopt"):
         LIBC.mallopt(M_MMAP_MAX, 0)
         LIBC.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
