@@ -1,5 +1,5 @@
-# make demo   trains a small code model from nothing, 10 to 15 minutes on two cores
-# make test   proves the parts, in seven minutes
+# make demo   trains a small code model from nothing, 9 to 15 minutes on two cores
+# make test   proves the parts, in five minutes
 # make faults goes on looking for what breaks: kills, damaged files, full disks, fuzzed input; 50 minutes
 PYTHON ?= python3
 START := $(shell date +%s)

@@ -25,7 +25,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
-import torch
 
 import configurator
 from configurator import ROOT, Stopped, UserError
@@ -44,8 +43,7 @@ class Settings:
 
     # -- recipe
     out_dir: Place = "out/recipe"  # summary.json, report.html, report.md, loss.png, progress.json
-    # processes that train together; auto = 2 on a CPU with two cores or more, else 1
-    processes: SmallCount | None = None
+    processes: SmallCount = 1  # that train together: one for each GPU
     bpb_of: str = ""  # the shard folder whose bits per byte the summary shows; empty = the mean of all
     try_next: str = ""  # a command to show at the end
     # Unix time at which the person started, so that installing counts; 0 = now
@@ -78,8 +76,6 @@ def main(settings):
     named = [configurator.found(path) for path in sys.argv[1:] if not path.startswith("-")]
     files = [os.path.relpath(path, ROOT) for path in named]
     os.chdir(ROOT)
-    if settings.processes is None:
-        settings.processes = 1 if torch.cuda.is_available() else min(2, os.cpu_count())
     steps, out = possible(read_steps(files)), Path(settings.out_dir)
     seconds = run_steps(steps, out / "progress.json", settings.processes)
     summary = summarize(settings, steps, seconds, installing)

@@ -44,8 +44,8 @@ def read_preset(name, settings):
     with torch.device("meta"):  # weights have shapes and take no memory
         model = Transformer(pretrain.model_config(training, tokenizer))
     machine, form = Machine(0, settings.cards, torch.device("cuda"), torch.bfloat16), "bounds"
-    if name == "demo":  # on two cores
-        machine, form = Machine(0, 2, torch.device("cpu"), torch.float32), "ids"
+    if name == "demo":
+        machine, form = Machine(0, 1, torch.device("cpu"), torch.float32), "ids"
     _, micro_batch = batch_shape(training, model.config.block_size, machine.world_size)
     memory = memory_estimate(
         model, training, machine, Plan(micro_batch, form, compiles=True, recompute=training.recompute)

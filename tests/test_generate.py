@@ -65,6 +65,22 @@ def test_each_row_may_have_stop_strings_of_its_own(model, tokenizer):
     assert len({completion.reason for completion in together}) == 2
 
 
+@pytest.mark.parametrize("batch_size", [1, 3, 5])
+def test_texts_that_have_ended_make_room_for_others(model, tokenizer, monkeypatch, batch_size):
+    """Twelve texts of different lengths, few at a time: each is as it is alone, and none waits for the longest."""
+    prompts, stops = PROMPTS * 3, [(), ("e",), ("a", "\n"), ("lu",)] * 3
+    alone = []
+    for row, (prompt, stop) in enumerate(zip(prompts, stops)):
+        alone += generate(model, tokenizer, [prompt], 20, WARM, [row], [stop], **NO_STOP)
+    ended, sizes, extend = [], [], model.extend
+    monkeypatch.setattr(model, "extend", lambda ids, *rest: sizes.append(len(ids)) or extend(ids, *rest))
+    how = {"stops": stops, "on_end": lambda: ended.append(1), "batch_size": batch_size, **NO_STOP}
+    assert generate(model, tokenizer, prompts, 20, WARM, **how) == alone
+    assert len(ended) == 12 and max(sizes) == batch_size
+    longest = [max(len(text.ids) for text in alone[i : i + batch_size]) for i in range(0, 12, batch_size)]
+    assert batch_size == 1 or len(sizes) < sum(longest), "the steps of one batch after the other"
+
+
 def test_streaming_shows_the_text_and_never_a_part_of_the_stop_string(model, tokenizer):
     for stop in ([], ["e"], ["lu"], ["ret", "\n"]):
         shown = []

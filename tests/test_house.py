@@ -11,19 +11,7 @@ import pytest
 from conftest import ROOT
 
 WINGS = ("training", "corpus", "cleaning", "exercises", "evaluation")
-SHARED = (
-    "needs",
-    "model",
-    "attention",
-    "loss",
-    "tokenizer",
-    "shards",
-    "hints",
-    "configurator",
-    "pages",
-    "ranges",
-    "endings",
-)
+SHARED = "needs model attention loss tokenizer shards hints configurator pages ranges endings".split()
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 
