@@ -25,7 +25,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
-
 import configurator
 from configurator import ROOT, Stopped, UserError
 from evaluation.problems import read_lines

@@ -23,7 +23,6 @@ TINY = {
     "anneal": ["decay_tokens = 2048"],
     "sft": ["max_steps = 2"],
     "eval_humaneval": ["max_new_tokens = 8"],
-    "recipe": ["processes = 1"],
 }
 TRAINED = ["compile = false", "eval_tokens = 1000", "batch_tokens = 1024"]
 
@@ -108,7 +107,7 @@ def two_stages(workdir, tmp_path_factory):
         shards = f'data = "{workdir}/data/shards"'
         out = tmp_path / name
         tables = {
-            "recipe": [f'out_dir = "{out}"', "processes = 1"],
+            "recipe": [f'out_dir = "{out}"'],
             "pretrain": [*common, *sizes, shards, f'out_dir = "{out}/trunk"', "max_steps = 12", "save_every = 3"],
             "anneal": [*common, shards, f'init = "{out}/trunk"', f'out_dir = "{out}/annealed"', "max_steps = 4"],
         }
