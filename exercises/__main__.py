@@ -32,9 +32,9 @@ class Settings:
 
     # -- results
     out_dir: Place = "data/exercises"  # documents.jsonl, chats.jsonl, problems.jsonl
-    documents: Natural = 40_000  # exercises as textbook pages
-    chats: Natural = 6_000  # exercises as conversations
-    problems: Natural = 300  # exercises as test problems, families in turn
+    documents: Natural = 150_000  # exercises as textbook pages
+    chats: Natural = 20_000  # exercises as conversations
+    problems: Natural = 200  # exercises as test problems, on each rung of the ladder
     # -- how they are made
     seed: Seed = 1337  # another seed, other exercises; which compositions are tested stays
     num_workers: Workers = 0  # processes; 0 = one per core; the files do not depend on it
@@ -47,8 +47,11 @@ def main(settings):
     """Write the three files, and made_by.json."""
     out = Path(settings.out_dir)
     with exclusive(out):
-        for view in views.VIEWS:
+        for view in ("documents", "chats"):
             write(out / f"{view}.jsonl", view, getattr(settings, view), settings)
+        for rung in views.LADDER:
+            name = "problems" if rung == "compositions" else rung
+            write(out / f"{name}.jsonl", rung, settings.problems, settings)
         configurator.write_json(out / "made_by.json", {"settings": asdict(settings), "made_by": configurator.made_by()})
     print(f"{settings.documents:,} documents, {settings.chats:,} chats, {settings.problems:,} problems -> {out}")
 

@@ -1,0 +1,84 @@
+"""The operations that exercises are made of, read from exercises/operations/*.txt. An entry is a header like that of a
+Python function, the ways to say what it returns, and the ways to write it:
+
+    count_vowels(text: text) -> nat
+        the number of vowels in {text} | how many vowels {text} has | !count the vowels in {text}
+        = sum(1 for char in text if char.lower() in "aeiou")
+        =
+            count = 0
+            for char in text:
+                if char.lower() in "aeiou":
+                    count += 1
+            return count
+
+Kinds (int, text, ints, ...) are those of kinds.py; 2..9 is a whole number from 2 to 9. A line `with text: "a-b", "c"`
+gives values to choose from where a kind says too little. Phrases are separated by | and say what is returned: a noun
+phrase; with "!" an imperative; with "?" a clause that is true or false. {text} stands for how the argument is mentioned,
+{e} and {e1} for what the first argument holds: "numbers" and "number". The plainest way to write it comes first.
+"""
+
+import ast
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from configurator import UserError
+
+FOLDER = Path(__file__).parent / "operations"
+HEADER = re.compile(r"(\w+)\((.*)\) -> (\w+\??)")
+
+
+@dataclass
+class Operation:
+    """One entry of a table."""
+
+    name: str
+    parameters: dict[str, object]  # name: kind, or (lowest, highest) of a whole number
+    result: str  # the kind of what it returns
+    domain: str  # the name of its file
+    line: int  # of its header in the file
+    values: dict[str, list] = field(default_factory=dict)  # parameter: values to choose from
+    phrases: list[tuple[str, str]] = field(default_factory=list)  # (mark, text), the mark being "", "!" or "?"
+    bodies: list[str] = field(default_factory=list)  # of functions, not indented
+
+
+def read_table(path):
+    """The Operations of a file. Raises UserError that names the line which cannot be read."""
+    operations, way = [], None
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        text = line.strip()
+        if not text or text.startswith("#") and way is None:
+            continue
+        try:
+            if not line.startswith(" "):
+                operations.append(read_header(text, path.stem, number))
+                way = None
+            elif text.startswith("="):
+                way = []
+                operations[-1].bodies.append(way)
+                if text != "=":
+                    way.append(f"return {text[1:].strip()}")
+            elif way is not None:
+                way.append(line[8:])
+            elif match := re.fullmatch(r"with (\w+): (.*)", text):
+                operations[-1].values[match[1]] = list(ast.literal_eval(f"[{match[2]}]"))
+            else:
+                phrases = [phrase.strip() for phrase in text.split(" | ")]
+                marks = [phrase[0] if phrase[0] in "!?*~" else "" for phrase in phrases]
+                operations[-1].phrases += [(mark, phrase[len(mark) :]) for mark, phrase in zip(marks, phrases)]
+        except (IndexError, ValueError, SyntaxError, AttributeError):
+            raise UserError(f"{path}:{number} cannot be read as part of an operation: {text}") from None
+    for operation in operations:
+        operation.bodies = ["\n".join(way) for way in operation.bodies]
+    return operations
+
+
+def read_header(text, domain, number):
+    """count(xs: ints, k: 2..9) -> nat as an Operation without phrases and bodies."""
+    name, parameters, result = HEADER.fullmatch(text).groups()
+    kinds = {}
+    for parameter in parameters.split(","):
+        key, kind = parameter.split(":")
+        low_high = re.fullmatch(r"(\d+)\.\.(\d+)", kind.strip())
+        kinds[key.strip()] = (int(low_high[1]), int(low_high[2])) if low_high else kind.strip()
+    return Operation(name, kinds, result, domain, number)
