@@ -118,7 +118,8 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     A query turned by angle p and a key turned by angle q have a product that depends on p - q alone: on the distance.
     """
     a, b = x.chunk(2, dim=-1)
-    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).to(x.dtype)
+    # Rounded before cat(): a compiled block would else write the whole in fp32 first.
+    return torch.cat(((a * cos - b * sin).to(x.dtype), (b * cos + a * sin).to(x.dtype)), dim=-1)
 
 
 class Attention(nn.Module):
