@@ -118,7 +118,7 @@ def generate(
     cache = KVCache(model, len(rows), max((len(row.prompt) + row.limit for row in waiting), default=1))
     while True:
         free = [n for n, row in enumerate(rows) if row is None or row.reason]
-        if waiting and len(free) >= len(rows) / 4:  # one by one they would take longer
+        if waiting and len(free) >= len(rows) / 8:  # one by one they would take longer
             new = free[: len(waiting)]
             for n in new:
                 rows[n] = waiting.popleft()
@@ -126,7 +126,7 @@ def generate(
         elif len(free) == len(rows):
             break
         else:
-            if len(free) > len(rows) / 2:
+            if len(free) > len(rows) / 4:
                 kept = [n for n in range(len(rows)) if n not in free]
                 rows = [rows[n] for n in kept]
                 cache.keep(kept)
