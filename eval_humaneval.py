@@ -25,10 +25,9 @@ import configurator
 from configurator import UserError
 from corpus.records import json_line
 from evaluation import sandbox
-from evaluation.problems import downloaded, read_lines, read_problems, score
+from evaluation.problems import read_lines, read_sets, score
 from evaluation.replies import code_in
 from evaluation.verdicts import modes, run_samples, whole_lines, with_digest
-from hints import how_to_make
 from ranges import (
     Context,
     Device,
@@ -58,7 +57,7 @@ class Settings:
     checkpoint: str = ""  # the model to test: a checkpoint or a folder of them
     samples: str = ""  # or: a file of {"task_id", "completion"} to score
     # -- problems
-    problems: str = ""  # a .jsonl or .jsonl.gz of problems; empty = HumanEval, downloaded once into data/
+    problems: str = "humaneval"  # files of problems, separated by commas; humaneval and mbpp are downloaded into data/
     mbpp_ids: Ids = "11-510"  # which problems to take from a file of MBPP's shape: 11-510 = its test split; 11 = one
     limit: Natural = 0  # only the first so many problems; 0 = all
     # -- writing
@@ -86,11 +85,9 @@ class Settings:
 def main(settings):
     """Problems, a model's completions of them, a verdict on each, and what share is right."""
     check(settings)
-    path = Path(settings.problems) if settings.problems else downloaded(Path("data/HumanEval.jsonl.gz"))
-    if not path.exists():
-        raise UserError(f"no file of problems {path}{how_to_make(path)}")
-    problems = dict(itertools.islice(read_problems(path, settings.mbpp_ids).items(), settings.limit or None))
-    similarity = similarity_groups(settings, path, problems) if settings.similar else None
+    problems, path_of = read_sets(settings.problems, settings.mbpp_ids)
+    problems = dict(itertools.islice(problems.items(), settings.limit or None))
+    similarity = similarity_groups(settings, path_of, problems) if settings.similar else None
     limits = sandbox.Limits(settings.timeout, settings.memory_mb, tuple(settings.packages), settings.unconfined)
     confined = sandbox.probe(limits)
     print("programs are confined by " + ", ".join(f"{name} {version}".strip() for name, version in confined.items()))
@@ -101,7 +98,7 @@ def main(settings):
     out = Path(settings.out_dir)
     samples = read_samples(settings.samples, problems) if settings.samples else None
     with exclusive(out):
-        samples = samples or write_samples(settings, problems, path, out)
+        samples = samples or write_samples(settings, problems, path_of, out)
         results = run_samples(problems, mode_of, samples, out, limits, num_workers)
 
     judged = {"sandbox": confined, "open": list(mode_of.values()).count("open"), "own_solution_fails": broken}
@@ -164,7 +161,7 @@ def read_samples(path, problems):
     return samples
 
 
-def write_samples(settings, problems, path, out):
+def write_samples(settings, problems, path_of, out):
     """Samples from a checkpoint, in the same form, in the problems' order. They are appended to samples.jsonl batch by
     batch; those that an interrupted run has left there are kept."""
     from evaluation.generate import Sampling, generate, prompt_ids  # these import torch, which takes seconds
@@ -177,7 +174,8 @@ def write_samples(settings, problems, path, out):
     settings.device, settings.dtype = str(machine.device), "bf16" if machine.dtype.itemsize == 2 else "fp32"
     if settings.chat is None:
         settings.chat = meta.get("chat", False)
-    done = samples_so_far(settings, out, {"problems": sha256_file(path), "model": meta["sha256"]})
+    hashes = [sha256_file(path) for path in dict.fromkeys(path_of.values())]
+    done = samples_so_far(settings, out, {"problems": hashes, "model": meta["sha256"]})
 
     prompts = {}
     for task_id, problem in problems.items():
@@ -276,7 +274,7 @@ def reason_of(record):
     return REASONS.get(kind, kind)
 
 
-def similarity_groups(settings, path, problems):
+def similarity_groups(settings, path_of, problems):
     """{task_id: "similar" or "other"}: whether a report of prepare_data.py names a training document that is close to
     the problem (phi-1, section 5, scores the two groups apart)."""
     try:
@@ -286,7 +284,7 @@ def similarity_groups(settings, path, problems):
         raise UserError(f"{settings.similar} is no report.json of prepare_data.py --decontaminate") from None
     groups = {}
     for task_id in problems:  # the report's names: HumanEval/0, and mbpp/11 for number 11 of mbpp.jsonl
-        name = task_id if "/" in task_id else f"{path.name.split('.')[0]}/{task_id}"
+        name = task_id if "/" in task_id else f"{path_of[task_id].name.split('.')[0]}/{task_id}"
         groups[task_id] = "similar" if name in similar else "other"
     return groups
 

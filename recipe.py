@@ -238,8 +238,8 @@ def is_trained(step):
 
 def summarize(settings, steps, seconds, installing):
     """summary.json: seconds, tokens and bits per byte of each stage, and the score of each evaluation."""
-    families = {}  # of problems, in the evaluations' order; not every file of problems names families
-    stages, scores = {"install": {"seconds": installing, "tokens": None, "val_bpb": None}}, {}
+    stages = {"install": {"seconds": installing, "tokens": None, "val_bpb": None}}
+    scores, ladder = {}, {}  # ladder: {set of problems: {model: its score}}
     for step, seconds_of_step in zip(steps, seconds):
         name = step.name if step.stage in TRAINING else step.stage.replace("eval_humaneval", "evaluation")
         row = stages.setdefault(name, {"seconds": 0.0, "tokens": None, "val_bpb": None})
@@ -253,15 +253,19 @@ def summarize(settings, steps, seconds, installing):
             row["tokens"] = (row["tokens"] or 0) + sum(split["tokens"] for split in splits.values())
         if step.stage == "eval_humaneval":
             found = json.loads((step.result / "summary.json").read_text(encoding="utf-8"))
-            score = {key: found[key] for key in ("pass@1", "stderr", "families")}
-            families |= dict.fromkeys(found["families"])
-            scores[step.run or step.name] = {**score, "n": found["n_problems"], "results": str(step.result)}
+            run = step.run or step.name
+            for name, rates in (found["families"] or {"problems": found}).items():
+                score = {"pass@1": rates["pass@1"], "stderr": rates["stderr"], "n": rates["n_problems"]}
+                ladder.setdefault(name, {})[run] = score
+            unseen = ladder.get("compositions", {}).get(run)
+            whole = {"pass@1": found["pass@1"], "stderr": found["stderr"], "n": found["n_problems"]}
+            scores[run] = {**(unseen or whole), "results": str(step.result)}
     for row in stages.values():
         row["seconds"] = round(row["seconds"], 1)
     return {
         "stages": stages,
         "exercises": scores,
-        "families": list(families),
+        "ladder": ladder,
         "total_seconds": round(sum(row["seconds"] for row in stages.values()), 1),
         "torch": importlib.metadata.version("torch"),
         "cores": os.cpu_count(),
@@ -281,14 +285,13 @@ def print_summary(summary, out, try_next):
         bpb = f"{row['val_bpb']:.3f}" if row["val_bpb"] else ""
         print(f"{name:<18}{clock(row['seconds']):>8}{tokens:>16}{bpb:>9}".rstrip())
     print(f"{'total':<18}{clock(summary['total_seconds']):>8}\n")
-    scores = summary["exercises"]
-    families = summary["families"]
-    if scores:
-        print(f"{'pass@1':<10}{'all':>15}" + "".join(f"{family:>10}" for family in families))
-    for name, score in scores.items():
-        found = [score["families"].get(family) for family in families]
-        cells = "".join(f"{family['pass@1']:>10.0%}" if family else f"{'':>10}" for family in found)
-        print(f"{name:<10}{score['pass@1']:>7.1%} +- {score['stderr']:.1%}{cells}".rstrip())
+    models = list(summary["exercises"])
+    if models:
+        print(f"{'pass@1':<18}{'problems':>8}" + "".join(f"{model:>18}" for model in models))
+    for name, scores in summary["ladder"].items():
+        cells = [f"{s['pass@1']:.1%} +- {s['stderr']:.1%}" if (s := scores.get(model)) else "" for model in models]
+        n = max(score["n"] for score in scores.values())
+        print(f"{name:<18}{n:>8,}" + "".join(f"{cell:>18}" for cell in cells))
     print(f"\nresults    {out}/report.html  {out}/report.md  {out}/summary.json")
     if try_next:
         print(f"try next   {try_next}")

@@ -25,6 +25,7 @@ HUMANEVAL_STOP = ("\nclass", "\ndef", "\n#", "\n@", "\nprint", "\nif", "\n```", 
 MBPP_STOP = ("\nclass", "\nassert", '\n"""', "\nprint", "\nif", "\n<|/", "\n```")
 BIGCODEBENCH_STOP = ("\ndef ", "\nclass ", "\nimport ", "\nfrom ", "\nassert ", "\nif __name__", "\nprint(", "\n```")
 PROGRAM_STOP = ("\nQUESTION", "\nANSWER", "\n---", "\n###", "\n```", "<file_sep>")
+REQUESTED = "requested"  # what a function is called whose name the request leaves open
 CLASS_STOP = ("\nassert", '\n"""', "\nprint", "\nif", "\n```", "<file_sep>")
 # What the harnesses of APPS and LiveCodeBench let programs use unasked; builtins comes last, since math has a pow too.
 STARS = "string re datetime collections heapq bisect copy math random statistics itertools functools operator io json"
@@ -64,6 +65,8 @@ class Problem:
         """The text that is run. A completion may define its function anew, as replies in a chat do. Behind a prompt
         that ends in "def f(x):" it would not compile, so that f gets a body there, as in BigCodeBench's harness."""
         start = self.prompt if self.start is None else self.start
+        if REQUESTED in self.test.get("entry_points", ()) and (defined := re.findall(r"^def +(\w+)", completion, re.M)):
+            return f"{completion}\n\n{REQUESTED} = {defined[-1]}\n"
         names = "|".join(map(re.escape, self.test.get("entry_points", ())))
         is_whole = names and not self.suffix and re.search(rf"^(?:async def|def|class) (?:{names})\b", completion, re.M)
         if is_whole and not compiles(start) and compiles(f"{start}\n    pass\n"):
@@ -187,6 +190,16 @@ def from_leetcode(record):
     test, packages = decided_by_code(start, solution, "", field(record, "test"), field(record, "entry_point"))
     prompt = f'"""\n{query}\n"""\n{start}'
     return Problem(id_of(record), prompt, CLASS_STOP, query, test, solution, start=start, packages=packages)
+
+
+def from_request(record):
+    """What a person asks in a chat, without the name of a function: the last one that the answer defines is tested. A
+    base model sees the request as MBPP's questions are shown."""
+    request, solution = field(record, "request"), field(record, "canonical_solution", "")
+    code = f"{field(record, 'test')}\ncheck({REQUESTED})"
+    test = {"helpers": "", "code": code, "entry_points": [REQUESTED], "classes": []}
+    prompt = f'"""\n{request}\n"""\n'
+    return Problem(id_of(record), prompt, MBPP_STOP, request, test, solution, field(record, "family", ""), start="")
 
 
 def from_mbpp(record):
@@ -346,6 +359,7 @@ SHAPES = {
     ("question", "input_output"): from_apps,
     ("prompt", "completion", "entry_point", "test"): from_leetcode,
     ("test_list",): from_mbpp,
+    ("request", "test"): from_request,
     ("prompt", "entry_point", "test"): from_humaneval,
 }
 

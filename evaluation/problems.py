@@ -6,28 +6,78 @@ import http.client
 import math
 import re
 import urllib.request
+from dataclasses import replace
+from pathlib import Path
 
 from configurator import UserError
 from corpus.records import read_lines
 from evaluation.formats import Untested, mbpp_number, problem_of
+from hints import how_to_make
 
-HUMANEVAL = "https://github.com/openai/human-eval/raw/master/data/HumanEval.jsonl.gz"
-HUMANEVAL_SHA256 = "b796127e635a67f93fb35c04f4cb03cf06f38c8072ee7cee8833d7bee06979ef"
+# What is downloaded once, by its name: the address, the place, and the sha256 where one is published with it.
+DOWNLOADS = {
+    "humaneval": (
+        "https://github.com/openai/human-eval/raw/master/data/HumanEval.jsonl.gz",
+        "data/HumanEval.jsonl.gz",
+        "b796127e635a67f93fb35c04f4cb03cf06f38c8072ee7cee8833d7bee06979ef",
+    ),
+    "mbpp": (
+        "https://github.com/google-research/google-research/raw/master/mbpp/sanitized-mbpp.json",
+        "data/sanitized-mbpp.json",
+        "",
+    ),
+}
 
 
-def downloaded(path):
-    """Download HumanEval's file to path, unless it is there; returns path. Raises UserError if it is another file."""
+def file_of(name):
+    """The path of a benchmark that DOWNLOADS names, downloaded unless it is there; any other name is a path itself.
+    Raises UserError if it cannot be had, or is another file."""
+    if name not in DOWNLOADS:
+        return Path(name)
+    url, place, sha256 = DOWNLOADS[name]
+    path = Path(place)
     try:
-        data = path.read_bytes() if path.exists() else urllib.request.urlopen(HUMANEVAL, timeout=30).read()
+        data = path.read_bytes() if path.exists() else urllib.request.urlopen(url, timeout=30).read()
     except (OSError, http.client.HTTPException) as error:
-        how = f"where there is a network, curl -LO {HUMANEVAL}, then copy it to {path}; or give --problems=FILE"
-        raise UserError(f"HumanEval cannot be downloaded ({error}): {how}") from None
-    if hashlib.sha256(data).hexdigest() != HUMANEVAL_SHA256:
-        raise UserError(f"{path} is not the published HumanEval: its sha256 differs; delete it to download it again")
+        how = f"where there is a network, curl -LO {url}, then copy it to {path}; or give --problems=FILE"
+        raise UserError(f"{name} cannot be downloaded ({error}): {how}") from None
+    if sha256 and hashlib.sha256(data).hexdigest() != sha256:
+        raise UserError(f"{path} is not the published file: its sha256 differs; delete it to download it again")
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
     return path
+
+
+def read_sets(names, mbpp_ids):
+    """({task_id: Problem}, {task_id: path}) of benchmarks and files separated by commas. Of several sets, those are left
+    out that cannot be downloaded, and problems whose file names no families have that of their set, "humaneval"."""
+    problems, path_of, names = {}, {}, [name.strip() for name in names.split(",")]
+    for name in names:
+        try:
+            path = file_of(name)
+        except UserError as error:
+            if len(names) == 1:
+                raise
+            print(f"left out: {error}")
+            continue
+        if not path.exists():
+            raise UserError(f"no file of problems {path}{how_to_make(path)}")
+        found = read_problems(path, mbpp_ids)
+        if both := problems.keys() & found.keys():
+            raise UserError(f"{path} and another file have problems of the same name: {sorted(both)[0]}")
+        if len(names) > 1:
+            found = {task_id: replace(p, family=p.family or set_name(path)) for task_id, p in found.items()}
+        problems |= found
+        path_of |= dict.fromkeys(found, path)
+    if not problems:
+        raise UserError("none of the sets of problems could be had")
+    return problems, path_of
+
+
+def set_name(path):
+    """What a file of problems is called in tables: humaneval for HumanEval.jsonl.gz, mbpp for sanitized-mbpp.json."""
+    return path.name.split(".")[0].lower().removeprefix("sanitized-")
 
 
 def read_problems(path, mbpp_ids, say=print):

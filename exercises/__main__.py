@@ -47,26 +47,26 @@ def main(settings):
     """Write the three files, and made_by.json."""
     out = Path(settings.out_dir)
     with exclusive(out):
-        for view in ("documents", "chats"):
-            write(out / f"{view}.jsonl", view, getattr(settings, view), settings)
-        for rung in views.LADDER:
-            name = "problems" if rung == "compositions" else rung
-            write(out / f"{name}.jsonl", rung, settings.problems, settings)
+        for name in ("documents", "chats"):
+            write(out / f"{name}.jsonl", {name: getattr(settings, name)}, settings)
+        write(out / "problems.jsonl", dict.fromkeys(views.LADDER, settings.problems), settings)
         configurator.write_json(out / "made_by.json", {"settings": asdict(settings), "made_by": configurator.made_by()})
     print(f"{settings.documents:,} documents, {settings.chats:,} chats, {settings.problems:,} problems -> {out}")
 
 
-def write(path, view, count, settings):
-    """Write count exercises as lines of JSON; the file has its name only when it is whole."""
-    parts = [range(count)[start : start + PART] for start in range(0, count, PART)]
+def write(path, counts, settings):
+    """Write the exercises of one or more views as lines of JSON; the file has its name only when it is whole. counts:
+    {view: number of exercises}."""
     num_workers = settings.num_workers or os.cpu_count()
     file = WholeFile(path)
     try:
-        with tqdm(total=count, desc=view, unit="exercise") as bar:
-            # A worker begins with partial(views.record, view, seed), which makes the exercise of a number.
-            for lines in mapped(json_lines, parts, num_workers, partial, views.record, view, settings.seed):
-                file.write("".join(lines).encode())
-                bar.update(len(lines))
+        with tqdm(total=sum(counts.values()), desc=path.stem, unit="exercise") as bar:
+            for view, count in counts.items():
+                parts = [range(count)[start : start + PART] for start in range(0, count, PART)]
+                # A worker begins with partial(views.record, view, seed), which makes the exercise of a number.
+                for lines in mapped(json_lines, parts, num_workers, partial, views.record, view, settings.seed):
+                    file.write("".join(lines).encode())
+                    bar.update(len(lines))
         file.close()
     except BaseException:
         file.abort()

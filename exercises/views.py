@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from configurator import UserError
 from exercises import kinds, tables, wording
+from exercises.unseen import is_in_benchmark
 from exercises.compose import ITEM_OF, SCALARS, Maker, indented, renamed, resolved, without_recursion
 from tokenizer import complete_request, fenced
 
@@ -373,12 +374,23 @@ def unsuitable(value, largest=LARGEST):
 
 def record(view, seed, i):
     """The i-th line of a view's file; a rung of the ladder is a view too."""
-    rng = random.Random(f"{view}|{i}|{seed}")
-    if view == "documents":
-        return {"id": f"documents/{i}", "text": document(make_exercise(view, i, seed), rng)}
-    if view == "chats":
-        return {"id": f"chats/{i}", "messages": chat(rng, seed, i)}
-    return problem(make_exercise(view, i, seed, rung=view), view, i, rng)
+    for attempt in range(1000):
+        number = f"{i}.{attempt}"
+        rng = random.Random(f"{view}|{number}|{seed}")
+        if view == "documents":
+            exercise = make_exercise(view, number, seed)
+            composition = ">".join(exercise.parts)
+            made = {"id": f"documents/{i}", "text": document(exercise, rng), "composition": composition}
+            texts = [made["text"]]
+        elif view == "chats":
+            made = {"id": f"chats/{i}", "messages": chat(rng, seed, number)}
+            texts = [message["content"] for message in made["messages"]]
+        else:
+            made = problem(make_exercise(view, number, seed, rung=view), view, i, rng)
+            texts = [made["prompt"] + made["canonical_solution"]]
+        if not any(map(is_in_benchmark, texts)):
+            return made
+    raise UserError(f"no exercise for {view} found that is not like one of a benchmark")
 
 
 def signature_of(exercise, with_hints):
@@ -534,7 +546,8 @@ def problem(exercise, rung, number, rng):
         "entry_point": exercise.name,
         "canonical_solution": indented(exercise.bodies[0]) + "\n",
         "test": test,
-        "family": exercise.domain,
+        "family": rung,
+        "domain": exercise.domain,
         "level": len(exercise.parts),
         "composition": ">".join(exercise.parts),
     }

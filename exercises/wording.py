@@ -5,6 +5,7 @@ for them. The hash of a word decides, so that a word that is added stays on its 
 """
 
 import hashlib
+import re
 import tomllib
 from pathlib import Path
 
@@ -29,13 +30,13 @@ def is_held_out(text, share=HELD_OUT):
 
 
 def phrases_of(operation, held_out=False):
-    """The phrases of an operation that are for training, or the one that is not: the one whose hash is least, where
-    there are five or more."""
+    """The phrases of an operation that are for training, or those that are not. Where there are few, all are for
+    training."""
     phrases = list(dict.fromkeys(operation.phrases))
     if len(phrases) < 5:
         return [] if held_out else phrases
-    last = min(phrases, key=lambda phrase: hashlib.sha256(f"{operation.name}|{phrase[1]}".encode()).digest())
-    return [last] if held_out else [phrase for phrase in phrases if phrase != last]
+    # Without the names in slots: the same wording of the same operation in another table is on the same side.
+    return [phrase for phrase in phrases if is_held_out(re.sub(r"{\w+", "{", phrase[1])) == held_out]
 
 
 WORDS = {name: " ".join(lines).split() for name, lines in sections(FOLDER / "words.txt").items() if name != "locals"}

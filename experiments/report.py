@@ -4,6 +4,7 @@ python -m experiments.report --recipe=out/demo          writes report.html and r
 """
 
 import collections
+import contextlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import configurator
 import pages
 from configurator import ROOT, UserError
-from evaluation.problems import read_lines, read_problems
+from evaluation.problems import read_lines, read_sets
 from training.log import clock
 
 # What there is to see in the loss of a stage.
@@ -67,7 +68,7 @@ def contents(summary, answers, image):
     if scores:
         about = evaluations(scores)
         yield "heading", "pass@1 after each stage"
-        yield "table", score_table(scores, summary["families"])
+        yield "table", score_table(summary["ladder"], list(scores))
         yield "text", "The share of the problems whose first answer passes all tests, ± its standard error."
         yield "heading", "What came of the programs"
         yield "table", failure_table(about)
@@ -86,14 +87,14 @@ def contents(summary, answers, image):
         yield from answer_blocks(about, answers)
 
 
-def score_table(scores, families):
-    """A row per model: all problems, and each family of problems where the file names families."""
+def score_table(ladder, models):
+    """A row per set of problems, a column per model. ladder: {set: {model: {"pass@1", "stderr", "n"}}}."""
     rows = []
-    for name, score in scores.items():
-        found = [score["families"].get(family) for family in families]
-        by_family = [f"{family['pass@1']:.0%}" if family else "" for family in found]
-        rows.append([name, f"{score['n']:,}", f"{score['pass@1']:.1%} ± {score['stderr']:.1%}", *by_family])
-    return ["model", "problems", "all", *families], rows
+    for name, scores in ladder.items():
+        n = max(score["n"] for score in scores.values())
+        cells = [f"{s['pass@1']:.1%} ± {s['stderr']:.1%}" if (s := scores.get(model)) else "" for model in models]
+        rows.append([name, f"{n:,}", *cells])
+    return ["problems", "how many", *models], rows
 
 
 def failure_table(about):
@@ -125,11 +126,13 @@ def answer_blocks(about, answers):
     each with its verdict. about: evaluations()."""
     last = list(about)[-1]
     settings = about[last]["settings"]
-    problems = read_problems(ROOT / (settings["problems"] or "data/HumanEval.jsonl.gz"), settings["mbpp_ids"])
+    with contextlib.chdir(ROOT):
+        problems, _ = read_sets(settings["problems"], settings["mbpp_ids"])
     shown = {}  # (family, "any" or "failed"): the first such problem
     for task, problem in problems.items():
         if task in answers[last]:
-            shown.setdefault((problem.family, "any"), task)
+            # All requests of the chat: how a model answers people can only be judged by reading it.
+            shown.setdefault((problem.family, task if problem.family == "requests" else "any"), task)
             if not answers[last][task]["passed"]:
                 shown.setdefault((problem.family, "failed"), task)
     yield "text", f"The first problem of each kind, and the first one that the {last} model failed, if there is one."

@@ -1,0 +1,75 @@
+"""Keeps out of the exercises what HumanEval and MBPP hold: ten code tokens in a row, or ten words in a row.
+
+    python -m exercises.unseen --benchmarks=HumanEval.jsonl.gz,mbpp.jsonl
+
+The exercises are everyday operations, and so are many problems of these benchmarks: what is written in the same way there
+is drawn anew here, with other names or in another form. benchmarks.bin holds hashes of their sequences, since the
+exercises must be the same with and without the benchmarks' files.
+"""
+
+import json
+import re
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+import configurator
+from corpus.records import opened_text
+from ranges import Place
+from shards import WholeFile
+
+HASHES = Path(__file__).parent / "benchmarks.bin"
+LENGTH = 10
+TOKEN = re.compile(
+    r"\"{3}[\s\S]*?\"{3}|'{3}[\s\S]*?'{3}|\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'|#.*"
+    r"|\w+(?:\.\d+)?|\*\*=|//=|->|[-+*/%=<>!&|^]=|\*\*|//|<<|>>|[^\s\w]"
+)
+
+
+@dataclass
+class Settings:
+    """Where the benchmarks are."""
+
+    benchmarks: str = ""  # their files, separated by commas
+    out: Place = str(HASHES)  # the sorted hashes
+
+
+def sequences(text):
+    """The hashes of all sequences of ten code tokens, a docstring counting as one, and of ten words."""
+    code = [token[:3] if token[:3] in ('"""', "'''") else token for token in TOKEN.findall(text) if token[0] != "#"]
+    words = re.findall(r"[a-z0-9_]+", text.lower())
+    found = set()
+    for kind, items in (("code", code), ("words", words)):
+        for start in range(len(items) - LENGTH + 1):
+            found.add(zlib.crc32(f"{kind} {' '.join(items[start : start + LENGTH])}".encode()))
+    return found
+
+
+def is_in_benchmark(text):
+    """Whether a text shares a sequence with a benchmark. Of others one in 500 is refused too, as hashes have 32 bits."""
+    if not hasattr(is_in_benchmark, "hashes"):
+        is_in_benchmark.hashes = frozenset(np.fromfile(HASHES, "<u4").tolist())
+    return not is_in_benchmark.hashes.isdisjoint(sequences(text))
+
+
+def main(settings):
+    """Write the hashes of the texts of all problems: prompts, solutions, tests."""
+    found, n_problems = set(), 0
+    for path in settings.benchmarks.split(","):
+        with opened_text(Path(path)) as file:
+            for record in map(json.loads, file):
+                n_problems += 1
+                tests = record.get("test_list", []) + record.get("challenge_test_list", [])
+                texts = [record.get("prompt", "") + record.get("canonical_solution", ""), record.get("test", "")]
+                texts += [record.get("text", ""), record.get("code", ""), *tests]
+                found = found.union(*map(sequences, texts))
+    file = WholeFile(settings.out)
+    file.write(np.array(sorted(found), "<u4").tobytes())
+    file.close()
+    print(f"{n_problems:,} problems, {len(found):,} sequences -> {settings.out}")
+
+
+if __name__ == "__main__":
+    configurator.run(main, Settings)
