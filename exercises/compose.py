@@ -41,6 +41,7 @@ ITEMS = {  # what a kind holds
 ITEM_OF = {kind: item for item, kinds in ITEMS.items() for kind in kinds}
 LISTS = {"int": "ints", "nat": "nats", "pos": "nats", "small": "nats", "float": "floats", "word": "words", "text": "texts"}
 LISTS |= {"bool": "bools", "char": "chars"}
+RARE = 0.08  # how often an operation of operations/rare is drawn, beside one of operations
 SCALARS = ("int", "nat", "pos", "float", "char", "word")
 
 
@@ -101,22 +102,26 @@ class Maker:
     def draft(self, rng):
         """A Draft of any form."""
         form = rng.random()
-        if form < 0.45:
-            return self.single(rng, rng.choice(self.operations), 0)
-        if form < 0.62:
+        if form < 0.60:
+            return self.single(rng, self.any_operation(rng), 0)
+        if form < 0.78:
             return self.with_higher(rng, rng.choice(self.higher), 0)
-        if form < 0.70:
+        if form < 0.82:
             return self.choice(rng)
         made = self.any_step(rng, 0)
-        for number in (1, 2) if form > 0.92 else (1,):
+        for number in (1, 2) if form > 0.97 else (1,):
             made = self.applied(rng, made, number)
         return made
+
+    def any_operation(self, rng):
+        """An operation without a condition."""
+        return drawn_by_weight(rng, self.operations)
 
     def any_step(self, rng, number):
         """One operation, with a condition or change in a third of the cases."""
         if rng.random() < 0.3:
             return self.with_higher(rng, rng.choice(self.higher), number)
-        return self.single(rng, rng.choice(self.operations), number)
+        return self.single(rng, self.any_operation(rng), number)
 
     def single(self, rng, operation, number, mark=None):
         """An operation by itself; mark: that its phrase must have. None if it has no such phrase."""
@@ -135,16 +140,20 @@ class Maker:
     def with_higher(self, rng, operation, number):
         """An operation that asks every element for a condition, or changes it."""
         made = self.single(rng, operation, number)
+        if made is None:
+            return None
         name, kind = next((n, k) for n, k in made.parameters.items() if k in ("condition", "change", "number"))
         del made.parameters[name]
         item = ITEM_OF[made.parameters[made.first]]
         if kind == "condition":
             asked = self.single(rng, rng.choice(self.conditions[item]), number + 5)
+            if asked is None:
+                return None
             made.phrase = with_condition(rng, made.phrase, asked)
         else:
             fit = self.changes_of(item, kind)
             mark = "!" if f"{{{name}!}}" in made.phrase else ""
-            asked = self.single(rng, rng.choice(fit), number + 5, mark)
+            asked = self.single(rng, drawn_by_weight(rng, fit), number + 5, mark)
             if asked is None:
                 return None
             every = rng.choice(["each {e1} of ", "every {e1} in ", "each {e1} in ", "every {e1} of "])
@@ -168,7 +177,7 @@ class Maker:
         fit = self.fitting(result, rng.random() < 0.3)
         if not fit:
             return None
-        operation = rng.choice(fit)
+        operation = drawn_by_weight(rng, fit)
         outer = (self.with_higher if self.is_higher(operation) else self.single)(rng, operation, number)
         if not without_recursion(outer):
             return None
@@ -188,17 +197,19 @@ class Maker:
 
     def choice(self, rng):
         """One operation or another, as a condition on the first argument decides."""
-        first = self.single(rng, rng.choice(self.operations), 0, "")
+        first = self.single(rng, self.any_operation(rng), 0, "")
         if first is None or first.values:
             return None
         kind = first.parameters[first.first]
         if kind not in self.conditions:
             return None
         fit = self.alike(kind, first.result)
-        second = self.single(rng, rng.choice(fit), 1, "")
+        second = self.single(rng, drawn_by_weight(rng, fit), 1, "")
         if not without_recursion(first) or not without_recursion(second) or second.parts == first.parts:
             return None
         asked = self.single(rng, rng.choice(self.conditions[kind]), 5)
+        if asked is None:
+            return None
         subject = f"{{{first.first}}}"
         clause = f"{subject} {predicate(asked)}".replace(f"{{{asked.first}}}", subject)
         other = second.phrase.replace(f"{{{second.first}}}", subject)
@@ -234,6 +245,14 @@ CHOICES = [
     ("!", "if CLAUSE, return FIRST; otherwise, return SECOND"),
     ("!", "check whether CLAUSE: if so, give back FIRST, if not, SECOND"),
 ]
+
+
+def drawn_by_weight(rng, operations):
+    """One of the operations; a rare one is kept in RARE of the cases only."""
+    while True:
+        operation = rng.choice(operations)
+        if not operation.is_rare or rng.random() < RARE:
+            return operation
 
 
 def accepts(kind, result):

@@ -42,7 +42,7 @@ def text(rng, constants=()):
 
 def length(rng, least=0):
     """How long a list is: seldom empty."""
-    return rng.choice([least, max(least, 1), 2, 3, 4, 4, 5, 5, 6, 7])
+    return rng.choice([least, max(least, 1), 2, 3, 3, 4, 4, 5, 6])
 
 
 def listed(draw, least=0):

@@ -36,6 +36,7 @@ class Operation:
     parameters: dict[str, object]  # name: kind, or (lowest, highest) of a whole number
     result: str  # the kind of what it returns
     domain: str  # the name of its file
+    is_rare: bool  # whether it stands in operations/rare
     line: int  # of its header in the file
     values: dict[str, list] = field(default_factory=dict)  # parameter: values to choose from
     phrases: list[tuple[str, str]] = field(default_factory=list)  # (mark, text), the mark being "", "!" or "?"
@@ -51,7 +52,7 @@ def read_table(path):
             continue
         try:
             if not line.startswith(" "):
-                operations.append(read_header(text, path.stem, number))
+                operations.append(read_header(text, path, number))
                 way = None
             elif text.startswith("="):
                 way = []
@@ -73,7 +74,7 @@ def read_table(path):
     return operations
 
 
-def read_header(text, domain, number):
+def read_header(text, path, number):
     """count(xs: ints, k: 2..9) -> nat as an Operation without phrases and bodies."""
     name, parameters, result = HEADER.fullmatch(text).groups()
     kinds = {}
@@ -81,4 +82,4 @@ def read_header(text, domain, number):
         key, kind = parameter.split(":")
         low_high = re.fullmatch(r"(\d+)\.\.(\d+)", kind.strip())
         kinds[key.strip()] = (int(low_high[1]), int(low_high[2])) if low_high else kind.strip()
-    return Operation(name, kinds, result, domain, number)
+    return Operation(name, kinds, result, path.stem, path.parent.name == "rare", number)

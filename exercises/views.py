@@ -45,7 +45,7 @@ class Exercise:
 def load_tables():
     """(Maker, domains): what draws Drafts, and the domain of each operation's name."""
     operations, conditions = [], {"int": [], "word": [], "char": [], "float": []}
-    for path in sorted(tables.FOLDER.glob("*.txt")):
+    for path in sorted(tables.FOLDER.rglob("*.txt")):
         found = tables.read_table(path)
         if path.stem == "conditions":
             for operation in found:
@@ -169,9 +169,9 @@ def parameter_name(rng, draft, placeholder, noun, natural, held_out):
     if noun and placeholder == draft.first and rng.random() < 0.7:
         return wording.plural(noun)
     chance = 0.0 if natural else rng.random()
-    if chance < 0.15:
+    if chance < 0.25:
         return re.sub(r"_\d+$", "", placeholder)
-    if chance < 0.6:
+    if chance < 0.75:
         return rng.choice(called(kind)["names"].split())
     return rng.choice([wording.random_name(rng), rng.choice(wording.WORDS["invented"]) + rng.choice("aeiou")])
 
@@ -186,7 +186,7 @@ def called(kind):
 
 def function_name(rng, draft, natural, held_out):
     """A name that says what the function does, or any."""
-    if not held_out and draft.parts[0] != "if" and (natural or rng.random() < 0.35):
+    if not held_out and draft.parts[0] != "if" and (natural or rng.random() < 0.5):
         words = "_".join(part.removesuffix("_if").removesuffix("_each") for part in draft.parts[:2])
         return wording.camel(words) if rng.random() < 0.05 else words
     return wording.random_name(rng, held_out)
@@ -422,7 +422,7 @@ def head(exercise, rng, least=0):
     """The signature and a docstring, in one of many layouts: what comes before the body. least: examples that it must
     show."""
     imports, signature = typed(signature_of(exercise, rng.random() < 0.35), rng)
-    n_examples = max(least, rng.choice([0, 1, 1, 1, 1, 1, 2, 2, 2, 3]))
+    n_examples = max(least, rng.choice([0, 0, 0, 0, 1, 1, 1, 1, 2, 2]))
     lines = exercise.sentence.split("\n")
     if rng.random() < 0.5:
         width = rng.randint(50, 100)
