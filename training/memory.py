@@ -6,8 +6,13 @@ from training.optim import STACK, share_out, trained_parameters
 
 
 def memory_estimate(model, settings, machine, plan):
-    """Bytes that training needs per device: parameters, gradients and optimizer state in fp32, what is kept for the
-    backward pass, and the largest thing that is there beside it for a moment.
+    """Bytes that training needs per device: the sum of memory_parts()."""
+    return sum(memory_parts(model, settings, machine, plan).values())
+
+
+def memory_parts(model, settings, machine, plan):
+    """{part: bytes per device}: weights, gradients and optimizer state in fp32, what is kept for the backward pass, and
+    the largest thing that is there beside it for a moment.
 
     Of several processes, each has the optimizer state of the parameters that it owns; gradients lie in the buffers in
     which they are exchanged, and nowhere else.
@@ -28,7 +33,14 @@ def memory_estimate(model, settings, machine, plan):
     block = tokens * b * (4 * config.mlp_width + 2 * config.n_embd)
     # After that Muon has a stack three times, and its smaller product twice.
     muon = 5 * b * min(STACK, sum(p.numel() for p in hidden)) * (settings.optimizer == "muon")
-    return 8 * model.n_params() + max(states) + max(kept + max(loss, 4 * head, block), muon)
+    weights, for_a_moment = 4 * model.n_params(), max(max(loss, 4 * head, block), muon - kept)
+    return {
+        "weights": weights,
+        "gradients": weights,
+        "optimizer state": max(states),
+        "kept for the backward pass": kept,
+        "for a moment": for_a_moment,
+    }
 
 
 def kept_for_backward(config, machine, plan):
