@@ -1,5 +1,6 @@
-"""Operations put together. A Draft is a function in the making: what it returns, in words and in code, with placeholders
-for everything that gets a name later. Each operation that takes part has a number of its own, and its names carry it:
+"""Operations put together. A Draft is a function in the making: what it returns, in words and in code, with
+placeholders for everything that gets a name later. Each operation that takes part has a number of its own, and its
+names carry it:
 
     sum(xs) of even(xs)      words   the sum of the even numbers of {xs_1}
                              code    found_0 = [x_1 for x_1 in xs_1 if x_1 % 2 == 0]
@@ -9,12 +10,13 @@ Ways to put operations together: one alone; one with a condition or with a chang
 another, said as nested nouns or as steps; one or the other, as a condition decides.
 """
 
-import ast
 import functools
 import re
 from dataclasses import dataclass
 
-NAME = re.compile(r"\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'|#.*|(?<![\w.])[A-Za-z_]\w*")
+from exercises import wording
+from exercises.code import expression, indented, inlined, joined_bodies, local_names, renamed
+
 SLOT = re.compile(r"{(\w+)([?!]?)}")
 # What a kind of argument accepts besides its own kind.
 ACCEPTED = {
@@ -39,7 +41,15 @@ ITEMS = {  # what a kind holds
     "float": ("floats", "floats1"),
 }
 ITEM_OF = {kind: item for item, kinds in ITEMS.items() for kind in kinds}
-LISTS = {"int": "ints", "nat": "nats", "pos": "nats", "small": "nats", "float": "floats", "word": "words", "text": "texts"}
+LISTS = {
+    "int": "ints",
+    "nat": "nats",
+    "pos": "nats",
+    "small": "nats",
+    "float": "floats",
+    "word": "words",
+    "text": "texts",
+}
 LISTS |= {"bool": "bools", "char": "chars"}
 RARE = 0.08  # how often an operation of operations/rare is drawn, beside one of operations
 SCALARS = ("int", "nat", "pos", "float", "char", "word")
@@ -67,11 +77,17 @@ class Draft:
 class Maker:
     """Draws Drafts from operations; what is held out is drawn only when it is asked for."""
 
-    def __init__(self, operations, conditions, phrases_of):
-        self.operations = [o for o in operations if not self.is_higher(o)]
-        self.higher = [o for o in operations if self.is_higher(o)]
-        self.conditions, self.phrases_of = conditions, phrases_of
-        self.changes = [o for o in self.operations if o.result in LISTS and not o.values and self.scalar(o)]
+    def __init__(self, operations, conditions, held_out):
+        """conditions: {kind of an item: operations}; held_out: whether phrases are those that training never sees."""
+        self.held_out = held_out
+        self.operations = [o for o in operations if not is_higher(o)]
+        self.higher = [o for o in operations if is_higher(o)]
+        self.changes = [o for o in self.operations if o.result in LISTS and not o.values and has_scalars(o)]
+        self.conditions = {item: list(filter(self.phrases_of, found)) for item, found in conditions.items()}
+
+    def phrases_of(self, operation):
+        """The phrases of an operation that this Maker uses."""
+        return wording.phrases_of(operation, self.held_out)
 
     @functools.cache
     def fitting(self, kind, higher):
@@ -88,16 +104,6 @@ class Maker:
     def changes_of(self, item, kind):
         """The operations on single items, that give numbers if kind is "number"."""
         return [o for o in self.changes if accepts(first_kind(o), item) and (kind == "change" or numeric(o.result))]
-
-    @staticmethod
-    def is_higher(operation):
-        """Whether one of its parameters is a condition or a change."""
-        return any(kind in ("condition", "change", "number") for kind in operation.parameters.values())
-
-    @staticmethod
-    def scalar(operation):
-        """Whether all of its arguments are scalars."""
-        return all(isinstance(kind, tuple) or kind in SCALARS for kind in operation.parameters.values())
 
     def draft(self, rng):
         """A Draft of any form."""
@@ -178,7 +184,7 @@ class Maker:
         if not fit:
             return None
         operation = drawn_by_weight(rng, fit)
-        outer = (self.with_higher if self.is_higher(operation) else self.single)(rng, operation, number)
+        outer = (self.with_higher if is_higher(operation) else self.single)(rng, operation, number)
         if not without_recursion(outer):
             return None
         kind = outer.parameters[outer.first]
@@ -193,7 +199,9 @@ class Maker:
         mark, phrase = joined_phrases(rng, outer, inner)
         bodies = joined_bodies(rng, outer, inner, number)
         result = result if outer.result == "same" else outer.result
-        return Draft(outer.parts + inner.parts, parameters, inner.values | outer.values, result, mark, phrase, bodies, inner)
+        return Draft(
+            outer.parts + inner.parts, parameters, inner.values | outer.values, result, mark, phrase, bodies, inner
+        )
 
     def choice(self, rng):
         """One operation or another, as a condition on the first argument decides."""
@@ -255,6 +263,16 @@ def drawn_by_weight(rng, operations):
             return operation
 
 
+def is_higher(operation):
+    """Whether one of its parameters is a condition or a change of what the first one holds."""
+    return any(kind in ("condition", "change", "number") for kind in operation.parameters.values())
+
+
+def has_scalars(operation):
+    """Whether all of its arguments are scalars."""
+    return all(isinstance(kind, tuple) or kind in SCALARS for kind in operation.parameters.values())
+
+
 def accepts(kind, result):
     """Whether an argument of a kind can be a result of another."""
     return kind == result or result in ACCEPTED.get(kind, ()) if isinstance(kind, str) else False
@@ -311,99 +329,11 @@ def joined_phrases(rng, outer, inner):
     if inner.mark == "":
         return outer.mark, phrase.replace(slot, inner.phrase)
     is_list = ITEM_OF.get(outer.parameters[outer.first]) in ("int", "word", "float")
-    said = rng.choice(["the result", "the result", "the resulting list", "the new list"] if is_list else ["the result", "it"])
+    said = rng.choice(
+        ["the result", "the result", "the resulting list", "the new list"] if is_list else ["the result", "it"]
+    )
     if outer.mark == "?":
         last = f"return whether {phrase.replace(slot, said)}"
     else:
         last = ("return " if outer.mark == "" else "") + phrase.replace(slot, said)
     return "!", inner.phrase + rng.choice([", then ", " and ", ", and then ", ", and ", " and then "]) + last
-
-
-# -- code
-
-
-def renamed(code, names):
-    """Code with other names; texts, comments and what follows a dot stay."""
-    return NAME.sub(lambda match: names.get(match[0], match[0]), code)
-
-
-@functools.cache
-def local_names(bodies):
-    """The names that a tuple of bodies binds, but those of imports and of keyword arguments."""
-    bound, kept = {}, set()
-    for body in bodies:
-        for node in ast.walk(ast.parse("def f():\n" + indented(body))):
-            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-                bound[node.id] = True
-            elif isinstance(node, ast.arg):
-                bound[node.arg] = True
-            elif isinstance(node, ast.FunctionDef) and node.name != "f":
-                bound[node.name] = True
-            elif isinstance(node, ast.keyword):
-                kept.add(node.arg)
-    return [name for name in bound if name not in kept]
-
-
-def indented(text, by="    "):
-    """Every line that is not empty, indented."""
-    return "\n".join(by + line if line else line for line in text.split("\n"))
-
-
-def expression(body):
-    """What a body of a single return returns, as code; None for a longer one."""
-    return body.removeprefix("return ") if body.startswith("return ") and "\n" not in body else None
-
-
-def grouped(code):
-    """An expression in brackets, if it needs them inside of a larger one."""
-    node = ast.parse(code, mode="eval").body
-    simple = ast.Call | ast.Name | ast.Subscript | ast.List | ast.ListComp | ast.Constant | ast.Attribute | ast.Dict
-    return code if isinstance(node, simple) else f"({code})"
-
-
-def inlined(body, name, asked):
-    """A body in which name(x) is the code of a condition or a change, or calls a helper where that has several lines."""
-    source = asked.bodies[0]
-    code = expression(source)
-    if code is None or "self_" in code:
-        itself = {word: name for word in re.findall(r"\bself_\d\b", source)}
-        return f"def {name}({asked.first}):\n{indented(renamed(source, itself))}\n\n{body}"
-    call = re.compile(rf"\b{name}\((\w+)\)")
-    alone = call.sub(lambda match: renamed(code, {asked.first: match[1]}), body)
-    inside = call.sub(lambda match: f"({renamed(code, {asked.first: match[1]})})", body)
-    # Brackets only where they change the meaning: the two texts are then different programs.
-    return alone if same_tree(alone, inside) else inside
-
-
-def same_tree(one, other):
-    """Whether two bodies are the same program."""
-    trees = [ast.dump(ast.parse("def f():\n" + indented(body))) for body in (one, other)]
-    return trees[0] == trees[1]
-
-
-def joined_bodies(rng, outer, inner, number):
-    """The ways to write outer on the result of inner: each way of the one with one of the other."""
-    bodies = []
-    for n, body in enumerate(outer.bodies):
-        source = inner.bodies[n] if n < len(inner.bodies) else rng.choice(inner.bodies)
-        bodies.append(joined(body, outer.first, source, inner, number))
-    return bodies
-
-
-def joined(body, slot, source, inner, number):
-    """A body whose parameter `slot` is what source returns: inside of the expression, as a line before, or by a helper."""
-    outer_code, inner_code = expression(body), expression(source)
-    if outer_code and inner_code and len(re.findall(rf"\b{slot}\b", outer_code)) == 1 and len(inner_code) < 50:
-        if not re.search(rf"\b(for|if|lambda)\b.*\b{slot}\b", outer_code) or f"in {slot}" in outer_code:
-            return f"return {renamed(outer_code, {slot: grouped(inner_code)})}"
-    lines = source.split("\n")
-    returns = re.findall(r"\breturn\b", source)
-    imports = [line for line in body.split("\n") if re.match(r"(import|from) ", line)]
-    rest = "\n".join(line for line in body.split("\n") if line not in imports)
-    if len(returns) == 1 and lines[-1].startswith("return "):
-        if re.search(rf"\b{slot} *[-+*/%]?=[^=]", body) is None:
-            before = [*lines[:-1], f"{slot} = {lines[-1].removeprefix('return ')}"]
-            return "\n".join([*imports, *before, rest])
-    helper = f"{inner.parts[0]}_{number + 7}"
-    lines = [f"def {helper}({inner.first}):", indented(source), "", f"{slot} = {helper}({inner.first})"]
-    return "\n".join([*imports, *lines, rest])

@@ -1,20 +1,32 @@
-"""What an argument can be: for each kind a function that draws a value, and its type hint."""
+"""What an argument can be: for each kind its type hint, and a function that draws a value.
+
+These functions are called with a random.Random and the constants of the program that the value is for: near a constant
+is where a mistake shows.
+"""
 
 import re
 import string
+from functools import partial
 
-NAMES = "Ann Bob Cleo Dan Eva Finn Gina Hugo Ida Jonas Karla Leo Maria Nils Olga Pia Quinn Rosa Sam Tom Uma Vera".split()
+NAMES = (
+    "Ann Bob Cleo Dan Eva Finn Gina Hugo Ida Jonas Karla Leo Maria Nils Olga Pia Quinn Rosa Sam Tom Uma Vera".split()
+)
 WORDS = (
-    "apple harbor tree river stone tiger comet seven window lantern bridge ocean king snow maple velvet level noon civic "
-    "radar banana letter summer coffee kitten pepper balloon garden sun moon star cat dog bird fish cloud rain fire "
-    "table chair paper pencil school teacher doctor orange yellow purple silver hello world kayak rotor stats wow eye "
-    "listen silent night thing earth heart python code data list loop test area idea union onion"
+    "apple harbor tree river stone tiger comet seven window lantern bridge ocean king snow maple velvet level "
+    "noon civic radar banana letter summer coffee kitten pepper balloon garden sun moon star cat dog bird fish "
+    "cloud rain fire table chair paper pencil school teacher doctor orange yellow purple silver hello world kayak "
+    "rotor stats wow eye listen silent night thing earth heart python code data list loop test area idea union "
+    "onion "
 ).split()
+CITIES = "Paris Rome Oslo Lima Cairo Delhi Kyoto Quito".split()
 MARKS = ["", "", "", ".", "!", "?", ","]
 
 
+# -- single values
+
+
 def whole(rng, constants=(), low=-99, high=99):
-    """A whole number from low to high, often small, often next to a constant of the program, where errors show."""
+    """A whole number from low to high, often small, often next to a constant."""
     near = [c + d for c in constants for d in (-1, 0, 1) if low <= c + d <= high]
     if near and rng.random() < 0.4:
         return rng.choice(near)
@@ -28,111 +40,34 @@ def decimal(rng, constants=()):
     return rng.choice([round(rng.uniform(-5, 60), 1), round(rng.uniform(0, 20), 2), rng.randint(0, 40) / 2])
 
 
+def truth(rng, constants=()):
+    """True or False."""
+    return rng.random() < 0.5
+
+
 def word(rng, constants=()):
     """A word, in a fifth of the cases with a capital or a digit."""
     chosen = rng.choice(WORDS)
-    return rng.choice([chosen.capitalize(), chosen.upper(), chosen + str(rng.randint(1, 99))]) if rng.random() < 0.2 else chosen
+    odd = [chosen.capitalize(), chosen.upper(), chosen + str(rng.randint(1, 99))]
+    return rng.choice(odd) if rng.random() < 0.2 else chosen
 
 
 def text(rng, constants=()):
     """A line of words, numbers and marks."""
-    parts = [rng.choice([word(rng), word(rng), word(rng), str(rng.randint(0, 120))]) + rng.choice(MARKS) for _ in range(length(rng) or 1)]
+    parts = []
+    for _ in range(length(rng) or 1):
+        part = str(rng.randint(0, 120)) if rng.random() < 0.25 else word(rng)
+        parts.append(part + rng.choice(MARKS))
     return " ".join(parts)[: rng.choice([60, 60, 12])].strip()
 
 
-def length(rng, least=0):
-    """How long a list is: seldom empty."""
-    return rng.choice([least, max(least, 1), 2, 3, 3, 4, 4, 5, 6])
-
-
-def listed(draw, least=0):
-    """A function that draws a list of what draw() draws; a fifth of the values are repeated."""
-
-    def values(rng, constants=()):
-        found = [draw(rng, constants) for _ in range(length(rng, least))]
-        return [rng.choice(found) if rng.random() < 0.2 else value for value in found]
-
-    return values
-
-
-def made(kind, build):
-    """A function that draws a value of another kind and builds one from it."""
-    return lambda rng, constants=(): build(KINDS[kind][1](rng, constants))
-
-
-def natural(rng, constants=()):
-    return whole(rng, constants, 0, 999)
-
-
-def positive(rng, constants=()):
-    return whole(rng, constants, 1, 999)
-
-
-def small(rng, constants=()):
-    return rng.randint(0, 12)
-
-
-def table(rng, draw, least=0):
-    """A dict from names or words to what draw() draws."""
-    keys = rng.sample(rng.choice([NAMES, WORDS]), length(rng, least))
-    return {key: draw(rng) for key in keys}
-
-
-def counts(rng, constants=()):
-    return table(rng, lambda rng: whole(rng, constants))
-
-
-def counts1(rng, constants=()):
-    return table(rng, lambda rng: whole(rng, constants), 1)
-
-
-def groups(rng, constants=()):
-    return table(rng, lambda rng: KINDS["ints"][1](rng, constants)[:4], 1)
-
-
-def translations(rng, constants=()):
-    return table(rng, lambda rng: rng.choice(WORDS))
-
-
-def records(rng, constants=()):
-    return [{"name": rng.choice(NAMES), "age": rng.randint(8, 80), "city": rng.choice(CITIES)} for _ in range(length(rng, 1))]
-
-
-def pairs(rng, constants=()):
-    return [(rng.choice(WORDS + NAMES), whole(rng, constants)) for _ in range(length(rng))]
-
-
-def points(rng, constants=()):
-    return [(whole(rng), whole(rng)) for _ in range(length(rng, 1))]
-
-
-def spans(rng, constants=()):
-    starts = [rng.randint(0, 30) for _ in range(length(rng, 1))]
-    return [(start, start + rng.randint(1, 12)) for start in starts]
-
-
-def matrix(rng, constants=(), rows=None, columns=None):
-    rows, columns = rows or rng.randint(1, 4), columns or rng.randint(1, 4)
-    return [[whole(rng, constants) for _ in range(columns)] for _ in range(rows)]
-
-
-def square(rng, constants=()):
-    n = rng.randint(2, 4)
-    return matrix(rng, constants, n, n)
-
-
-def nested(rng, constants=()):
-    """A list of numbers and of lists of numbers, two levels deep."""
-    values = KINDS["ints"][1](rng, constants)
-    return [[value, [value + 1]] if n % 3 == 1 else [value] if n % 3 == 2 else value for n, value in enumerate(values)]
-
-
-def some_missing(rng, constants=()):
-    return [None if rng.random() < 0.3 else value for value in KINDS["ints"][1](rng, constants)]
+def characters(alphabet, low=1, high=8):
+    """A function that draws a text of these characters."""
+    return lambda rng, constants=(): "".join(rng.choice(alphabet) for _ in range(rng.randint(low, high)))
 
 
 def brackets(rng, constants=()):
-    """A text of brackets, half of the time balanced."""
+    """A text of brackets, balanced in half of the cases."""
     made = ""
     for _ in range(rng.randint(1, 4)):
         pair = rng.choice(["()", "[]", "{}", "()"])
@@ -141,26 +76,86 @@ def brackets(rng, constants=()):
 
 
 def date(rng, constants=()):
+    """2024-03-17"""
     return f"{rng.randint(1950, 2040)}-{rng.randint(1, 12):02}-{rng.randint(1, 28):02}"
 
 
 def clock(rng, constants=()):
+    """14:05"""
     return f"{rng.randint(0, 23):02}:{rng.randint(0, 59):02}"
 
 
-def characters(alphabet, low=1, high=8):
-    """A function that draws a text of these characters."""
-    return lambda rng, constants=(): "".join(rng.choice(alphabet) for _ in range(rng.randint(low, high)))
+# -- values that hold others
 
 
-CITIES = "Paris Rome Oslo Lima Cairo Delhi Kyoto Quito".split()
+def length(rng, least=0):
+    """How long a list is: seldom empty."""
+    return rng.choice([least, max(least, 1), 2, 3, 3, 4, 4, 5, 6])
+
+
+def list_of(draw, least=0, kind=list):
+    """A function that draws a list, tuple or set of what draw() draws; a fifth of the values are repeated."""
+
+    def draw_list(rng, constants=()):
+        found = [draw(rng, constants) for _ in range(length(rng, least))]
+        return kind(rng.choice(found) if rng.random() < 0.2 else value for value in found)
+
+    return draw_list
+
+
+def tuple_of(*draws):
+    """A function that draws a tuple with a value of each of these."""
+    return lambda rng, constants=(): tuple(draw(rng, constants) for draw in draws)
+
+
+def dict_of(draw, least=0):
+    """A function that draws a dict from names or words to what draw() draws."""
+
+    def draw_dict(rng, constants=()):
+        keys = rng.sample(rng.choice([NAMES, WORDS]), length(rng, least))
+        return {key: draw(rng, constants) for key in keys}
+
+    return draw_dict
+
+
+def person(rng, constants=()):
+    """A dict of name, age and city."""
+    return {"name": rng.choice(NAMES), "age": rng.randint(8, 80), "city": rng.choice(CITIES)}
+
+
+def span(rng, constants=()):
+    """(start, end), with start before end."""
+    start = rng.randint(0, 30)
+    return start, start + rng.randint(1, 12)
+
+
+def matrix(rng, constants=(), is_square=False):
+    """Rows of equal length."""
+    n_rows, n_columns = rng.randint(1, 4), rng.randint(1, 4)
+    if is_square:
+        n_rows = n_columns = rng.randint(2, 4)
+    return [[whole(rng, constants) for _ in range(n_columns)] for _ in range(n_rows)]
+
+
+def nested(rng, constants=()):
+    """A list of numbers and of lists of numbers, two levels deep: a, [b, [b + 1]], [c], d."""
+    values = list_of(whole)(rng, constants)
+    return [[value, [value + 1]] if n % 3 == 1 else [value] if n % 3 == 2 else value for n, value in enumerate(values)]
+
+
+def maybe(rng, constants=()):
+    """A number, or None."""
+    return None if rng.random() < 0.3 else whole(rng, constants)
+
+
+natural = partial(whole, low=0, high=999)
 KINDS = {  # name: (type hint, function that draws a value)
     "int": ("int", whole),
     "nat": ("int", natural),
-    "pos": ("int", positive),
-    "small": ("int", small),
+    "pos": ("int", partial(whole, low=1, high=999)),
+    "small": ("int", partial(whole, low=0, high=12)),
     "float": ("float", decimal),
-    "bool": ("bool", lambda rng, constants=(): rng.random() < 0.5),
+    "bool": ("bool", truth),
     "text": ("str", text),
     "word": ("str", word),
     "char": ("str", characters(string.ascii_lowercase, 1, 1)),
@@ -169,46 +164,37 @@ KINDS = {  # name: (type hint, function that draws a value)
     "brackets": ("str", brackets),
     "date": ("str", date),
     "clock": ("str", clock),
-    "ints": ("list[int]", listed(whole)),
-    "ints1": ("list[int]", listed(whole, 1)),
-    "nats": ("list[int]", listed(natural)),
-    "sorted": ("list[int]", made("ints", sorted)),
-    "floats": ("list[float]", listed(decimal)),
-    "floats1": ("list[float]", listed(decimal, 1)),
-    "bools": ("list[bool]", listed(lambda rng, constants=(): rng.random() < 0.5)),
-    "words": ("list[str]", listed(word)),
-    "words1": ("list[str]", listed(word, 1)),
-    "chars": ("list[str]", listed(characters(string.ascii_letters + "0123456789 .,", 1, 1))),
-    "texts": ("list[str]", listed(text)),
-    "missing": ("list", some_missing),  # numbers, some of them None
-    "tuple": ("tuple[int, ...]", made("ints1", tuple)),
-    "set": ("set[int]", made("ints", set)),
-    "word_set": ("set[str]", made("words", set)),
-    "pair": ("tuple[int, int]", lambda rng, constants=(): (whole(rng), whole(rng))),
-    "pairs": ("list[tuple[str, int]]", pairs),
-    "points": ("list[tuple[int, int]]", points),
-    "spans": ("list[tuple[int, int]]", spans),  # start and end
-    "counts": ("dict[str, int]", counts),
-    "counts1": ("dict[str, int]", counts1),
-    "groups": ("dict[str, list[int]]", groups),
-    "translations": ("dict[str, str]", translations),
-    "records": ("list[dict]", records),  # of name, age and city
+    "ints": ("list[int]", list_of(whole)),
+    "ints1": ("list[int]", list_of(whole, 1)),
+    "nats": ("list[int]", list_of(natural)),
+    "sorted": ("list[int]", list_of(whole, kind=sorted)),
+    "floats": ("list[float]", list_of(decimal)),
+    "floats1": ("list[float]", list_of(decimal, 1)),
+    "bools": ("list[bool]", list_of(truth)),
+    "words": ("list[str]", list_of(word)),
+    "words1": ("list[str]", list_of(word, 1)),
+    "chars": ("list[str]", list_of(characters(string.ascii_letters + "0123456789 .,", 1, 1))),
+    "texts": ("list[str]", list_of(text)),
+    "missing": ("list", list_of(maybe)),
+    "tuple": ("tuple[int, ...]", list_of(whole, 1, tuple)),
+    "set": ("set[int]", list_of(whole, kind=set)),
+    "word_set": ("set[str]", list_of(word, kind=set)),
+    "pair": ("tuple[int, int]", tuple_of(whole, whole)),
+    "pairs": ("list[tuple[str, int]]", list_of(tuple_of(word, whole))),
+    "points": ("list[tuple[int, int]]", list_of(tuple_of(whole, whole), 1)),
+    "spans": ("list[tuple[int, int]]", list_of(span, 1)),
+    "counts": ("dict[str, int]", dict_of(whole)),
+    "counts1": ("dict[str, int]", dict_of(whole, 1)),
+    "groups": ("dict[str, list[int]]", dict_of(list_of(whole), 1)),
+    "translations": ("dict[str, str]", dict_of(word)),
+    "records": ("list[dict]", list_of(person, 1)),
     "matrix": ("list[list[int]]", matrix),
-    "square": ("list[list[int]]", square),  # as many rows as columns
+    "square": ("list[list[int]]", partial(matrix, is_square=True)),
     "nested": ("list", nested),
     "any": ("object", None),  # only for results
 }
 # Kinds of further arguments, which depend on the first one.
 RELATED = ("member", "index", "size", "same")
-
-
-def draw(rng, operation, constants=()):
-    """Arguments for an operation, a value for each of its parameters."""
-    arguments = []
-    for name, kind in operation.parameters.items():
-        first = arguments[0] if arguments else None
-        arguments.append(draw_one(rng, kind, operation.values.get(name), constants, first, operation))
-    return arguments
 
 
 def draw_one(rng, kind, values, constants, first, operation):
@@ -242,7 +228,16 @@ def related(rng, kind, first, first_kind, constants):
 
 
 LOWEST = {"nat": 0, "pos": 1, "small": 0}
-TYPES = {"int": int, "float": int | float, "bool": bool, "str": str, "list": list, "tuple": tuple, "set": set, "dict": dict}
+TYPES = {
+    "int": int,
+    "float": int | float,
+    "bool": bool,
+    "str": str,
+    "list": list,
+    "tuple": tuple,
+    "set": set,
+    "dict": dict,
+}
 
 
 def fits(value, kind):

@@ -13,8 +13,9 @@ Python function, the ways to say what it returns, and the ways to write it:
 
 Kinds (int, text, ints, ...) are those of kinds.py; 2..9 is a whole number from 2 to 9. A line `with text: "a-b", "c"`
 gives values to choose from where a kind says too little. Phrases are separated by | and say what is returned: a noun
-phrase; with "!" an imperative; with "?" a clause that is true or false. {text} stands for how the argument is mentioned,
-{e} and {e1} for what the first argument holds: "numbers" and "number". The plainest way to write it comes first.
+phrase; with "!" an imperative; with "?" a clause that is true or false. {text} stands for how the argument is
+mentioned, {e} and {e1} for what the first argument holds: "numbers" and "number". The plainest way to write it comes
+first. What stands in operations/rare is drawn less often.
 """
 
 import ast

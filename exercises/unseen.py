@@ -2,8 +2,8 @@
 
     python -m exercises.unseen --benchmarks=HumanEval.jsonl.gz,mbpp.jsonl
 
-The exercises are everyday operations, and so are many problems of these benchmarks: what is written in the same way there
-is drawn anew here, with other names or in another form. benchmarks.bin holds hashes of their sequences, since the
+The exercises are everyday operations, and so are many problems of these benchmarks: what is written in the same way
+there is drawn anew here, with other names or in another form. benchmarks.bin holds hashes of their sequences, since the
 exercises must be the same with and without the benchmarks' files.
 """
 
@@ -48,7 +48,8 @@ def sequences(text):
 
 
 def is_in_benchmark(text):
-    """Whether a text shares a sequence with a benchmark. Of others one in 500 is refused too, as hashes have 32 bits."""
+    """Whether a text shares a sequence with a benchmark; of other texts one in 200 is refused too, as two sequences
+    may have the same hash of 32 bits."""
     if not hasattr(is_in_benchmark, "hashes"):
         is_in_benchmark.hashes = frozenset(np.fromfile(HASHES, "<u4").tolist())
     return not is_in_benchmark.hashes.isdisjoint(sequences(text))

@@ -4,7 +4,6 @@ import ast
 import gzip
 import io
 import json
-import os
 import re
 import signal
 import tokenize
@@ -156,8 +155,6 @@ def benchmark_texts():
     with gzip.open(DATA / "mbpp/mbpp.jsonl.gz", "rt") as f:
         for problem in map(json.loads, f):
             yield from (problem["text"], problem["code"], *problem["test_list"])
-
-
 
 
 def on(rung, made):

@@ -62,10 +62,10 @@ def kept_for_backward(config, machine, plan):
     block = tokens * kept
     mask = 0
     if plan.document_form != "bounds" and works_in_blocks(T, machine.device):
-        # A part of the queries has a share for each key up to its end: in fp32 and, from that, in the format of
-        # products; compiled code has the latter twice, the second time turned round.
+        # A part of the queries has a share for each key up to its end, in the format of products; compiled code has it
+        # twice, the second time turned round.
         shares = sum((min(first + BLOCK, T) - first) * min(first + BLOCK, T) for first in range(0, T, BLOCK))
-        block += plan.micro_batch * config.n_head * shares * (4 if b == 4 or plan.compiles else 4 + b)
+        block += plan.micro_batch * config.n_head * shares * b * (2 if plan.compiles and b < 4 else 1)
         mask = 4 * T * T * (plan.micro_batch if plan.document_form else 1)
     else:
         block += 4 * tokens * config.n_head  # the logarithm of the softmax's sum

@@ -1,12 +1,16 @@
-"""Says what is wrong with a table of operations: python -m exercises.check exercises/operations/lists.txt"""
+"""The tables of operations: every entry has enough wordings, all ways to write it agree, and its kinds are true.
+
+A person who adds an entry runs this file: it names the line and says what is wrong.
+"""
 
 import ast
 import random
 import re
-import sys
-from pathlib import Path
 
-from exercises.kinds import KINDS, RELATED, draw, fits
+import pytest
+
+from exercises.examples import copied, literal
+from exercises.kinds import KINDS, RELATED, draw_one, fits
 from exercises.tables import FOLDER, read_table
 
 LEAST_PHRASES, LEAST_BODIES, TRIALS = 6, 2, 60
@@ -79,7 +83,7 @@ def run_faults(operation):
     rng, functions = random.Random(operation.name), [load(operation, body) for body in operation.bodies]
     results, errors, last_error = [], 0, ""
     for _ in range(TRIALS):
-        arguments = draw(rng, operation)
+        arguments = drawn(rng, operation)
         try:
             found = [function(*copied(arguments)) for function in functions]
         except Exception as error:
@@ -94,41 +98,56 @@ def run_faults(operation):
     commonest = max(map(shown.count, shown))
     if commonest > 0.8 * len(shown):
         return [f"{commonest} of {len(shown)} results are {max(shown, key=shown.count)}: better values by `with`"]
-    return [f"{result!r} is not of kind {operation.result}" for result in results if not fits(result, operation.result)][:1]
+    return [
+        f"{result!r} is not of kind {operation.result}" for result in results if not fits(result, operation.result)
+    ][:1]
 
 
-def copied(value):
-    """A deep copy of lists, dicts, tuples and sets."""
-    if isinstance(value, dict):
-        return {key: copied(item) for key, item in value.items()}
-    return type(value)(map(copied, value)) if isinstance(value, list | tuple | set) else value
+def drawn(rng, operation):
+    """Arguments for an operation, a value for each of its parameters."""
+    arguments = []
+    for name, kind in operation.parameters.items():
+        first = arguments[0] if arguments else None
+        arguments.append(draw_one(rng, kind, operation.values.get(name), (), first, operation))
+    return arguments
 
 
-def literal(value):
-    """repr, but sets in order."""
-    if isinstance(value, set):
-        return "{" + ", ".join(sorted(map(literal, value))) + "}" if value else "set()"
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{literal(key)}: {literal(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        inner = ", ".join(map(literal, value))
-        return f"[{inner}]" if isinstance(value, list) else f"({inner},)" if len(value) == 1 else f"({inner})"
-    return repr(value)
+OPERATIONS = sorted(path for path in FOLDER.rglob("*.txt") if path.stem not in ("conditions", "higher"))
 
 
-def main(paths):
-    """Print the faults of each file, and how many operations and phrases it holds."""
-    failed = False
-    for path in paths or sorted(FOLDER.glob("*.txt")):
-        operations = read_table(Path(path))
-        names = [operation.name for operation in operations]
-        for operation in operations:
-            for fault in faults_of(operation) + (["a name stands there twice"] if names.count(operation.name) > 1 else []):
-                failed = True
-                print(f"{path}:{operation.line} {operation.name}: {fault}")
-        print(f"{path}: {len(operations)} operations, {sum(len(o.phrases) for o in operations)} phrases")
-    sys.exit(failed)
+@pytest.mark.parametrize("path", OPERATIONS, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_every_operation_has_wordings_and_ways_that_agree(path):
+    operations = read_table(path)
+    names = [operation.name for operation in operations]
+    faults = [f"{name} stands there twice" for name in names if names.count(name) > 1]
+    for operation in operations:
+        faults += [f"{path}:{operation.line} {operation.name}: {fault}" for fault in faults_of(operation)]
+    assert not faults, "\n".join(faults)
 
 
-if __name__ == "__main__":
-    main(sys.argv[1:])
+def test_there_are_hundreds_of_common_operations_each_said_in_many_ways():
+    common = [operation for path in OPERATIONS for operation in read_table(path) if not operation.is_rare]
+    assert len({operation.name for operation in common}) >= 500
+    assert sum(len(operation.phrases) for operation in common) / len(common) > 7
+
+
+def test_a_fault_in_a_table_is_found(tmp_path):
+    entry = """twice(n: int) -> int
+    double {n} | !double {n} | {n} times two | two times {n} | {n} added to itself | !multiply {n} by two
+    = n * 2
+    = n + n
+"""
+    (tmp_path / "good.txt").write_text(entry)
+    assert [faults_of(operation) for operation in read_table(tmp_path / "good.txt")] == [[]]
+    for old, new, said in (
+        ("= n + n", "= n + 1", "differ"),
+        ("-> int", "-> nat", "not of kind"),
+        ("two times {n}", "two times it", "not mentioned"),
+        (" | {n} added to itself", "", "5 phrases"),
+        ("    = n + n\n", "", "ways to write it"),
+        ("= n * 2", "= n *", "invalid syntax"),
+        ("= n * 2", "= os.getpid()", "raise NameError"),
+    ):
+        (tmp_path / "bad.txt").write_text(entry.replace(old, new))
+        (faults,) = [faults_of(operation) for operation in read_table(tmp_path / "bad.txt")]
+        assert any(said in fault for fault in faults), faults

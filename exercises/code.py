@@ -1,0 +1,95 @@
+"""Bodies of functions put together: names replaced, a condition or a change written into them, one behind the other."""
+
+import ast
+import functools
+import re
+
+# A name that is no attribute; texts and comments are found too, so that the names in them are passed over.
+NAME = re.compile(r"\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'|#.*|(?<![\w.])[A-Za-z_]\w*")
+
+
+def renamed(code, names):
+    """Code with other names; texts, comments and what follows a dot stay."""
+    return NAME.sub(lambda match: names.get(match[0], match[0]), code)
+
+
+@functools.cache
+def local_names(bodies):
+    """The names that a tuple of bodies binds, but those of imports and of keyword arguments."""
+    bound, kept = {}, set()
+    for body in bodies:
+        for node in ast.walk(ast.parse("def f():\n" + indented(body))):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                bound[node.id] = True
+            elif isinstance(node, ast.arg):
+                bound[node.arg] = True
+            elif isinstance(node, ast.FunctionDef) and node.name != "f":
+                bound[node.name] = True
+            elif isinstance(node, ast.keyword):
+                kept.add(node.arg)
+    return [name for name in bound if name not in kept]
+
+
+def indented(text, by="    "):
+    """Every line that is not empty, indented."""
+    return "\n".join(by + line if line else line for line in text.split("\n"))
+
+
+def expression(body):
+    """What a body of a single return returns, as code; None for a longer one."""
+    return body.removeprefix("return ") if body.startswith("return ") and "\n" not in body else None
+
+
+def grouped(code):
+    """An expression in brackets, if it needs them inside of a larger one."""
+    node = ast.parse(code, mode="eval").body
+    simple = ast.Call | ast.Name | ast.Subscript | ast.List | ast.ListComp | ast.Constant | ast.Attribute | ast.Dict
+    return code if isinstance(node, simple) else f"({code})"
+
+
+def inlined(body, name, asked):
+    """A body in which name(x) is the code of a condition or a change, or calls a helper if that has several lines."""
+    source = asked.bodies[0]
+    code = expression(source)
+    if code is None or "self_" in code:
+        itself = {word: name for word in re.findall(r"\bself_\d\b", source)}
+        return f"def {name}({asked.first}):\n{indented(renamed(source, itself))}\n\n{body}"
+    call = re.compile(rf"\b{name}\((\w+)\)")
+    alone = call.sub(lambda match: renamed(code, {asked.first: match[1]}), body)
+    inside = call.sub(lambda match: f"({renamed(code, {asked.first: match[1]})})", body)
+    # Brackets only where they change the meaning: the two texts are then different programs.
+    return alone if same_tree(alone, inside) else inside
+
+
+def same_tree(one, other):
+    """Whether two bodies are the same program."""
+    trees = [ast.dump(ast.parse("def f():\n" + indented(body))) for body in (one, other)]
+    return trees[0] == trees[1]
+
+
+def joined_bodies(rng, outer, inner, number):
+    """The ways to write outer on the result of inner: each way of the one with one of the other."""
+    bodies = []
+    for n, body in enumerate(outer.bodies):
+        source = inner.bodies[n] if n < len(inner.bodies) else rng.choice(inner.bodies)
+        bodies.append(joined(body, outer.first, source, inner, number))
+    return bodies
+
+
+def joined(body, slot, source, inner, number):
+    """A body whose parameter `slot` is what source returns: inside the expression, in a line before, or by a helper."""
+    outer_code, inner_code = expression(body), expression(source)
+    if outer_code and inner_code and len(re.findall(rf"\b{slot}\b", outer_code)) == 1 and len(inner_code) < 50:
+        if not re.search(rf"\b(for|if|lambda)\b.*\b{slot}\b", outer_code) or f"in {slot}" in outer_code:
+            return f"return {renamed(outer_code, {slot: grouped(inner_code)})}"
+    lines = source.split("\n")
+    returns = re.findall(r"\breturn\b", source)
+    imports = [line for line in body.split("\n") if re.match(r"(import|from) ", line)]
+    rest = "\n".join(line for line in body.split("\n") if line not in imports)
+    if len(returns) == 1 and lines[-1].startswith("return "):
+        if re.search(rf"\b{slot} *[-+*/%]?=[^=]", body) is None:
+            before = [*lines[:-1], f"{slot} = {lines[-1].removeprefix('return ')}"]
+            return "\n".join([*imports, *before, rest])
+    helper = f"{inner.parts[0]}_{number + 7}"
+    lines = [f"def {helper}({inner.first}):", indented(source), "", f"{slot} = {helper}({inner.first})"]
+    return "\n".join([*imports, *lines, rest])

@@ -1,0 +1,126 @@
+"""Arguments for a function that is made, and what it returns for them: the examples of docstrings and tests."""
+
+import collections
+
+from exercises import kinds
+from exercises.code import indented
+from exercises.compose import resolved
+
+LARGEST = 9999  # numbers beyond it do not occur in examples, but for the rung of large constants
+
+
+def load(name, parameters, body):
+    """The function that a body makes. Only text of the tables is executed here."""
+    scope = {}
+    exec(f"def {name}({', '.join(parameters)}):\n{indented(body)}", scope)
+    return scope[name]
+
+
+def worked_examples(rng, draft, constants, name, parameters, bodies, count):
+    """count pairs (arguments, result). None where the bodies disagree, raise, or give too few different results."""
+    functions = [load(name, parameters, body) for body in bodies]
+    stages, stage = [], draft.inner
+    while stage:
+        stages.insert(0, (stage.parameters, load("self", stage.parameters, stage.bodies[0]), resolved(stage)))
+        stage = stage.inner
+    numbers = [value for value in constants.values() if type(value) is int]
+    largest = LARGEST if max(numbers, default=0) <= LARGEST else 10**6
+    found, errors = {}, 0
+    for _ in range(4 * count):
+        given = drawn(rng, draft, constants, numbers)
+        arguments = [value for placeholder, value in given.items() if placeholder not in constants]
+        try:
+            if not all(can_be_worked_on(given, *stage) for stage in stages):
+                continue
+            results = [function(*copied(arguments)) for function in functions]
+        except Exception:
+            errors += 1
+            if errors > count:
+                return None
+            continue
+        if len(set(map(literal, results))) > 1:
+            return None
+        if not any(map(unsuitable, arguments)) and not unsuitable(results[0], largest):
+            found[literal(arguments)] = (arguments, results[0])
+        if len(found) == count:
+            break
+    commonest = collections.Counter(literal(result) for _, result in found.values()).most_common(1)
+    if len(found) < count or commonest[0][1] > max(2, 0.7 * count):
+        return None
+    return sorted(
+        found.values(), key=lambda example: not example[1] or not all(example[0])
+    )  # what shows little comes last
+
+
+def can_be_worked_on(given, parameters, function, kind):
+    """Whether the result of one step is of its kind, and small: the next one may take that many steps."""
+    value = function(*[copied(given[placeholder]) for placeholder in parameters])
+    return kinds.fits(value, kind) and not too_large(value, LARGEST // 10)
+
+
+def drawn(rng, draft, constants, numbers):
+    """{placeholder: value} for a call."""
+    given, first = {}, None
+    for placeholder, kind in draft.parameters.items():
+        if placeholder in constants:
+            given[placeholder] = constants[placeholder]
+        else:
+            given[placeholder] = kinds.draw_one(rng, kind, draft.values.get(placeholder), numbers, first, draft)
+        if first is None:
+            first = given[placeholder]
+    return given
+
+
+def copied(value):
+    """A deep copy of lists, dicts, tuples and sets."""
+    if isinstance(value, dict):
+        return {key: copied(item) for key, item in value.items()}
+    return type(value)(map(copied, value)) if isinstance(value, list | tuple | set) else value
+
+
+def literal(value):
+    """repr with double quotes, as the programs are written, and sets in order."""
+    if isinstance(value, set):
+        return "{" + ", ".join(sorted(map(literal, value))) + "}" if value else "set()"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{literal(key)}: {literal(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        inner = ", ".join(map(literal, value))
+        return f"[{inner}]" if isinstance(value, list) else f"({inner},)" if len(value) == 1 else f"({inner})"
+    if isinstance(value, str) and "'" not in value and '"' not in value:
+        return '"' + repr(value)[1:-1] + '"'
+    return repr(value)
+
+
+def too_large(value, largest):
+    """Whether a number in a value, or the value itself, is too large to work on."""
+    if isinstance(value, dict):
+        return too_large([*value, *value.values()], largest)
+    if isinstance(value, list | tuple | set):
+        return len(value) > 30 or any(too_large(item, largest) for item in value)
+    return len(value) > 200 if isinstance(value, str) else value is not None and not abs(value) <= largest
+
+
+def unsuitable(value, largest=LARGEST):
+    """Whether a value is too large for an example, or holds a list that a benchmark's tests may hold too, which must
+    not be trained on: one with three evenly spaced numbers, with four one-digit numbers in a row or three at the end;
+    one of two one-digit numbers, or of single letters."""
+    if isinstance(value, dict):
+        return len(value) > 8 or any(unsuitable(item, largest) for item in [*value, *value.values()])
+    if isinstance(value, list | tuple | set):
+        value = list(value)
+        numbers = value if all(type(x) is int for x in value) else []
+        evenly_spaced = any(b - a == c - b for a, b, c in zip(numbers, numbers[1:], numbers[2:]))
+        sizes = "".join("d" if -10 < x < 10 else "-" for x in numbers)  # d: one digit
+        one_digit = "dddd" in sizes or sizes.endswith("ddd")
+        single_letters = len(value) > 2 and all(isinstance(x, str) and len(x) == 1 for x in value)
+        return (
+            evenly_spaced
+            or one_digit
+            or single_letters
+            or len(value) > 12
+            or any(unsuitable(v, largest) for v in value)
+        )
+    if isinstance(value, str):
+        return len(value) > 70
+    return value is not None and not abs(value) <= largest
