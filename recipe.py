@@ -2,6 +2,7 @@
 
     python recipe.py configs/demo.toml
     python recipe.py configs/demo.toml mine.toml    mine.toml comes on top
+    python recipe.py configs/demo.toml --seed=2    trained once more, on the same data
 
 Each stage is started by the command that a person would type, which is printed first. A stage with
 several runs, such as [prepare_data.pages] and [prepare_data.chats], is started once for each. A run
@@ -28,7 +29,7 @@ from typing import Annotated
 import configurator
 from configurator import ROOT, Stopped, UserError
 from evaluation.problems import read_lines
-from ranges import Place, Range, SmallCount
+from ranges import Natural, Place, Range, SmallCount
 from training import checkpoint
 from training.log import clock
 from training.machine import StopRequested
@@ -43,6 +44,7 @@ class Settings:
     # -- recipe
     out_dir: Place = "out/recipe"  # summary.json, report.html, report.md, loss.png, progress.json
     processes: SmallCount = 1  # that train together: one for each GPU
+    seed: Natural = 0  # train with this seed, and put models and scores into OUT_DIR-seed2; 0 = the stages' own seeds
     bpb_of: str = ""  # the shard folder whose bits per byte the summary shows; empty = the mean of all
     try_next: str = ""  # a command to show at the end
     # Unix time at which the person started, so that installing counts; 0 = now
@@ -76,6 +78,9 @@ def main(settings):
     files = [os.path.relpath(path, ROOT) for path in named]
     os.chdir(ROOT)
     steps, out = possible(read_steps(files)), Path(settings.out_dir)
+    if settings.seed:
+        out = Path(f"{settings.out_dir}-seed{settings.seed}")
+        steps = [with_seed(step, settings.out_dir, out, settings.seed) for step in steps]
     seconds = run_steps(steps, out / "progress.json", settings.processes)
     summary = summarize(settings, steps, seconds, installing)
     configurator.write_json(out / "summary.json", summary)
@@ -120,6 +125,17 @@ def read_step(stage, run, tables):
         runs = runs_of(stage, table)
         files.append(f"{path}:{run}" if run in runs else f"{path}:" if runs else path)
     return Step(stage, run, files, configurator.load(settings_class(stage), files, stage))
+
+
+def with_seed(step, before, out, seed):
+    """The step with another seed where it trains. What lies in the folder `before` goes to `out`; the data stay where
+    they are, and are the same."""
+    arguments = [f"--seed={seed}"] if step.stage in TRAINING else []
+    for name, value in asdict(step.settings).items():
+        if isinstance(value, str) and Path(value).is_relative_to(before):
+            arguments.append(f"--{name}={out / Path(value).relative_to(before)}")
+    given = [*step.files, *arguments]
+    return Step(step.stage, step.run, given, configurator.load(settings_class(step.stage), given, step.stage))
 
 
 def settings_class(stage):

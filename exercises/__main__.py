@@ -32,9 +32,9 @@ class Settings:
 
     # -- results
     out_dir: Place = "data/exercises"  # documents.jsonl, chats.jsonl, problems.jsonl
-    documents: Natural = 150_000  # exercises as textbook pages
-    chats: Natural = 20_000  # exercises as conversations
-    problems: Natural = 200  # exercises as test problems, on each rung of the ladder
+    documents: Natural = 55_000  # exercises as textbook pages
+    chats: Natural = 65_000  # exercises as conversations
+    problems: Natural = 100  # exercises as test problems, on each rung of the ladder
     # -- how they are made
     seed: Seed = 1337  # another seed, other exercises; which compositions are tested stays
     num_workers: Workers = 0  # processes; 0 = one per core; the files do not depend on it

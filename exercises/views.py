@@ -95,7 +95,7 @@ def head(exercise, rng, least=0):
 
 def document(exercise, rng):
     """A textbook page: a function with a docstring, with a comment or with a text and a test in front."""
-    body = exercise.bodies[0] if rng.random() < 0.6 else rng.choice(exercise.bodies)
+    body = exercise.bodies[0] if rng.random() < 0.75 else rng.choice(exercise.bodies)
     form = rng.random()
     if form < 0.2:
         arguments, result = exercise.examples[0]
@@ -118,7 +118,7 @@ def chat(rng, seed, i):
     form = rng.choice(wording.REQUESTS) if rng.random() < 0.65 else ""
     natural = bool(form) and "{" not in form.replace("{sentence}", "")
     exercise = make_exercise("chats", i, seed, natural=natural)
-    body = exercise.bodies[0] if rng.random() < 0.7 else rng.choice(exercise.bodies)
+    body = exercise.bodies[0] if rng.random() < 0.8 else rng.choice(exercise.bodies)
     if form:
         tests = [f"assert {call(exercise, arguments)} == {literal(result)}" for arguments, result in exercise.examples]
         request = form.replace("\\n", "\n").format(

@@ -100,7 +100,7 @@ def an_evaluation(folder, name, completions, results, **settings):
     about["cut_off"] = {"passed": 1} if name == "tuned" else {}
     settings = {"problems": str(folder / "problems.jsonl"), "mbpp_ids": "11"}
     (folder / name / "summary.json").write_text(json.dumps({**about, "settings": settings}))
-    score = {"pass@1": 0.5, "stderr": 0.1, "families": {}, "n": len(results), "results": str(folder / name)}
+    score = {"pass@1": 0.5, "stderr": 0.1, "n": len(results), "results": str(folder / name)}
     return {name: score}
 
 
@@ -118,7 +118,7 @@ def finished(tmp_path):
     stages = {"install": {"seconds": 0.0, "tokens": None, "val_bpb": None}}
     stages |= {"pretrain": {"seconds": 70.0, "tokens": 2000, "val_bpb": 1.5}}
     stages |= {"sft": {"seconds": 10.0, "tokens": 1000, "val_bpb": None}}
-    summary = {"stages": stages, "exercises": scores, "families": [], "total_seconds": 80.0, "torch": "2", "cores": 2}
+    summary = {"stages": stages, "exercises": scores, "ladder": {"lists": scores}, "total_seconds": 80.0, "torch": "2", "cores": 2}
     (tmp_path / "summary.json").write_text(json.dumps({**summary, "bpb_of": "data/x"}))
     return tmp_path
 
@@ -143,7 +143,7 @@ def test_the_report_adds_up_and_shows_only_what_ran(finished):
 
 def test_where_nothing_was_trained_nothing_is_said_of_it(tmp_path):
     stages = {"exercises": {"seconds": 3.0, "tokens": None, "val_bpb": None}}
-    summary = {"stages": stages, "exercises": {}, "families": [], "total_seconds": 3.0, "torch": "2", "cores": 2}
+    summary = {"stages": stages, "exercises": {}, "ladder": {}, "total_seconds": 3.0, "torch": "2", "cores": 2}
     (tmp_path / "summary.json").write_text(json.dumps({**summary, "bpb_of": ""}))
     report.main(report.Settings(recipe=str(tmp_path)))
     markdown = (tmp_path / "report.md").read_text().lower()
