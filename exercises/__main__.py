@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 import configurator
 from corpus.parallel import mapped
-from exercises import views
+from exercises import making, views
 from ranges import Natural, Place, Seed, Workers
 from shards import WholeFile, exclusive
 
@@ -49,7 +49,7 @@ def main(settings):
     with exclusive(out):
         for name in ("documents", "chats"):
             write(out / f"{name}.jsonl", {name: getattr(settings, name)}, settings)
-        write(out / "problems.jsonl", dict.fromkeys(views.LADDER, settings.problems), settings)
+        write(out / "problems.jsonl", dict.fromkeys(making.LADDER, settings.problems), settings)
         configurator.write_json(out / "made_by.json", {"settings": asdict(settings), "made_by": configurator.made_by()})
     print(f"{settings.documents:,} documents, {settings.chats:,} chats, {settings.problems:,} problems -> {out}")
 

@@ -27,7 +27,7 @@ from evaluation.formats import problem_of
 from evaluation.generate import generate, prompt_ids
 from evaluation.problems import read_lines
 from evaluation.replies import code_in
-from exercises import tables, views, wording
+from exercises import making, tables, views, wording
 from experiments import walkthrough_pictures as pictures
 from experiments.report import first_answers, score_table
 from experiments.walkthrough_blocks import border, code, columns, contents, entry, piece, span, wrapped
@@ -313,7 +313,7 @@ def last_facts(run, record):
     """Sections 8 and 9, and what the reader's own runs are to be compared with."""
     base, steps, trained = run.answers[run.names[0]][record["task_id"]], run.steps, run.summary["stages"]
     where = f" on `{run.summary['bpb_of']}`" if run.summary["bpb_of"] else ""
-    others = [f"`{name}`" for name in run.summary["ladder"] if name not in views.LADDER]
+    others = [f"`{name}`" for name in run.summary["ladder"] if name not in making.LADDER]
     return {
         "others": f"What people wrote is in {', '.join(others)}." if others else "",
         "test": code(record["test"], "python"),

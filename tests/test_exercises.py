@@ -12,7 +12,7 @@ import pytest
 from conftest import DATA, stage
 
 from exercises import unseen, wording
-from exercises.views import LADDER, OPERATIONS
+from exercises.making import LADDER, OPERATIONS
 
 
 @pytest.fixture(scope="module")
