@@ -50,8 +50,8 @@ def file_of(name):
 
 
 def read_sets(names, mbpp_ids):
-    """({task_id: Problem}, {task_id: path}) of benchmarks and files separated by commas. Of several sets, those are left
-    out that cannot be downloaded, and problems whose file names no families have that of their set, "humaneval"."""
+    """({task_id: Problem}, {task_id: path}) of benchmarks and files separated by commas. Of several sets, those that
+    cannot be downloaded are left out, and a problem whose file names no families has that of its set, "humaneval"."""
     problems, path_of, names = {}, {}, [name.strip() for name in names.split(",")]
     for name in names:
         try:

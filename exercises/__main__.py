@@ -32,8 +32,8 @@ class Settings:
 
     # -- results
     out_dir: Place = "data/exercises"  # documents.jsonl, chats.jsonl, problems.jsonl
-    documents: Natural = 55_000  # exercises as textbook pages
-    chats: Natural = 65_000  # exercises as conversations
+    documents: Natural = 40_000  # exercises as textbook pages
+    chats: Natural = 16_000  # exercises as conversations
     problems: Natural = 100  # exercises as test problems, on each rung of the ladder
     # -- how they are made
     seed: Seed = 1337  # another seed, other exercises; which compositions are tested stays

@@ -309,6 +309,7 @@ def with_condition(rng, phrase, asked):
     that = rng.choice(["that", "which"]) if asked.mark == "~" or rng.random() < 0.5 else ""
 
     def said(slot):
+        """What stands in one slot."""
         if slot[1] in ("are", "is"):
             return predicate(asked, slot[1] == "are")
         element = f"{{{slot[1]}}}"

@@ -27,7 +27,9 @@ MARKS = ["", "", "", ".", "!", "?", ","]
 
 def whole(rng, constants=(), low=-99, high=99):
     """A whole number from low to high, often small, often next to a constant."""
-    near = [c + d for c in constants for d in (-1, 0, 1) if low <= c + d <= high]
+    near = []
+    for constant in constants:
+        near += [number for number in (constant - 1, constant, constant + 1) if low <= number <= high]
     if near and rng.random() < 0.4:
         return rng.choice(near)
     if rng.random() < 0.7:
@@ -97,6 +99,7 @@ def list_of(draw, least=0, kind=list):
     """A function that draws a list, tuple or set of what draw() draws; a fifth of the values are repeated."""
 
     def draw_list(rng, constants=()):
+        """Draw one."""
         found = [draw(rng, constants) for _ in range(length(rng, least))]
         return kind(rng.choice(found) if rng.random() < 0.2 else value for value in found)
 
@@ -112,6 +115,7 @@ def dict_of(draw, least=0):
     """A function that draws a dict from names or words to what draw() draws."""
 
     def draw_dict(rng, constants=()):
+        """Draw one."""
         keys = rng.sample(rng.choice([NAMES, WORDS]), length(rng, least))
         return {key: draw(rng, constants) for key in keys}
 
@@ -134,7 +138,8 @@ def matrix(rng, constants=(), is_square=False):
     n_rows, n_columns = rng.randint(1, 4), rng.randint(1, 4)
     if is_square:
         n_rows = n_columns = rng.randint(2, 4)
-    return [[whole(rng, constants) for _ in range(n_columns)] for _ in range(n_rows)]
+    numbers = [whole(rng, constants) for _ in range(n_rows * n_columns)]
+    return [numbers[start : start + n_columns] for start in range(0, len(numbers), n_columns)]
 
 
 def nested(rng, constants=()):

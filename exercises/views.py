@@ -66,10 +66,10 @@ def head(exercise, rng, least=0):
     show."""
     imports, signature = typed(signature_of(exercise, rng.random() < 0.35), rng)
     n_examples = max(least, rng.choice([0, 0, 0, 0, 1, 1, 1, 1, 2, 2]))
-    lines = exercise.sentence.split("\n")
+    lines = [exercise.sentence]
     if rng.random() < 0.5:
         width = rng.randint(50, 100)
-        lines = [wrapped for line in lines for wrapped in textwrap.wrap(line, width, break_on_hyphens=False)]
+        lines = textwrap.wrap(exercise.sentence, width, break_on_hyphens=False)
     form = rng.choice(wording.EXAMPLES)
     shown = []
     for n, (arguments, result) in enumerate(exercise.examples[:n_examples]):
@@ -107,14 +107,14 @@ def document(exercise, rng):
     return head(exercise, rng) + indented(body) + "\n"
 
 
-SMALL_TALK = [tuple(part.split(" | ") for part in line.split(" => ")) for line in wording.CHAT]
+SMALL_TALK = [line.split(" => ") for line in wording.CHAT]  # what is said, and the answers
 
 
 def chat(rng, seed, i):
     """A conversation: a request in one of many forms and the function; sometimes a second turn; or small talk."""
     if rng.random() < 0.04:
         asked, answers = rng.choice(SMALL_TALK)
-        return messages([rng.choice(asked), rng.choice(answers)])
+        return messages([rng.choice(asked.split(" | ")), rng.choice(answers.split(" | "))])
     form = rng.choice(wording.REQUESTS) if rng.random() < 0.65 else ""
     natural = bool(form) and "{" not in form.replace("{sentence}", "")
     exercise = make_exercise("chats", i, seed, natural=natural)

@@ -96,7 +96,7 @@ def run_faults(operation):
         return [f"{errors} of {TRIALS} trials raise {last_error}"]
     shown = [literal(result) for result in results]
     commonest = max(map(shown.count, shown))
-    if commonest > 0.8 * len(shown):
+    if commonest > 0.92 * len(shown):
         return [f"{commonest} of {len(shown)} results are {max(shown, key=shown.count)}: better values by `with`"]
     return [
         f"{result!r} is not of kind {operation.result}" for result in results if not fits(result, operation.result)
@@ -133,7 +133,7 @@ def test_there_are_hundreds_of_common_operations_each_said_in_many_ways():
 
 def test_a_fault_in_a_table_is_found(tmp_path):
     entry = """twice(n: int) -> int
-    double {n} | !double {n} | {n} times two | two times {n} | {n} added to itself | !multiply {n} by two
+    double {n} | !take {n} twice | {n} times two | two times {n} | {n} added to itself | !multiply {n} by two
     = n * 2
     = n + n
 """
