@@ -239,8 +239,8 @@ def pass_rates(results, group_of):
         count = counts[group_of[task_id]].setdefault(task_id, [0, 0])
         count[0] += 1
         count[1] += record["passed"]
-    groups = sorted(counts.items())
-    return {group: {**score(list(tasks.values())), "n_problems": len(tasks)} for group, tasks in groups}
+    groups = [group for group in dict.fromkeys(group_of.values()) if group in counts]  # in the order of the problems
+    return {g: {**score(list(counts[g].values())), "n_problems": len(counts[g])} for g in groups}
 
 
 def summarize(problems, results):
