@@ -2,7 +2,7 @@
 
     python recipe.py configs/demo.toml
     python recipe.py configs/demo.toml mine.toml    mine.toml comes on top
-    python recipe.py configs/demo.toml --seed=2    trained once more, on the same data
+    python recipe.py configs/demo.toml --seed=2    once more, on the same data
 
 Each stage is started by the command that a person would type, which is printed first. A stage with
 several runs, such as [prepare_data.pages] and [prepare_data.chats], is started once for each. A run

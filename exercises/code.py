@@ -5,7 +5,7 @@ import functools
 import re
 
 # A name that is no attribute; texts and comments are found too, so that the names in them are passed over.
-NAME = re.compile(r"\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'|#.*|(?<![\w.])[A-Za-z_]\w*")
+NAME = re.compile(r"\"(?:\\.|[^\"\\])*\"?|'(?:\\.|[^'\\])*'?|#.*|(?<![\w.])[A-Za-z_]\w*")
 
 
 def renamed(code, names):

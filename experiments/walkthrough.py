@@ -117,7 +117,7 @@ def read_run(folder):
 def choice(run):
     """The exercise, by a fixed rule: of those that tuning has made the model solve, the one with the fewest tokens."""
     first, last = run.names[0], run.names[-1]
-    learnt = solved(run, last) - solved(run, first)
+    learnt = {record["task_id"] for record in run.records} & solved(run, last) - solved(run, first)
     rule = f"of the {len(run.records)} problems `{RUNG}`, "
     rule += f"{len(learnt) or 'none'} passed their tests with the {last} model and not with the {first} model; "
     rule += f"this is the one with the fewest tokens of {'these' if learnt else 'all'}"
@@ -154,7 +154,7 @@ def made_of(run, record):
     exercise = made_again(record, seed)
     text = text_of(record)
     operations = []
-    for path in sorted(tables.FOLDER.glob("*.txt")):
+    for path in sorted(tables.FOLDER.rglob("*.txt")):
         operations += [(path, operation) for operation in tables.read_table(path)]
     entries = [entry(part, exercise.sentence, operations) for part in dict.fromkeys(exercise.parts)]
     return {

@@ -14,6 +14,7 @@ from conftest import ROOT, TINY_MODEL, assert_one_line_error, load_model, stage
 
 import configurator
 import recipe
+from evaluation.problems import DOWNLOADS
 
 TINY = {
     "exercises": ["documents = 300", "chats = 120", "problems = 12"],
@@ -50,7 +51,16 @@ def test_the_demo_runs_from_end_to_end(tiny_demo):
     assert list(summary["exercises"]) == ["base", "annealed", "tuned"]
     for score in summary["exercises"].values():
         assert score["n"] == 12 and 0 <= score["pass@1"] <= 1 and score["stderr"] >= 0
-    rungs = ["compositions", "function_names", "parameter_names", "nouns", "wordings", "constants", "by_hand", "requests"]
+    rungs = [
+        "compositions",
+        "function_names",
+        "parameter_names",
+        "nouns",
+        "wordings",
+        "constants",
+        "by_hand",
+        "requests",
+    ]
     assert list(summary["ladder"])[:8] == rungs
     for scores in summary["ladder"].values():
         assert list(scores) == ["base", "annealed", "tuned"] and all(score["n"] > 0 for score in scores.values())
@@ -170,7 +180,8 @@ def test_a_recipe_is_whole(path):
         s = step.settings
         folders = [part.split(":")[0] for key in ("data", "val") for part in getattr(s, key, "").split(",")]
         files = [getattr(s, key, "") for key in ("init", "checkpoint")]
-        files += [s.problems] if step.stage == "eval_humaneval" else []
+        if step.stage == "eval_humaneval":  # downloads, files of the repository, and what an earlier stage made
+            files += [name for name in s.problems.split(",") if name not in DOWNLOADS and not Path(ROOT, name).exists()]
         files += [s.tokenizer] if step.stage == "prepare_data" else []
         sources = [source for source in getattr(s, "sources", []) if not source.startswith(("hf:", "stdlib"))]
         for read in filter(None, folders + files + sources):

@@ -118,7 +118,14 @@ def finished(tmp_path):
     stages = {"install": {"seconds": 0.0, "tokens": None, "val_bpb": None}}
     stages |= {"pretrain": {"seconds": 70.0, "tokens": 2000, "val_bpb": 1.5}}
     stages |= {"sft": {"seconds": 10.0, "tokens": 1000, "val_bpb": None}}
-    summary = {"stages": stages, "exercises": scores, "ladder": {"lists": scores}, "total_seconds": 80.0, "torch": "2", "cores": 2}
+    summary = {
+        "stages": stages,
+        "exercises": scores,
+        "ladder": {"lists": scores},
+        "total_seconds": 80.0,
+        "torch": "2",
+        "cores": 2,
+    }
     (tmp_path / "summary.json").write_text(json.dumps({**summary, "bpb_of": "data/x"}))
     return tmp_path
 
