@@ -107,6 +107,8 @@ def named(rng, draft, rung, natural):
     if examples is None:
         return None
     sentence = said(rng, draft, names, constants, noun)
+    if rung == "nouns" and noun not in sentence and wording.plural(noun) not in sentence:
+        return None
     hints = [hint(draft.parameters[placeholder]) for placeholder in free] + [hint(draft.result)]
     domain = next(DOMAINS[part] for part in draft.parts if part in DOMAINS)
     return Exercise(draft.parts, domain, name, [names[p] for p in free], hints, sentence, bodies, examples)
