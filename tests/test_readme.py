@@ -60,9 +60,7 @@ def commands(page):
     """[(stage, arguments)] of the commands in a page's code blocks and back-ticks: ("pretrain", ["--lr=1e-3"])."""
     found = []
     for text in [*code_lines(page), *spans(prose(page))]:
-        if "-m exercises.check" in text:  # takes paths, and has no settings
-            continue
-        if re.match(r"python |torchrun |\w+\.py --", text):
+        if re.match(r"python (-m |\w+\.py)|torchrun |\w+\.py --", text):
             found.append(parse_command(text))
         elif re.fullmatch(r"experiments\.\w+", text):  # as headings name them
             found.append((text, []))
