@@ -15,6 +15,7 @@ import signal
 import threading
 import traceback
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import resource_tracker
 
 from configurator import UserError
 
@@ -70,6 +71,9 @@ class Worker:
             self.pipe, other_end = multiprocessing.Pipe()
             job = (other_end, function, start, arguments)
             self.process = multiprocessing.Process(target=answer, args=job, daemon=True)
+            if multiprocessing.get_start_method() != "fork":
+                # Started with the first process, it would let signals through again while that one starts.
+                resource_tracker.ensure_running()
             with interrupts_held_back():
                 self.process.start()
         except OSError as error:  # it does not say by itself that it is about processes
