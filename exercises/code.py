@@ -3,6 +3,7 @@
 import ast
 import functools
 import re
+import textwrap
 
 # A name that is no attribute; texts and comments are found too, so that the names in them are passed over.
 NAME = re.compile(r"\"(?:\\.|[^\"\\])*\"?|'(?:\\.|[^'\\])*'?|#.*|(?<![\w.])[A-Za-z_]\w*")
@@ -13,7 +14,7 @@ def renamed(code, names):
     return NAME.sub(lambda match: names.get(match[0], match[0]), code)
 
 
-@functools.cache
+@functools.lru_cache(4096)  # more than there are operations
 def local_names(bodies):
     """The names that a tuple of bodies binds, but those of imports and of keyword arguments."""
     bound, kept = {}, set()
@@ -30,9 +31,9 @@ def local_names(bodies):
     return [name for name in bound if name not in kept]
 
 
-def indented(text, by="    "):
-    """Every line that is not empty, indented."""
-    return "\n".join(by + line if line else line for line in text.split("\n"))
+def indented(text):
+    """A body inside of a function."""
+    return textwrap.indent(text, "    ")
 
 
 def expression(body):
@@ -49,11 +50,9 @@ def grouped(code):
 
 def inlined(body, name, asked):
     """A body in which name(x) is the code of a condition or a change, or calls a helper if that has several lines."""
-    source = asked.bodies[0]
-    code = expression(source)
-    if code is None or "self_" in code:
-        itself = {word: name for word in re.findall(r"\bself_\d\b", source)}
-        return f"def {name}({asked.first}):\n{indented(renamed(source, itself))}\n\n{body}"
+    code = expression(asked.bodies[0])
+    if code is None:
+        return f"def {name}({asked.first}):\n{indented(asked.bodies[0])}\n\n{body}"
     call = re.compile(rf"\b{name}\((\w+)\)")
     alone = call.sub(lambda match: renamed(code, {asked.first: match[1]}), body)
     inside = call.sub(lambda match: f"({renamed(code, {asked.first: match[1]})})", body)
@@ -79,17 +78,15 @@ def joined_bodies(rng, outer, inner, number):
 def joined(body, slot, source, inner, number):
     """A body whose parameter `slot` is what source returns: inside the expression, in a line before, or by a helper."""
     outer_code, inner_code = expression(body), expression(source)
-    if outer_code and inner_code and len(re.findall(rf"\b{slot}\b", outer_code)) == 1 and len(inner_code) < 50:
-        if not re.search(rf"\b(for|if|lambda)\b.*\b{slot}\b", outer_code) or f"in {slot}" in outer_code:
+    if outer_code and inner_code and len(inner_code) < 50 and len(re.findall(rf"\b{slot}\b", outer_code)) == 1:
+        # Inside of a loop it would be computed again and again, but not as what the loop runs over.
+        if f"in {slot}" in outer_code or not re.search(r"\b(for|lambda)\b", outer_code):
             return f"return {renamed(outer_code, {slot: grouped(inner_code)})}"
-    lines = source.split("\n")
-    returns = re.findall(r"\breturn\b", source)
     imports = [line for line in body.split("\n") if re.match(r"(import|from) ", line)]
     rest = "\n".join(line for line in body.split("\n") if line not in imports)
-    if len(returns) == 1 and lines[-1].startswith("return "):
-        if re.search(rf"\b{slot} *[-+*/%]?=[^=]", body) is None:
-            before = [*lines[:-1], f"{slot} = {lines[-1].removeprefix('return ')}"]
-            return "\n".join([*imports, *before, rest])
+    *lines, last = source.split("\n")
+    if last.startswith("return ") and source.count("return ") == 1:
+        return "\n".join([*imports, *lines, f"{slot} = {last.removeprefix('return ')}", rest])
     helper = f"{inner.parts[0]}_{number + 7}"
     lines = [f"def {helper}({inner.first}):", indented(source), "", f"{slot} = {helper}({inner.first})"]
     return "\n".join([*imports, *lines, rest])

@@ -41,18 +41,15 @@ ITEMS = {  # what a kind holds
     "float": ("floats", "floats1"),
 }
 ITEM_OF = {kind: item for item, kinds in ITEMS.items() for kind in kinds}
-LISTS = {
-    "int": "ints",
-    "nat": "nats",
-    "pos": "nats",
-    "small": "nats",
-    "float": "floats",
-    "word": "words",
-    "text": "texts",
-}
-LISTS |= {"bool": "bools", "char": "chars"}
+LISTS = {"int": "ints", "nat": "nats", "pos": "nats", "small": "nats", "float": "floats", "bool": "bools"}
+LISTS |= {"word": "words", "text": "texts", "char": "chars"}
 RARE = 0.08  # how often an operation of operations/rare is drawn, beside one of operations
+HIGHER = ("condition", "change", "number")  # what a parameter of an operation in higher.txt can be
 SCALARS = ("int", "nat", "pos", "float", "char", "word")
+
+
+class Unfit(Exception):
+    """What was drawn cannot be put together, or has no examples: something else is drawn."""
 
 
 @dataclass
@@ -106,34 +103,31 @@ class Maker:
         return [o for o in self.changes if accepts(first_kind(o), item) and (kind == "change" or numeric(o.result))]
 
     def draft(self, rng):
-        """A Draft of any form."""
+        """A Draft of any form. Raises Unfit."""
         form = rng.random()
         if form < 0.60:
-            return self.single(rng, self.any_operation(rng), 0)
+            return self.single(rng, drawn_by_weight(rng, self.operations), 0)
         if form < 0.78:
             return self.with_higher(rng, rng.choice(self.higher), 0)
         if form < 0.82:
             return self.choice(rng)
-        made = self.any_step(rng, 0)
+        made = self.step(rng, 0, rng.choice(self.higher) if rng.random() < 0.3 else None)
         for number in (1, 2) if form > 0.97 else (1,):
             made = self.applied(rng, made, number)
         return made
 
-    def any_operation(self, rng):
-        """An operation without a condition."""
-        return drawn_by_weight(rng, self.operations)
-
-    def any_step(self, rng, number):
-        """One operation, with a condition or change in a third of the cases."""
-        if rng.random() < 0.3:
-            return self.with_higher(rng, rng.choice(self.higher), number)
-        return self.single(rng, self.any_operation(rng), number)
+    def step(self, rng, number, operation=None):
+        """One operation, given or any one, as a part of something larger."""
+        operation = operation or drawn_by_weight(rng, self.operations)
+        if is_higher(operation):
+            return self.with_higher(rng, operation, number)
+        return self.part(rng, operation, number)
 
     def single(self, rng, operation, number, mark=None):
-        """An operation by itself; mark: that its phrase must have. None if it has no such phrase."""
+        """An operation by itself; mark: that its phrase must have. Raises Unfit if it has no such phrase."""
         phrases = [phrase for phrase in self.phrases_of(operation) if mark is None or phrase[0] == mark]
         if not phrases:
-            return None
+            raise Unfit
         mark, phrase = rng.choice(phrases)
         numbered = {name: f"{name}_{number}" for name in [*operation.parameters, *local_names(tuple(operation.bodies))]}
         numbered[operation.name] = f"self_{number}"  # of a function that calls itself
@@ -143,106 +137,94 @@ class Maker:
         phrase = SLOT.sub(lambda slot: f"{{{numbered.get(slot[1], slot[1])}{slot[2]}}}", phrase)
         return Draft([operation.name], parameters, values, operation.result, mark, phrase, bodies)
 
+    def part(self, rng, operation, number, mark=None):
+        """The same as a part of something larger, in the ways that do not call themselves."""
+        made = self.single(rng, operation, number, mark)
+        made.bodies = without_recursion(made.bodies)
+        return made
+
     def with_higher(self, rng, operation, number):
         """An operation that asks every element for a condition, or changes it."""
-        made = self.single(rng, operation, number)
-        if made is None:
-            return None
-        name, kind = next((n, k) for n, k in made.parameters.items() if k in ("condition", "change", "number"))
-        del made.parameters[name]
+        made = self.part(rng, operation, number)
+        name, kind = next((n, k) for n, k in made.parameters.items() if k in HIGHER)
         item = ITEM_OF[made.parameters[made.first]]
         if kind == "condition":
-            asked = self.single(rng, rng.choice(self.conditions[item]), number + 5)
-            if asked is None:
-                return None
+            asked = self.part(rng, rng.choice(self.conditions[item]), number + 5)
             made.phrase = with_condition(rng, made.phrase, asked)
         else:
-            fit = self.changes_of(item, kind)
             mark = "!" if f"{{{name}!}}" in made.phrase else ""
-            asked = self.single(rng, drawn_by_weight(rng, fit), number + 5, mark)
-            if asked is None:
-                return None
-            every = rng.choice(["each {e1} of ", "every {e1} in ", "each {e1} in ", "every {e1} of "])
-            said = asked.phrase.replace(f"{{{asked.first}}}", every + f"{{{made.first}}}")
-            made.phrase = re.sub(r"{" + name + r"!?}", lambda _: said, made.phrase)
+            asked = self.part(rng, drawn_by_weight(rng, self.changes_of(item, kind)), number + 5, mark)
+            made.phrase = with_change(rng, made, name, asked)
             if made.result == "list":
                 made.result = LISTS[asked.result]
-            elif made.result == "int" and asked.result == "float":
+            elif made.result == "int" and asked.result == "float":  # their sum or the largest of them
                 made.result = "float"
-        made.parameters |= {key: kind for key, kind in asked.parameters.items() if key != asked.first}
+        del made.parameters[name]
+        made.parameters |= others(asked)
         made.values |= asked.values
         made.bodies = [inlined(body, name, asked) for body in made.bodies]
         made.parts += asked.parts
         return made
 
     def applied(self, rng, inner, number):
-        """Another operation on the result of a Draft. None where none fits."""
-        if not without_recursion(inner) or inner.mark == "?":
-            return None
-        result = resolved(inner)
-        fit = self.fitting(result, rng.random() < 0.3)
-        if not fit:
-            return None
-        operation = drawn_by_weight(rng, fit)
-        outer = (self.with_higher if is_higher(operation) else self.single)(rng, operation, number)
-        if not without_recursion(outer):
-            return None
+        """Another operation on the result of a Draft."""
+        fit = self.fitting(resolved(inner), rng.random() < 0.3)
+        if inner.mark == "?" or not fit:
+            raise Unfit
+        outer = self.step(rng, number, drawn_by_weight(rng, fit))
         kind = outer.parameters[outer.first]
-        alike = ITEM_OF.get(kind) == ITEM_OF.get(inner.parameters[inner.first]) is not None
-        instead = {"member": ITEM_OF.get(kind), "index": (0, 2), "size": (1, 3), "same": kind}
+        item = ITEM_OF.get(kind)
+        instead = {"member": item, "index": (0, 2), "size": (1, 3), "same": kind}
         parameters = dict(inner.parameters)
-        for key, wanted in outer.parameters.items():  # what belongs to the first argument has none of its kind now
-            if key != outer.first:
-                parameters[key] = wanted if alike or wanted not in instead else instead[wanted]
-        if None in parameters.values():
-            return None
+        for key, wanted in others(outer).items():
+            if item is None or item != ITEM_OF.get(inner.parameters[inner.first]):
+                wanted = instead.get(wanted, wanted)  # it belonged to the first argument, which is of another kind now
+            if wanted is None:
+                raise Unfit
+            parameters[key] = wanted
         mark, phrase = joined_phrases(rng, outer, inner)
         bodies = joined_bodies(rng, outer, inner, number)
-        result = result if outer.result == "same" else outer.result
-        return Draft(
-            outer.parts + inner.parts, parameters, inner.values | outer.values, result, mark, phrase, bodies, inner
-        )
+        result = resolved(inner) if outer.result == "same" else outer.result
+        parts, values = outer.parts + inner.parts, inner.values | outer.values
+        return Draft(parts, parameters, values, result, mark, phrase, bodies, inner)
 
     def choice(self, rng):
         """One operation or another, as a condition on the first argument decides."""
-        first = self.single(rng, self.any_operation(rng), 0, "")
-        if first is None or first.values:
-            return None
+        first = self.part(rng, drawn_by_weight(rng, self.operations), 0, "")
         kind = first.parameters[first.first]
-        if kind not in self.conditions:
-            return None
-        fit = self.alike(kind, first.result)
-        second = self.single(rng, drawn_by_weight(rng, fit), 1, "")
-        if not without_recursion(first) or not without_recursion(second) or second.parts == first.parts:
-            return None
-        asked = self.single(rng, rng.choice(self.conditions[kind]), 5)
-        if asked is None:
-            return None
+        if first.values or not self.conditions.get(kind):
+            raise Unfit
+        second = self.part(rng, drawn_by_weight(rng, self.alike(kind, first.result)), 1, "")
+        asked = self.part(rng, rng.choice(self.conditions[kind]), 5)
+        test = expression(asked.bodies[0])
+        if second.parts == first.parts or test is None:
+            raise Unfit
         subject = f"{{{first.first}}}"
-        clause = f"{subject} {predicate(asked)}".replace(f"{{{asked.first}}}", subject)
         other = second.phrase.replace(f"{{{second.first}}}", subject)
         mark, form = rng.choice(CHOICES)
-        phrase = form.replace("CLAUSE", clause).replace("FIRST", first.phrase).replace("SECOND", other)
-        test = expression(asked.bodies[0])
-        if test is None:
-            return None
+        phrase = form.replace("CLAUSE", f"{subject} {predicate(asked)}")
+        phrase = phrase.replace("FIRST", first.phrase).replace("SECOND", other)
         bodies = []
         for one, two in zip(first.bodies, second.bodies):
             code = f"if {renamed(test, {asked.first: first.first})}:\n{indented(one)}\n"
             bodies.append(code + renamed(two, {second.first: first.first}))
-        parameters = dict(first.parameters)
-        for made in (second, asked):
-            parameters |= {key: kind for key, kind in made.parameters.items() if key != made.first}
+        parameters = first.parameters | others(second) | others(asked)
         parts = ["if", *asked.parts, *first.parts, *second.parts]
         return Draft(parts, parameters, asked.values, first.result, mark, phrase, bodies)
 
 
-def without_recursion(draft):
-    """Keep the bodies that do not call themselves, which would call the whole of what is put together; whether any is
-    left."""
-    if draft is not None:
-        draft.bodies = [body for body in draft.bodies if "self_" not in body]
-    return draft is not None and bool(draft.bodies)
+def without_recursion(bodies):
+    """The bodies that do not call themselves, which would call the whole of what is put together. Raises Unfit if none
+    is left."""
+    kept = [body for body in bodies if "self_" not in body]
+    if not kept:
+        raise Unfit
+    return kept
+
+
+def others(draft):
+    """The parameters of a Draft but the first one: {placeholder: kind}."""
+    return {key: kind for key, kind in draft.parameters.items() if key != draft.first}
 
 
 CHOICES = [
@@ -265,7 +247,7 @@ def drawn_by_weight(rng, operations):
 
 def is_higher(operation):
     """Whether one of its parameters is a condition or a change of what the first one holds."""
-    return any(kind in ("condition", "change", "number") for kind in operation.parameters.values())
+    return any(kind in HIGHER for kind in operation.parameters.values())
 
 
 def has_scalars(operation):
@@ -275,7 +257,7 @@ def has_scalars(operation):
 
 def accepts(kind, result):
     """Whether an argument of a kind can be a result of another."""
-    return kind == result or result in ACCEPTED.get(kind, ()) if isinstance(kind, str) else False
+    return isinstance(kind, str) and (kind == result or result in ACCEPTED.get(kind, ()))
 
 
 def first_kind(operation):
@@ -322,6 +304,14 @@ def with_condition(rng, phrase, asked):
     return re.sub(r"{(e|e1|are|is)\?}", said, phrase)
 
 
+def with_change(rng, draft, name, asked):
+    """A phrase whose slot {f} says a change of every element, "the square of each number of xs", or {f!} "square each
+    number of xs". name: of the slot; asked: the Draft of the change."""
+    every = rng.choice(["each {e1} of ", "every {e1} in ", "each {e1} in ", "every {e1} of "])
+    said = asked.phrase.replace(f"{{{asked.first}}}", every + f"{{{draft.first}}}")
+    return draft.phrase.replace(f"{{{name}!}}", said).replace(f"{{{name}}}", said)
+
+
 def joined_phrases(rng, outer, inner):
     """(mark, phrase) of one operation on the result of another: nouns inside of each other, or steps."""
     slot, phrase = f"{{{outer.first}}}", outer.phrase
@@ -329,12 +319,9 @@ def joined_phrases(rng, outer, inner):
         phrase = phrase.replace("{e}", "{values}").replace("{e1}", "{value}")
     if inner.mark == "":
         return outer.mark, phrase.replace(slot, inner.phrase)
-    is_list = ITEM_OF.get(outer.parameters[outer.first]) in ("int", "word", "float")
-    said = rng.choice(
-        ["the result", "the result", "the resulting list", "the new list"] if is_list else ["the result", "it"]
-    )
-    if outer.mark == "?":
-        last = f"return whether {phrase.replace(slot, said)}"
-    else:
-        last = ("return " if outer.mark == "" else "") + phrase.replace(slot, said)
+    said = ["the result", "the result", "it"]
+    if ITEM_OF.get(outer.parameters[outer.first]) in ("int", "word", "float"):
+        said = ["the result", "the result", "the resulting list", "the new list"]
+    last = phrase.replace(slot, rng.choice(said))
+    last = {"?": "return whether ", "": "return ", "!": ""}[outer.mark] + last
     return "!", inner.phrase + rng.choice([", then ", " and ", ", and then ", ", and ", " and then "]) + last

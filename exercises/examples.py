@@ -4,7 +4,7 @@ import collections
 
 from exercises import kinds
 from exercises.code import indented
-from exercises.compose import resolved
+from exercises.compose import Unfit, resolved
 
 LARGEST = 9999  # numbers beyond it do not occur in examples, but for the rung of large constants
 
@@ -16,63 +16,76 @@ def load(name, parameters, body):
     return scope[name]
 
 
-def worked_examples(rng, draft, constants, name, parameters, bodies, count):
-    """count pairs (arguments, result). None where the bodies disagree, raise, or give too few different results."""
-    functions = [load(name, parameters, body) for body in bodies]
+def worked_examples(rng, draft, constants, functions, near, count):
+    """count pairs (arguments, result), what shows little at the end.
+
+    functions: the ways to write it, which must agree; constants: {placeholder: value} of what is no argument; near:
+    numbers in whose neighbourhood arguments are drawn too. Raises Unfit where the ways disagree or raise, where too few
+    results differ, or where a step of a chain never changes anything.
+    """
     stages, stage = [], draft.inner
     while stage:
-        stages.insert(0, (stage.parameters, load("self", stage.parameters, stage.bodies[0]), resolved(stage)))
+        stages.insert(0, stage)
         stage = stage.inner
-    numbers = [value for value in constants.values() if type(value) is int]
-    largest = LARGEST if max(numbers, default=0) <= LARGEST else 10**6
-    found, errors = {}, 0
+    steps = [load("step", stage.parameters, stage.bodies[0]) for stage in stages]
+    largest = LARGEST if max(near, default=0) <= LARGEST else 10**6
+    found, errors, idle = {}, 0, set(range(len(stages)))  # idle: the steps behind which nothing has ever changed
     for _ in range(4 * count):
-        given = drawn(rng, draft, constants, numbers)
+        given = drawn(rng, draft, constants, near)
         arguments = [value for placeholder, value in given.items() if placeholder not in constants]
         try:
-            if not all(can_be_worked_on(given, *stage) for stage in stages):
+            values = step_values(given, stages, steps)
+            if values is None:
                 continue
             results = [function(*copied(arguments)) for function in functions]
         except Exception:
             errors += 1
             if errors > count:
-                return None
+                raise Unfit from None
             continue
         if len(set(map(literal, results))) > 1:
-            return None
-        if not any(map(unsuitable, arguments)) and not unsuitable(results[0], largest):
+            raise Unfit
+        if not any(unsuitable(value, largest) for value in [*arguments, results[0]]):
             found[literal(arguments)] = (arguments, results[0])
+            values.append(results[0])
+            idle -= {n for n in idle if literal(values[n]) != literal(values[n + 1])}
         if len(found) == count:
             break
+    if len(found) < count or idle:
+        raise Unfit
     commonest = collections.Counter(literal(result) for _, result in found.values()).most_common(1)
-    if len(found) < count or commonest[0][1] > max(2, 0.7 * count):
-        return None
-    return sorted(
-        found.values(), key=lambda example: not example[1] or not all(example[0])
-    )  # what shows little comes last
+    if commonest[0][1] > max(2, 0.7 * count):
+        raise Unfit
+    return sorted(found.values(), key=lambda example: not example[1] or not all(example[0]))
 
 
-def can_be_worked_on(given, parameters, function, kind):
-    """Whether the result of one step is of its kind, and small: the next one may take that many steps."""
-    value = function(*[copied(given[placeholder]) for placeholder in parameters])
-    return kinds.fits(value, kind) and not too_large(value, LARGEST // 10)
+def step_values(given, stages, steps):
+    """What each step of a chain before the last returns; None where one is not of its kind, or so large that the next
+    might take long."""
+    values = []
+    for stage, step in zip(stages, steps):
+        value = step(*[copied(given[placeholder]) for placeholder in stage.parameters])
+        if not kinds.fits(value, resolved(stage)) or too_large(value, LARGEST // 10):
+            return None
+        values.append(value)
+    return values
 
 
-def drawn(rng, draft, constants, numbers):
-    """{placeholder: value} for a call."""
+def drawn(rng, draft, constants, near):
+    """{placeholder: value} for a call of a Draft or an Operation."""
     given, first = {}, None
     for placeholder, kind in draft.parameters.items():
         if placeholder in constants:
             given[placeholder] = constants[placeholder]
         else:
-            given[placeholder] = kinds.draw_one(rng, kind, draft.values.get(placeholder), numbers, first, draft)
+            given[placeholder] = kinds.draw_one(rng, kind, draft.values.get(placeholder), near, first, draft)
         if first is None:
             first = given[placeholder]
     return given
 
 
 def copied(value):
-    """A deep copy of lists, dicts, tuples and sets."""
+    """A deep copy of lists, dicts, tuples and sets; copy.deepcopy takes ten times as long."""
     if isinstance(value, dict):
         return {key: copied(item) for key, item in value.items()}
     return type(value)(map(copied, value)) if isinstance(value, list | tuple | set) else value
@@ -101,10 +114,10 @@ def too_large(value, largest):
     return len(value) > 200 if isinstance(value, str) else value is not None and not abs(value) <= largest
 
 
-def unsuitable(value, largest=LARGEST):
+def unsuitable(value, largest):
     """Whether a value is too large for an example, or holds a list that a benchmark's tests may hold too, which must
     not be trained on: one with three evenly spaced numbers, with four one-digit numbers in a row or three at the end;
-    one of two one-digit numbers, or of single letters."""
+    one of single letters."""
     if isinstance(value, dict):
         return len(value) > 8 or any(unsuitable(item, largest) for item in [*value, *value.values()])
     if isinstance(value, list | tuple | set):
@@ -114,13 +127,8 @@ def unsuitable(value, largest=LARGEST):
         sizes = "".join("d" if -10 < x < 10 else "-" for x in numbers)  # d: one digit
         one_digit = "dddd" in sizes or sizes.endswith("ddd")
         single_letters = len(value) > 2 and all(isinstance(x, str) and len(x) == 1 for x in value)
-        return (
-            evenly_spaced
-            or one_digit
-            or single_letters
-            or len(value) > 12
-            or any(unsuitable(v, largest) for v in value)
-        )
+        is_known = evenly_spaced or one_digit or single_letters
+        return is_known or len(value) > 12 or any(unsuitable(item, largest) for item in value)
     if isinstance(value, str):
         return len(value) > 70
     return value is not None and not abs(value) <= largest

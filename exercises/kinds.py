@@ -25,11 +25,13 @@ MARKS = ["", "", "", ".", "!", "?", ","]
 # -- single values
 
 
-def whole(rng, constants=(), low=-99, high=99):
-    """A whole number from low to high, often small, often next to a constant."""
+def whole(rng, constants=(), low=-99, high=99, is_bounded=False):
+    """A whole number from low to high, often small, often next to a constant, which may lie above high unless that is
+    a bound."""
     near = []
     for constant in constants:
-        near += [number for number in (constant - 1, constant, constant + 1) if low <= number <= high]
+        around = (constant - 1, constant, constant + 1)
+        near += [number for number in around if number >= low and (number <= high or not is_bounded)]
     if near and rng.random() < 0.4:
         return rng.choice(near)
     if rng.random() < 0.7:
@@ -153,12 +155,13 @@ def maybe(rng, constants=()):
     return None if rng.random() < 0.3 else whole(rng, constants)
 
 
-natural = partial(whole, low=0, high=999)
+bounded = partial(whole, is_bounded=True)
+natural = partial(bounded, low=0, high=999)
 KINDS = {  # name: (type hint, function that draws a value)
     "int": ("int", whole),
     "nat": ("int", natural),
-    "pos": ("int", partial(whole, low=1, high=999)),
-    "small": ("int", partial(whole, low=0, high=12)),
+    "pos": ("int", partial(bounded, low=1, high=999)),
+    "small": ("int", partial(bounded, low=0, high=12)),
     "float": ("float", decimal),
     "bool": ("bool", truth),
     "text": ("str", text),
@@ -207,7 +210,11 @@ def draw_one(rng, kind, values, constants, first, operation):
     if values:
         return rng.choice(values)
     if isinstance(kind, tuple):
-        return whole(rng, constants, *kind)
+        return bounded(rng, constants, *kind)
+    if kind == "char" and isinstance(first, str | list) and rng.random() < 0.6:
+        letters = [char for char in "".join(map(str, first)) if char in string.ascii_lowercase]
+        if letters:  # one that does not occur would seldom make a difference
+            return rng.choice(letters)
     if kind in RELATED:
         return related(rng, kind, first, next(iter(operation.parameters.values())), constants)
     return KINDS[kind][1](rng, constants)
@@ -233,16 +240,7 @@ def related(rng, kind, first, first_kind, constants):
 
 
 LOWEST = {"nat": 0, "pos": 1, "small": 0}
-TYPES = {
-    "int": int,
-    "float": int | float,
-    "bool": bool,
-    "str": str,
-    "list": list,
-    "tuple": tuple,
-    "set": set,
-    "dict": dict,
-}
+TYPES = {kind.__name__: kind for kind in (int, bool, str, list, tuple, set, dict)} | {"float": int | float}
 
 
 def fits(value, kind):

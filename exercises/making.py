@@ -13,22 +13,14 @@ from dataclasses import dataclass
 
 from configurator import UserError
 from exercises import kinds, tables, wording
-from exercises.code import renamed
-from exercises.compose import ITEM_OF, SCALARS, Maker, without_recursion
-from exercises.examples import LARGEST, literal, worked_examples
+from exercises.code import local_names, renamed
+from exercises.compose import ITEM_OF, SCALARS, Maker, Unfit, others, without_recursion
+from exercises.examples import LARGEST, literal, load, worked_examples
 
+N_TESTS = 12  # assertions per problem
 LADDER = ("compositions", "function_names", "parameter_names", "nouns", "wordings", "constants")
-RESERVED = {
-    *keyword.kwlist,
-    *dir(builtins),
-    "math",
-    "string",
-    "re",
-    "collections",
-    "itertools",
-    "functools",
-    "datetime",
-}
+IMPORTED = "math string re collections itertools functools datetime statistics bisect heapq".split()
+RESERVED = {*keyword.kwlist, *dir(builtins), *IMPORTED}  # no parameter may be called like these
 
 
 @dataclass
@@ -36,7 +28,6 @@ class Exercise:
     """A function in words and in code, and what it returns for some arguments."""
 
     parts: list[str]  # its operations, the outermost first
-    domain: str  # the table of its first operation
     name: str
     parameters: list[str]
     hints: list[str]  # their types, and at the end that of the result
@@ -59,7 +50,6 @@ def load_tables():
 
 
 OPERATIONS, CONDITIONS = load_tables()
-DOMAINS = {operation.name: operation.domain for operation in OPERATIONS}
 MAKERS = {held_out: Maker(OPERATIONS, CONDITIONS, held_out) for held_out in (False, True)}
 
 
@@ -68,50 +58,47 @@ def is_test(parts):
     return len(parts) > 1 and wording.is_held_out(">".join(parts))
 
 
-def make_exercise(view, index, seed, rung=None, natural=False):
-    """The index-th exercise of a view, or of a rung of the ladder. natural: with the names that people would choose.
+def make_exercise(view, index, seed, natural=False):
+    """The index-th exercise of a view, which may be a rung of the ladder. natural: with names that people would choose.
 
     Drafts are drawn until one has fit examples. Raises UserError after 10,000 of them.
     """
     for attempt in range(10_000):
-        key = f"{view}|{rung}|{index}|{seed}|{attempt}"
+        key = f"{view}|{index}|{seed}|{attempt}"
         rng = random.Random(int.from_bytes(hashlib.blake2b(key.encode()).digest()[:8]))
-        draft = MAKERS[rung == "wordings"].draft(rng)
-        if draft is None or is_test(draft.parts) != (rung == "compositions"):
+        try:
+            draft = MAKERS[view == "wordings"].draft(rng)
+            if is_test(draft.parts) == (view == "compositions"):
+                return named(rng, draft, view, natural)
+        except Unfit:
             continue
-        made = named(rng, draft, rung, natural)
-        if made:
-            return made
-    raise UserError(f"no exercise for {rung or view} found: are the tables in exercises/operations too small?")
+    raise UserError(f"no exercise for {view} found: are the tables in exercises/operations too small?")
 
 
-def named(rng, draft, rung, natural):
-    """An Exercise from a Draft: constants, names, sentence and examples. None where it has none that are fit."""
-    constants = chosen_constants(rng, draft, rung == "constants")
-    if constants and not without_recursion(draft):  # a call of itself would pass them on
-        return None
-    if rung == "constants" and not any(type(value) is int and value > LARGEST for value in constants.values()):
-        return None
-    noun = chosen_noun(rng, draft, rung == "nouns")
-    if rung == "nouns" and noun is None:
-        return None
-    free = [placeholder for placeholder in draft.parameters if placeholder not in constants]
-    held_out = rng.randrange(len(free)) if rung == "parameter_names" else None
-    names = parameter_names(rng, draft, free, noun, natural, held_out)
-    name = function_name(rng, draft, natural, rung == "function_names")
-    if name in names.values():
-        return None
-    code_names = names | {placeholder: literal(value) for placeholder, value in constants.items()}
-    bodies = finished(rng, draft, code_names, name)
-    examples = worked_examples(rng, draft, constants, name, [names[p] for p in free], bodies, 13 if rung else 3)
-    if examples is None:
-        return None
+def named(rng, draft, view, natural):
+    """An Exercise from a Draft: constants, names, sentence and examples. Raises Unfit where no examples are fit, or
+    where it has not what the rung asks for."""
+    constants = chosen_constants(rng, draft, view == "constants")
+    if constants:
+        draft.bodies = without_recursion(draft.bodies)  # a call of itself would pass them on
+    if view == "constants" and not any(type(value) is int and value > LARGEST for value in constants.values()):
+        raise Unfit
+    noun = chosen_noun(rng, draft, view == "nouns")
+    names = parameter_names(rng, draft, constants, noun, natural, view == "parameter_names")
+    name = function_name(rng, draft, natural, view == "function_names")
     sentence = said(rng, draft, names, constants, noun)
-    if rung == "nouns" and noun not in sentence and wording.plural(noun) not in sentence:
-        return None
-    hints = [hint(draft.parameters[placeholder]) for placeholder in free] + [hint(draft.result)]
-    domain = next(DOMAINS[part] for part in draft.parts if part in DOMAINS)
-    return Exercise(draft.parts, domain, name, [names[p] for p in free], hints, sentence, bodies, examples)
+    if name in names.values():
+        raise Unfit
+    if view == "nouns" and not (noun and (noun in sentence or wording.plural(noun) in sentence)):
+        raise Unfit
+    code_names = names | {placeholder: literal(value) for placeholder, value in constants.items()}
+    bodies = dict.fromkeys(renamed(body, final_names(rng, body, code_names, name)) for body in draft.bodies)
+    functions = [load(name, names.values(), body) for body in bodies]
+    near = [int(number) for number in re.findall(r"\b\d+\b", next(iter(bodies)))]
+    n_examples = 1 + N_TESTS if view in LADDER else 3
+    examples = worked_examples(rng, draft, constants, functions, near, n_examples)
+    hints = [hint(draft.parameters[placeholder]) for placeholder in names] + [hint(draft.result)]
+    return Exercise(draft.parts, name, list(names.values()), hints, sentence, list(bodies), examples)
 
 
 def hint(kind):
@@ -123,11 +110,11 @@ def hint(kind):
 
 def chosen_constants(rng, draft, large):
     """{placeholder: value} of the parameters that are constants of the program: scalars, but never the first one."""
-    chosen, code = {}, "\n".join(draft.bodies)
-    for placeholder, kind in list(draft.parameters.items())[1:]:
+    chosen, bound, code = {}, local_names(tuple(draft.bodies)), "\n".join(draft.bodies)
+    for placeholder, kind in others(draft).items():
         is_scalar = isinstance(kind, tuple) or kind in SCALARS
-        is_bound = re.search(rf"^[^=\n]*\b{placeholder}\b[^=\n]*[^=!<>\n]?=(?!=)", code, re.M)
-        if not is_scalar or is_bound or rng.random() < (0.2 if large else 0.4):
+        decides = re.search(rf"\bif {placeholder}\b", code)  # "if '-' == '+':" would be no program that people write
+        if not is_scalar or placeholder in bound or decides or rng.random() < (0.2 if large else 0.4):
             continue
         if placeholder in draft.values:
             chosen[placeholder] = rng.choice(draft.values[placeholder])
@@ -151,16 +138,18 @@ def chosen_noun(rng, draft, held_out):
     return rng.choice(nouns)
 
 
-def parameter_names(rng, draft, free, noun, natural, held_out):
-    """{placeholder: name} of the free parameters, all different; held_out: the number of the one whose name is."""
-    names = {}
-    for number, placeholder in enumerate(free):
+def parameter_names(rng, draft, constants, noun, natural, one_held_out):
+    """{placeholder: name} of the parameters that are no constants, all different; one_held_out: whether the name of one
+    of them, any, is held out."""
+    free, names = [placeholder for placeholder in draft.parameters if placeholder not in constants], {}
+    held_out = rng.choice(free) if one_held_out else None
+    for placeholder in free:
         for trial in range(100):
-            name = parameter_name(rng, draft, placeholder, noun, natural and not trial, number == held_out)
+            name = parameter_name(rng, draft, placeholder, noun, natural and not trial, placeholder == held_out)
             if name not in names.values() and name not in RESERVED:
                 break
         else:
-            raise AssertionError("too few names for parameters")
+            raise Unfit
         names[placeholder] = name
     return names
 
@@ -196,70 +185,67 @@ def function_name(rng, draft, natural, held_out):
     return wording.random_name(rng, held_out)
 
 
-def finished(rng, draft, code_names, name):
-    """The bodies with their final names, without those that are equal."""
-    bodies = []
-    for body in draft.bodies:
-        found = dict.fromkeys(re.findall(r"(?<![\w.])[a-zA-Z]\w*_\d\b", body))
-        names, taken = dict(code_names), {*code_names.values(), name, *re.findall(r"(?<![\w.])[a-z]\w*", body)}
-        for placeholder in found:
-            if placeholder not in names:
-                base = re.sub(r"_\d$", "", placeholder)
-                if base == "self":
-                    names[placeholder] = name
-                    continue
-                alike = next((group for group in wording.LOCALS if base in group), [base])
-                options = [base] * 3 + alike if rng.random() < 0.5 else [base]
-                options = [option for option in options if option not in taken] or [n for n in alike if n not in taken]
-                options = options or [f"{base}{n}" for n in range(2, 30) if f"{base}{n}" not in taken]
-                names[placeholder] = rng.choice(options)
-                taken.add(names[placeholder])
-        bodies.append(renamed(body, names))
-    return list(dict.fromkeys(bodies))
+def final_names(rng, body, code_names, name):
+    """{placeholder: name} of all that a body names. code_names: of its parameters; name: its own."""
+    names, taken = dict(code_names), {*code_names.values(), name, *re.findall(r"(?<![\w.])[a-z]\w*", body)}
+    for placeholder in dict.fromkeys(re.findall(r"(?<![\w.])[a-zA-Z]\w*_\d\b", body)):
+        if placeholder in names:
+            continue
+        base = re.sub(r"_\d$", "", placeholder)
+        names[placeholder] = name if base == "self" else local_name(rng, base, taken)
+        taken.add(names[placeholder])
+    return names
+
+
+def local_name(rng, base, taken):
+    """A name for a local variable that the tables call base: that, or one that people use in its place."""
+    alike = next((group for group in wording.LOCALS if base in group), [base])
+    options = [base] * 3 + alike if rng.random() < 0.5 else [base]
+    for names in (options, alike, [f"{base}{n}" for n in range(2, 30)]):
+        if left := [option for option in names if option not in taken]:
+            return rng.choice(left)
+    raise Unfit
 
 
 # -- sentences
 
 
+STYLES = {"xs": 45, "`xs`": 15, "the list xs": 18, "the list": 22}  # how a text mentions an argument: how often
+
+
 def said(rng, draft, names, constants, noun):
     """The sentence that says what the function does."""
-    style = rng.random()
-    hints = [hint(kind) for placeholder, kind in draft.parameters.items() if placeholder in names]
-    mention, given = {}, []
-    for placeholder, kind in draft.parameters.items():
-        if placeholder in constants:
-            value = constants[placeholder]
-            quote = rng.choice(["'{}'", '"{}"', "`{}`"])
-            mention[placeholder] = quote.format(value) if isinstance(value, str) else str(value)
-            continue
-        name, words = names[placeholder], called(kind)
-        shown = f"`{name}`" if 0.45 < style < 0.6 else name
-        is_alone = hints.count(hint(kind)) == 1 and words["mention"]
-        nouns = [f"the {wording.plural(noun)}"] if noun and placeholder == draft.first else words["mention"]
-        introduced = (
-            f"a list of {wording.plural(noun)}" if noun and placeholder == draft.first else rng.choice(words["given"])
-        )
-        is_first = placeholder == draft.first  # "the first the number characters": only what a phrase is about
-        if style > 0.78 and is_alone and is_first:
-            mention[placeholder] = rng.choice(nouns)
-            given.append(introduced)
-        else:
-            mention[placeholder] = (
-                f"{rng.choice(nouns)} {shown}" if style > 0.6 and is_alone and is_first and nouns else shown
-            )
-            mention[placeholder] = (
-                mention[placeholder].replace("a list ", "the list ").replace("a string ", "the string ")
-            )
-            given.append(f"{introduced} {shown}")
+    (style,) = rng.choices(list(STYLES), STYLES.values())
+    hints = [hint(draft.parameters[placeholder]) for placeholder in names]
+    mention = {placeholder: quoted(rng, value) for placeholder, value in constants.items()}
+    given = []
+    for placeholder, name in names.items():
+        kind, is_first = draft.parameters[placeholder], placeholder == draft.first
+        nouns, introductions = called(kind)["mention"], called(kind)["given"]
+        if noun and is_first:
+            nouns, introductions = [f"the {wording.plural(noun)}"], [f"a list of {wording.plural(noun)}"]
+        # Only what a phrase is about is called by a noun: "the first the number characters" would be none.
+        has_noun = is_first and nouns and hints.count(hint(kind)) == 1
+        shown = f"`{name}`" if style == "`xs`" else name
+        mention[placeholder] = shown
+        if has_noun and style.startswith("the"):
+            mention[placeholder] = rng.choice(nouns) + (f" {shown}" if style == "the list xs" else "")
+        is_named = shown in mention[placeholder]
+        given.append(rng.choice(introductions) + (f" {shown}" if is_named else ""))
     elements = rng.choice(called(draft.parameters[draft.first]).get("elements", ["values/value"])).split("/")
     if noun:
         elements = [wording.plural(noun), noun]
     mention |= {"e": elements[0], "e1": elements[1], "values": "values", "value": "value"}
     phrase = re.sub(r"{(\w+)}", lambda slot: mention[slot[1]], draft.phrase)
-    starts_with_name = draft.phrase.startswith("{") and not draft.phrase.startswith(("{e", "{v"))
-    frames = [frame for frame in wording.FRAMES[draft.mark] if "{Phrase}" not in frame or not starts_with_name]
-    frame = rng.choice(frames)
-    return frame.format(phrase=phrase, Phrase=phrase[0].upper() + phrase[1:], given=listed(given))
+    begins_with_name = draft.phrase.startswith(tuple(f"{{{placeholder}}}" for placeholder in names))
+    frames = [frame for frame in wording.FRAMES[draft.mark] if "{Phrase}" not in frame or not begins_with_name]
+    return rng.choice(frames).format(phrase=phrase, Phrase=phrase[0].upper() + phrase[1:], given=listed(given))
+
+
+def quoted(rng, value):
+    """A constant in a sentence: 37, or 'a' in one of three kinds of quotes."""
+    quote = rng.choice(["'{}'", '"{}"', "`{}`"])
+    return quote.format(value) if isinstance(value, str) else str(value)
 
 
 def listed(texts):

@@ -15,7 +15,7 @@ Kinds (int, text, ints, ...) are those of kinds.py; 2..9 is a whole number from 
 gives values to choose from where a kind says too little. Phrases are separated by | and say what is returned: a noun
 phrase; with "!" an imperative; with "?" a clause that is true or false. {text} stands for how the argument is
 mentioned, {e} and {e1} for what the first argument holds: "numbers" and "number". The plainest way to write it comes
-first. What stands in operations/rare is drawn less often.
+first. What stands in operations/rare is drawn less often; conditions.txt and higher.txt say themselves what is special.
 """
 
 import ast
@@ -36,11 +36,10 @@ class Operation:
     name: str
     parameters: dict[str, object]  # name: kind, or (lowest, highest) of a whole number
     result: str  # the kind of what it returns
-    domain: str  # the name of its file
     is_rare: bool  # whether it stands in operations/rare
     line: int  # of its header in the file
     values: dict[str, list] = field(default_factory=dict)  # parameter: values to choose from
-    phrases: list[tuple[str, str]] = field(default_factory=list)  # (mark, text), the mark being "", "!" or "?"
+    phrases: list[tuple[str, str]] = field(default_factory=list)  # (mark, text); mark: "" or one of !?*~
     bodies: list[str] = field(default_factory=list)  # of functions, not indented
 
 
@@ -83,4 +82,4 @@ def read_header(text, path, number):
         key, kind = parameter.split(":")
         low_high = re.fullmatch(r"(\d+)\.\.(\d+)", kind.strip())
         kinds[key.strip()] = (int(low_high[1]), int(low_high[2])) if low_high else kind.strip()
-    return Operation(name, kinds, result, path.stem, path.parent.name == "rare", number)
+    return Operation(name, kinds, result, path.parent.name == "rare", number)

@@ -9,16 +9,17 @@ exercises must be the same with and without the benchmarks' files.
 
 import needs  # noqa: F401
 
-import json
+import functools
 import re
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 import configurator
-from corpus.records import opened_text
+from configurator import UserError
+from corpus.records import read_lines
 from ranges import Place
 from shards import WholeFile
 
@@ -34,7 +35,7 @@ TOKEN = re.compile(
 class Settings:
     """Where the benchmarks are."""
 
-    benchmarks: str = ""  # their files, separated by commas
+    benchmarks: list[str] = field(default_factory=list)  # their files
     out: Place = str(HASHES)  # the sorted hashes
 
 
@@ -52,22 +53,27 @@ def sequences(text):
 def is_in_benchmark(text):
     """Whether a text shares a sequence with a benchmark; of other texts one in 200 is refused too, as two sequences
     may have the same hash of 32 bits."""
-    if not hasattr(is_in_benchmark, "hashes"):
-        is_in_benchmark.hashes = frozenset(np.fromfile(HASHES, "<u4").tolist())
-    return not is_in_benchmark.hashes.isdisjoint(sequences(text))
+    return not hashes().isdisjoint(sequences(text))
+
+
+@functools.cache
+def hashes():
+    """What benchmarks.bin holds, as a set."""
+    return frozenset(np.fromfile(HASHES, "<u4").tolist())
 
 
 def main(settings):
     """Write the hashes of the texts of all problems: prompts, solutions, tests."""
     found, n_problems = set(), 0
-    for path in settings.benchmarks.split(","):
-        with opened_text(Path(path)) as file:
-            for record in map(json.loads, file):
-                n_problems += 1
-                tests = record.get("test_list", []) + record.get("challenge_test_list", [])
-                texts = [record.get("prompt", "") + record.get("canonical_solution", ""), record.get("test", "")]
-                texts += [record.get("text", ""), record.get("code", ""), *tests]
-                found = found.union(*map(sequences, texts))
+    for path in settings.benchmarks:
+        for record in read_lines(Path(path)):
+            n_problems += 1
+            tests = record.get("test_list", []) + record.get("challenge_test_list", [])
+            texts = [record.get("prompt", "") + record.get("canonical_solution", ""), record.get("test", "")]
+            texts += [record.get("text", ""), record.get("code", ""), *tests]
+            found = found.union(*map(sequences, texts))
+    if not n_problems:
+        raise UserError("no problems: --benchmarks=HumanEval.jsonl.gz,mbpp.jsonl")
     file = WholeFile(settings.out)
     file.write(np.array(sorted(found), "<u4").tobytes())
     file.close()

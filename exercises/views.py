@@ -15,22 +15,28 @@ from tokenizer import complete_request, fenced
 
 def record(view, seed, i):
     """The i-th line of a view's file; a rung of the ladder is a view too."""
+    return made(view, seed, i)[1]
+
+
+def made(view, seed, i):
+    """(Exercise, record) of the i-th line of a view's file; the Exercise is None for small talk. What is like a
+    benchmark is drawn anew. Raises UserError after 1,000 such ones."""
     for attempt in range(1000):
         number = f"{i}.{attempt}"
         rng = random.Random(f"{view}|{number}|{seed}")
-        if view == "documents":
+        if view == "chats":
+            exercise, turns = chat(rng, seed, number)
+            found, texts = {"id": f"chats/{i}", "messages": messages(turns)}, turns
+        elif view == "documents":
             exercise = make_exercise(view, number, seed)
-            composition = ">".join(exercise.parts)
-            made = {"id": f"documents/{i}", "text": document(exercise, rng), "composition": composition}
-            texts = [made["text"]]
-        elif view == "chats":
-            made = {"id": f"chats/{i}", "messages": chat(rng, seed, number)}
-            texts = [message["content"] for message in made["messages"]]
+            texts = [document(exercise, rng)]
+            found = {"id": f"documents/{i}", "text": texts[0], "composition": ">".join(exercise.parts)}
         else:
-            made = problem(make_exercise(view, number, seed, rung=view), view, i, rng)
-            texts = [made["prompt"] + made["canonical_solution"]]
+            exercise = make_exercise(view, number, seed)
+            found = problem(exercise, view, i, rng)
+            texts = [found["prompt"] + found["canonical_solution"]]
         if not any(map(is_in_benchmark, texts)):
-            return made
+            return exercise, found
     raise UserError(f"no exercise for {view} found that is not like one of a benchmark")
 
 
@@ -43,17 +49,16 @@ def signature_of(exercise, with_hints):
     return f"def {exercise.name}({', '.join(parameters)})" + (":" if result == "object" else f" -> {result}:")
 
 
-def typed(signature, rng):
-    """(imports, signature), in half of the cases with the names of the module typing."""
-    names = {"list": "List", "dict": "Dict", "tuple": "Tuple", "set": "Set"}
-    used = [names[name] for name in names if re.search(rf"\b{name}\[", signature)]
-    if not used or rng.random() < 0.4:
-        return "", signature
-    for name in names:
-        signature = (
-            re.sub(rf"\b{name}\b(?=[\[,)\]]| ->|:)", names[name], signature) if names[name] in used else signature
-        )
-    return f"from typing import {', '.join(used)}\n\n\n", signature
+TYPING = {"list": "List", "dict": "Dict", "tuple": "Tuple", "set": "Set"}
+
+
+def with_typing(signature):
+    """(imports, signature) with the names of the module typing, as older programs have them."""
+    used = [name for name in TYPING if f"{name}[" in signature]
+    for name in used:
+        signature = signature.replace(f"{name}[", f"{TYPING[name]}[")
+    imports = f"from typing import {', '.join(TYPING[name] for name in used)}\n\n\n" if used else ""
+    return imports, signature
 
 
 def call(exercise, arguments):
@@ -64,7 +69,9 @@ def call(exercise, arguments):
 def head(exercise, rng, least=0):
     """The signature and a docstring, in one of many layouts: what comes before the body. least: examples that it must
     show."""
-    imports, signature = typed(signature_of(exercise, rng.random() < 0.35), rng)
+    imports, signature = "", signature_of(exercise, rng.random() < 0.35)
+    if rng.random() < 0.6:
+        imports, signature = with_typing(signature)
     n_examples = max(least, rng.choice([0, 0, 0, 0, 1, 1, 1, 1, 2, 2]))
     lines = [exercise.sentence]
     if rng.random() < 0.5:
@@ -90,7 +97,8 @@ def head(exercise, rng, least=0):
         lines[0] += quotes
     else:
         lines.append(quotes)
-    return f"{imports}{signature}\n{indented(chr(10).join(lines))}\n"
+    text = "\n".join(lines)
+    return f"{imports}{signature}\n{indented(text)}\n"
 
 
 def document(exercise, rng):
@@ -100,21 +108,17 @@ def document(exercise, rng):
     if form < 0.2:
         arguments, result = exercise.examples[0]
         test = f"assert {call(exercise, arguments)} == {literal(result)}"
-        sentence = exercise.sentence
-        return f'"""\n{sentence}\n{test}\n"""\n{signature_of(exercise, False)}\n{indented(body)}\n'
+        return f'"""\n{exercise.sentence}\n{test}\n"""\n{signature_of(exercise, False)}\n{indented(body)}\n'
     if form < 0.28:
         return f"# {exercise.sentence}\n{signature_of(exercise, rng.random() < 0.3)}\n{indented(body)}\n"
     return head(exercise, rng) + indented(body) + "\n"
 
 
-SMALL_TALK = [line.split(" => ") for line in wording.CHAT]  # what is said, and the answers
-
-
 def chat(rng, seed, i):
-    """A conversation: a request in one of many forms and the function; sometimes a second turn; or small talk."""
+    """(Exercise, turns): a request in one of many forms and the function, sometimes more; or (None, small talk)."""
     if rng.random() < 0.04:
-        asked, answers = rng.choice(SMALL_TALK)
-        return messages([rng.choice(asked.split(" | ")), rng.choice(answers.split(" | "))])
+        asked, answers = rng.choice(wording.CHAT).split(" => ")
+        return None, [rng.choice(asked.split(" | ")), rng.choice(answers.split(" | "))]
     form = rng.choice(wording.REQUESTS) if rng.random() < 0.65 else ""
     natural = bool(form) and "{" not in form.replace("{sentence}", "")
     exercise = make_exercise("chats", i, seed, natural=natural)
@@ -136,7 +140,7 @@ def chat(rng, seed, i):
         request, imports = complete_request(start), re.match(r"(?:from .*\n\n\n)?", start)[0]
         code = imports + re.search(r"def .*", start)[0] + "\n" + indented(body)
     turns = [request, fenced(code, "python")]
-    return messages(turns + second_turn(exercise, body, rng))
+    return exercise, turns + second_turn(exercise, body, rng)
 
 
 def second_turn(exercise, body, rng):
@@ -196,7 +200,5 @@ def problem(exercise, rung, number, rng):
         "canonical_solution": indented(exercise.bodies[0]) + "\n",
         "test": test,
         "family": rung,
-        "domain": exercise.domain,
-        "level": len(exercise.parts),
         "composition": ">".join(exercise.parts),
     }

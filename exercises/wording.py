@@ -1,7 +1,7 @@
 """Names and sentences for exercises: words.txt, kinds.toml and frames.txt.
 
-A tenth of all names, nouns, frames and phrases is held out: training never sees them, the ladder of test problems asks
-for them. The hash of a word decides, so that a word that is added stays on its side.
+A tenth of all names and phrases is held out: training never sees them, the ladder of test problems asks for them. The
+hash of a text decides, so that what is added changes no side. Of nouns, words.txt says which are held out.
 """
 
 import hashlib
@@ -24,9 +24,9 @@ def sections(path):
     return found
 
 
-def is_held_out(text, share=HELD_OUT):
+def is_held_out(text):
     """Whether a text is for tests only."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) < share * 2**64
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) < HELD_OUT * 2**64
 
 
 def phrases_of(operation, held_out=False):
@@ -39,16 +39,6 @@ def phrases_of(operation, held_out=False):
     return [phrase for phrase in phrases if is_held_out(re.sub(r"{\w+", "{", phrase[1])) == held_out]
 
 
-WORDS = {name: " ".join(lines).split() for name, lines in sections(FOLDER / "words.txt").items() if name != "locals"}
-LOCALS = [line.split() for line in sections(FOLDER / "words.txt")["locals"]]
-SENTENCES = sections(FOLDER / "frames.txt")
-FRAMES = {"": SENTENCES["noun"], "!": SENTENCES["imperative"], "?": SENTENCES["clause"]}
-KINDS = tomllib.loads((FOLDER / "kinds.toml").read_text(encoding="utf-8"))
-# Kinds that are called like another one.
-CALLED = {"ints1": "ints", "nats": "ints", "sorted": "ints", "floats1": "floats", "words1": "words"}
-CALLED |= {"counts1": "counts", "square": "matrix", "index": "nat", "size": "nat"}
-
-
 def plural(noun):
     """Several of it: cities, boxes, prices."""
     if noun.endswith("y") and noun[-2] not in "aeiou":
@@ -56,36 +46,46 @@ def plural(noun):
     return noun + ("es" if noun.endswith(("s", "x", "ch", "sh")) else "s")
 
 
-def pool(words, held_out):
-    """Those of the words that are held out, or the others."""
-    return [word for word in words if is_held_out(word) == held_out]
+VOCABULARY = sections(FOLDER / "words.txt")
+LOCALS = [line.split() for line in VOCABULARY.pop("locals")]
+WORDS = {name: " ".join(lines).split() for name, lines in VOCABULARY.items()}
+SENTENCES = sections(FOLDER / "frames.txt")
+FRAMES = {"": SENTENCES["noun"], "!": SENTENCES["imperative"], "?": SENTENCES["clause"]}
+EXAMPLES, REQUESTS = SENTENCES["example"], SENTENCES["request"]
+CHAT = sections(FOLDER / "chat.txt")["said"]
+KINDS = tomllib.loads((FOLDER / "kinds.toml").read_text(encoding="utf-8"))
+# Kinds that are called like another one.
+CALLED = {"ints1": "ints", "nats": "ints", "sorted": "ints", "floats1": "floats", "words1": "words"}
+CALLED |= {"counts1": "counts", "square": "matrix", "index": "nat", "size": "nat"}
 
 
-NOUNS = {
-    (item, held_out): pool(WORDS[section], held_out)
-    for item, section in (("int", "amounts"), ("float", "amounts"), ("word", "things"))
+NOUNS = {  # (what a list holds, whether for tests only): what it may be a list of
+    (item, held_out): WORDS[f"held_out_{name}" if held_out else name]
+    for item, name in (("int", "amounts"), ("float", "amounts"), ("word", "things"))
     for held_out in (False, True)
 }
-TRAINING = {section: pool(words, False) for section, words in WORDS.items()}
-IDENTIFIERS = {held_out: pool(WORDS["identifiers"] + WORDS["plain"], held_out) for held_out in (False, True)}
+IDENTIFIERS = {held_out: [] for held_out in (False, True)}
+for identifier in WORDS["identifiers"] + WORDS["plain"]:  # a single word may be the name of a parameter in a table
+    IDENTIFIERS["_" in identifier and is_held_out(identifier)].append(identifier)
 
 
 def random_name(rng, held_out=False):
-    """A name of the standard library, of two or three words, or invented. What is held out is the whole name, and in it
-    no word that is held out as a noun."""
+    """A name of the standard library, of two or three words, or invented; held out as a whole, not by its words."""
     for _ in range(1000):
         form = rng.random()
         if form < 0.4:
             return rng.choice(IDENTIFIERS[held_out])
+        nouns = WORDS["amounts"] + WORDS["things"]
         if form < 0.75:
-            words = [rng.choice(TRAINING["verbs"]), rng.choice(TRAINING["amounts"] + TRAINING["things"])]
-            words[1] = rng.choice([words[1], plural(words[1])])
-            words[1:1] = [rng.choice(TRAINING["adjectives"])] if rng.random() < 0.25 else []
+            noun = rng.choice(nouns)
+            words = [rng.choice(WORDS["verbs"]), rng.choice([noun, plural(noun)])]
+            words[1:1] = [rng.choice(WORDS["adjectives"])] if rng.random() < 0.25 else []
             name = "_".join(words)
         elif form < 0.85:
-            name = "_".join(rng.choice(TRAINING[kind]) for kind in ("adjectives", "things"))
+            name = f"{rng.choice(WORDS['adjectives'])}_{rng.choice(nouns)}"
         else:
-            name = "".join(rng.choice(WORDS["invented"]) for _ in range(rng.randint(2, 4)))
+            least = 3 if held_out else 2  # two syllables may be a word
+            name = "".join(rng.choice(WORDS["invented"]) for _ in range(rng.randint(least, 4)))
         if is_held_out(name) == held_out:
             return camel(name) if rng.random() < 0.05 else name
     raise AssertionError("words.txt holds too few words")
@@ -95,7 +95,3 @@ def camel(name):
     """findPrice for find_price."""
     first, *others = name.split("_")
     return first + "".join(map(str.capitalize, others))
-
-
-EXAMPLES, REQUESTS = SENTENCES["example"], SENTENCES["request"]
-CHAT = [line for line in (FOLDER / "chat.txt").read_text(encoding="utf-8").splitlines() if line and line[0] != "#"]

@@ -9,20 +9,12 @@ import re
 
 import pytest
 
-from exercises.examples import copied, literal
-from exercises.kinds import KINDS, RELATED, draw_one, fits
+from exercises.examples import copied, drawn, literal, load
+from exercises.kinds import KINDS, RELATED, fits
 from exercises.tables import FOLDER, read_table
 
 LEAST_PHRASES, LEAST_BODIES, TRIALS = 6, 2, 60
 MODULES = {"math", "string", "re", "collections", "itertools", "functools", "datetime", "statistics", "bisect", "heapq"}
-
-
-def load(operation, body):
-    """The function that a body makes. Only text of the tables is executed here."""
-    scope = {}
-    lines = [f"def {operation.name}({', '.join(operation.parameters)}):", *("    " + line for line in body.split("\n"))]
-    exec("\n".join(lines), scope)
-    return scope[operation.name]
 
 
 def faults_of(operation):
@@ -80,10 +72,13 @@ def body_faults(operation, body):
 
 def run_faults(operation):
     """Faults that running it shows: an error, ways that differ, always the same result, a result of another kind."""
-    rng, functions = random.Random(operation.name), [load(operation, body) for body in operation.bodies]
+    rng, functions = (
+        random.Random(operation.name),
+        [load(operation.name, operation.parameters, body) for body in operation.bodies],
+    )
     results, errors, last_error = [], 0, ""
     for _ in range(TRIALS):
-        arguments = drawn(rng, operation)
+        arguments = list(drawn(rng, operation, {}, ()).values())
         try:
             found = [function(*copied(arguments)) for function in functions]
         except Exception as error:
@@ -101,15 +96,6 @@ def run_faults(operation):
     return [
         f"{result!r} is not of kind {operation.result}" for result in results if not fits(result, operation.result)
     ][:1]
-
-
-def drawn(rng, operation):
-    """Arguments for an operation, a value for each of its parameters."""
-    arguments = []
-    for name, kind in operation.parameters.items():
-        first = arguments[0] if arguments else None
-        arguments.append(draw_one(rng, kind, operation.values.get(name), (), first, operation))
-    return arguments
 
 
 OPERATIONS = sorted(path for path in FOLDER.rglob("*.txt") if path.stem not in ("conditions", "higher"))
