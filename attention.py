@@ -78,7 +78,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         k, v = k.repeat_interleave(n_groups, dim=1), v.repeat_interleave(n_groups, dim=1)
     if mask is None or mask.dtype == torch.bool:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
-    # The softmax is fp32 inside, whatever the format; that of its result is all that the backward pass then reads.
+    # softmax() computes in fp32 inside, also where scores are bf16. The backward pass reads its result alone, in bf16.
     parts = []
     for first in range(0, q.shape[2], BLOCK):
         end = min(first + BLOCK, q.shape[2])  # no query of this part looks at a key behind it

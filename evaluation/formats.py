@@ -25,8 +25,8 @@ HUMANEVAL_STOP = ("\nclass", "\ndef", "\n#", "\n@", "\nprint", "\nif", "\n```", 
 MBPP_STOP = ("\nclass", "\nassert", '\n"""', "\nprint", "\nif", "\n<|/", "\n```")
 BIGCODEBENCH_STOP = ("\ndef ", "\nclass ", "\nimport ", "\nfrom ", "\nassert ", "\nif __name__", "\nprint(", "\n```")
 PROGRAM_STOP = ("\nQUESTION", "\nANSWER", "\n---", "\n###", "\n```", "<file_sep>")
-REQUESTED = "requested"  # what a function is called whose name the request leaves open
 CLASS_STOP = ("\nassert", '\n"""', "\nprint", "\nif", "\n```", "<file_sep>")
+REQUESTED = "requested"  # what a test calls a function whose name the request leaves open
 # What the harnesses of APPS and LiveCodeBench let programs use unasked; builtins comes last, since math has a pow too.
 STARS = "string re datetime collections heapq bisect copy math random statistics itertools functools operator io json"
 IMPORTS = "".join(f"from {name} import *\n" for name in f"{STARS} typing builtins".split())
@@ -64,9 +64,10 @@ class Problem:
     def program(self, completion):
         """The text that is run. A completion may define its function anew, as replies in a chat do. Behind a prompt
         that ends in "def f(x):" it would not compile, so that f gets a body there, as in BigCodeBench's harness."""
+        if REQUESTED in self.test.get("entry_points", ()):
+            defined = re.findall(r"^def +(\w+)", completion, re.M)
+            return completion + (f"\n\n{REQUESTED} = {defined[-1]}\n" if defined else "")
         start = self.prompt if self.start is None else self.start
-        if REQUESTED in self.test.get("entry_points", ()) and (defined := re.findall(r"^def +(\w+)", completion, re.M)):
-            return f"{completion}\n\n{REQUESTED} = {defined[-1]}\n"
         names = "|".join(map(re.escape, self.test.get("entry_points", ())))
         is_whole = names and not self.suffix and re.search(rf"^(?:async def|def|class) (?:{names})\b", completion, re.M)
         if is_whole and not compiles(start) and compiles(f"{start}\n    pass\n"):

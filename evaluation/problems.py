@@ -52,21 +52,21 @@ def file_of(name):
 def read_sets(names, mbpp_ids):
     """({task_id: Problem}, {task_id: path}) of benchmarks and files separated by commas. Of several sets, those that
     cannot be downloaded are left out, and a problem whose file names no families has that of its set, "humaneval"."""
-    problems, path_of, names = {}, {}, [name.strip() for name in names.split(",")]
-    for name in names:
+    problems, path_of, sets = {}, {}, [name.strip() for name in names.split(",")]
+    for name in sets:
         try:
             path = file_of(name)
         except UserError as error:
-            if len(names) == 1:
+            if len(sets) == 1:
                 raise
             print(f"left out: {error}")
             continue
-        if not path.exists():
+        if not path.is_file():
             raise UserError(f"no file of problems {path}{how_to_make(path)}")
         found = read_problems(path, mbpp_ids)
         if both := problems.keys() & found.keys():
             raise UserError(f"{path} and another file have problems of the same name: {sorted(both)[0]}")
-        if len(names) > 1:
+        if len(sets) > 1:
             found = {task_id: replace(p, family=p.family or set_name(path)) for task_id, p in found.items()}
         problems |= found
         path_of |= dict.fromkeys(found, path)

@@ -1,0 +1,55 @@
+"""Several runs of one recipe: what --seed changes in its steps, and the spread between runs."""
+
+import json
+
+import pytest
+from conftest import ROOT, door_error
+
+import recipe
+from experiments import seeds
+
+
+def test_another_seed_trains_on_the_same_data_into_another_folder():
+    steps = recipe.read_steps([str(ROOT / "configs/demo.toml")])
+    others = [recipe.with_seed(step, "out/demo", recipe.Path("out/demo-seed2"), 2) for step in steps]
+    for step, other in zip(steps, others, strict=True):
+        expected = vars(step.settings).copy()
+        for name, value in expected.items():
+            if isinstance(value, str) and value.startswith("out/demo/"):
+                expected[name] = value.replace("out/demo/", "out/demo-seed2/")
+        if step.stage in recipe.TRAINING:
+            expected["seed"] = 2
+        assert vars(other.settings) == expected, step.name
+        assert step.stage in recipe.TRAINING or step.stage == "eval_humaneval" or other.settings == step.settings
+    arguments = recipe.command_of(others[-1], 1, resume=False)
+    assert "--checkpoint=out/demo-seed2/sft" in arguments and "--out_dir=out/demo-seed2/eval-tuned" in arguments
+
+
+def run_folder(folder, **scores):
+    """The folder of a recipe whose ladder has these scores of two models, {set: (base, tuned)}."""
+    ladder = {}
+    for name, values in scores.items():
+        models = zip(("base", "tuned"), values)
+        ladder[name] = {model: {"pass@1": value, "stderr": 0.05, "n": 100} for model, value in models}
+    folder.mkdir()
+    (folder / "summary.json").write_text(json.dumps({"ladder": ladder}))
+    return str(folder)
+
+
+def test_means_and_spreads_of_three_runs(tmp_path, capsys):
+    folders = [run_folder(tmp_path / str(n), nouns=(n / 10, n / 5), mbpp=(0.1, 0.2)) for n in (1, 2, 3)]
+    seeds.main(seeds.Settings(recipes=",".join(folders), out=str(tmp_path / "seeds.json")))
+    found = json.loads((tmp_path / "seeds.json").read_text())["ladder"]
+    assert found["mbpp"]["tuned"] == pytest.approx(
+        {"pass@1": 0.2, "sd": 0, "stderr": 0.05, "gain": 0.1, "gain_stderr": 0}
+    )
+    # Of 0.2, 0.4, 0.6 the deviation is 0.2; the gains are 0.1, 0.2, 0.3, whose mean is known to 0.1 / sqrt(3).
+    expected = {"pass@1": 0.4, "sd": 0.2, "stderr": 0.05, "gain": 0.2, "gain_stderr": 0.1 / 3**0.5}
+    assert found["nouns"]["tuned"] == pytest.approx(expected)
+    assert "40.0% +- 20.0% (5.0%)" in capsys.readouterr().out
+
+
+def test_one_run_or_none_is_one_line(tmp_path):
+    one = run_folder(tmp_path / "one", nouns=(0.1, 0.2))
+    assert "two runs or more" in door_error(seeds, f"--recipes={one}")
+    assert "no summary.json" in door_error(seeds, f"--recipes={one},{tmp_path / 'nowhere'}")
