@@ -1,12 +1,12 @@
-"""Python exercises without end: functions composed from small operations, with docstrings and tests.
+"""Python exercises without end: everyday operations, alone and put together, with docstrings and tests.
 
     python -m exercises --out_dir=data/exercises
     python -m exercises --documents=2e6 --seed=7
 
 Leaves documents.jsonl (textbook pages), chats.jsonl (conversations) and problems.jsonl (tests in
-HumanEval's shape). Training on textbooks that are made up is an idea of phi-1's authors
-(arXiv:2306.11644), who had a language model write them; here a program is a random chain of
-operations, each with several wordings. No chain that is tested occurs in the documents and chats.
+HumanEval's shape, on six rungs: each differs from what is trained on in one respect). Training on
+textbooks that are made up is an idea of phi-1's authors (arXiv:2306.11644), who had a language
+model write them; here they come from tables, exercises/operations/, that a person can extend.
 """
 
 import needs  # noqa: F401
@@ -51,7 +51,8 @@ def main(settings):
             write(out / f"{name}.jsonl", {name: getattr(settings, name)}, settings)
         write(out / "problems.jsonl", dict.fromkeys(making.LADDER, settings.problems), settings)
         configurator.write_json(out / "made_by.json", {"settings": asdict(settings), "made_by": configurator.made_by()})
-    print(f"{settings.documents:,} documents, {settings.chats:,} chats, {settings.problems:,} problems -> {out}")
+    n_problems = settings.problems * len(making.LADDER)
+    print(f"{settings.documents:,} documents, {settings.chats:,} chats, {n_problems:,} problems -> {out}")
 
 
 def write(path, counts, settings):

@@ -108,16 +108,10 @@ def schedules(path, stages):
     picture, axis = figure(9, 2.6)
     before = 0
     for number, (name, schedule) in enumerate(stages):
-        steps = range(schedule.max_steps)
-        axis.fill_between(
-            [before + step for step in steps], [lr_at(step, schedule) for step in steps], alpha=0.25, step="post"
-        )
-        axis.plot(
-            [before + step for step in steps],
-            [lr_at(step, schedule) for step in steps],
-            drawstyle="steps-post",
-            label=name,
-        )
+        steps = range(before, before + schedule.max_steps)
+        rates = [lr_at(step, schedule) for step in range(schedule.max_steps)]
+        axis.fill_between(steps, rates, alpha=0.25, step="post")
+        axis.plot(steps, rates, drawstyle="steps-post", label=name)
         before += schedule.max_steps
         if number == 0:
             axis.axvline(before, color="0.4", linestyle=":")

@@ -131,15 +131,19 @@ def test_imports_run_downwards(name):
 
 
 def test_pip_install_works_and_forgets_no_module(tmp_path):
-    """All top-level modules and folders are installed, from a copy, since a build leaves files behind."""
+    """All top-level modules and folders are installed, with the files that they read, from a copy, since a build leaves
+    files behind."""
     pytest.importorskip("setuptools")
-    for name in [*FILES, "pyproject.toml", "README.md", *(path.name for path in ROOT.glob("requirements*.txt"))]:
+    kinds = (".txt", ".toml", ".bin", ".jsonl")
+    data = [path for path in (ROOT / "exercises").rglob("*") if path.suffix in kinds]
+    data = ["experiments/walkthrough.md", *(str(path.relative_to(ROOT)) for path in data)]
+    for name in [*FILES, *data, "pyproject.toml", "README.md", *(path.name for path in ROOT.glob("requirements*.txt"))]:
         (tmp_path / "copy" / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / "copy" / name)
     pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--no-index"]
     done = subprocess.run([*pip, f"--target={tmp_path}/there", f"{tmp_path}/copy"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert [name for name in FILES if not (tmp_path / "there" / name).exists()] == []
+    assert [name for name in [*FILES, *data] if not (tmp_path / "there" / name).exists()] == []
 
 
 def test_no_two_files_need_each_other():
