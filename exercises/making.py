@@ -103,9 +103,11 @@ def named(rng, draft, view, natural):
 
 def hint(kind):
     """The type hint of a kind; "object" where it says nothing."""
-    if not isinstance(kind, str):
+    if not isinstance(kind, str) or kind in ("index", "size"):
         return "int"
-    return kinds.KINDS.get(kind.rstrip("?"), ("int" if kind in ("index", "size") else "object", None))[0]
+    if kind.endswith("?"):
+        return f"{hint(kind[:-1])} | None"
+    return kinds.KINDS[kind][0] if kind in kinds.KINDS else "object"
 
 
 def chosen_constants(rng, draft, large):
@@ -237,9 +239,20 @@ def said(rng, draft, names, constants, noun):
         elements = [wording.plural(noun), noun]
     mention |= {"e": elements[0], "e1": elements[1], "values": "values", "value": "value"}
     phrase = re.sub(r"{(\w+)}", lambda slot: mention[slot[1]], draft.phrase)
-    begins_with_name = draft.phrase.startswith(tuple(f"{{{placeholder}}}" for placeholder in names))
-    frames = [frame for frame in wording.FRAMES[draft.mark] if "{Phrase}" not in frame or not begins_with_name]
+    phrase = re.sub(r"\b(\d+)-th\b", lambda number: ordinal(int(number[1])), phrase)
+    frames = wording.FRAMES[draft.mark]
+    if draft.phrase.startswith(tuple(f"{{{placeholder}}}" for placeholder in names)):
+        frames = [frame for frame in frames if "{Phrase}" not in frame]  # a name has no capital letter
+    if "return " in phrase:
+        frames = [frame for frame in frames if "and return" not in frame]
     return rng.choice(frames).format(phrase=phrase, Phrase=phrase[0].upper() + phrase[1:], given=listed(given))
+
+
+def ordinal(n):
+    """2nd for 2."""
+    last = n % 10 if n % 100 not in (11, 12, 13) else 0
+    ending = {1: "st", 2: "nd", 3: "rd"}.get(last, "th")
+    return f"{n}{ending}"
 
 
 def quoted(rng, value):

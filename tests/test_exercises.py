@@ -13,7 +13,7 @@ from conftest import DATA, stage
 
 from evaluation.replies import code_in
 from exercises import unseen, wording
-from exercises.making import LADDER, OPERATIONS
+from exercises.making import LADDER, OPERATIONS, ordinal
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +177,12 @@ def benchmark_texts():
     with gzip.open(DATA / "mbpp/mbpp.jsonl.gz", "rt") as f:
         for problem in map(json.loads, f):
             yield from (problem["text"], problem["code"], *problem["test_list"])
+
+
+def test_ordinals_are_those_of_english():
+    given = [1, 2, 3, 4, 11, 12, 13, 21, 22, 103, 111, 1012]
+    words = "1st 2nd 3rd 4th 11th 12th 13th 21st 22nd 103rd 111th 1012th"
+    assert " ".join(map(ordinal, given)) == words
 
 
 def on(rung, made):
