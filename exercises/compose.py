@@ -43,7 +43,6 @@ ITEMS = {  # what a kind holds
 ITEM_OF = {kind: item for item, kinds in ITEMS.items() for kind in kinds}
 LISTS = {"int": "ints", "nat": "nats", "pos": "nats", "small": "nats", "float": "floats", "bool": "bools"}
 LISTS |= {"word": "words", "text": "texts", "char": "chars"}
-RARE = 0.08  # how often an operation of operations/rare is drawn, beside one of operations
 HIGHER = ("condition", "change", "number")  # what a parameter of an operation in higher.txt can be
 SCALARS = ("int", "nat", "pos", "float", "char", "word")
 
@@ -108,10 +107,10 @@ class Maker:
         if form < 0.60:
             return self.single(rng, drawn_by_weight(rng, self.operations), 0)
         if form < 0.78:
-            return self.with_higher(rng, rng.choice(self.higher), 0)
+            return self.with_higher(rng, drawn_by_weight(rng, self.higher), 0)
         if form < 0.82:
             return self.choice(rng)
-        made = self.step(rng, 0, rng.choice(self.higher) if rng.random() < 0.3 else None)
+        made = self.step(rng, 0, drawn_by_weight(rng, self.higher) if rng.random() < 0.3 else None)
         for number in (1, 2) if form > 0.97 else (1,):
             made = self.applied(rng, made, number)
         return made
@@ -149,7 +148,7 @@ class Maker:
         name, kind = next((n, k) for n, k in made.parameters.items() if k in HIGHER)
         item = ITEM_OF[made.parameters[made.first]]
         if kind == "condition":
-            asked = self.part(rng, rng.choice(self.conditions[item]), number + 5)
+            asked = self.part(rng, drawn_by_weight(rng, self.conditions[item]), number + 5)
             made.phrase = with_condition(rng, made.phrase, asked)
         else:
             mark = "!" if f"{{{name}!}}" in made.phrase else ""
@@ -195,7 +194,7 @@ class Maker:
         if first.values or not self.conditions.get(kind):
             raise Unfit
         second = self.part(rng, drawn_by_weight(rng, self.alike(kind, first.result)), 1, "")
-        asked = self.part(rng, rng.choice(self.conditions[kind]), 5)
+        asked = self.part(rng, drawn_by_weight(rng, self.conditions[kind]), 5)
         test = expression(asked.bodies[0])
         if second.parts == first.parts or test is None:
             raise Unfit
@@ -238,10 +237,10 @@ CHOICES = [
 
 
 def drawn_by_weight(rng, operations):
-    """One of the operations; a rare one is kept in RARE of the cases only."""
+    """One of the operations, each as often as its weight says."""
     while True:
         operation = rng.choice(operations)
-        if not operation.is_rare or rng.random() < RARE:
+        if rng.random() < operation.weight:
             return operation
 
 

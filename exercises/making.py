@@ -78,7 +78,7 @@ def make_exercise(view, index, seed, natural=False):
 def named(rng, draft, view, natural):
     """An Exercise from a Draft: constants, names, sentence and examples. Raises Unfit where no examples are fit, or
     where it has not what the rung asks for."""
-    constants = chosen_constants(rng, draft, view == "constants")
+    constants = chosen_constants(rng, draft, natural, view == "constants")
     if constants:
         draft.bodies = without_recursion(draft.bodies)  # a call of itself would pass them on
     if view == "constants" and not any(type(value) is int and value > LARGEST for value in constants.values()):
@@ -86,7 +86,7 @@ def named(rng, draft, view, natural):
     noun = chosen_noun(rng, draft, view == "nouns")
     names = parameter_names(rng, draft, constants, noun, natural, view == "parameter_names")
     name = function_name(rng, draft, natural, view == "function_names")
-    sentence = said(rng, draft, names, constants, noun)
+    sentence = said(rng, draft, names, constants, noun, natural)
     if name in names.values():
         raise Unfit
     if view == "nouns" and not (noun and (noun in sentence or wording.plural(noun) in sentence)):
@@ -110,13 +110,15 @@ def hint(kind):
     return kinds.KINDS[kind][0] if kind in kinds.KINDS else "object"
 
 
-def chosen_constants(rng, draft, large):
-    """{placeholder: value} of the parameters that are constants of the program: scalars, but never the first one."""
+def chosen_constants(rng, draft, natural, large):
+    """{placeholder: value} of the parameters that are constants of the program: scalars, but never the first one. A
+    natural request names no parameters: it says most scalars as constants."""
+    left_open = 0.2 if large or natural else 0.4
     chosen, bound, code = {}, local_names(tuple(draft.bodies)), "\n".join(draft.bodies)
     for placeholder, kind in others(draft).items():
         is_scalar = isinstance(kind, tuple) or kind in SCALARS
         decides = re.search(rf"\bif {placeholder}\b", code)  # "if '-' == '+':" would be no program that people write
-        if not is_scalar or placeholder in bound or decides or rng.random() < (0.2 if large else 0.4):
+        if not is_scalar or placeholder in bound or decides or rng.random() < left_open:
             continue
         if placeholder in draft.values:
             chosen[placeholder] = rng.choice(draft.values[placeholder])
@@ -215,9 +217,9 @@ def local_name(rng, base, taken):
 STYLES = {"xs": 45, "`xs`": 15, "the list xs": 18, "the list": 22}  # how a text mentions an argument: how often
 
 
-def said(rng, draft, names, constants, noun):
-    """The sentence that says what the function does."""
-    (style,) = rng.choices(list(STYLES), STYLES.values())
+def said(rng, draft, names, constants, noun, natural):
+    """What the function does, in a sentence that may have another beside it."""
+    (style,) = ["the list"] if natural and rng.random() < 0.7 else rng.choices(list(STYLES), STYLES.values())
     hints = [hint(draft.parameters[placeholder]) for placeholder in names]
     mention = {placeholder: quoted(rng, value) for placeholder, value in constants.items()}
     given = []
@@ -245,7 +247,8 @@ def said(rng, draft, names, constants, noun):
         frames = [frame for frame in frames if "{Phrase}" not in frame]  # a name has no capital letter
     if "return " in phrase:
         frames = [frame for frame in frames if "and return" not in frame]
-    return rng.choice(frames).format(phrase=phrase, Phrase=phrase[0].upper() + phrase[1:], given=listed(given))
+    sentence = rng.choice(frames).format(phrase=phrase, Phrase=phrase[0].upper() + phrase[1:], given=listed(given))
+    return rng.choice(wording.AROUND).format(sentence=sentence) if rng.random() < 0.12 else sentence
 
 
 def ordinal(n):

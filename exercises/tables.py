@@ -1,4 +1,4 @@
-"""The operations that exercises are made of, read from exercises/operations/*.txt. An entry is a header like that of a
+"""The operations that exercises are made of, read from exercises/operations. An entry is a header like that of a
 Python function, the ways to say what it returns, and the ways to write it:
 
     count_vowels(text: text) -> nat
@@ -15,7 +15,8 @@ Kinds (int, text, ints, ...) are those of kinds.py; 2..9 is a whole number from 
 gives values to choose from where a kind says too little. Phrases are separated by | and say what is returned: a noun
 phrase; with "!" an imperative; with "?" a clause that is true or false. {text} stands for how the argument is
 mentioned, {e} and {e1} for what the first argument holds: "numbers" and "number". The plainest way to write it comes
-first. What stands in operations/rare is drawn less often; conditions.txt and higher.txt say themselves what is special.
+first. What people ask for first stands in operations/first and is drawn most often, what is rare in operations/rare;
+conditions.txt and higher.txt say themselves what is special.
 """
 
 import ast
@@ -26,6 +27,7 @@ from pathlib import Path
 from configurator import UserError
 
 FOLDER = Path(__file__).parent / "operations"
+WEIGHTS = {"first": 1.0, "common": 0.12, "rare": 0.025}  # how often an operation of a folder is drawn
 HEADER = re.compile(r"(\w+)\((.*)\) -> (\w+\??)")
 
 
@@ -36,7 +38,7 @@ class Operation:
     name: str
     parameters: dict[str, object]  # name: kind, or (lowest, highest) of a whole number
     result: str  # the kind of what it returns
-    is_rare: bool  # whether it stands in operations/rare
+    weight: float  # how often it is drawn, beside one of operations/first
     line: int  # of its header in the file
     values: dict[str, list] = field(default_factory=dict)  # parameter: values to choose from
     phrases: list[tuple[str, str]] = field(default_factory=list)  # (mark, text); mark: "" or one of !?*~
@@ -82,4 +84,4 @@ def read_header(text, path, number):
         key, kind = parameter.split(":")
         low_high = re.fullmatch(r"(\d+)\.\.(\d+)", kind.strip())
         kinds[key.strip()] = (int(low_high[1]), int(low_high[2])) if low_high else kind.strip()
-    return Operation(name, kinds, result, path.parent.name == "rare", number)
+    return Operation(name, kinds, result, WEIGHTS.get(path.parent.name, 1.0), number)

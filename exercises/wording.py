@@ -51,7 +51,7 @@ LOCALS = [line.split() for line in VOCABULARY.pop("locals")]
 WORDS = {name: " ".join(lines).split() for name, lines in VOCABULARY.items()}
 SENTENCES = sections(FOLDER / "frames.txt")
 FRAMES = {"": SENTENCES["noun"], "!": SENTENCES["imperative"], "?": SENTENCES["clause"]}
-EXAMPLES, REQUESTS = SENTENCES["example"], SENTENCES["request"]
+AROUND, EXAMPLES, REQUESTS = SENTENCES["around"], SENTENCES["example"], SENTENCES["request"]
 CHAT = sections(FOLDER / "chat.txt")["said"]
 KINDS = tomllib.loads((FOLDER / "kinds.toml").read_text(encoding="utf-8"))
 # Kinds that are called like another one.

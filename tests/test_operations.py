@@ -112,7 +112,7 @@ def test_every_operation_has_wordings_and_ways_that_agree(path):
 
 
 def test_there_are_hundreds_of_common_operations_each_said_in_many_ways():
-    common = [operation for path in OPERATIONS for operation in read_table(path) if not operation.is_rare]
+    common = [operation for path in OPERATIONS if path.parent.name != "rare" for operation in read_table(path)]
     assert len({operation.name for operation in common}) >= 500
     assert sum(len(operation.phrases) for operation in common) / len(common) > 7
 
