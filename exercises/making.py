@@ -168,7 +168,7 @@ def parameter_name(rng, draft, placeholder, noun, natural, held_out):
     chance = 0.0 if natural else rng.random()
     if chance < 0.25:
         return re.sub(r"_\d+$", "", placeholder)
-    if chance < 0.75:
+    if chance < 0.85:
         return rng.choice(called(kind)["names"].split())
     return rng.choice([wording.random_name(rng), rng.choice(wording.WORDS["invented"]) + rng.choice("aeiou")])
 
@@ -202,10 +202,10 @@ def final_names(rng, body, code_names, name):
 
 
 def local_name(rng, base, taken):
-    """A name for a local variable that the tables call base: that, or one that people use in its place."""
+    """A name for a local variable that the tables call base: that, or where it is taken one that people use in its
+    place. Which of them it is cannot be known from the request, so that any choice would only be noise to learn."""
     alike = next((group for group in wording.LOCALS if base in group), [base])
-    options = [base] * 3 + alike if rng.random() < 0.5 else [base]
-    for names in (options, alike, [f"{base}{n}" for n in range(2, 30)]):
+    for names in ([base], alike, [f"{base}{n}" for n in range(2, 30)]):
         if left := [option for option in names if option not in taken]:
             return rng.choice(left)
     raise Unfit

@@ -103,7 +103,7 @@ def head(exercise, rng, least=0):
 
 def document(exercise, rng):
     """A textbook page: a function with a docstring, with a comment or with a text and a test in front."""
-    body = exercise.bodies[0] if rng.random() < 0.75 else rng.choice(exercise.bodies)
+    body = exercise.bodies[0] if rng.random() < 0.92 else rng.choice(exercise.bodies)
     form = rng.random()
     if form < 0.2:
         arguments, result = exercise.examples[0]
@@ -122,18 +122,18 @@ def chat(rng, seed, i):
     form = rng.choice(wording.REQUESTS) if rng.random() < 0.65 else ""
     natural = bool(form) and "{" not in form.replace("{sentence}", "")
     exercise = make_exercise("chats", i, seed, natural=natural)
-    body = exercise.bodies[0] if rng.random() < 0.8 else rng.choice(exercise.bodies)
+    body = exercise.bodies[0] if rng.random() < 0.92 else rng.choice(exercise.bodies)
     if form:
         tests = [f"assert {call(exercise, arguments)} == {literal(result)}" for arguments, result in exercise.examples]
+        sentence = mistyped(exercise, rng) if rng.random() < 0.1 else exercise.sentence
         request = form.replace("\\n", "\n").format(
-            sentence=exercise.sentence,
+            sentence=sentence,
             name=exercise.name,
             arguments=", ".join(exercise.parameters),
             signature=signature_of(exercise, False),
             test=tests[0],
             tests="\n".join(tests),
         )
-        request = mistyped(request, rng) if rng.random() < 0.1 else request
         code = f"{signature_of(exercise, False)}\n{indented(body)}"
     else:
         start = head(exercise, rng)
@@ -171,10 +171,11 @@ def messages(turns):
     return [{"role": ("user", "assistant")[n % 2], "content": content} for n, content in enumerate(turns)]
 
 
-def mistyped(text, rng):
-    """A text with a slip in one of its longer words, but not in code."""
-    words = text.split(" ")
-    long = [n for n, word in enumerate(words) if word.isalpha() and len(word) > 4]
+def mistyped(exercise, rng):
+    """The sentence of an exercise with a slip in one of its longer words, but in no name or constant."""
+    words = exercise.sentence.split(" ")
+    names = (*exercise.parameters, "True", "False", "None")
+    long = [n for n, word in enumerate(words) if word.isalpha() and len(word) > 4 and word not in names]
     if long:
         n = rng.choice(long)
         k = rng.randrange(1, len(words[n]) - 1)
