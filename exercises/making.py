@@ -124,7 +124,7 @@ def chosen_constants(rng, draft, natural, large):
             chosen[placeholder] = rng.choice(draft.values[placeholder])
         elif kind in ("int", "nat"):
             size = rng.random()
-            highest = 20 if size < 0.55 else 99 if size < 0.8 else 999 if size < 0.95 else LARGEST
+            highest = 20 if size < 0.45 else 99 if size < 0.65 else 999 if size < 0.8 else LARGEST
             chosen[placeholder] = rng.randint(10_001, 99_999) if large else rng.randint(0, highest)
         else:
             chosen[placeholder] = kinds.draw_one(rng, kind, None, (), None, draft)
