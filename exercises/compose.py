@@ -63,6 +63,7 @@ class Draft:
     phrase: str  # with slots {xs_1}
     bodies: list[str]  # the plainest first
     inner: object = None  # the Draft whose result the outer operation works on
+    test: str = ""  # of a choice: the condition that decides, as an expression
 
     @property
     def first(self):
@@ -203,13 +204,14 @@ class Maker:
         mark, form = rng.choice(CHOICES)
         phrase = form.replace("CLAUSE", f"{subject} {predicate(asked)}")
         phrase = phrase.replace("FIRST", first.phrase).replace("SECOND", other)
+        test = renamed(test, {asked.first: first.first})
         bodies = []
         for one, two in zip(first.bodies, second.bodies):
-            code = f"if {renamed(test, {asked.first: first.first})}:\n{indented(one)}\n"
+            code = f"if {test}:\n{indented(one)}\n"
             bodies.append(code + renamed(two, {second.first: first.first}))
         parameters = first.parameters | others(second) | others(asked)
         parts = ["if", *asked.parts, *first.parts, *second.parts]
-        return Draft(parts, parameters, asked.values, first.result, mark, phrase, bodies)
+        return Draft(parts, parameters, asked.values, first.result, mark, phrase, bodies, test=test)
 
 
 def without_recursion(bodies):

@@ -21,13 +21,14 @@ def worked_examples(rng, draft, constants, functions, near, count):
 
     functions: the ways to write it, which must agree; constants: {placeholder: value} of what is no argument; near:
     numbers in whose neighbourhood arguments are drawn too. Raises Unfit where the ways disagree or raise, where too few
-    results differ, or where a step of a chain never changes anything.
+    results differ, where a step of a chain never changes anything, or a choice is nearly always decided alike.
     """
     stages, stage = [], draft.inner
     while stage:
         stages.insert(0, stage)
         stage = stage.inner
     steps = [load("step", stage.parameters, stage.bodies[0]) for stage in stages]
+    decision, decided = load("decision", draft.parameters, f"return bool({draft.test})"), []
     largest = LARGEST if max(near, default=0) <= LARGEST else 10**6
     found, errors, idle = {}, 0, set(range(len(stages)))  # idle: the steps behind which nothing has ever changed
     for _ in range(4 * count):
@@ -47,11 +48,13 @@ def worked_examples(rng, draft, constants, functions, near, count):
             raise Unfit
         if not any(unsuitable(value, largest) for value in [*arguments, results[0]]):
             found[literal(arguments)] = (arguments, results[0])
+            decided.append(decision(*copied(list(given.values()))))
             values.append(results[0])
             idle -= {n for n in idle if literal(values[n]) != literal(values[n + 1])}
         if len(found) == count:
             break
-    if len(found) < count or idle:
+    is_one_sided = draft.test and min(map(decided.count, (False, True))) < count / 5
+    if len(found) < count or idle or is_one_sided:
         raise Unfit
     commonest = collections.Counter(literal(result) for _, result in found.values()).most_common(1)
     if commonest[0][1] > max(2, 0.7 * count):
