@@ -88,7 +88,7 @@ def main(settings):
     if trained:
         run(["-m", "experiments.plot", f"--runs={trained}", "--follow", f"--out={out / 'loss.png'}"])
     run(["-m", "experiments.report", f"--recipe={out}"])
-    print_summary(summary, out, settings.try_next)
+    print_summary(summary, out, settings.try_next.replace(f"={settings.out_dir}/", f"={out}/"))
 
 
 # -- from TOML files to steps
