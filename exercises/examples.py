@@ -28,9 +28,10 @@ def worked_examples(rng, draft, constants, functions, near, count):
         stages.insert(0, stage)
         stage = stage.inner
     steps = [load("step", stage.parameters, stage.bodies[0]) for stage in stages]
-    decision, decided = load("decision", draft.parameters, f"return bool({draft.test})"), []
+    decision = load("decision", draft.parameters, f"return bool({draft.test})") if draft.test else None
     largest = LARGEST if max(near, default=0) <= LARGEST else 10**6
-    found, errors, idle = {}, 0, set(range(len(stages)))  # idle: the steps behind which nothing has ever changed
+    found, decided, errors = {}, [], 0
+    idle = set(range(len(stages)))  # the steps behind which nothing has ever changed
     for _ in range(4 * count):
         given = drawn(rng, draft, constants, near)
         arguments = [value for placeholder, value in given.items() if placeholder not in constants]
@@ -48,12 +49,13 @@ def worked_examples(rng, draft, constants, functions, near, count):
             raise Unfit
         if not any(unsuitable(value, largest) for value in [*arguments, results[0]]):
             found[literal(arguments)] = (arguments, results[0])
-            decided.append(decision(*copied(list(given.values()))))
+            if decision:
+                decided.append(decision(*copied(list(given.values()))))
             values.append(results[0])
             idle -= {n for n in idle if literal(values[n]) != literal(values[n + 1])}
         if len(found) == count:
             break
-    is_one_sided = draft.test and min(map(decided.count, (False, True))) < count / 5
+    is_one_sided = decision and min(map(decided.count, (False, True))) < count / 5
     if len(found) < count or idle or is_one_sided:
         raise Unfit
     commonest = collections.Counter(literal(result) for _, result in found.values()).most_common(1)

@@ -37,7 +37,7 @@ def main(settings):
     table = {name: spread(name, ladders) for name in ladders[0] if all(name in ladder for ladder in ladders)}
     models = list(next(iter(table.values())))
     print(f"{len(ladders)} runs: mean of pass@1 +- standard deviation between runs (standard error over problems)")
-    print(f"{'':<18}" + "".join(f"{model:>24}" for model in models))
+    print(f"{'pass@1':<18}" + "".join(f"{model:>24}" for model in models))
     for name, row in table.items():
         cells = [f"{cell['pass@1']:.1%} +- {cell['sd']:.1%} ({cell['stderr']:.1%})" for cell in row.values()]
         print(f"{name:<18}" + "".join(f"{cell:>24}" for cell in cells))

@@ -72,10 +72,8 @@ def body_faults(operation, body):
 
 def run_faults(operation):
     """Faults that running it shows: an error, ways that differ, always the same result, a result of another kind."""
-    rng, functions = (
-        random.Random(operation.name),
-        [load(operation.name, operation.parameters, body) for body in operation.bodies],
-    )
+    rng = random.Random(operation.name)
+    functions = [load(operation.name, operation.parameters, body) for body in operation.bodies]
     results, errors, last_error = [], 0, ""
     for _ in range(TRIALS):
         arguments = list(drawn(rng, operation, {}, ()).values())
