@@ -1,70 +1,39 @@
 """Conversations: the record shapes of published instruction sets -> one list of messages.
 
-    messages, conversations, conversation    lists of turns
-    alpaca          instruction, input, output or response; seed tasks with one entry in instances
-    pairs           query, prompt or question; response, completion or answer; the two may be lists of turns (TRL)
-    commits         message or subject, old_contents: the request; new_contents: the answer (CommitPackFT)
-    chat            turns of MOSS: what was said; its inner thoughts and tool calls are left out
-    tasks           type, input, output: the words around the input are drawn from prompt files (see Prompts)
-
-Each of them may have a system prompt beside it, and a history: a list of earlier turns. A turn of a list is one of
-
-    {"role": "user", "content": "..."}       OpenAI's; content may be a list of parts, which are joined
-    {"from": "human", "value": "..."}        ShareGPT's
-    {"human": "...", "assistant": "..."}     a question and its answer, under any of the names in SAID_BY
-    ["...", "..."]                           the same as a list, or a role and what it says
-    "...", "..."                             the same without brackets
-
-weight: 0, loss: false and the like (see WEIGHTS) keep an answer out of the loss. What cannot be used becomes a Problem:
+Which fields a shape has, and what of them is the request and what the answer, stands in shapes.toml. Here is what a
+template cannot say: lists of turns, MOSS, commits, translations. Any record may have a system prompt beside it, tools
+that are described there, and a history: a list of earlier turns. turns.py reads each
+of them. What cannot be used becomes a Problem:
 empty_turn, not_text, wrong_role_order, no_assistant_turn, nothing_counted, unknown_role, unknown_weight, no_chat.
 """
 
 import hashlib
 import json
-import math
 import random
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from configurator import UserError
+from corpus import shapes
 from corpus.documents import Problem, checked, field_names, plain
 from corpus.records import DAMAGE, NOT_UTF8, opened_text
+from corpus.shapes import is_blank, lowered
+from corpus.turns import SYSTEM, Turn, Unusable, first_filled, kind, text_of, turn_list
 from tokenizer import fenced
 
-ROLES = dict.fromkeys(("system", "developer"), "system")
-ROLES |= dict.fromkeys(("user", "human", "prompter"), "user")
-ROLES |= dict.fromkeys(("assistant", "gpt", "chatgpt", "bot", "model", "ai"), "assistant")
-SYSTEM = ("system", "system_prompt", "system_message", "meta_instruction")
-# A turn without a role says by the name of a field who speaks. A question comes before its answer, in whatever order
-# the fields are.
-SAID_BY = dict.fromkeys(SYSTEM, "system")
-SAID_BY |= dict.fromkeys(("user", "human", "question", "query", "prompt", "instruction", "input"), "user")
-SAID_BY |= dict.fromkeys(("assistant", "gpt", "bot", "answer", "response", "completion", "output"), "assistant")
-# 0 or false keeps a turn out of the loss: OpenAI's weight, ms-swift's and XTuner's loss, Axolotl's train.
-WEIGHTS = ("weight", "loss", "train", "training", "trainable", "train_detail", "loss_weight", "loss_mask", "mask")
-KINDS = {type(None): "null", bool: "a boolean", int: "a number", float: "a number", str: "text"}
-KINDS |= {list: "a list", dict: "an object"}
+# Fields that are part of a request: a shape that does not read them would lose them without a word.
+REQUEST = ("input", "context", "desc", "options", "choices")
+HOW_TO_READ = "say how to read them, as in --sources='FILE?user={question}&assistant={reply}'"
+LANGUAGES = {"en": "English", "zh": "Chinese", "de": "German", "fr": "French", "es": "Spanish", "ru": "Russian"}
+LANGUAGES |= {"ja": "Japanese", "cs": "Czech", "fi": "Finnish", "ro": "Romanian", "tr": "Turkish", "hi": "Hindi"}
 
 
-@dataclass(slots=True)
-class Turn:
-    """One message of a conversation."""
-
-    role: str  # system, user or assistant
-    content: str
-    counts: bool = True  # whether the loss counts it, where the assistant speaks
-
-
-class Unusable(Exception):
-    """A record that is no conversation to train on. Its arguments are the rule and the detail of a Problem."""
-
-
-def from_record(record, where):
+def from_record(record, where, shape=None):
     """A Document whose text is the conversation as JSON, {"messages": ..., "type": ...}, or the Problem it has.
-    A message whose weight is 0 is not counted in the loss."""
+    A message whose weight is 0 is not counted in the loss. shape: of all records, as shapes.toml has it; None = by the
+    fields of each record."""
     try:
-        found = turns(record)
+        found = turns(record, shape)
         for turn in found:
             turn.content = plain(turn.content)
         check(found)
@@ -83,191 +52,108 @@ def from_record(record, where):
 # -- from a record's shape to turns. Every function raises Unusable.
 
 
-def turns(record):
-    """The Turns of a record, with its system prompt and history in front."""
+def turns(record, given=None):
+    """The Turns of a record, with its system prompt and history in front. given: the shape, if it is known."""
     if record and isinstance(record, list) and all(isinstance(turn, dict) for turn in record):
         record = {"messages": record}
     if not isinstance(record, dict):
         raise Unusable("bad_json", "not an object")
-    read, fields = shape(record)
-    found = turn_list(record, "history") + read(record, *fields)
+    named = lowered(record)
+    shape = given if given and "user" in given else shape_of(named)
+    read = READERS.get(shape.get("read"))
+    spoken = read(named, shape["fields"][0]) if read else pair(named, shape)
+    found = turn_list(named, "history") + spoken
     found = [turn for turn in found if turn.role != "system" or turn.content.strip()]  # a blank one says nothing
+    return with_system(found, system_prompt(named, shape))
+
+
+def system_prompt(record, shape):
+    """What a record says to the assistant beside the conversation: its system prompt, then the tools that it has."""
+    if shape.get("system"):
+        prompt = shapes.filled(shape["system"], record, text_of)
+    else:
+        name = first_filled(record, SYSTEM)
+        prompt = text_of(record[name], name) if name else ""
+    tools = record.get("tools")
+    if is_blank(tools) or shapes.is_blank(tools if not isinstance(tools, str) else tools.strip(" []")):
+        return prompt
+    tools = tools if isinstance(tools, str) else json.dumps(tools, ensure_ascii=False)
+    return f"{prompt}\n\nTools: {tools}".strip()
+
+
+def with_system(found, prompt):
+    """The Turns with a system prompt in front, unless that is what they begin with."""
     first = "".join(turn.content for turn in found[:1] if turn.role == "system")
-    for name in SYSTEM:
-        if not is_blank(record.get(name)):
-            prompt = text_of(record[name], name)
-            return found if prompt.strip() == first.strip() else [Turn("system", prompt), *found]
-    return found
+    if not prompt.strip() or prompt.strip() == first.strip():
+        return found
+    return [Turn("system", prompt), *found]
 
 
-def shape(record):
-    """(function, fields) that read a record: of the shapes whose fields it has, the one with the largest share of them
-    in use. A table that holds records of several shapes gives each of them all the fields, the others' as null."""
-
-    def share_in_use(candidate):
-        """How many of a shape's fields say something of the type it wants."""
-        read, fields = candidate
-        wanted = {turn_list: list, moss: list | dict}.get(read, str | list)
-        in_use = 0
-        for value in map(record.get, fields):
-            is_json = isinstance(value, str) and value.lstrip().startswith("[") and value.strip("[ \n]")
-            in_use += not is_blank(value) and bool(is_json or isinstance(value, wanted))
-        return in_use / len(fields)
-
-    possible = [(read, fields) for read, *fields in SHAPES if record.keys() >= set(fields)]
+def shape_of(record):
+    """The shape that reads a record: of those whose fields it has, the one with the largest share of them in use. A
+    table that holds records of several shapes gives each of them all the fields, the others' as null."""
+    possible = shapes.possible("chats", frozenset(record))
     if not possible:
-        raise Unusable("no_chat", field_names(record))
-    return max(possible, key=share_in_use)
+        raise Unusable("no_chat", f"{field_names(record)}; {HOW_TO_READ}")
+    shape = possible[0] if len(possible) == 1 else max(possible, key=lambda shape: share_in_use(shape, record))
+    if "user" in shape:
+        used = shapes.fields_of(shape["user"]) | shapes.fields_of(shape["assistant"])
+        unread = [name for name in REQUEST if not is_blank(record.get(name)) and name not in used]
+        if unread:
+            raise Unusable("no_chat", f"{', '.join(unread)} would be lost: {field_names(record)}; {HOW_TO_READ}")
+    return shape
 
 
-def is_blank(value):
-    """Whether a field says nothing: null, blank text, an empty list or object, or NaN, pandas' null."""
-    if isinstance(value, str):
-        return not value.strip()
-    if isinstance(value, list | dict):
-        return not value
-    return value is None or (isinstance(value, float) and math.isnan(value))
+def share_in_use(shape, record):
+    """The share of a shape's fields that say something of the type it wants."""
+    turns = {"turn_list": list, "moss": list | dict}.get(shape.get("read"), str | list | dict)
+    in_use = 0
+    for number, name in enumerate(shape["fields"]):
+        value, wanted = record.get(name), str | list | dict if number else turns
+        is_json = isinstance(value, str) and value.lstrip().startswith("[") and value.strip("[ \n]")
+        in_use += not is_blank(value) and bool(is_json or isinstance(value, wanted))
+    return in_use / len(shape["fields"])
 
 
-def kind(value):
-    """What a value is, in words."""
-    return KINDS.get(type(value), type(value).__name__)
-
-
-def shown(value):
-    """A value as a Problem's detail shows it."""
-    return ascii(value)[:80]
-
-
-def text_of(value, name):
-    """The text of a field: its own, or that of its parts. name: what to call it where it is anything else."""
-    if isinstance(value, str):
-        return value
-    if is_blank(value):
-        return ""
-    if not isinstance(value, list):
-        raise Unusable("not_text", f"{name} is {kind(value)}, not text")
-    return "".join(part_text(part, name) for part in value)
-
-
-def part_text(part, name):
-    """The text of a part of a message: a text or {"type": "text", "text": ...}. As chat templates do, nothing is put
-    between the parts."""
-    if isinstance(part, str):
-        return part
-    if not isinstance(part, dict):
-        raise Unusable("not_text", f"{name} has a part that is {kind(part)}, not text")
-    if part.get("type", "text") in ("text", "input_text", "output_text") and isinstance(part.get("text"), str):
-        return part["text"]
-    what = shown(part["type"]) if "type" in part else kind(part)
-    raise Unusable("not_text", f"{name} has a part that is {what}, not text")
-
-
-def turn_list(record, name):
-    """The Turns of a field that is a list of them, or such a list as JSON."""
-    items = record.get(name)
-    if is_blank(items):
-        return []
-    if isinstance(items, str):
-        try:
-            items = json.loads(items)
-        except (ValueError, RecursionError):
-            pass  # it is text, then
-    columns = list(items.values()) if isinstance(items, dict) else []
-    if columns and all(isinstance(column, list) and len(column) == len(columns[0]) for column in columns):
-        items = [dict(zip(items, row)) for row in zip(*columns)]  # a Sequence of datasets: {"role": [...], ...}
-    if not isinstance(items, list):
-        raise Unusable("no_chat", f"{name} is {kind(items)}, not a list")
-    if all(isinstance(item, str) for item in items):  # [question, answer, question, answer]
-        if len(items) % 2:
-            raise Unusable("no_chat", f"{name} is {len(items)} texts: a question or an answer is missing")
-        items = [items[i : i + 2] for i in range(0, len(items), 2)]
+def pair(record, shape):
+    """The two Turns of a shape with templates. Either field may be a list of turns instead, as TRL has them."""
     found = []
-    for number, item in enumerate(items, 1):
-        place = f"{name}, turn {number}"
-        if isinstance(item, dict):
-            found += turns_of(item, place)
-        elif isinstance(item, list) and len(item) == 2:
-            first, second = [text_of(part, place) for part in item]
-            if role := ROLES.get(first.strip().lower()):
-                found.append(Turn(role, second))
-            else:
-                found += [Turn("user", first), Turn("assistant", second)]
-        else:
-            what = f"a list of {len(item)}" if isinstance(item, list) else kind(item)
-            raise Unusable("no_chat", f"{place} is {what}, neither a turn nor a question and its answer")
-    return found
-
-
-def turns_of(item, place):
-    """The Turns of one object: one turn that names its role, or a question and its answer."""
-    for name in ("tool_calls", "function_call"):
-        if not is_blank(item.get(name)):
-            raise Unusable("not_text", f"{place}: {name} is {kind(item[name])}, not text")
-    counts = is_counted(item, place)
-    role = first_filled(item, ("role", "from"))
-    if role:
-        name = first_filled(item, ("content", "value", "text")) or "content"
-        said_by = ROLES.get(item[role].strip().lower()) if isinstance(item[role], str) else None
-        if not said_by:
-            raise Unusable("unknown_role", f"{place}: {shown(item[role])}")
-        return [Turn(said_by, text_of(item.get(name), f"{place}: {name}"), counts)]
-    found = []
-    for name, value in item.items():
-        if str(name).lower() in SAID_BY and not is_blank(value):
-            found.append(Turn(SAID_BY[str(name).lower()], text_of(value, f"{place}: {shown(name)}"), counts))
-    if not found:
-        raise Unusable("unknown_role" if "role" in item else "no_chat", f"{place}: {field_names(item)}")
-    return sorted(found, key=lambda turn: ("system", "user", "assistant").index(turn.role))
-
-
-def first_filled(record, names):
-    """The first of these fields that says something, or None."""
-    return next((name for name in names if not is_blank(record.get(name))), None)
-
-
-def is_counted(item, place):
-    """Whether the loss counts a turn. What is not plainly yes or no is refused: half a weight can't be given, and
-    mask: true means "counted" in one data set and "left out" in the next."""
-    counts = True
-    for name in WEIGHTS:
-        value = item.get(name)
-        if is_blank(value):
-            continue
-        is_plain = isinstance(value, int | float) and value in (0, 1)
-        if not is_plain or (name == "mask" and isinstance(value, bool)):
-            raise Unusable("unknown_weight", f"{place}: {name} is {shown(value)}")
-        counts = counts and bool(value)
-    return counts
-
-
-def pair(record, question, answer, _kind=None):
-    """A question, with its context on the lines below, and its answer. Each may be a list of turns instead."""
-    found = []
-    for role, names in (("user", (question, "context")), ("assistant", (answer,))):
-        value = record[names[0]]
+    for role in ("user", "assistant"):
+        name = re.match(r"{(\w+)", shape[role])
+        value = record.get(name[1]) if name else None
         items = value if isinstance(value, list) else [value]
         if any(isinstance(item, dict) and item.keys() & {"role", "from"} for item in items):
-            found += turn_list(record, names[0])
-        else:
-            parts = [text_of(record.get(name), name) for name in names]
-            found.append(Turn(role, "\n".join(filter(None, parts))))
+            found += turn_list(record, name[1])
+            continue
+        text = shapes.filled(shape[role], record, text_of)
+        if role == "assistant" and not text.strip():
+            text = shape.get("otherwise", "")
+        found.append(Turn(role, text))
     return found
 
 
-def alpaca(record, instruction, answer):
-    """An instruction, with its input and its context on the lines below, and the answer."""
-    if answer == "instances":
-        instances = record["instances"]
-        if not isinstance(instances, list) or len(instances) != 1 or not isinstance(instances[0], dict):
-            raise Unusable("no_chat", "instances is not a list of one object")
-        record = {**instances[0], "instruction": record["instruction"]}
-        answer = first_filled(record, ("output", "response"))
-        if answer is None:
-            raise Unusable("no_chat", f"instances: {field_names(instances[0])}")
-    parts = [text_of(record[instruction], instruction), text_of(record.get("input"), "input")]
-    request = "\n".join(part for part in parts if part)
-    return pair({**record, instruction: request}, instruction, answer)
+def instances(record, name):
+    """A seed task of Self-Instruct: an instruction with one input and its output."""
+    tasks = record["instances"]
+    if not isinstance(tasks, list) or len(tasks) != 1 or not isinstance(tasks[0], dict):
+        raise Unusable("no_chat", "instances is not a list of one object")
+    answer = first_filled(tasks[0], ("output", "response"))
+    if answer is None:
+        raise Unusable("no_chat", f"instances: {field_names(tasks[0])}")
+    return pair({**tasks[0], name: record[name]}, {"user": "{instruction}\n{input}", "assistant": f"{{{answer}}}"})
+
+
+def translated(record, name):
+    """A text and what it is in another language; which of the two is asked for depends on the text alone."""
+    texts = record[name]
+    if not isinstance(texts, dict) or len(texts) != 2:
+        raise Unusable("no_chat", f"{name} is not an object of two languages")
+    pairs = [(language, text_of(text, f"{name}.{language}")) for language, text in sorted(texts.items())]
+    if hashlib.sha256(pairs[0][1].encode("utf-8", "surrogatepass")).digest()[0] % 2:
+        pairs.reverse()
+    (_, question), (language, answer) = pairs
+    asked = f"Translate into {LANGUAGES.get(language, language)}.\n\n{question}" if question.strip() else ""
+    return [Turn("user", asked), Turn("assistant", answer)]
 
 
 def moss(record, name):
@@ -285,27 +171,22 @@ def moss(record, name):
     return found
 
 
-def commit(record, before, after):
+def commit(record, before):
     """A commit as a request, its message with the old file, and an answer, the new file. One that deletes a file or
     leaves its text alone, such as a renaming, has nothing to answer."""
-    old, new = text_of(record[before], before), text_of(record[after], after)
+    old, new = text_of(record[before], before), text_of(record["new_contents"], "new_contents")
     if not new.strip():
         raise Unusable("empty_turn", "the commit deletes the file")
     if old.rstrip() == new.rstrip():
         raise Unusable("no_chat", "the commit leaves the file as it is")
     name = first_filled(record, ("message", "subject"))
-    message = text_of(record[name], name) if name else ""
+    message = text_of(record[name], name).rstrip() if name else ""
     language = str(record.get("lang") or "").lower()
     request = f"{message}\n\n{fenced(old, language)}" if old.strip() else message
     return [Turn("user", request if message.strip() else ""), Turn("assistant", fenced(new, language))]
 
 
-SHAPES = [(turn_list, name) for name in ("messages", "conversations", "conversation")]
-SHAPES += [(alpaca, "instruction", answer) for answer in ("instances", "output", "response")]
-SHAPES += [(moss, "chat"), (commit, "old_contents", "new_contents")]
-SHAPES += [(pair, "query", "response"), (pair, "prompt", "response"), (pair, "prompt", "completion")]
-SHAPES += [(pair, "question", "answer"), (pair, "input", "output", "type")]
-SHAPES += [(pair, "question", "response"), (pair, "query", "answer"), (pair, "prompt", "answer")]
+READERS = {"turn_list": turn_list, "instances": instances, "moss": moss, "commit": commit, "translated": translated}
 
 
 def check(found):

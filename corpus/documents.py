@@ -1,11 +1,12 @@
 """Readers: a source's name -> a stream of documents, in an order that depends on nothing but the source.
 
-A source is a preset ("stdlib"), a file, a folder, or "hf:owner/name[:data_dir]" for a data set on the Hugging Face
-hub. Memory stays constant: files of records are read record by record, see records.py and parquet.py. What cannot be
-used comes out in the same stream as a Problem that says where and why, so that nothing is lost silently.
+sources.py says what a source can be. Memory stays constant: files of records are read record by record, see records.py
+and parquet.py. What cannot be used comes out in the same stream as a Problem that says where and why, so that nothing
+is lost silently.
 """
 
 import collections
+import hashlib
 import itertools
 import os
 import stat
@@ -13,10 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree
 
-from configurator import UserError
-from corpus import parquet, records, wikipedia
-from corpus.records import Problem, optional
-from corpus.sources import root_of
+from corpus import blobs, hub, parquet, records, shapes, wikipedia
+from corpus.records import Problem
+from corpus.sources import STDLIB, Source, parsed
 
 TEXT = set(
     ".txt .md .py .pyi .c .h .cc .cpp .cxx .hpp .hh .cs .java .kt .scala .go .rs .swift .js .jsx .ts .tsx .rb .php .pl "
@@ -24,23 +24,11 @@ TEXT = set(
     ".vhd .sv .s .asm .d .dart .groovy .cu .cuh .proto .cmake .html .css .scss .vue .yaml .yml .toml "
     ".ipynb .tex .rst".split()
 )
-JSON = (".jsonl", ".ndjson", ".json")
 MAX_TEXT = 16_000_000  # characters; a longer text file is read as several documents cut at line ends
 # The standard library's tests are not shipped everywhere, and site-packages holds other people's work.
+OF_BLOBS = ("blob_id", "files", "src_encoding", "is_vendor", "is_generated")  # columns that blobs.py wants to see
+NOTHING_SAID = Source("", None)  # of how records are read: their fields decide
 STDLIB_SKIP = ("site-packages", "dist-packages", "test", "tests", "idle_test", "lib-dynload")
-
-# The names that published corpora give their fields: The Stack and StarCoderData (content, max_stars_*),
-# The Stack v2 (path, repo_name, star_events_count), Dolma, OpenWebMath and C4 (text, url).
-FIELDS = {
-    "text": ("content", "text", "code"),
-    "id": ("id", "hexsha", "blob_id", "url", "index"),
-    "path": ("path", "max_stars_repo_path"),
-    "repo": ("repo", "repo_name", "max_stars_repo_name"),
-    "license": ("license", "licenses", "max_stars_repo_licenses", "detected_licenses"),
-    "stars": ("stars", "max_stars_count", "star_events_count"),
-    "date": ("date", "revision_date", "committer_date", "max_stars_repo_stars_event_max_datetime"),
-    "language": ("language", "lang", "programming_language"),
-}
 
 
 @dataclass(slots=True)
@@ -50,27 +38,61 @@ class Document:
     text: str
     where: str  # the file below the source, with :line for a record
     meta: dict = field(default_factory=dict)  # of id, path, repo, license, stars, date, language what the record gives
+    files: list = field(default_factory=list)  # of a repository: [(path, text)]
 
 
-def read(source, parse=None, share=(0, 1), without=()):
-    """Yield the Documents and Problems of a source. Raises UserError where the source itself is not there.
+def read(source, parse=None, share=(0, 1), without=(), count_tokens=None):
+    """Yield the Documents and Problems of a source, up to its budget. Raises UserError where the source is not there.
 
-    parse(record, where): makes a Document or Problem of a record. If it is given, only files of records are read.
+    parse(record, where, shape): makes a Document or Problem of a record. If it is given, only records are read.
     share (i, n): only every n-th file, from the i-th on; a hub data set counts as one file.
     without: files and folders below the source that are no part of it.
+    count_tokens(text): how many a text has, for a source with a budget of tokens; None = a quarter of its bytes.
     """
-    root = root_of(source)
-    if root is None:
-        if share[0] == 0:
-            yield from read_hub(source[3:], parse or from_record)
-        return
-    is_folder = root.is_dir()
-    found = walk(root, STDLIB_SKIP if source == "stdlib" else (), without) if is_folder else [root]
+    source = parsed(source)
+    found = read_local(source, parse, share, without) if source.path else iter(())
+    if source.path is None and share[0] == 0:
+        found = documents_of(hub.records_of(source), source, parse)
+    return within_budget(found, source, share[1], count_tokens)
+
+
+def read_local(source, parse, share, without):
+    """Yield the Documents and Problems of a file or folder."""
+    is_preset, is_folder = source.name == STDLIB, source.path.is_dir()
+    found = walk(source.path, STDLIB_SKIP if is_preset else (), without) if is_folder else [source.path]
+    if is_folder and source.hub:
+        found = hub.files_of(list(found), source)
     for item in itertools.islice(found, share[0], None, share[1]):
         if isinstance(item, Problem):
             yield item
-        elif source != "stdlib" or item.suffix == ".py":
-            yield from read_file(item, item.relative_to(root).as_posix() if is_folder else item.name, parse)
+        elif not is_preset or item.suffix == ".py":
+            where = item.relative_to(source.path).as_posix() if is_folder else item.name
+            yield from read_file(item, where, parse, source)
+
+
+def within_budget(found, source, n_parts, count_tokens):
+    """Yield Documents and Problems until the source's budget is used up, of which each of n_parts has its part. Tokens
+    are counted in bytes, of which a token has as many as in the first million."""
+    n_documents, n_bytes, tokens_per_byte, sample = 0, 0, 0.25, 0
+    for item in found:
+        if isinstance(item, Document):
+            if source.share < 1 and draw(item.text) >= source.share:
+                continue
+            size = len(item.text.encode("utf-8", "surrogatepass"))
+            if count_tokens and source.tokens and n_bytes < 1_000_000:
+                sample += count_tokens(item.text)
+                tokens_per_byte = sample / (n_bytes + size)
+            n_documents, n_bytes = n_documents + 1, n_bytes + size
+        yield item
+        if source.documents and n_documents * n_parts >= source.documents:
+            return
+        if source.tokens and n_bytes * tokens_per_byte * n_parts >= source.tokens:
+            return
+
+
+def draw(text):
+    """A number from 0 to 1 that depends on a text alone, and not on that by which train and val are told apart."""
+    return int.from_bytes(hashlib.sha256(b"share" + text.encode("utf-8", "surrogatepass")).digest()[:8]) / 2**64
 
 
 def walk(root, skip=(), without=()):
@@ -119,27 +141,21 @@ def identity(status):
     return status.st_dev, status.st_ino
 
 
-def read_file(path, where, parse=None):
-    """Yield the Documents and Problems of a file. Its name says what it is, its first bytes how it is compressed."""
-    name = without_compression(path.name.lower())
+def read_file(path, where, parse=None, source=NOTHING_SAID):
+    """Yield the Documents and Problems of a file. Its name says what it is, its first bytes how it is compressed.
+    source: how its records are read."""
+    name = records.without_compression(path.name.lower())
     kind = os.path.splitext(name)[1]
-    if kind in JSON or kind == ".parquet":
-        known = None if parse else set(itertools.chain(*FIELDS.values()))
-        found = records.read_json(path, where) if kind in JSON else parquet.read_parquet(path, where, known)
-        for item in found:
-            yield item if isinstance(item, Problem) else (parse or from_record)(*item)
+    if kind in records.JSON or kind == ".parquet":
+        columns = None if parse else known_fields(source)
+        found = records.read_json(path, where) if kind in records.JSON else parquet.read_parquet(path, where, columns)
+        yield from documents_of(found, source, parse)
     elif kind == ".xml" and "wik" in name and parse is None:  # as dumps are named
         yield from read_dump(path, where)
     elif kind in TEXT and parse is None:
         yield from read_text(path, where)
     else:
         yield Problem(where, "unknown_format", path.suffix)
-
-
-def without_compression(name):
-    """A file's name without .gz and the like."""
-    stem, suffix = os.path.splitext(name)
-    return stem if suffix.lower() in records.COMPRESSED else name
 
 
 # -- text
@@ -152,7 +168,7 @@ def read_text(path, where):
         with records.opened_text(path) as file:
             while lines := file.readlines(MAX_TEXT):
                 place = where if number == 1 else f"{where}:{number}"
-                name = without_compression(where) if number == 1 else place
+                name = records.without_compression(where) if number == 1 else place
                 yield checked("".join(lines), place, {"path": name})
                 number += len(lines)
             if number == 1:
@@ -205,34 +221,100 @@ def read_dump(path, where):
 # -- records
 
 
-def from_record(record, where):
-    """The Document of a record, a dict with any of the names in FIELDS, or the Problem that it has."""
+def documents_of(items, source, parse=None):
+    """Yield the Documents and Problems of (record, where) and Problems: those that meet the source's conditions, with
+    the text that their blob_id stands for."""
+    if source.keep:
+        items = wanted(items, source.keep)
+    if parse is None:
+        first = next(items, None)
+        items = itertools.chain([] if first is None else [first], items)
+        if isinstance(first, tuple) and names_blobs(first[0]):
+            items = blobs.completed(items, source.contents or blobs.BASE, source.cache or blobs.CACHE)
+    parse, shape = parse or from_record, source.shape or None
+    for item in items:
+        if isinstance(item, Problem):
+            yield item
+        elif parse is from_record and isinstance(item[0], dict) and isinstance(item[0].get("files"), list):
+            yield from repository(*item)
+        else:
+            yield parse(*item, shape)
+
+
+def names_blobs(record):
+    """Whether a record names its text, or has a list of files that may, instead of holding it."""
+    return blobs.lacks_text(record) or isinstance(record, dict) and isinstance(record.get("files"), list)
+
+
+def wanted(items, keep):
+    """Yield the items whose records meet all conditions, and a Problem for each other record."""
+    conditions = [(text, shapes.condition(text)) for text in keep]
+    for item in items:
+        unmet = () if isinstance(item, Problem) else (text for text, met in conditions if not met(item[0]))
+        text = next(iter(unmet), None)
+        yield item if text is None else Problem(item[1], "not_wanted", f"not so: {text}")
+
+
+def known_fields(source):
+    """The columns of a table that matter to documents."""
+    names = {*itertools.chain(*shapes.SHAPES["meta"].values()), *OF_BLOBS}
+    for shape in [*shapes.SHAPES["documents"], source.shape]:
+        names |= {*shape.get("fields", ()), *(shapes.fields_of(shape["text"]) if "text" in shape else ())}
+    return names | {shapes.field_of(text) for text in source.keep}
+
+
+def from_record(record, where, shape=None):
+    """The Document of a record, or the Problem that it has. shape: its template as an entry of shapes.toml; None = that
+    of its fields, where a text that is none counts as none."""
     if not isinstance(record, dict):
         return Problem(where, "bad_json", "not an object")
     found = {}
-    for key, names in FIELDS.items():
+    for key, names in shapes.SHAPES["meta"].items():
         values = [record[name] for name in names if record.get(name) is not None]
         if values:
             found[key] = values[0]
-    text = found.pop("text", None)
-    return checked(text, where, found) if isinstance(text, str) else Problem(where, "no_text", field_names(record))
+    if shape is None:
+        possible = shapes.possible("documents", frozenset(record))
+        said = (shape for shape in possible if record[shape["fields"][0]] is not None)
+        shape = next(said, None)
+    if shape is None or "text" not in shape:
+        return Problem(where, "no_text", field_names(record))
+
+    def text_of(value, path):
+        """A field as the template wants it: what makes the shape must be text, another one may be none."""
+        if isinstance(value, str) or path in shape.get("fields", ()):
+            return value
+        return str(value) if isinstance(value, int | float) else ""
+
+    try:
+        text = shapes.filled(shape["text"], record, text_of)
+    except (TypeError, AttributeError):
+        return Problem(where, "no_text", field_names(record))
+    return checked(text, where, found)
+
+
+def repository(record, where):
+    """Yield the Document of a record that holds the files of a repository, and a Problem for each file that is none."""
+    name, files = record.get("repo_name") or record.get("repo"), []
+    for number, file in enumerate(record["files"]):
+        path = str(file.get("path") or number) if isinstance(file, dict) else str(number)
+        item = from_record(file, f"{where}:{path}")
+        if isinstance(item, Problem):
+            yield item
+        else:
+            files.append((path, item.text))
+    meta = {"repo": name if isinstance(name, str) else "", "id": where}
+    item = checked(joined(files), where, meta)
+    if isinstance(item, Document):
+        item.files = files
+    yield item
+
+
+def joined(files):
+    """The files [(path, text)] of a repository as one text, in which copies are sought."""
+    return "\n\n".join(f"{path}\n{text}" for path, text in files)
 
 
 def field_names(record):
     """The names of a record's fields, for a Problem's detail, in characters that can be written to any file."""
     return "fields: " + records.escaped(", ".join(map(str, record))[:200])
-
-
-def read_hub(name, parse):
-    """Yield parse(record, where) for a hub data set's train split, streamed. data_dir: a part, such as a language.
-    Raises UserError where the stream ends in an error: half of a data set must not pass for all of it."""
-    datasets = optional("datasets", "hub data sets")
-    name, _, data_dir = name.partition(":")
-    row = 0
-    try:
-        stream = datasets.load_dataset(name, data_dir=data_dir or None, split="train", streaming=True)
-        for row, record in enumerate(stream, 1):
-            yield parse(record, f"{name}:{row}")
-    except Exception as error:  # of datasets, of the network, of pyarrow, of packages that decode: of any kind
-        place = f"after row {row}: " if row else ""
-        raise UserError(f"cannot read {name!r} from the hub: {place}{type(error).__name__}: {error}") from None

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from configurator import UserError
 
+JSON = (".jsonl", ".ndjson", ".json")
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zstd")
 NOT_UTF8 = re.compile("[\udc80-\udcff]")  # what opened_text() makes of bytes that are not UTF-8
 # What may stand between two JSON values; files that were joined have byte order marks in the middle.
@@ -52,6 +53,12 @@ def optional(module, purpose):
 
 
 # -- bytes and text
+
+
+def without_compression(name):
+    """A file's name without .gz and the like."""
+    stem, suffix = os.path.splitext(name)
+    return stem if suffix.lower() in COMPRESSED else name
 
 
 def open_regular(path):

@@ -1,0 +1,151 @@
+"""How a record becomes text: shapes.toml, its templates, and conditions on fields. No value is ever executed."""
+
+import ast
+import functools
+import math
+import operator
+import re
+import tomllib
+from pathlib import Path
+
+from configurator import UserError
+
+SHAPES = tomllib.loads(Path(__file__).with_name("shapes.toml").read_text(encoding="utf-8"))
+SLOT = re.compile(r"{([\w.|-]+)}")
+COMPARED = {"==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le}
+COMPARED |= {">": operator.gt, ">=": operator.ge, "in": lambda value, values: value in values}
+CONDITION = re.compile(r"(?:(not )?([\w.]+)|([\w.]+) ?(==|!=|<=|>=|<|>| in ) ?(.+))")
+
+
+def is_blank(value):
+    """Whether a field says nothing: null, blank text, an empty list or object, or NaN, pandas' null."""
+    if isinstance(value, str):
+        return not value.strip()
+    if isinstance(value, list | dict):
+        return not value
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+# -- templates
+
+
+def value_at(value, names):
+    """What stands at the end of a path of field names; None where there is nothing. Of a list, "first" is its first
+    element, and "all" a list of them all."""
+    if not names:
+        return value
+    name, *rest = names
+    if isinstance(value, list):
+        if name == "all":
+            return [value_at(item, rest) for item in value]
+        return value_at(value[0], rest if name == "first" else names) if value else None
+    return value_at(value.get(name), rest) if isinstance(value, dict) else None
+
+
+@functools.cache
+def lines_of(template):
+    """[(line ends in front, line, its slots)] of a template; a slot is "path" or "path|path". Raises UserError for one
+    that cannot be filled."""
+    left = SLOT.sub("", template)
+    if "{" in left or "}" in left or not SLOT.search(template):
+        raise UserError(
+            f"{template!r} is no template: it puts fields into a text, as {{instruction}} or {{meta.title}}"
+        )
+    parts = ["", *re.split(r"(\n+)", template)]
+    return [(ends, line, SLOT.findall(line)) for ends, line in zip(parts[0::2], parts[1::2])]
+
+
+def fields_of(template):
+    """The names of the fields that a template uses, without what stands behind a dot."""
+    paths = "|".join(SLOT.findall(template)).split("|")
+    return {path.split(".")[0] for path in paths}
+
+
+def filled(template, record, text_of):
+    """The text of a template with a record's fields. text_of(value, path): makes a text of a value, or raises."""
+    texts = []  # [line ends in front, text]
+    for ends, line, slots in lines_of(template):
+        values = [slot_text(slot.split("|"), record, text_of) for slot in slots]
+        if slots and not any(value.strip() for value in values):
+            continue
+        rest = iter(values)
+        text = SLOT.sub(lambda _: next(rest), line)
+        if texts and texts[-1][1].strip() and text.startswith(texts[-1][1]):
+            texts[-1][1] = text  # a title that the text begins with
+        else:
+            texts.append([ends if texts else "", text])
+    return "".join(ends + text for ends, text in texts)
+
+
+def slot_text(paths, record, text_of):
+    """The text of the first of these paths that says something."""
+    for path in paths:
+        value = value_at(record, path.split("."))
+        if isinstance(value, list) and "all" in path.split("."):
+            value = "\n".join(filter(None, (text_of(item, path) for item in value)))
+        if not is_blank(value):
+            return text_of(value, path)
+    return ""
+
+
+# -- shapes
+
+
+@functools.cache
+def possible(view, names):
+    """The shapes of a view, "documents" or "chats", whose fields all are among these names, a frozenset."""
+    return [shape for shape in SHAPES[view] if names.issuperset(shape["fields"])]
+
+
+def lowered(record):
+    """A record with the names of its fields in small letters, unless two would become one."""
+    if all(name == name.lower() for name in record):
+        return record
+    return {**{name.lower(): value for name, value in record.items()}, **record}
+
+
+# -- conditions
+
+
+def says_yes(value):
+    """Whether a field says anything but false, 0 and nothing."""
+    return bool(value) and not is_blank(value)
+
+
+def field_of(text):
+    """The field that a condition asks for, without what stands behind a dot."""
+    return next(filter(None, CONDITION.fullmatch(text.strip()).group(2, 3))).split(".")[0]
+
+
+def condition(text):
+    """A function of a record: whether it meets a condition on one of its fields.
+
+        not toxic            toxic is false, 0, empty or missing
+        redacted             it is none of these
+        language == "en"     equal, as Python's numbers, texts, lists, True, False and None are written
+        score >= 3           and !=, <, <=, >
+        license in ["mit", "apache-2.0"]
+
+    A field that is missing or of another kind meets no comparison. Raises UserError for anything else.
+    """
+    match = CONDITION.fullmatch(text.strip())
+    if not match:
+        raise UserError(f"{text!r} is no condition on a field, such as 'not toxic' or 'language == \"en\"'")
+    negated, name, compared, sign, literal = match.groups()
+    if name:
+        return lambda record: says_yes(value_at(record, name.split("."))) != bool(negated)
+    try:
+        wanted = ast.literal_eval(literal)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        raise UserError(f"{text!r}: {literal!r} is no number, text in quotes, list, True, False or None") from None
+    meets = COMPARED[sign.strip()]
+
+    def met(record):
+        """Whether the field compares so."""
+        value = value_at(record, compared.split("."))
+        try:
+            return value is not None and bool(meets(value, wanted))
+        except TypeError:
+            return False
+
+    return met
