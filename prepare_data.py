@@ -2,6 +2,7 @@
 
     python prepare_data.py --sources=my_code/,more.jsonl.gz --out_dir=data/mine
     python prepare_data.py --sources=chats.jsonl --chats --out_dir=data/chats
+    python prepare_data.py --sources=dolly --chats --show=3    only show records
 
 A first pass reads the documents once: worker processes replace personal data, filter,
 decontaminate, tokenize and sign them (MinHash signatures, by which similar documents are found);
@@ -17,6 +18,7 @@ dropped and why.
 import needs  # noqa: F401
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -32,6 +34,7 @@ from cleaning.to_shards import COUNTS, Run, describe, digest_of, print_table, se
 from configurator import UserError
 from corpus.documents import Document, Problem
 from corpus.parallel import mapped
+from corpus.records import escaped
 from shards import Shards, describe_foreign, exclusive, load_tokenizer
 from tokenizer import Tokenizer
 
@@ -43,6 +46,9 @@ def main(settings):
     """Fill settings.out_dir with shards, or do nothing if it already holds the shards that would be made."""
     start = time.time()
     settings.check()
+    if settings.show:
+        show(settings)
+        return
     tokenizer = Tokenizer.load(settings.tokenizer)
     cleaner = clean.Cleaner(settings, tokenizer)  # raises UserError for damaged files before anything is written
     run = Run(settings, tokenizer, settings.ingredients(tokenizer.fingerprint), start)
@@ -76,6 +82,21 @@ def prepare(run, cleaner):
     write_shards(run, entries)
 
 
+def show(settings):
+    """Print the first records of each source as they are understood, and those that are not."""
+    for source in settings.sources:
+        for item in itertools.islice(settings.read(source), settings.show):
+            print(f"\n-- {escaped(source)}: {escaped(item.where)}")
+            if isinstance(item, Problem):
+                print(f"   cannot be used: {item.rule}: {item.detail}")
+            elif settings.chats:
+                for message in json.loads(item.text)["messages"]:
+                    print(f"[{message['role']}]\n{escaped(message['content'])}")
+            else:
+                about = ", ".join(f"{key} {value}" for key, value in item.meta.items())
+                print(f"[{escaped(about)}]\n{escaped(item.text)}")
+
+
 # -- the first pass
 
 
@@ -83,10 +104,10 @@ class InputChanged(Exception):
     """The documents differ from those that the finished chunks were made of."""
 
 
-def documents(settings):
+def documents(settings, tokenizer):
     """Yield (number of the source, Document or Problem). Folders of --against are numbered after the sources."""
     for number, source in enumerate(settings.sources):
-        for item in settings.read(source):
+        for item in settings.read(source, tokenizer=tokenizer):
             yield number, item
     for number, folder in enumerate(settings.against, len(settings.sources)):
         shards, tokenizer = Shards(folder, "val"), load_tokenizer([folder])
@@ -95,12 +116,12 @@ def documents(settings):
             yield number, Document(text, f"val token {start}")
 
 
-def batches(settings, bar):
+def batches(settings, tokenizer, bar):
     """Yield (batch, sha256): batch is a list of what documents() yields, about BATCH_BYTES of text. sha256 is "" except
     with the last batch of a chunk, which is shard_bytes of text: there it is the sha256 of all documents of the chunk.
     bar: a progress bar that counts bytes."""
     batch, batch_bytes, chunk_bytes, sha256 = [], 0, 0, hashlib.sha256()
-    for number, item in documents(settings):
+    for number, item in documents(settings, tokenizer):
         unreadable = isinstance(item, Problem)
         data = (item.where if unreadable else item.text).encode("utf-8", "surrogateescape")
         about = (number, item.where, item.rule if unreadable else item.meta)  # it decides which copy is kept
@@ -120,11 +141,11 @@ def batches(settings, bar):
         yield batch, sha256.hexdigest()
 
 
-def new_batches(settings, done, bar):
+def new_batches(run, done, bar):
     """Yield the batches() after the chunks that are done. Raises InputChanged if the documents of those chunks, which
     are read again, are no longer the same."""
     expected = [entry["documents_sha256"] for entry in done]
-    for batch, sha256 in batches(settings, bar):
+    for batch, sha256 in batches(run.settings, run.tokenizer, bar):
         if not expected:
             yield batch, sha256
         elif sha256:  # a chunk that is done ends here
@@ -146,7 +167,7 @@ def write_chunks(run, cleaner, done):
     entries, chunk = list(done), None
     num_workers = settings.num_workers or os.cpu_count()
     with tqdm(desc="cleaning", unit="B", unit_scale=True, smoothing=0.05) as bar:
-        work = new_batches(settings, done, bar)
+        work = new_batches(run, done, bar)
         if num_workers == 1:
             results = (survey(cleaner, item) for item in work)
         else:
@@ -198,7 +219,7 @@ def up_to_date(run):
         load_tokenizer([run.out])
         shards.verify()
         with tqdm(desc="comparing", unit="B", unit_scale=True, leave=False) as bar:
-            return next(new_batches(run.settings, manifest["shards"], bar), None) is None
+            return next(new_batches(run, manifest["shards"], bar), None) is None
     except InputChanged:
         print(STARTING_OVER)
     except (UserError, KeyError, TypeError):

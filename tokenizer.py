@@ -249,6 +249,17 @@ class Tokenizer:
             ids, mask = ids + header, mask + [0] * len(header)
         return ids, mask
 
+    def render_repository(self, name, files) -> list[int]:
+        r"""The ids of a repository's files [(path, text), ...], which lie in one document as in StarCoder 2
+        (arXiv:2402.19173, section 5.3): what one file defines, the next one may call.
+
+            <|repo_name|>ada/tools<|file_sep|>tools/area.py\ndef area(r): ...<|file_sep|>tests/test_area.py\n...
+        """
+        ids = [self.token_id("<|repo_name|>"), *self.encode(name)]
+        for path, text in files:
+            ids += [self.token_id("<|file_sep|>"), *self.encode(f"{path}\n{text}")]
+        return ids
+
     def render_gap(self, prefix, suffix) -> list[int]:
         r"""The prompt for filling in the middle, in prefix-suffix-middle order (arXiv:2207.14255).
 

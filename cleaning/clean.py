@@ -17,7 +17,7 @@ from cleaning.chunks import DOCUMENT, STREAMS, Counts, add
 from cleaning.classifier import Classifier, Scores
 from cleaning.view import CHINESE, CODE, PROSE, PYTHON, View, comments_of, kind_of
 from corpus import chats
-from corpus.documents import Problem
+from corpus.documents import Document, Problem, joined
 from corpus.records import json_line
 from tokenizer import Tokenizer
 
@@ -88,17 +88,38 @@ class Cleaner:
             if isinstance(item, Problem):
                 surveyed.drop(source, item.where, ("unreadable", item.rule, item.detail))
                 continue
+            if item.files:
+                item = self.without_bad_files(item, source, surveyed)
             cleaned = self.cleaned(item, is_own, surveyed.counts)
             objection = None
             if is_own:
                 add(surveyed.counts.read, {source: {"raw_bytes": len(item.text.encode()), **cleaned.sizes()}})
                 if self.settings.clean:
-                    objection = self.objection(cleaned.view, source, surveyed.counts)
+                    objection = self.objection(cleaned.view, source, surveyed.counts, bool(item.files))
             if objection:
                 surveyed.drop(source, item.where, objection, cleaned)
             else:
                 self.keep(number, item, cleaned, surveyed)
         return surveyed
+
+    def without_bad_files(self, document, source, surveyed):
+        """A repository's Document with replacements made in each of its files and without those to which a rule
+        objects, which are noted as dropped."""
+        settings, files = self.settings, []
+        for path, text in document.files:
+            meta, where = {"path": path}, f"{document.where}:{path}"
+            kind = kind_of(text, meta, settings.kind)
+            new = self.replaced(text, kind, meta, surveyed.counts) if settings.clean else text
+            view = View(new, where, kind)
+            view.n_tokens, view.token_bits = len(self.tokenizer.encode(new)), math.log2(self.tokenizer.vocab_size)
+            found = ("empty", "nothing but a licence") if not new.strip() else None
+            if settings.clean and settings.filters:
+                found = found or rules.verdict(view, RULES[kind], settings.rules)
+            if found:
+                surveyed.drop(source, where, ("filters", *found), Cleaned(new, view, [], None, len(new.encode())))
+            else:
+                files.append((path, new))
+        return Document(joined(files), document.where, document.meta, files)
 
     def cleaned(self, document, is_own, counts):
         """A Document with its replacements made, tokenized: a Cleaned. What was replaced is added to counts."""
@@ -113,6 +134,9 @@ class Cleaner:
             messages = chats.finished(text, self.prompts, settings.char_noise)
             ids, mask = self.tokenizer.render(messages)
             n_bytes = sum(len(message["content"].encode()) for message in messages)
+        elif document.files:
+            ids, mask = self.tokenizer.render_repository(document.meta["repo"], document.files), None
+            n_bytes, shown = len(text.encode()), text
         else:
             if settings.clean and is_own:
                 text = self.replaced(text, kind, document.meta, counts)
@@ -132,12 +156,13 @@ class Cleaner:
         breaks = kind == PYTHON and new != text and rules.syntax_error(new) and not rules.syntax_error(text)
         return text if breaks else new
 
-    def objection(self, view, source, counts):
-        """(step, rule, detail) of the first step that drops a document, or None."""
+    def objection(self, view, source, counts, is_sifted=False):
+        """(step, rule, detail) of the first step that drops a document, or None. is_sifted: the rules have looked at
+        each of its files."""
         settings = self.settings
         if not view.text.strip():
             return "filters", "empty", "nothing but a licence"
-        if settings.filters and not settings.chats:
+        if settings.filters and not settings.chats and not is_sifted:
             if found := rules.verdict(view, RULES[view.kind], settings.rules):
                 return "filters", *found
         if self.classifier and (reason := self.classifier.objection(view, settings.min_quality)):

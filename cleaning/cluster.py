@@ -25,7 +25,7 @@ import configurator
 from cleaning import clean
 from cleaning.to_shards import settle
 from configurator import UserError
-from corpus.documents import optional
+from corpus.records import optional
 from ranges import Range
 from shards import exclusive
 

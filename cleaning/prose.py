@@ -11,7 +11,7 @@ from functools import cache
 
 from cleaning.rules import ALL_RULES, outside, over, under
 from configurator import UserError
-from corpus.documents import optional
+from corpus.records import optional
 
 STOP_WORDS = {"the", "be", "to", "of", "and", "that", "have", "with"}
 # Gopher's bounds: n -> share of characters in the commonest n-gram, and in all n-grams that occurred before.

@@ -11,9 +11,9 @@ from cleaning.languages import KINDS
 from cleaning.rules import Thresholds
 from configurator import UserError
 from corpus import chats, documents
-from corpus.documents import optional
-from corpus.sources import distinct, others, place_of
-from ranges import Place, Range, Share, ShareAbove0, ShareBelow1, Workers
+from corpus.records import optional
+from corpus.sources import distinct, others, place_of, root_of
+from ranges import Natural, Place, Range, Share, ShareAbove0, ShareBelow1, Workers
 from shards import read_manifest
 
 # What a run replaces in out_dir, and what of it could be taken for a source.
@@ -33,7 +33,7 @@ class Settings:
     """What is read, what is done to it, and where the shards go."""
 
     # -- reading and writing
-    sources: list[str] = field(default_factory=lambda: ["stdlib"])  # presets, files, folders, hf:owner/name[:data_dir]
+    sources: list[str] = field(default_factory=lambda: ["stdlib"])  # see corpus/sources.py
     out_dir: Place = "data/stdlib"  # the shard folder
     tokenizer: str = "data/tokenizer.json"  # a tokenizer.json, a SentencePiece .model, or a name such as gpt2
     # share of the documents for validation, by hash; .001 is enough for billions of tokens
@@ -41,6 +41,7 @@ class Settings:
     # text per shard: an interrupted run goes on after the last whole one
     shard_bytes: Annotated[int, Range(1, 10**9)] = 256_000_000
     num_workers: Workers = 0  # processes; 0 = one per core
+    show: Natural = 0  # print this many records of each source as they are understood, and stop
     adopt: bool = False  # out_dir already holds shards of llm.c or modded-nanogpt: only describe them
 
     # -- chats
@@ -101,18 +102,19 @@ class Settings:
         out = Path(os.path.realpath(self.out_dir))
         own = {out / name for name in OWN_FILES}
         for source in self.sources:
-            place = Path(place_of(source))
+            place = Path(os.path.realpath(root_of(source) or place_of(source)))
             if place == out or not own.isdisjoint((place, *place.parents)):
                 raise UserError(
                     f"--out_dir={self.out_dir} is a source itself, or would overwrite {source}: "
                     "its shards go into a folder of their own"
                 )
 
-    def read(self, source, share=(0, 1)):
+    def read(self, source, share=(0, 1), tokenizer=None):
         """Yield the Documents and Problems of a source, as documents.read() does, without this run's own output and
-        without other sources that lie below it."""
+        without other sources that lie below it. tokenizer: counts the tokens of a source that has a budget of them."""
         parse = chats.from_record if self.chats else None
-        return documents.read(source, parse, share, others(source, self.sources, self.out_dir))
+        count_tokens = tokenizer and (lambda text: len(tokenizer.encode(text)))
+        return documents.read(source, parse, share, others(source, self.sources, self.out_dir), count_tokens)
 
     def ingredients(self, fingerprint):
         """What the shards depend on apart from the documents, as JSON can hold it: the settings that matter, the
@@ -120,7 +122,7 @@ class Settings:
         which counts Chinese words where it is installed, and opencc. A folder is up to date if its manifest names the
         same ingredients and documents."""
         values = asdict(self)
-        unimportant = ("out_dir", "num_workers", "adopt")
+        unimportant = ("out_dir", "num_workers", "adopt", "show")
         named = {setting.name: values[setting.name] for setting in fields(Settings) if setting.name not in unimportant}
         paths = [*self.decontaminate, self.quality, self.scores]
         paths += [Path(folder) / "manifest.json" for folder in self.against]

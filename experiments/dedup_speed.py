@@ -26,7 +26,8 @@ from cleaning import dedup, hashing
 from cleaning.chunks import DOCUMENT
 from cleaning.view import View
 from configurator import UserError
-from corpus.documents import Document, optional, read
+from corpus.documents import Document, read
+from corpus.records import optional
 from experiments.common import print_table
 from ranges import Natural, Positive
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import configurator
 from configurator import UserError
-from corpus.documents import optional
+from corpus.records import optional
 from evaluation.problems import read_lines
 from ranges import Place
 

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 import pretrain
-from corpus.documents import optional
+from corpus.records import optional
 from loss import IGNORE
 from model import Transformer
 from recipe import TRAINING
