@@ -37,7 +37,8 @@ from endings import Stopped, UserError, rank, told_in_one_line  # noqa: F401
 
 ROOT = Path(__file__).resolve().parent
 # The stages in the order in which they run. These, and recipe itself, may have a table in a TOML file.
-STAGES = ("exercises", "tokenizer_train", "prepare_data", "pretrain", "anneal", "sft", "eval_humaneval")
+STAGES = ("exercises", "tokenizer_train", "classifier", "prepare_data", "pretrain", "anneal", "sft", "eval_humaneval")
+MODULES = {"exercises": "exercises.__main__", "classifier": "cleaning.classifier"}  # of stages that are no scripts
 TABLES = (*STAGES, "recipe")
 HELP_WIDTH, HELP_COLUMN = 100, 32
 
@@ -67,7 +68,8 @@ def stage_name(main):
 
 def command(stage):
     """How a person starts a stage: "pretrain.py", or "-m exercises" where it is a module in a folder."""
-    return f"{stage}.py" if (ROOT / f"{stage}.py").exists() else f"-m {stage}"
+    module = MODULES.get(stage, stage).removesuffix(".__main__")
+    return f"{stage}.py" if (ROOT / f"{stage}.py").exists() else f"-m {module}"
 
 
 # -- what settings there are

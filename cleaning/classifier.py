@@ -1,6 +1,7 @@
 """Labelled documents -> a classifier of their worth, by which prepare_data.py drops others.
 
     python -m cleaning.classifier --labelled=labels.jsonl --out=data/quality.npz
+    python -m cleaning.classifier --labelled='code-alpaca?label=1,dolly?label=0'
     python prepare_data.py --sources=my_code/ --quality=data/quality.npz
 
 fastText's model (arXiv:1607.01759) in numpy: logistic regression on the hashed 1- to 3-grams of a
@@ -29,9 +30,9 @@ from cleaning import hashing
 from cleaning.view import View
 from configurator import UserError, not_special
 from corpus import chats
-from corpus.documents import Problem, read
+from corpus.documents import Document, Problem, read
 from corpus.records import open_regular, records
-from corpus.sources import distinct, place_of, spare
+from corpus.sources import distinct, parsed, place_of, spare
 from ranges import Place, Positive, Range, Seed, ShareBetween, Text
 
 BUCKETS_LOG2 = 20  # a million weights; a text of 1,000 words has some 3,000 n-grams
@@ -43,7 +44,10 @@ class Settings:
     """What is learnt from, and how."""
 
     # -- documents
-    labelled: list[str] = field(default_factory=list)  # files of records: a text or a conversation, and its label
+    # files of records, a text or a conversation and its label; or any sources, all of one label: SOURCE?label=1
+    labelled: list[str] = field(default_factory=list)
+    # the same, of other sets: what the classifier keeps of each is told, since a set of its own is easy to know again
+    tested_on: list[str] = field(default_factory=list)
     positive: Text = "1"  # the label of what is to be kept; all other labels count as negative
     out: Place = "data/quality.npz"  # the classifier
 
@@ -84,6 +88,8 @@ def main(settings):
     numbers = f"{len(train_part):,} documents for training, {len(held_out):,} held out"
     print(f"{numbers}: AUC {auc(scores, labels):.4f}\n")
     print_cuts(cuts, best)
+    if settings.tested_on:
+        print_test(classifier, settings)
     print(f"\nclassifier -> {settings.out}")
 
 
@@ -98,40 +104,60 @@ def print_cuts(cuts, best):
         print(line + ("  <- chosen" if cut == best else ""))
 
 
+def print_test(classifier, settings):
+    """Print how many documents of each other set the classifier keeps, and its precision and recall on all of them."""
+    counts = Counter()  # (kept, label): documents
+    print(f"\n{'other sets':<44}{'label':>6}{'documents':>11}{'kept':>8}")
+    for source in distinct(settings.tested_on):
+        found = Counter()
+        for text, label in labelled_documents([source], settings.positive):
+            found[classifier.score(View(text)) >= classifier.threshold, label] += 1
+        for label in (1, 0):
+            number = found[True, label] + found[False, label]
+            if number:
+                print(f"{source[-44:]:<44}{label:>6}{number:>11,}{found[True, label] / number:>8.1%}")
+        counts += found
+    kept, wanted = counts[True, 1] + counts[True, 0], counts[True, 1] + counts[False, 1]
+    precision, recall = counts[True, 1] / max(1, kept), counts[True, 1] / max(1, wanted)
+    print(f"precision {precision:.1%}, recall {recall:.1%}")
+
+
 # -- documents
 
 
 def labelled_documents(sources, positive):
     """Yield (text, 0 or 1) of every record; print how many cannot be used. Raises UserError for one without a label."""
-
-    def parse(record, where):
-        """(text, 0 or 1) of a record, or the Problem that it has."""
-        if not isinstance(record, dict) or record.get("label") is None:
-            return Problem(where, "no_label")
-        label = int(str(record["label"]).lower() == positive.lower())
-        texts = [record[name] for name in TEXT_FIELDS if isinstance(record.get(name), str)]
-        if not texts:
-            chat = chats.from_record(record, where)
-            if isinstance(chat, Problem):
-                return chat
-            texts = ["\n\n".join(message["content"] for message in json.loads(chat.text)["messages"])]
-        try:
-            texts[0].encode()
-        except UnicodeEncodeError:
-            return Problem(where, "bad_utf8", "half of a surrogate pair")
-        return texts[0], label
-
     skipped = Counter()
     for source in distinct(sources):
-        for item in read(source, parse):
+        label = parsed(source).label
+        for item in read(source, lambda *found: labelled(*found, label)):
             if not isinstance(item, Problem):
-                yield item
+                yield item.text, int(item.meta["label"].lower() == positive.lower())
             elif item.rule == "no_label":
-                raise UserError(f"{source}: {item.where} has no label; each record needs a text and a label")
+                how = f"each record needs a text and a label, or the source one: {source}?label=1"
+                raise UserError(f"{source}: {item.where} has no label; {how}")
             else:
                 skipped[item.rule] += 1
     if skipped:
         print("skipped: " + ", ".join(f"{n} {rule}" for rule, n in skipped.most_common()))
+
+
+def labelled(record, where, shape, label=""):
+    """The Document of a record, whose meta is its label, or the Problem that it has. label: that of the source."""
+    label = label or (record.get("label") if isinstance(record, dict) else None)
+    if label is None:
+        return Problem(where, "no_label")
+    texts = [record[name] for name in TEXT_FIELDS if isinstance(record.get(name), str)] if not shape else []
+    if not texts:
+        chat = chats.from_record(record, where, shape)
+        if isinstance(chat, Problem):
+            return chat
+        texts = ["\n\n".join(message["content"] for message in json.loads(chat.text)["messages"])]
+    try:
+        texts[0].encode()
+    except UnicodeEncodeError:
+        return Problem(where, "bad_utf8", "half of a surrogate pair")
+    return Document(texts[0], where, {"label": str(label)})
 
 
 def features(view):
@@ -292,4 +318,4 @@ def thresholds(scores, labels, beta):
 
 
 if __name__ == "__main__":
-    configurator.run(main, Settings)
+    configurator.run(main, Settings, table="classifier")
