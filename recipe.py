@@ -3,6 +3,8 @@
     python recipe.py configs/demo.toml
     python recipe.py configs/demo.toml mine.toml    mine.toml comes on top
     python recipe.py configs/demo.toml --seed=2    once more, on the same data
+    python recipe.py configs/0.5b.toml --check     tell what it needs, run nothing
+    python recipe.py configs/0.5b.toml --share=0.001    a rehearsal, in minutes
 
 Each stage is started by the command that a person would type, which is printed first. A stage with
 several runs, such as [prepare_data.pages] and [prepare_data.chats], is started once for each. A run
@@ -27,9 +29,11 @@ from pathlib import Path
 from typing import Annotated
 
 import configurator
+import rehearsal
+from check import check
 from configurator import ROOT, Stopped, UserError
 from evaluation.problems import read_lines
-from ranges import Natural, Place, Range, SmallCount
+from ranges import Natural, Place, Range, ShareAbove0, SmallCount
 from training import checkpoint
 from training.log import clock
 from training.machine import StopRequested
@@ -45,6 +49,12 @@ class Settings:
     out_dir: Place = "out/recipe"  # summary.json, report.html, report.md, loss.png, progress.json
     processes: SmallCount = 1  # that train together: one for each GPU
     seed: Natural = 0  # train with this seed, and put models and scores into OUT_DIR-seed2; 0 = the stages' own seeds
+    check: bool = False  # read one record of every source, say what the recipe needs and takes, and stop
+    # of every source's documents; below 1 a dress rehearsal: a tiny model, that of configs/rehearsal.toml
+    share: ShareAbove0 = 1.0
+    into: Place = "rehearsal"  # the folder of a rehearsal's results
+    hub: str = ""  # a folder with copies of the hub's data sets, OWNER/NAME, which are read instead
+    contents: str = ""  # the address that blobs of The Stack v2 are read from; empty = Software Heritage's
     bpb_of: str = ""  # the shard folder whose bits per byte the summary shows; empty = the mean of all
     try_next: str = ""  # a command to show at the end
     # Unix time at which the person started, so that installing counts; 0 = now
@@ -68,7 +78,7 @@ class Step:
     @property
     def result(self):
         """The file or folder that the step leaves."""
-        return Path(self.settings.out if self.stage == "tokenizer_train" else self.settings.out_dir)
+        return Path(self.settings.out if hasattr(self.settings, "out") else self.settings.out_dir)
 
 
 def main(settings):
@@ -77,7 +87,15 @@ def main(settings):
     named = [configurator.found(path) for path in sys.argv[1:] if not path.startswith("-")]
     files = [os.path.relpath(path, ROOT) for path in named]
     os.chdir(ROOT)
+    files += [rehearsal.OVERLAY] if settings.share < 1 else []
     steps, out = possible(read_steps(files)), Path(settings.out_dir)
+    if settings.share < 1 or settings.hub or settings.contents:
+        steps = [with_arguments(step, rehearsal.arguments(step, steps, settings)) for step in steps]
+    if settings.share < 1:
+        settings.bpb_of, out = f"{settings.into}/{settings.bpb_of}", Path(settings.into) / out
+    if settings.check:
+        check(steps, settings.processes)
+        return
     if settings.seed:
         out = Path(f"{settings.out_dir}-seed{settings.seed}")
         steps = [with_seed(step, settings.out_dir, out, settings.seed) for step in steps]
@@ -134,14 +152,18 @@ def with_seed(step, before, out, seed):
     for name, value in asdict(step.settings).items():
         if isinstance(value, str) and Path(value).is_relative_to(before):
             arguments.append(f"--{name}={out / Path(value).relative_to(before)}")
+    return with_arguments(step, arguments)
+
+
+def with_arguments(step, arguments):
+    """The step with more arguments behind its files."""
     given = [*step.files, *arguments]
     return Step(step.stage, step.run, given, configurator.load(settings_class(step.stage), given, step.stage))
 
 
 def settings_class(stage):
     """The Settings of a stage's script or module."""
-    is_script = Path(ROOT, f"{stage}.py").exists()
-    return importlib.import_module(stage if is_script else f"{stage}.__main__").Settings
+    return importlib.import_module(configurator.MODULES.get(stage, stage)).Settings
 
 
 def possible(steps):

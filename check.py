@@ -1,0 +1,91 @@
+"""What a recipe will read, need and take, told before it runs: `python recipe.py configs/0.5b.toml --check`.
+
+The first record of every source is read, which shows whether its name, split, fields and licence are what the recipe
+takes them for. Nothing else is downloaded.
+"""
+
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+
+import pretrain
+from configurator import UserError
+from corpus.chats import from_record
+from corpus.documents import Document, read
+from corpus.sources import SETS, parsed, source_name
+from model import Transformer
+from training.machine import PEAK_FLOPS
+
+MFU, CARD = 0.4, "3090"  # what the hours are counted for where there is no GPU whose speed is known
+SEVERAL = 3  # records that cannot be used, after which none will be better
+
+
+def check(steps, processes):
+    """Print the tables of a recipe's sources and of what its training takes. Raises UserError where a source cannot be
+    read as the recipe has it."""
+    wanted = {}  # source: whether it is read as conversations
+    for step in steps:
+        for source in getattr(step.settings, "sources", []) + getattr(step.settings, "labelled", []):
+            wanted.setdefault(source, getattr(step.settings, "chats", step.stage == "classifier"))
+    with ThreadPoolExecutor(16) as pool:
+        found = list(pool.map(first_record, wanted, wanted.values()))
+    width = max(map(len, wanted), default=6)
+    print(f"\n{'source':<{width}}  {'rows':>13} {'GB':>8}  {'licence':<22} first record")
+    bad = 0
+    for source, (is_fit, text) in zip(wanted, found):
+        about = about_of(source)
+        rows = f"{about['rows']:,}" if "rows" in about else "?"
+        size = f"{about['gb']:,.2f}" if "gb" in about else "?"
+        bad += not is_fit
+        print(f"{source:<{width}}  {rows:>13} {size:>8}  {about.get('license', '?'):<22} {text}")
+        if about.get("gated"):
+            print(f"{'':<{width}}  gated: {about['gated']}, then: hf auth login")
+    print_needs(steps, wanted, processes)
+    if bad:
+        raise UserError(f"{bad} of {len(wanted)} sources cannot be read as the recipe has them: see the table")
+
+
+def about_of(source):
+    """What sets.toml says of a source."""
+    name = parsed(source).name.partition("?")[0].partition("@")[0]
+    return SETS.get(name, {})
+
+
+def first_record(source, is_chat):
+    """(whether it can be used, how it begins or what is wrong) of the first record of a source that meets its
+    conditions, or of the next ones."""
+    name, text, bad = source_name(source), "no records", 0
+    try:
+        for item in read(name + ("&" if "?" in name else "?") + "documents=1", from_record if is_chat else None):
+            if isinstance(item, Document):
+                return True, "ok: " + " ".join(item.text.split())[:60]
+            text, bad = f"{item.rule}: {item.detail}", bad + (item.rule != "not_wanted")
+            if bad == SEVERAL:
+                break
+        return False, text
+    except UserError as error:
+        return False, str(error)
+
+
+def print_needs(steps, sources, processes):
+    """Print the tokens, hours and disk space of a recipe's training stages."""
+    trunk = next((step.settings for step in steps if step.stage == "pretrain"), None)
+    tokenizer = next((step.settings for step in steps if step.stage == "tokenizer_train"), None)
+    if not trunk or not tokenizer:
+        return
+    with torch.device("meta"):  # weights have shapes and take no memory
+        model = Transformer(pretrain.model_config(trunk, tokenizer))
+    has_gpu = torch.cuda.is_available()
+    name = torch.cuda.get_device_name() if has_gpu else CARD
+    speed = next((flops for card, flops in PEAK_FLOPS.items() if card in name), PEAK_FLOPS[CARD])
+    tokens = {"pretrain": trunk.max_steps * trunk.batch_tokens}
+    tokens |= {step.stage: step.settings.decay_tokens or 0 for step in steps if step.stage == "anneal"}
+    print(f"\n{model.n_params():,} parameters; hours on {processes} x {name} at {MFU:.0%} of its speed")
+    print(f"{'stage':<12}{'tokens':>18}{'hours':>9}")
+    for stage, count in tokens.items():
+        hours = count * model.flops_per_token() / (processes * speed * MFU) / 3600
+        print(f"{stage:<12}{count:>18,}{hours:>9,.1f}")
+    disk = sum(parsed(source).tokens for source in sources) * 4 + 16 * model.n_params() * 3
+    free = shutil.disk_usage(".").free
+    print(f"disk: about {disk / 1e9:,.1f} GB for shards and checkpoints, {free / 1e9:,.1f} GB are free")

@@ -1,0 +1,52 @@
+"""A recipe with a share of its data, with copies of the hub's data sets, with results in a folder of its own: what
+`python recipe.py RECIPE --share=0.001 --hub=FOLDER` puts behind each stage's command."""
+
+import re
+from dataclasses import asdict
+from pathlib import Path
+
+from corpus.sources import parsed, source_name
+
+OVERLAY = "configs/rehearsal.toml"  # the tiny model, which lies on top of a recipe of which a share is asked for
+BUDGETS = ("documents", "tokens")
+
+
+def arguments(step, steps, settings):
+    """The arguments that a step needs beside its files. settings: recipe.py's."""
+    found = []
+    for name, value in asdict(step.settings).items():
+        before = value
+        if name in ("sources", "labelled"):
+            value = [source_elsewhere(source, settings) for source in value]
+        if isinstance(value, list) and all(isinstance(item, str) for item in value):
+            value, before = ",".join(value), ",".join(before)
+        if isinstance(value, str) and settings.share < 1:
+            value = moved(value, steps, settings.into)
+        if value != before:
+            found.append(f"--{name}={value}")
+    return found
+
+
+def source_elsewhere(source, settings):
+    """The name of a source with a share of its budget, or of its documents where it has none; a copy in place of a set
+    on the hub; another address of blobs."""
+    found = parsed(source)
+    place, _, options = found.name.partition("?")
+    kept = [part for part in options.split("&") if part and part.partition("=")[0] not in (*BUDGETS, "share")]
+    if settings.hub and found.path is None:
+        place += f"@{Path(settings.hub) / found.hub}"
+    budgets = {name: getattr(found, name) * settings.share for name in BUDGETS if getattr(found, name)}
+    budgets = budgets or {"share": found.share * settings.share}
+    kept += [f"{name}={budget:g}" for name, budget in budgets.items() if budget != 1 or name != "share"]
+    if settings.contents and found.contents:
+        kept.append(f"contents={settings.contents}")
+    if settings.share < 1 and found.contents:
+        kept.append(f"cache={settings.into}/blobs.sqlite")
+    return source_name(place + "?" * bool(kept) + "&".join(kept))
+
+
+def moved(text, steps, into):
+    """A setting in which what the steps leave, such as data/code, lies below another folder: rehearsal/data/code."""
+    for place in sorted({str(step.result) for step in steps}, key=len, reverse=True):
+        text = re.sub(rf"(?<![\w/]){re.escape(place)}(?![\w-])", f"{into}/{place}", text)
+    return text

@@ -1,0 +1,136 @@
+"""Whole recipes, from copies of the hub's data sets to scores, with a share of the data and a tiny model."""
+
+import gzip
+import json
+import re
+import subprocess
+import sys
+import threading
+import tomllib
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
+
+import pytest
+from conftest import ROOT
+from local_hub import make_hub
+
+import configurator
+import recipe
+import rehearsal
+from corpus.sources import SETS, parsed
+
+
+@pytest.fixture
+def contents():
+    """(address, {blob_id: text}) of a server of blobs."""
+    texts = {}
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self):
+            body = gzip.compress(texts[self.path.rpartition("/")[2]].encode())
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/content", texts
+    server.shutdown()
+
+
+def sources_of(name, without=()):
+    """The sources of a recipe, each once."""
+
+    def walk(table):
+        for key, value in table.items():
+            if isinstance(value, dict):
+                yield from walk(value)
+            elif key in ("sources", "labelled"):
+                yield from value
+
+    table = tomllib.loads((ROOT / f"configs/{name}.toml").read_text(encoding="utf-8"))
+    return list(dict.fromkeys(walk({stage: table[stage] for stage in table if stage not in without})))
+
+
+def sets_of(name):
+    """The named sets that a recipe reads."""
+    used = [source.partition("?")[0] for source in sources_of(name)]
+    return [known for known in SETS if known in used]
+
+
+def run(*arguments):
+    """What `python recipe.py ...` prints, with its exit code."""
+    done = subprocess.run(
+        [sys.executable, ROOT / "recipe.py", *map(str, arguments)], capture_output=True, text=True, timeout=600
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_the_smallest_form_of_the_half_billion_recipe(tmp_path, contents):
+    address, texts = contents
+    texts.update(make_hub(tmp_path / "hub", sets_of("0.5b"), 60))
+    given = ["configs/0.5b.toml", "--share=0.9", f"--hub={tmp_path}/hub", f"--contents={address}"]
+    given += [f"--into={tmp_path}/run", "--processes=1"]
+    code, printed = run(*given, "--check")
+    assert code == 0 and printed.count("ok: ") == len(sources_of("0.5b")), printed
+    code, printed = run(*given)
+    assert code == 0, printed[-3000:]
+    summary = json.loads((tmp_path / "run/out/0.5b/summary.json").read_text())
+    assert set(summary["ladder"]["by_hand"]) == {"base", "annealed", "tuned"}
+    assert (tmp_path / "run/out/0.5b/report.html").exists()
+    manifest = json.loads((tmp_path / "run/data/code65k/code/manifest.json").read_text())
+    assert manifest["splits"]["train"]["documents"] > 30, "texts of The Stack v2 came from the server"
+    general = json.loads((tmp_path / "run/data/code65k/general-chats/report.json").read_text())
+    assert "low_quality" in json.dumps(general), "the classifier was applied"
+    code, printed = run(*given)
+    assert code == 0 and printed.count("finished before") == printed.count(": finished before, in"), printed
+
+
+def test_a_source_that_cannot_be_read_is_told_before_anything_runs(tmp_path, contents):
+    address, texts = contents
+    texts.update(make_hub(tmp_path / "hub", sets_of("0.5b"), 5))
+    (tmp_path / "hub/ise-uiuc/Magicoder-OSS-Instruct-75K/data/train-00000-of-00001.jsonl").write_text('{"x": 1}\n')
+    code, printed = run("configs/0.5b.toml", f"--hub={tmp_path}/hub", f"--contents={address}", "--check", "--share=0.9")
+    assert code == 2 and "no_chat: fields: x" in printed and "Traceback" not in printed
+    assert "2 of " in printed.splitlines()[-1], "once as chats, once for the classifier, with another budget"
+
+
+@pytest.mark.parametrize("name", ["124m", "350m", "0.5b", "1b", "zh-en"])
+def test_every_source_of_a_recipe_has_a_budget_or_is_small(name):
+    """So that a recipe for 2.5 B tokens does not read 100 times as much."""
+
+    settings = SimpleNamespace(share=1.0, hub="", contents="", into="")
+    for source in sources_of(name, without=("tokenizer_train",)):
+        found = parsed(source)
+        rows = SETS[source.partition("?")[0]].get("rows", 10**9)
+        assert found.documents or found.tokens or rows < 1_000_000, source
+        assert rehearsal.source_elsewhere(source, settings) == found.name, "nothing changes unasked"
+
+
+def test_a_share_is_one_of_the_budget():
+    settings = SimpleNamespace(share=0.001, hub="/copies", contents="http://x/c", into="there")
+    elsewhere = rehearsal.source_elsewhere("stack-edu?tokens=7e9", settings)
+    found = (
+        parsed.__wrapped__(elsewhere, False) if hasattr(parsed, "__wrapped__") else parsed(elsewhere, must_exist=False)
+    )
+    assert found.tokens == 7e6 and found.contents == "http://x/c" and found.cache == "there/blobs.sqlite"
+    assert str(found.path) == "/copies/HuggingFaceTB/stack-edu"
+    found = parsed(rehearsal.source_elsewhere("dolly", settings), must_exist=False)
+    assert found.share == 0.001 and not found.documents
+
+
+def test_a_rehearsal_leaves_the_recipes_own_folders_alone():
+    files = ["configs/0.5b.toml", rehearsal.OVERLAY]
+    steps = recipe.read_steps([str(configurator.ROOT / file) for file in files])
+    settings = SimpleNamespace(share=0.01, hub="", contents="", into="there")
+    for step in steps:
+        new = recipe.with_arguments(step, rehearsal.arguments(step, steps, settings))
+        assert str(new.result) == f"there/{step.result}"
+        assert "code65k" not in re.sub(r"there/data/code65k", "", json.dumps(vars(new.settings), default=str)), new.name
