@@ -3,7 +3,7 @@
     python recipe.py configs/demo.toml
     python recipe.py configs/demo.toml mine.toml    mine.toml comes on top
     python recipe.py configs/demo.toml --seed=2    once more, on the same data
-    python recipe.py configs/0.5b.toml --check     tell what it needs, run nothing
+    python recipe.py configs/0.5b.toml --check     only what it needs
     python recipe.py configs/0.5b.toml --share=0.001    a rehearsal, in minutes
 
 Each stage is started by the command that a person would type, which is printed first. A stage with
@@ -50,7 +50,7 @@ class Settings:
     processes: SmallCount = 1  # that train together: one for each GPU
     seed: Natural = 0  # train with this seed, and put models and scores into OUT_DIR-seed2; 0 = the stages' own seeds
     check: bool = False  # read one record of every source, say what the recipe needs and takes, and stop
-    # of every source's documents; below 1 a dress rehearsal: a tiny model, that of configs/rehearsal.toml
+    # of every source's documents; below 1 this is a rehearsal, with the tiny model of configs/rehearsal.toml
     share: ShareAbove0 = 1.0
     into: Place = "rehearsal"  # the folder of a rehearsal's results
     hub: str = ""  # a folder with copies of the hub's data sets, OWNER/NAME, which are read instead
