@@ -1,7 +1,9 @@
 """Names of sources: what they stand for, their options, budgets, and folders that are laid out as the hub lays them out."""
 
 import json
+import sys
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 
@@ -178,7 +180,42 @@ def test_a_part_of_a_request_is_never_lost():
     assert found.rule == "no_chat" and "options would be lost" in found.detail and "?user=" in found.detail
 
 
-# -- folders as the hub lays them out
+# -- the hub, and folders as it lays them out
+
+
+@pytest.mark.parametrize(
+    "source, name, arguments",
+    [
+        ("wmt19-zh-en", "wmt/wmt19", {"name": "zh-en", "data_dir": None, "split": "train"}),
+        ("ultrachat", "HuggingFaceH4/ultrachat_200k", {"data_dir": None, "split": "train_sft"}),
+        ("hc3", "json", {"data_files": "hf://datasets/Hello-SimpleAI/HC3/all.jsonl", "split": "train"}),
+        (
+            "github-code",
+            "parquet",
+            {"data_files": "hf://datasets/codeparrot/github-code/data/*.parquet", "split": "train"},
+        ),
+        ("hf:a/b:c?config=d&split=e", "a/b", {"name": "d", "data_dir": "c", "split": "e"}),
+    ],
+)
+def test_what_the_library_of_the_hub_is_asked_for(monkeypatch, source, name, arguments):
+    """One that is known by a script of its own, which the library runs no more, is read by its files."""
+    asked = []
+
+    def load_dataset(*names, **given):
+        asked.append((*names, given))
+        return iter(())
+
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
+    assert list(read(source)) == [] and asked == [(name, {**arguments, "streaming": True})]
+
+
+def test_a_gate_is_named_where_a_set_cannot_be_read(monkeypatch):
+    def load_dataset(*_, **__):
+        raise PermissionError("401")
+
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
+    with pytest.raises(UserError, match="401 .log in and accept the terms of The Stack on its page"):
+        list(read("starcoderdata"))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,81 @@
+"""Repositories: their files lie in one document, in their order, with the special tokens that tell them apart."""
+
+import json
+
+import numpy as np
+import pytest
+from conftest import program
+from test_copies import prepare, work  # noqa: F401, a fixture
+
+from corpus.documents import Document, read
+from shards import Shards
+from tokenizer import SPECIAL_TOKENS, Tokenizer
+
+BAD = program(9) + "x = (\n"  # no program
+
+
+def row(name, **files):
+    """A record as the-stack-v2-train-*-ids has them, with the texts that their blobs hold."""
+    entries = [{"path": path.replace("_", "/") + ".py", "content": text} for path, text in files.items()]
+    return {"repo_name": name, "repo_url": "u", "star_events_count": 3, "files": entries}
+
+
+@pytest.fixture
+def repositories(work):  # noqa: F811
+    """A file of three repositories of which one has a bad file, and one nothing else."""
+    rows = [row("ada/a", x=program(1), y=BAD, lib_z=program(2)), row("ada/b", x=program(3)), row("ada/c", x=BAD)]
+    (work / "r.jsonl").write_text("".join(json.dumps(each) + "\n" for each in rows))
+    return work
+
+
+def documents_in(folder, split):
+    """The documents of a shard folder, decoded."""
+    tokenizer, shards = Tokenizer.load(f"{folder}/tokenizer.json"), Shards(folder, split)
+    return [tokenizer.decode(shards.tokens(start + 1, n - 1)) for start, n in zip(*shards.documents(tokenizer.eot))]
+
+
+def test_files_stay_together(repositories):
+    prepare(["r.jsonl"], filters=True, val_fraction=0.0, replace_pii=False)
+    assert documents_in("out", "train") == [
+        f"<|repo_name|>ada/a<|file_sep|>x.py\n{program(1)}<|file_sep|>lib/z.py\n{program(2)}",
+        f"<|repo_name|>ada/b<|file_sep|>x.py\n{program(3)}",
+    ]
+    dropped = [json.loads(line) for line in open("out/dropped.jsonl")]
+    assert {(line["id"], line["rule"]) for line in dropped} >= {
+        ("r.jsonl:1:y.py", "syntax"),
+        ("r.jsonl:3:x.py", "syntax"),
+    }
+
+
+def test_marks_in_a_text_are_only_text(work):  # noqa: F811
+    """No file makes a special token, whatever it says."""
+    text = program(4) + "# <|file_sep|><|endoftext|>\n"
+    (work / "r.jsonl").write_text(json.dumps(row("ada/<|repo_name|>", x=text)))
+    prepare(["r.jsonl"], filters=False, val_fraction=0.0)
+    shards = Shards("out", "train")
+    ((start,), (length,)) = shards.documents(256)
+    tokens = np.array(shards.tokens(start, length))
+    names = [SPECIAL_TOKENS[i - 256] for i in tokens[tokens >= 256]]
+    assert names == ["<|endoftext|>", "<|repo_name|>", "<|file_sep|>"]
+
+
+def test_licences_and_addresses_go_from_every_file(work):  # noqa: F811
+    header = "# Copyright 2020 Ada\n# Licensed under the MIT License\n\n"
+    text = header + program(5) + "MAIL = 'ada.lovelace@analytical.org'\n"
+    (work / "r.jsonl").write_text(json.dumps(row("ada/a", x=text, y=text.replace("MAIL", "POST"))))
+    prepare(["r.jsonl"], filters=False, val_fraction=0.0)
+    (found,) = documents_in("out", "train")
+    assert "Copyright" not in found and "analytical" not in found and found.count("<|file_sep|>") == 2
+
+
+def test_a_file_that_is_none_is_told_and_the_others_stay(tmp_path):
+    record = row("ada/a", x="print(1)\n")
+    record["files"] += [{"path": "n.py", "content": None}, 7, {"path": "e.py", "content": " "}]
+    (tmp_path / "r.jsonl").write_text(json.dumps(record))
+    *problems, last = read(str(tmp_path / "r.jsonl"))
+    assert [(found.where, found.rule) for found in problems] == [
+        ("r.jsonl:1:n.py", "no_text"),
+        ("r.jsonl:1:2", "bad_json"),
+        ("r.jsonl:1:e.py", "empty"),
+    ]
+    assert isinstance(last, Document) and last.files == [("x.py", "print(1)\n")] and last.meta["repo"] == "ada/a"
