@@ -10,10 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 
 import pretrain
+from cleaning.classifier import labelled
 from configurator import UserError
 from corpus.chats import from_record
 from corpus.documents import Document, read
-from corpus.sources import SETS, parsed, source_name
+from corpus.sources import SETS, parsed, short_name, source_name
 from model import Transformer
 from training.machine import PEAK_FLOPS
 
@@ -24,24 +25,26 @@ SEVERAL = 3  # records that cannot be used, after which none will be better
 def check(steps, processes):
     """Print the tables of a recipe's sources and of what its training takes. Raises UserError where a source cannot be
     read as the recipe has it."""
-    wanted = {}  # source: whether it is read as conversations
+    wanted = {}  # (source, what makes a document of its records)
     for step in steps:
-        for source in getattr(step.settings, "sources", []) + getattr(step.settings, "labelled", []):
-            wanted.setdefault(source, getattr(step.settings, "chats", step.stage == "classifier"))
+        parse = from_record if getattr(step.settings, "chats", False) else None
+        wanted |= dict.fromkeys((source, parse) for source in getattr(step.settings, "sources", []))
+        wanted |= dict.fromkeys((source, with_label) for source in getattr(step.settings, "labelled", []))
     with ThreadPoolExecutor(16) as pool:
-        found = list(pool.map(first_record, wanted, wanted.values()))
-    width = max(map(len, wanted), default=6)
+        found = list(pool.map(first_record, *zip(*wanted))) if wanted else []
+    names = [short_name(source) for source, _ in wanted]
+    width = max(map(len, names), default=6)
     print(f"\n{'source':<{width}}  {'rows':>13} {'GB':>8}  {'licence':<22} first record")
     bad = 0
-    for source, (is_fit, text) in zip(wanted, found):
+    for (source, _), name, (is_fit, text) in zip(wanted, names, found):
         about = about_of(source)
         rows = f"{about['rows']:,}" if "rows" in about else "?"
         size = f"{about['gb']:,.2f}" if "gb" in about else "?"
         bad += not is_fit
-        print(f"{source:<{width}}  {rows:>13} {size:>8}  {about.get('license', '?'):<22} {text}")
+        print(f"{name:<{width}}  {rows:>13} {size:>8}  {about.get('license', '?')[:22]:<22} {text}")
         if about.get("gated"):
             print(f"{'':<{width}}  gated: {about['gated']}, then: hf auth login")
-    print_needs(steps, wanted, processes)
+    print_needs(steps, [source for source, _ in wanted], processes)
     if bad:
         raise UserError(f"{bad} of {len(wanted)} sources cannot be read as the recipe has them: see the table")
 
@@ -52,12 +55,17 @@ def about_of(source):
     return SETS.get(name, {})
 
 
-def first_record(source, is_chat):
+def with_label(record, where, shape):
+    """What the classifier makes of a record whose source has a label."""
+    return labelled(record, where, shape, label="1")
+
+
+def first_record(source, parse):
     """(whether it can be used, how it begins or what is wrong) of the first record of a source that meets its
     conditions, or of the next ones."""
     name, text, bad = source_name(source), "no records", 0
     try:
-        for item in read(name + ("&" if "?" in name else "?") + "documents=1", from_record if is_chat else None):
+        for item in read(name + ("&" if "?" in name else "?") + "documents=1", parse):
             if isinstance(item, Document):
                 return True, "ok: " + " ".join(item.text.split())[:60]
             text, bad = f"{item.rule}: {item.detail}", bad + (item.rule != "not_wanted")

@@ -24,6 +24,8 @@ def arguments(step, steps, settings):
             value = moved(value, steps, settings.into)
         if value != before:
             found.append(f"--{name}={value}")
+    if settings.share < 1 and getattr(step.settings, "quality", ""):
+        found.append("--min_quality=0")  # a classifier that has seen a few documents would drop all or none
     return found
 
 

@@ -29,7 +29,7 @@ import configurator
 from configurator import UserError
 from corpus.documents import Document, read
 from corpus.records import escaped
-from corpus.sources import distinct, spare
+from corpus.sources import distinct, short_name, spare
 from ranges import Amount, Place, Range, ShareBelow1
 from tokenizer import MAX_VOCAB, PATTERN, SPECIAL_TOKENS, Tokenizer
 
@@ -84,7 +84,7 @@ def count_pretokens(settings):
     counts, held_out = collections.Counter(), {}
     for source in distinct(settings.sources):
         texts, n_bytes = held_out.setdefault(source, []), 0
-        with tqdm(desc=f"counting {escaped(source)}", unit="B", unit_scale=True) as bar:
+        with tqdm(desc=f"counting {escaped(short_name(source))}", unit="B", unit_scale=True) as bar:
             for item in read(source):
                 if isinstance(item, Document):  # what cannot be read, prepare_data.py reports
                     data = item.text.encode()

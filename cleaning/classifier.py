@@ -30,7 +30,7 @@ from cleaning import hashing
 from cleaning.view import View
 from configurator import UserError, not_special
 from corpus import chats
-from corpus.documents import Document, Problem, read
+from corpus.documents import Document, Problem, checked, read
 from corpus.records import open_regular, records
 from corpus.sources import distinct, parsed, place_of, spare
 from ranges import Place, Positive, Range, Seed, ShareBetween, Text
@@ -147,17 +147,15 @@ def labelled(record, where, shape, label=""):
     label = label or (record.get("label") if isinstance(record, dict) else None)
     if label is None:
         return Problem(where, "no_label")
-    texts = [record[name] for name in TEXT_FIELDS if isinstance(record.get(name), str)] if not shape else []
-    if not texts:
-        chat = chats.from_record(record, where, shape)
-        if isinstance(chat, Problem):
-            return chat
-        texts = ["\n\n".join(message["content"] for message in json.loads(chat.text)["messages"])]
-    try:
-        texts[0].encode()
-    except UnicodeEncodeError:
-        return Problem(where, "bad_utf8", "half of a surrogate pair")
-    return Document(texts[0], where, {"label": str(label)})
+    found = chats.from_record(record, where, shape)
+    if isinstance(found, Problem):  # no conversation: a text, then
+        texts = [record[name] for name in TEXT_FIELDS if isinstance(record.get(name), str)]
+        found = checked(texts[0], where, {}) if texts else found
+    else:
+        found.text = "\n\n".join(message["content"] for message in json.loads(found.text)["messages"])
+    if isinstance(found, Document):
+        found.meta = {"label": str(label)}
+    return found
 
 
 def features(view):

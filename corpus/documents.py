@@ -226,11 +226,10 @@ def documents_of(items, source, parse=None):
     the text that their blob_id stands for."""
     if source.keep:
         items = wanted(items, source.keep)
-    if parse is None:
-        first = next(items, None)
-        items = itertools.chain([] if first is None else [first], items)
-        if isinstance(first, tuple) and names_blobs(first[0]):
-            items = blobs.completed(items, source.contents or blobs.BASE, source.cache or blobs.CACHE)
+    first = next(items, None)
+    items = itertools.chain([] if first is None else [first], items)
+    if isinstance(first, tuple) and names_blobs(first[0]):
+        items = blobs.completed(items, source.contents or blobs.BASE, source.cache or blobs.CACHE)
     parse, shape = parse or from_record, source.shape or None
     for item in items:
         if isinstance(item, Problem):

@@ -160,6 +160,15 @@ def source_name(source):
     return parsed(source, must_exist=False).name
 
 
+def short_name(source):
+    """A source's name for tables and progress bars: without the place of a copy, and of blobs."""
+    name, question, options = source_name(source).partition("?")
+    kept = [part for part in options.split("&") if not part.startswith(("contents=", "cache="))]
+    known, _, path = name.partition("@")
+    name = known if path and (known in SETS or known.startswith(HUB)) else name
+    return name + question * any(kept) + "&".join(kept)
+
+
 def root_of(source):
     """The file or folder that a source names, or None for a data set on the hub."""
     return parsed(source).path

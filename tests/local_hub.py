@@ -4,7 +4,9 @@ published shapes: what a rehearsal of a recipe reads instead of the hub."""
 import hashlib
 import json
 import random
+import re
 from pathlib import Path
+from pydoc_data.topics import topics
 
 from conftest import ROOT
 
@@ -12,6 +14,7 @@ from corpus.sources import SETS
 
 PUBLISHED = [json.loads(line) for line in (ROOT / "tests/published.jsonl").read_text(encoding="utf-8").splitlines()]
 WORDS = "river stone lamp winter garden engine copper letter morning harbour ticket basket window ladder music".split()
+REFERENCE = "\n".join(topics.values())  # English prose, which every Python has
 CODE = '''"""{title}."""
 
 
@@ -36,6 +39,13 @@ def program(rng):
     )
 
 
+def prose(rng):
+    """Some sentences of the language's reference."""
+    start = rng.randrange(len(REFERENCE) - 2000)
+    text = " ".join(re.findall(r"[A-Za-z][\w', -]+\.", REFERENCE[start : start + 2000])[:12])
+    return f"{text} {rng.choice(WORDS)} {rng.randrange(10**6)}."
+
+
 def varied(value, rng):
     """A value in which every longer text is like no other."""
     if isinstance(value, dict):
@@ -44,8 +54,9 @@ def varied(value, rng):
         return [varied(part, rng) for part in value]
     if isinstance(value, str) and value.startswith(("def ", "import ")):
         return program(rng)
-    if isinstance(value, str) and len(value) > 8 and not value.startswith(("http", "[")):
-        return f"{value} {' '.join(rng.sample(WORDS, 8))} {rng.randrange(10**6)}."
+    is_text = isinstance(value, str) and len(value) > 8 and (" " in value or not value.isascii())
+    if is_text and not value.startswith("["):
+        return f"{value} {prose(rng)}"
     return value
 
 

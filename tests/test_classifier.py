@@ -37,6 +37,26 @@ def test_a_classifier_is_learnt_and_documents_are_dropped_by_it(workdir, tmp_pat
     assert tables[0] == tables[1], "the same seed, the same classifier"
 
 
+def test_a_set_of_one_label_needs_none_in_its_records_and_other_sets_are_the_test(tmp_path, capsys):
+    """Precision and recall of what is kept of the other sets, counted by hand."""
+    code = write_records(tmp_path / "code.jsonl", [{"question": "q?", "answer": program(n)} for n in range(80)])
+    prose = [" ".join(re.findall(r"\w+", program(n + 500))) for n in range(80)]
+    talk = write_records(tmp_path / "talk.jsonl", [{"question": "q?", "answer": text} for text in prose])
+    # Half of what is called talk here is code: the classifier keeps it, and its precision is 2 in 3.
+    mixed = [program(n + 900) for n in range(20)] + [" ".join(re.findall(r"\w+", program(n + 1500))) for n in range(20)]
+    other = write_records(tmp_path / "other.jsonl", [{"instruction": text, "output": "a"} for text in mixed])
+    more = write_records(tmp_path / "more.jsonl", [{"instruction": program(n + 2000), "output": "a"} for n in range(40)])
+    settings = classifier.Settings(out=str(tmp_path / "q.npz"))
+    settings.labelled = [f"{code}?label=1", f"{talk}?label=0&documents=70"]
+    settings.tested_on = [f"{more}?label=1", f"{other}?label=0"]
+    classifier.main(settings)
+    printed = capsys.readouterr().out
+    train, held_out = map(int, re.search(r"(\d+) documents for training, (\d+) held out", printed).groups())
+    assert train + held_out == 150, "the budget of a source holds here too"
+    assert "precision 66.7%, recall 100.0%" in printed
+    assert re.search(r"other.jsonl\?label=0 +0 +40 +50.0%", printed)
+
+
 def test_auc_and_thresholds_are_those_of_counting():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, 200)
