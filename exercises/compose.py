@@ -105,14 +105,14 @@ class Maker:
     def draft(self, rng):
         """A Draft of any form. Raises Unfit."""
         form = rng.random()
-        if form < 0.60:
+        if form < 0.68:
             return self.single(rng, drawn_by_weight(rng, self.operations), 0)
-        if form < 0.78:
+        if form < 0.89:
             return self.with_higher(rng, drawn_by_weight(rng, self.higher), 0)
-        if form < 0.82:
+        if form < 0.92:
             return self.choice(rng)
         made = self.step(rng, 0, drawn_by_weight(rng, self.higher) if rng.random() < 0.3 else None)
-        for number in (1, 2) if form > 0.97 else (1,):
+        for number in (1, 2) if form > 0.99 else (1,):
             made = self.applied(rng, made, number)
         return made
 

@@ -248,7 +248,8 @@ def said(rng, draft, names, constants, noun, natural):
     if "return " in phrase:
         frames = [frame for frame in frames if "and return" not in frame]
     sentence = rng.choice(frames).format(phrase=phrase, Phrase=phrase[0].upper() + phrase[1:], given=listed(given))
-    return rng.choice(wording.AROUND).format(sentence=sentence) if rng.random() < 0.12 else sentence
+    form = rng.choice(wording.AROUND) if rng.random() < 0.12 else "{sentence}"
+    return form.format(sentence=wording.ended(form, sentence))
 
 
 def ordinal(n):

@@ -27,7 +27,7 @@ from pathlib import Path
 from configurator import UserError
 
 FOLDER = Path(__file__).parent / "operations"
-WEIGHTS = {"first": 1.0, "common": 0.06, "rare": 0.01}  # how often an operation of a folder is drawn
+WEIGHTS = {"first": 1.0, "common": 0.03, "rare": 0.003}  # how often an operation of a folder is drawn
 HEADER = re.compile(r"(\w+)\((.*)\) -> (\w+\??)")
 
 

@@ -72,7 +72,7 @@ def head(exercise, rng, least=0):
     imports, signature = "", signature_of(exercise, rng.random() < 0.35)
     if rng.random() < 0.6:
         imports, signature = with_typing(signature)
-    n_examples = max(least, rng.choice([0, 0, 0, 0, 1, 1, 1, 1, 2, 2]))
+    n_examples = max(least, rng.choice([0, 0, 0, 0, 0, 1, 1, 1, 1, 2]))
     lines = [exercise.sentence]
     if rng.random() < 0.5:
         width = rng.randint(50, 100)
@@ -127,7 +127,7 @@ def chat(rng, seed, i):
         tests = [f"assert {call(exercise, arguments)} == {literal(result)}" for arguments, result in exercise.examples]
         sentence = mistyped(exercise, rng) if rng.random() < 0.1 else exercise.sentence
         request = form.replace("\\n", "\n").format(
-            sentence=sentence,
+            sentence=wording.ended(form, sentence),
             name=exercise.name,
             arguments=", ".join(exercise.parameters),
             signature=signature_of(exercise, False),

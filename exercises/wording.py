@@ -39,6 +39,12 @@ def phrases_of(operation, held_out=False):
     return [phrase for phrase in phrases if is_held_out(re.sub(r"{\w+", "{", phrase[1])) == held_out]
 
 
+def ended(form, sentence):
+    """The sentence for a form such as "{sentence} Thanks!", with a full stop where another sentence follows."""
+    is_open = not form.endswith("{sentence}") and not sentence.endswith((".", "?", "!", ":"))
+    return sentence + "." * is_open
+
+
 def plural(noun):
     """Several of it: cities, boxes, prices."""
     if noun.endswith("y") and noun[-2] not in "aeiou":
