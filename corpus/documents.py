@@ -246,12 +246,35 @@ def names_blobs(record):
 
 
 def wanted(items, keep):
-    """Yield the items whose records meet all conditions, and a Problem for each other record."""
-    conditions = [(text, shapes.condition(text)) for text in keep]
+    """Yield the items whose records meet all conditions, and a Problem for each other record. A condition on a field
+    that a repository does not have is one on its files."""
+    conditions = [(text, shapes.field_of(text), shapes.condition(text)) for text in keep]
     for item in items:
-        unmet = () if isinstance(item, Problem) else (text for text, met in conditions if not met(item[0]))
-        text = next(iter(unmet), None)
-        yield item if text is None else Problem(item[1], "not_wanted", f"not so: {text}")
+        record, where = (None, None) if isinstance(item, Problem) else item
+        files = record.get("files") if isinstance(record, dict) else None
+        files = files if isinstance(files, list) else []
+        own = [(text, met) for text, name, met in conditions if not files or name in record]
+        of_files = [(text, met) for text, name, met in conditions if files and name not in record]
+        if where and (reason := unmet(record, own)):
+            yield Problem(where, "not_wanted", reason)
+        elif of_files:
+            reasons = [unmet(file, of_files) for file in files]
+            for number, reason in enumerate(reasons):
+                if reason:
+                    yield Problem(f"{where}:{path_of(files[number], number)}", "not_wanted", reason)
+            yield {**record, "files": [file for file, reason in zip(files, reasons) if not reason]}, where
+        else:
+            yield item
+
+
+def unmet(record, conditions):
+    """Which of some (text, function) a record does not meet, in words; None where it meets all."""
+    return next((f"not so: {text}" for text, met in conditions if not met(record)), None)
+
+
+def path_of(file, number):
+    """The path of a file of a repository, or its number where it has none."""
+    return str(file.get("path") or number) if isinstance(file, dict) else str(number)
 
 
 def known_fields(source):
@@ -296,7 +319,7 @@ def repository(record, where):
     """Yield the Document of a record that holds the files of a repository, and a Problem for each file that is none."""
     name, files = record.get("repo_name") or record.get("repo"), []
     for number, file in enumerate(record["files"]):
-        path = str(file.get("path") or number) if isinstance(file, dict) else str(number)
+        path = path_of(file, number)
         item = from_record(file, f"{where}:{path}")
         if isinstance(item, Problem):
             yield item

@@ -126,7 +126,7 @@ def condition(text):
         score >= 3           and !=, <, <=, >
         license in ["mit", "apache-2.0"]
 
-    A field that is missing or of another kind meets no comparison. Raises UserError for anything else.
+    A field that is missing is None; one of another kind meets no comparison. Raises UserError for anything else.
     """
     match = CONDITION.fullmatch(text.strip())
     if not match:
@@ -142,9 +142,8 @@ def condition(text):
 
     def met(record):
         """Whether the field compares so."""
-        value = value_at(record, compared.split("."))
         try:
-            return value is not None and bool(meets(value, wanted))
+            return bool(meets(value_at(record, compared.split(".")), wanted))
         except TypeError:
             return False
 

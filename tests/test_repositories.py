@@ -79,3 +79,15 @@ def test_a_file_that_is_none_is_told_and_the_others_stay(tmp_path):
         ("r.jsonl:1:e.py", "empty"),
     ]
     assert isinstance(last, Document) and last.files == [("x.py", "print(1)\n")] and last.meta["repo"] == "ada/a"
+
+
+def test_a_condition_on_a_field_of_files_is_asked_of_each(tmp_path):
+    """The licence of a file of The Stack v2 decides about that file alone."""
+    record = row("ada/a", x="print(1)\n", y="print(2)\n")
+    for entry, license_type in zip(record["files"], ("permissive", "no_license")):
+        entry["license_type"] = license_type
+    (tmp_path / "r.jsonl").write_text(json.dumps(record))
+    problem, found = read(f"{tmp_path}/r.jsonl?keep=license_type != 'no_license'&keep=star_events_count >= 3")
+    assert (problem.where, problem.rule) == ("r.jsonl:1:y.py", "not_wanted") and len(found.files) == 1
+    (problem,) = read(f"{tmp_path}/r.jsonl?keep=star_events_count >= 4")
+    assert (problem.where, problem.rule) == ("r.jsonl:1", "not_wanted")

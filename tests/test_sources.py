@@ -121,7 +121,8 @@ def test_each_of_several_machines_has_its_part_of_a_budget(tmp_path):
         ("score >= 3", [True, True, False, False, False]),
         ("score in [1, 4]", [False, True, True, False, False]),
         ("meta.lang == 'en'", [True, False, False, False, False]),
-        ("meta.lang != 'en'", [False, True, False, False, False]),
+        ("meta.lang != 'en'", [False, True, True, True, True]),
+        ("score in [3, None]", [True, False, False, False, True]),
     ],
 )
 def test_conditions(text, meets):
