@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import itertools
 import math
 import operator
 import re
@@ -89,6 +90,23 @@ def slot_text(paths, record, text_of):
 
 
 # -- shapes
+
+
+def one_by_one(entries):
+    """The shapes of a view, with one for each pair of names of an any_of."""
+    found = []
+    for entry in entries:
+        if "any_of" not in entry:
+            found.append(entry)
+            continue
+        for pair in itertools.product(*entry["any_of"]):
+            names = {f"{{{number}}}": f"{{{name}}}" for number, name in enumerate(pair)}
+            texts = {role: re.sub(r"{\d}", lambda slot: names[slot[0]], entry[role]) for role in ("user", "assistant")}
+            found.append({"fields": list(pair), **texts})
+    return found
+
+
+SHAPES["chats"] = one_by_one(SHAPES["chats"])
 
 
 @functools.cache

@@ -173,6 +173,16 @@ def test_a_template_reads_what_no_shape_knows(tmp_path, capsys):
     assert "[user]\nq\nm\n[assistant]\na\n" in capsys.readouterr().out
 
 
+def test_usual_names_of_a_question_and_its_answer_go_in_any_pair():
+    from corpus.chats import from_record
+
+    for asked in ("instruction", "question", "query", "prompt", "problem", "input"):
+        for answered in ("response", "output", "answer", "completion", "solution"):
+            if asked != "input" or answered == "output":
+                found = from_record({asked.upper(): "q", answered: "a", "id": 7}, "f:1")
+                assert [turn["content"] for turn in json.loads(found.text)["messages"]] == ["q", "a"]
+
+
 def test_a_part_of_a_request_is_never_lost():
     """A shape that does not know a field of the request refuses the record, and says what to write."""
     from corpus.chats import from_record
