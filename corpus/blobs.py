@@ -11,7 +11,6 @@ import re
 import socket
 import sqlite3
 import zlib
-from collections import deque
 from concurrent.futures import Future
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
@@ -34,14 +33,15 @@ class Lost(Exception):
     """A text that is not to be had. Its arguments are the rule and the detail of a Problem."""
 
 
-def completed(items, base=BASE, cache=CACHE, connections=64):
+def completed(items, base=BASE, cache=CACHE, connections=64, window=0):
     """Yield the items of a reader, (record, where) or Problem, in their order, each record with its text in the field
     "content", and so each file of a repository. A Problem takes the place of a text that is not to be had: no_blob,
     lost_blob, bad_encoding, vendor, generated. A file's comes before its repository, which goes on without the file.
-    base, cache: as above. Raises UserError if nobody answers there, and for a cache that cannot be used."""
+    base is that address, cache that file; window: in WINDOW's place. Raises UserError if nobody answers, and for a
+    cache that cannot be used."""
     if not re.fullmatch(r"https?://([\w.-]+|\[[\w:.]+\])(:\d{1,5})?(/[\w.~%/-]*)?", base, re.ASCII):
         raise UserError(f"{base!r} is no address of blobs: it takes http:// or https://, a host and a path")
-    ahead, n_ahead, bucket = deque(), 0, None
+    ahead, n_ahead, bucket = [], 0, None
     try:
         with ExitStack() as stack:
             for item in items:
@@ -50,11 +50,11 @@ def completed(items, base=BASE, cache=CACHE, connections=64):
                 row = [(part, where, bucket.ask(part) if lacks_text(part) else None) for part, where in parts(item)]
                 ahead.append((item, row))
                 n_ahead += 1 + len(row)
-                while ahead and (n_ahead > WINDOW or not ahead[0][1]):
+                while ahead and (n_ahead > (window or WINDOW) or not ahead[0][1]):
                     n_ahead -= 1 + len(ahead[0][1])
-                    yield from finished(*ahead.popleft())
+                    yield from finished(*ahead.pop(0))
             while ahead:
-                yield from finished(*ahead.popleft())
+                yield from finished(*ahead.pop(0))
     except sqlite3.Error as error:
         raise UserError(f"cannot use the cache {cache}: {error}. If it is damaged, delete it") from None
 
@@ -117,7 +117,8 @@ class Bucket:
         self.base, self.address = base, urlsplit(base.rstrip("/"))
         Path(cache).parent.mkdir(parents=True, exist_ok=True)
         self.database = sqlite3.connect(cache, timeout=60, isolation_level=None, check_same_thread=False)
-        self.database.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL")  # enough against a kill
+        with suppress(sqlite3.OperationalError):  # another process is just doing the same
+            self.database.executescript("PRAGMA synchronous = NORMAL; PRAGMA journal_mode = WAL")  # enough for a kill
         self.database.execute("CREATE TABLE IF NOT EXISTS blobs (id TEXT PRIMARY KEY, body BLOB NOT NULL)")
         self.jobs, self.under_way, self.lock, self.closing, self.n_silent = SimpleQueue(), {}, Lock(), Event(), 0
         kind = http.client.HTTPSConnection if self.address.scheme == "https" else http.client.HTTPConnection
@@ -136,7 +137,7 @@ class Bucket:
         return blob
 
     def work(self, link):
-        """What a thread does. It ends with the process at the latest, whatever it waits for."""
+        """What a thread does: one blob after another. It keeps no process from ending, whatever it waits for."""
         while (job := self.jobs.get()) and not self.closing.is_set():
             key, blob = job
             try:
@@ -169,7 +170,7 @@ class Bucket:
                 self.n_silent += isinstance(error, OSError)
                 detail = getattr(error, "strerror", None) or str(error)
             link.close()
-            if self.closing.wait(seconds * random.SystemRandom().uniform(0.5, 1)):  # no draw from a seeded stream
+            if self.closing.wait(seconds * random.SystemRandom().uniform(0.5, 1)):  # no seeded numbers are drawn
                 break
         if self.n_silent >= MAX_SILENT:
             raise UserError(f"cannot reach {self.base}: {detail}")
@@ -189,12 +190,12 @@ class Bucket:
         return body
 
     def close(self):
-        """End the threads."""
+        """End the threads, as far as they can be ended, and close the cache, which holds all that has come."""
         self.closing.set()
-        for thread, link in zip(self.threads, self.links):
-            while thread.is_alive():
+        for _ in range(200):  # two seconds at most: nothing disturbs a thread that is connecting
+            for link in self.links:
                 self.jobs.put(None)
                 with suppress(OSError, AttributeError):  # it may have no socket now
                     link.sock.shutdown(socket.SHUT_RDWR)  # nobody waits for its answer
-                thread.join(0.01)
+            max(self.threads, key=Thread.is_alive).join(0.01)
         self.database.close()

@@ -229,7 +229,9 @@ def documents_of(items, source, parse=None):
     first = next(items, None)
     items = itertools.chain([] if first is None else [first], items)
     if isinstance(first, tuple) and names_blobs(first[0]):
-        items = blobs.completed(items, source.contents or blobs.BASE, source.cache or blobs.CACHE)
+        place = source.contents or blobs.BASE, source.cache or blobs.CACHE
+        ahead = min(2 * int(source.documents), blobs.WINDOW)  # no more is fetched than a small budget may need
+        items = blobs.completed(items, *place, window=ahead)
     parse, shape = parse or from_record, source.shape or None
     for item in items:
         if isinstance(item, Problem):
