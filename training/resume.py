@@ -163,7 +163,8 @@ def read_before(settings, meta):
 
 def optimizer_state(settings, folder, meta):
     """The checkpoint folder whose optimizer state a later stage begins with: None where it uses another optimizer."""
-    return folder if settings.optimizer == meta["settings"]["optimizer"] else None
+    same = settings.optimizer == meta["settings"]["optimizer"] and list(folder.glob("optimizer-*.pt"))
+    return folder if same else None  # one that convert.py made has none
 
 
 def trained_model(config, folder, meta, tokenizer, machine):

@@ -1,0 +1,175 @@
+"""Out to a Hugging Face folder and in again: equal weights, equal ids; and what is refused."""
+
+import json
+import pydoc
+import random
+import sys
+import unicodedata
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import door_error, stage, untrained_checkpoint
+
+import convert
+import hf_tokenizer
+from model import ModelConfig, Transformer
+from tokenizer import PATTERN, SPECIAL_TOKENS, Tokenizer
+from training import checkpoint
+
+
+@pytest.fixture
+def exported(tmp_path, tokenizer):
+    """(checkpoint's folder, Hugging Face folder)"""
+    folder = untrained_checkpoint(tmp_path / "run", tokenizer, 64)
+    convert.main(convert.Settings(checkpoint=str(tmp_path / "run"), out_dir=str(tmp_path / "hf")))
+    return folder, tmp_path / "hf"
+
+
+def weights_in(run):
+    """{name: tensor} of the newest checkpoint of a run."""
+    return torch.load(checkpoint.newest(run)[0] / "model.pt", weights_only=True)
+
+
+def edited(folder, **changes):
+    """Change config.json."""
+    about = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**about, **changes}))
+
+
+def test_out_and_in_are_inverse(exported, tmp_path):
+    _, hf = exported
+    convert.main(convert.Settings(hf=str(hf), out_dir=str(tmp_path / "in")))
+    before, after = weights_in(tmp_path / "run"), weights_in(tmp_path / "in")
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+    folders = [checkpoint.newest(tmp_path / name)[0] for name in ("run", "in")]
+    assert len({Tokenizer.load(folder / "tokenizer.json").fingerprint for folder in folders}) == 1
+    assert "already holds" in door_error(convert, f"--hf={hf}", f"--out_dir={tmp_path / 'in'}")
+
+
+def bpe_ids(content, text):
+    """Ids of a text by the merges of a tokenizer.json, written from BPE's definition alone: the first of the merges that
+    fits is done everywhere, until none fits."""
+    import regex
+
+    order = {tuple(merge.split(" ")): n for n, merge in enumerate(content["model"]["merges"])}
+    pattern = content["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"]
+    ids = []
+    for piece in regex.findall(pattern, text):
+        parts = list(hf_tokenizer.written(piece.encode()))
+        while fits := [pair for pair in zip(parts, parts[1:]) if pair in order]:
+            first, joined, i = min(fits, key=order.get), [], 0
+            while i < len(parts):
+                is_pair = tuple(parts[i : i + 2]) == first
+                joined.append("".join(parts[i : i + 1 + is_pair]))
+                i += 1 + is_pair
+            parts = joined
+        ids += [content["model"]["vocab"][part] for part in parts]
+    return ids
+
+
+def test_merges_say_what_ranks_say(tokenizer):
+    content, rng = hf_tokenizer.to_json(tokenizer), random.Random(0)
+    texts = ["def area(r):\n    return 3.14159 * r ** 2\n", "  x\t= 'été 中文 😀'\r\n", "\x00\x01 \u00ad", ""]
+    texts += ["".join(chr(rng.choice([rng.randrange(32, 127), rng.randrange(0x80, 0xD800)])) for _ in range(300))]
+    for text in texts:
+        assert bpe_ids(content, text) == tokenizer.encode(text)
+    assert len(content["model"]["merges"]) == len(content["model"]["vocab"]) - 256
+
+
+def test_a_vocabulary_without_the_parts_of_a_token_is_refused():
+    ranks = [bytes([byte]) for byte in range(256)] + [b"abc"]
+    with pytest.raises(Exception, match="cannot be written as merges: no two tokens before it make b'abc'"):
+        hf_tokenizer.to_json(Tokenizer.from_bpe(PATTERN, ranks))
+
+
+def test_special_tokens_in_front_change_places_with_their_rows(exported, tmp_path):
+    """As in SmolLM's folders: the rows of the embedding follow the tokens."""
+    _, hf = exported
+    content = json.loads((hf / "tokenizer.json").read_text())
+    weights = convert.read_weights(hf)
+    n, k = len(content["model"]["vocab"]), len(SPECIAL_TOKENS)
+    for token in content["added_tokens"]:
+        token["id"] -= n
+    content["model"]["vocab"] = {token: i + k for token, i in content["model"]["vocab"].items()}
+    (hf / "tokenizer.json").write_text(json.dumps(content))
+    rows = weights["model.embed_tokens.weight"]
+    moved = {**weights, "model.embed_tokens.weight": torch.cat([rows[n : n + k], rows[:n], rows[n + k :]]).contiguous()}
+    convert.safetensors.torch.save_file(moved, hf / "model.safetensors")
+    convert.main(convert.Settings(hf=str(hf), out_dir=str(tmp_path / "in")))
+    assert torch.equal(weights_in(tmp_path / "in")["embed_tokens.weight"][: n + k], rows[: n + k])
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"model_type": "gpt2"}, "only llama, qwen2, qwen3 come in"),
+        ({"rope_parameters": {"rope_type": "yarn"}}, "a rope_type other than default"),
+        ({"use_sliding_window": True}, "sliding windows"),
+        ({"hidden_act": "gelu"}, "another activation than silu"),
+        ({"head_dim": 24}, "heads whose size is not"),
+        ({"num_hidden_layers": 3}, "does not hold the weights"),
+        ({"num_key_value_heads": 3}, "does not fit"),
+    ],
+)
+def test_what_this_model_does_not_have_is_refused(exported, tmp_path, changes, words):
+    _, hf = exported
+    edited(hf, **changes)
+    error = door_error(convert, f"--hf={hf}", f"--out_dir={tmp_path / 'in'}")
+    assert words in error and not (tmp_path / "in").exists()
+
+
+def test_damaged_folders_are_one_line(exported, tmp_path):
+    _, hf = exported
+    data = (hf / "model.safetensors").read_bytes()
+    (hf / "model.safetensors").write_bytes(data[: len(data) // 2])
+    assert "is damaged" in door_error(convert, f"--hf={hf}", f"--out_dir={tmp_path / 'in'}")
+    (hf / "model.safetensors").unlink()
+    assert "holds no .safetensors" in door_error(convert, f"--hf={hf}", f"--out_dir={tmp_path / 'in'}")
+    (hf / "tokenizer.json").write_text('{"model": {"type": "Unigram"}, "added_tokens": []}')
+    assert "cannot be read as byte-level BPE" in door_error(convert, f"--hf={hf}", f"--out_dir={tmp_path / 'in'}")
+    assert "is no Hugging Face folder" in door_error(convert, f"--hf={tmp_path}", f"--out_dir={tmp_path / 'in'}")
+
+
+SHAPES = [{}, {"qk_norm": False}, {"qk_norm": False, "qkv_bias": True}, {"n_kv_head": 1}, {"tie_embeddings": False}]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_transformers_has_the_same_logits_ids_and_text(tmp_path, tokenizer, shape):
+    transformers = pytest.importorskip("transformers")
+    config = ModelConfig(vocab_size=2048, block_size=64, n_layer=2, n_head=2, n_embd=64, rope_base=5000.0, **shape)
+    torch.manual_seed(0)
+    model = Transformer(config)
+    for name, p in model.named_parameters():
+        p.data += 0.05 * torch.randn_like(p) * (p.ndim == 1)  # norms and biases that are not what they begin with
+    machine = convert.machines.start("cpu", "fp32")
+    checkpoint.save(tmp_path / "run", 1, model, [], tokenizer, {**convert.unknown_training(), "chat": True}, machine)
+    convert.main(convert.Settings(checkpoint=str(tmp_path / "run"), out_dir=str(tmp_path / "hf")))
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "hf").eval()
+    model.eval()
+    ids = torch.randint(0, tokenizer.vocab_size, (3, 40))
+    with torch.no_grad():
+        assert (theirs(ids).logits - model(ids)).abs().max() < 1e-4
+    theirs_tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")
+    messages = [{"role": "user", "content": "Add 1 and 2."}, {"role": "assistant", "content": "3"}]
+    rendered = theirs_tokenizer.apply_chat_template(messages, tokenize=False)
+    assert theirs_tokenizer(rendered, add_special_tokens=False)["input_ids"] == [
+        tokenizer.eot,
+        *tokenizer.render(messages)[0],
+    ]
+    everything = "".join(chr(point) for point in range(sys.maxunicode + 1) if not 0xD800 <= point < 0xE000)
+    if shape.get("qkv_bias"):  # transformers 5 has its own tokenizer for qwen2, which composes characters first
+        everything = unicodedata.normalize("NFC", everything)
+    for text in (everything, Path(pydoc.__file__).read_text(encoding="utf-8")):
+        assert theirs_tokenizer(text)["input_ids"] == [tokenizer.eot, *tokenizer.encode(text)]
+
+
+def test_a_later_stage_goes_on_from_what_came_in(workdir, tmp_path, tokenizer):
+    """A folder of unknown training: weights and tokenizer are all that tuning needs."""
+    untrained_checkpoint(tmp_path / "run", tokenizer, 64)
+    convert.main(convert.Settings(checkpoint=str(tmp_path / "run"), out_dir=str(tmp_path / "hf")))
+    (tmp_path / "hf/training.json").unlink()
+    convert.main(convert.Settings(hf=str(tmp_path / "hf"), out_dir=str(tmp_path / "in")))
+    arguments = [f"--init={tmp_path / 'in'}", "--data=data/shards", f"--out_dir={tmp_path / 'out'}", "--max_steps=2"]
+    stage("anneal.py", *arguments, "--batch_tokens=256", "--compile=false", "--eval_tokens=1000", cwd=workdir)
+    assert checkpoint.newest(tmp_path / "out")[1]["step"] == 2
