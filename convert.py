@@ -97,6 +97,9 @@ def give_out(settings):
     for name, tensor in model.state_dict().items():
         if not (name.startswith("lm_head.") and config.tie_embeddings):
             weights[name if name.startswith("lm_head.") else PREFIX + name] = tensor.to(dtype).contiguous()
+    if config.qkv_bias:  # Llama has a bias there too
+        for name in [name for name in weights if name.endswith("o_proj.weight")]:
+            weights[name.replace("weight", "bias")] = torch.zeros(config.n_embd, dtype=dtype)
     beside = out / "model.safetensors.tmp"
     safetensors.torch.save_file(weights, beside, metadata={"format": "pt"})
     os.replace(beside, out / "model.safetensors")
@@ -111,8 +114,8 @@ def config_json(config, tokenizer, dtype):
     """config.json, for transformers 4 and 5, vLLM and LMDeploy. Raises UserError for a shape that they do not have."""
     if config.qk_norm and config.qkv_bias:
         raise UserError("a model with both qk_norm and qkv_bias is none that Hugging Face's classes know")
-    # Of qwen2, transformers 5 reads text by a tokenizer of its own, which composes characters first (NFC).
-    kind = "qwen3" if config.qk_norm else "qwen2" if config.qkv_bias else "llama"
+    # Biases go out as Llama's: for qwen2, transformers 5 puts a tokenizer of its own in the place of tokenizer.json.
+    kind = "qwen3" if config.qk_norm else "llama"
     numbers = {theirs: getattr(config, ours) for ours, theirs in NAMES.items()}
     ends = end_ids(tokenizer)
     return {
@@ -122,7 +125,7 @@ def config_json(config, tokenizer, dtype):
         "intermediate_size": config.mlp_width,
         "head_dim": config.head_dim,
         "hidden_act": "silu",
-        "attention_bias": False,
+        "attention_bias": config.qkv_bias,
         "attention_dropout": 0.0,
         "mlp_bias": False,
         "use_sliding_window": False,
@@ -225,7 +228,7 @@ def take_in(folder, out_dir):
     except (RuntimeError, KeyError, IndexError) as error:
         raise UserError(f"{folder} does not hold the weights that its config.json describes: {error}") from None
     known = folder / "training.json"
-    meta = read_json(known) if known.exists() else unknown_training()
+    meta = {**(read_json(known) if known.exists() else unknown_training()), "weights_only": True}
     for name in ("model", "tokenizer", "made_by"):
         meta.pop(name, None)
     return checkpoint.save(out_dir, meta.pop("step"), model, [], tokenizer, meta, machine)
@@ -244,7 +247,9 @@ def read_weights(folder):
     weights = {}
     for path in sorted(folder.glob("*.safetensors")):
         try:
-            weights |= {name: tensor.float() for name, tensor in safetensors.torch.load_file(path).items()}
+            for name, tensor in safetensors.torch.load_file(path).items():
+                if not name.endswith("o_proj.bias") or tensor.any():
+                    weights[name] = tensor.float()
         except Exception as error:  # safetensors has an error of its own, and raises others
             raise UserError(f"{path} is damaged: {error}") from None
     if not weights:

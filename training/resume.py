@@ -162,9 +162,10 @@ def read_before(settings, meta):
 
 
 def optimizer_state(settings, folder, meta):
-    """The checkpoint folder whose optimizer state a later stage begins with: None where it uses another optimizer."""
-    same = settings.optimizer == meta["settings"]["optimizer"] and list(folder.glob("optimizer-*.pt"))
-    return folder if same else None  # one that convert.py made has none
+    """The checkpoint folder whose optimizer state a later stage begins with: None where it uses another optimizer, and
+    for a checkpoint that convert.py has made, which holds none."""
+    same = settings.optimizer == meta["settings"]["optimizer"]
+    return folder if same and not meta.get("weights_only") else None
 
 
 def trained_model(config, folder, meta, tokenizer, machine):
