@@ -25,6 +25,7 @@ import pretrain
 from configurator import UserError, write_json
 from model import ModelConfig, Transformer
 from ranges import Place
+from tokenizer import CHAT_TEMPLATE
 from training import checkpoint
 from training import machine as machines
 from training.optim import Schedule
@@ -42,12 +43,6 @@ NAMES = {  # of a shape's numbers in config.json
     "vocab_size": "vocab_size",
 }
 PREFIX = "model."  # of all names there but the head's
-# ChatML, as Tokenizer.render() writes it; the <|endoftext|> opens every document.
-CHAT_TEMPLATE = (
-    "{{ bos_token }}{% for message in messages %}"
-    "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
-)
 
 
 @dataclass

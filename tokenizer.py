@@ -30,6 +30,13 @@ from hints import how_to_make
 # after it is one pre-token of its own, so that a prompt cut before or after it is cut between tokens.
 PATTERN = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+"
 
+# ChatML in Jinja, for others: what render() makes of a conversation, with the <|endoftext|> that opens every document.
+CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+
 # Their ids follow the ranks, in this order. A tokenizer that was saved with other ones keeps those.
 SPECIAL_TOKENS = (
     "<|endoftext|>",

@@ -18,7 +18,7 @@ from configurator import UserError
 from model import KVCache
 
 
-@dataclass
+@dataclass(frozen=True)
 class Sampling:
     """How the next token is drawn: from the top_k likeliest, and of these from the fewest whose probabilities sum up to
     top_p (nucleus sampling, arXiv:1904.09751)."""
@@ -48,8 +48,9 @@ class Row:
                                        held back           ^^^^    three bytes: "\\nd" may become "\\ndef"
     """
 
-    def __init__(self, tokenizer, prompt, stop, stop_ids, limit, seed, on_bytes, on_end):
+    def __init__(self, tokenizer, prompt, stop, stop_ids, limit, seed, on_bytes, on_end, sampling):
         self.prompt, self.draws = prompt, np.random.default_rng(seed).random(limit)  # one for each token
+        self.sampling, self.on_logits = sampling, None  # on_logits(logits, token): what may look at each choice
         self.token_bytes, self.stop_ids, self.limit = tokenizer.token_bytes, stop_ids, limit
         self.on_bytes, self.on_end = on_bytes, on_end
         self.stop = [text.encode() for text in stop]
@@ -112,7 +113,7 @@ def generate(
     texts = []
     for prompt, stop, seed in zip(prompts, stops or [()] * len(prompts), seeds or range(len(prompts)), strict=True):
         limit = min(max_new_tokens, block_size - len(prompt))
-        texts.append(Row(tokenizer, prompt, stop, stop_ids, limit, seed, on_bytes, on_end))
+        texts.append(Row(tokenizer, prompt, stop, stop_ids, limit, seed, on_bytes, on_end, sampling))
     waiting = collections.deque(text for text in texts if not text.reason)
     rows = [None] * min(batch_size, len(waiting))  # the texts in the cache
     cache = KVCache(model, len(rows), max((len(row.prompt) + row.limit for row in waiting), default=1))
@@ -122,7 +123,7 @@ def generate(
             new = free[: len(waiting)]
             for n in new:
                 rows[n] = waiting.popleft()
-            begin(model, tokenizer, cache, rows, new, sampling)
+            begin(model, tokenizer, cache, rows, new)
         elif len(free) == len(rows):
             break
         else:
@@ -130,11 +131,11 @@ def generate(
                 kept = [n for n in range(len(rows)) if n not in free]
                 rows = [rows[n] for n in kept]
                 cache.keep(kept)
-            go_on(model, tokenizer, cache, rows, sampling)
+            go_on(model, tokenizer, cache, rows, range(len(rows)))
     return [Completion(row.ids, row.data.decode("utf-8", "replace"), row.reason) for row in texts]
 
 
-def begin(model, tokenizer, cache, rows, new, sampling):
+def begin(model, tokenizer, cache, rows, new):
     """The first token of the rows with these numbers."""
     lengths = [len(rows[n].prompt) for n in new]
     ids = torch.full((len(new), max(lengths)), tokenizer.eot)
@@ -142,23 +143,30 @@ def begin(model, tokenizer, cache, rows, new, sampling):
         ids[i, : lengths[i]] = torch.tensor(rows[n].prompt)
         cache.lengths[n] = 0
     logits = model.extend(ids.to(cache.device), cache, new, lengths)
-    add_tokens(logits, tokenizer, [rows[n] for n in new], sampling)
+    add_tokens(logits, tokenizer, [rows[n] for n in new])
 
 
-def go_on(model, tokenizer, cache, rows, sampling):
-    """The next token of every row. Those that have ended are computed along, and stay as they are."""
-    ids = torch.tensor([[row.last] for row in rows], device=cache.device)
-    logits = model.extend(ids, cache, range(len(rows)), [0 if row.reason else 1 for row in rows])
-    going = [n for n, row in enumerate(rows) if not row.reason]
-    add_tokens(logits[going], tokenizer, [rows[n] for n in going], sampling)
+def go_on(model, tokenizer, cache, rows, numbers):
+    """The next token of the rows with these numbers. Those that have ended are computed along, and stay as they are."""
+    chosen = [rows[n] for n in numbers]
+    ids = torch.tensor([[row.last] for row in chosen], device=cache.device)
+    logits = model.extend(ids, cache, numbers, [0 if row.reason else 1 for row in chosen])
+    going = [n for n, row in enumerate(chosen) if not row.reason]
+    add_tokens(logits[going], tokenizer, [chosen[n] for n in going])
 
 
-def add_tokens(logits, tokenizer, rows, sampling):
+def add_tokens(logits, tokenizer, rows):
     """Draw a token for each row of logits, and append it."""
-    draws = np.array([row.draws[len(row.ids)] for row in rows])
-    chosen = pick(logits[:, : tokenizer.vocab_size].float(), sampling, draws)  # the model's vocabulary may be padded
-    for row, token in zip(rows, chosen.tolist()):
-        row.add(token)
+    logits = logits[:, : tokenizer.vocab_size].float()  # the model's vocabulary may be padded
+    alike = {}  # rows that draw in the same way
+    for n, row in enumerate(rows):
+        alike.setdefault(row.sampling, []).append(n)
+    for sampling, numbers in alike.items():
+        draws = np.array([rows[n].draws[len(rows[n].ids)] for n in numbers])
+        for n, token in zip(numbers, pick(logits[numbers], sampling, draws).tolist()):
+            if rows[n].on_logits:
+                rows[n].on_logits(logits[n], token)
+            rows[n].add(token)
 
 
 def prompt_ids(tokenizer, text, chat=False, suffix=""):

@@ -1,0 +1,315 @@
+"""A checkpoint behind an OpenAI-compatible endpoint, with a chat page at its root.
+
+    python serve.py --checkpoint=out/sft
+    curl http://127.0.0.1:8000/v1/chat/completions -d '{"messages": [...]}'
+
+All requests share one batch (evaluation/engine.py): another one costs little more than none. What is
+asked for is checked in evaluation/requests.py, and whatever is wrong with it is answered by one JSON
+error. Only this machine can reach it unless --host says otherwise; then give it a --key.
+"""
+
+import needs  # noqa: F401
+
+import codecs
+import json
+import queue
+import select
+import signal
+import socket
+import threading
+import time
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Annotated
+
+import configurator
+from configurator import UserError
+from evaluation import requests
+from evaluation.engine import Engine, Full
+from evaluation.requests import Refused
+from ranges import Context, Device, Positive, Precision, Range, SmallCount, Text
+from tokenizer import CHAT_TEMPLATE
+from training import checkpoint
+from training import machine as machines
+
+PAGE = Path(__file__).with_name("serve.html")
+MOST_BODY = 4_000_000  # bytes of a request
+IDLE = 30  # seconds that a connection may say nothing
+
+
+@dataclass
+class Settings:
+    """What is served, to whom, and how much of it."""
+
+    # -- what is served
+    checkpoint: str = "out/sft"  # a checkpoint or a folder of them, of which the newest is taken
+    name: Text = ""  # what the model is called; empty = by the checkpoint's path
+    # -- to whom
+    host: Text = "127.0.0.1"  # the address to listen on; 0.0.0.0 = every machine that can reach this one
+    port: Annotated[int, Range(0, 65535)] = 8000  # 0 = a free one
+    key: Text = ""  # what requests must carry as "Authorization: Bearer KEY"; empty = nothing
+    # -- how much
+    batch_size: SmallCount = 32  # texts that are written at once
+    most_waiting: SmallCount = 256  # texts that wait for a place; more are refused (429)
+    most_tokens: Context = 4096  # that a request may ask for
+    most_seconds: Positive = 300.0  # that a request may take
+    # -- machine
+    device: Device | None = None  # what to compute on; auto = the first of these that is there
+    dtype: Precision | None = None  # format of matrix products; auto = bf16 where the device has units for it
+
+
+def main(settings):
+    """Serve until stopped."""
+    server = make_server(settings)
+    host, port = server.server_address[:2]
+    chat = "" if server.meta.get("chat") else " (it was not tuned on conversations: its answers will be odd)"
+    print(f"{server.name} at http://{host}:{port}/ and http://{host}:{port}/v1{chat}", flush=True)
+    if settings.host not in ("127.0.0.1", "localhost", "::1") and not settings.key:
+        print("anybody who can reach this address can use it: --key=SECRET asks for a key", flush=True)
+
+    def end(*_):
+        """Let serve_forever return."""
+        threading.Thread(target=server.shutdown, daemon=True).start()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
+    server.serve_forever(poll_interval=0.2)
+    server.engine.stop()
+
+
+def make_server(settings):
+    """The server, listening, with its engine running."""
+    machine = machines.start(settings.device, settings.dtype)
+    model, tokenizer, meta = checkpoint.load_model(settings.checkpoint, machine)
+    try:
+        server = Server((settings.host, settings.port), Handler)
+    except (OSError, OverflowError) as error:
+        raise UserError(f"cannot listen on {settings.host}:{settings.port}: {error}") from None
+    server.settings, server.tokenizer, server.meta = settings, tokenizer, meta
+    server.name, server.block_size = settings.name or settings.checkpoint, model.config.block_size
+    server.engine = Engine(model, tokenizer, settings.batch_size, settings.most_waiting)
+    server.started = int(time.time())
+    return server
+
+
+class Server(ThreadingHTTPServer):
+    """A thread for each connection."""
+
+    daemon_threads, request_queue_size, allow_reuse_address = True, 128, True
+
+    def handle_error(self, request, client_address):
+        """A connection that broke off is nothing to tell."""
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One connection: request after request."""
+
+    protocol_version, timeout = "HTTP/1.1", IDLE
+
+    def do_GET(self):
+        """Answer a GET."""
+        self.answer({"/": self.page, "/v1/models": self.models, "/health": self.health, "/tokenizer_info": self.about})
+
+    def do_POST(self):
+        """Answer a POST."""
+        routes = {"/v1/completions": self.completions, "/v1/chat/completions": self.chat}
+        self.answer(routes | {"/tokenize": self.tokenize, "/detokenize": self.detokenize})
+
+    def answer(self, routes):
+        """Call the function of a path. Whatever is wrong is one JSON error."""
+        self.began = False
+        try:
+            path = self.path.partition("?")[0].rstrip("/") or "/"
+            body = self.body() if self.command == "POST" else None
+            if path not in routes:
+                known = path in ("/", "/v1/models", "/health", "/tokenizer_info", "/tokenize", "/detokenize")
+                known = known or path in ("/v1/completions", "/v1/chat/completions")
+                raise Refused(f"{self.command} {path} is nothing here", status=405 if known else 404)
+            if path not in ("/", "/health"):
+                self.check_key()
+            routes[path](body) if self.command == "POST" else routes[path]()
+        except Refused as refused:
+            self.send_json(refused.body(), refused.status)
+        except Full:
+            self.send_json(Refused("too many requests wait: try again", status=429).body(), 429)
+        except (BrokenPipeError, ConnectionError, TimeoutError):
+            self.close_connection = True
+        except Exception as error:  # a fault of this program's, which must not end it
+            self.log_error("%r", error)
+            self.send_json(Refused(f"internal error: {type(error).__name__}", status=500).body(), 500)
+
+    def body(self):
+        """The JSON of a request. Raises Refused."""
+        length = self.headers.get("Content-Length", "")
+        if not (length.isascii() and length.isdigit()) or int(length) > MOST_BODY:
+            self.close_connection = True  # what follows cannot be told from the next request
+            status = 413 if length.isdigit() else 411
+            raise Refused(f"a request needs a Content-Length of up to {MOST_BODY:,} bytes", status=status)
+        data = self.rfile.read(int(length))
+        try:
+            return json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise Refused(f"the body is not JSON: {str(error)[:200]}") from None
+
+    def check_key(self):
+        """Raise Refused where the key is missing or wrong."""
+        key = self.server.settings.key
+        if key and self.headers.get("Authorization", "") != f"Bearer {key}":
+            raise Refused("a key is needed: Authorization: Bearer KEY", status=401, code="invalid_api_key")
+
+    # -- small answers
+
+    def send_json(self, value, status=200):
+        """Send a JSON object; nothing where an answer has begun already."""
+        if not self.began:
+            self.send(json.dumps(value).encode(), "application/json", status)
+
+    def send(self, data, kind, status=200):
+        """Send an answer."""
+        self.began = True
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def send_error(self, code, message=None, explain=None):
+        """What the library says of requests that are no HTTP, as JSON."""
+        self.began, self.close_connection = False, True
+        self.send_json(Refused(message or "bad request", status=code).body(), code)
+
+    def log_message(self, form, *values):
+        """Nothing of single requests."""
+
+    def page(self):
+        """The chat page."""
+        self.send(PAGE.read_bytes(), "text/html; charset=utf-8")
+
+    def health(self):
+        """That it is there."""
+        self.send_json({"status": "ok"})
+
+    def models(self):
+        """The one model."""
+        about = {"id": self.server.name, "object": "model", "created": self.server.started, "owned_by": "wizardlearner"}
+        self.send_json({"object": "list", "data": [{**about, "max_model_len": self.server.block_size}]})
+
+    def about(self):
+        """What lm-eval wants to know of the tokenizer."""
+        names = {"eos_token": "<|im_end|>", "bos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"}
+        self.send_json({**names, "chat_template": CHAT_TEMPLATE})
+
+    def tokenize(self, body):
+        """Ids of a text or of messages."""
+        ids = requests.rendered(body, self.server.tokenizer)
+        self.send_json({"tokens": ids, "count": len(ids), "max_model_len": self.server.block_size})
+
+    def detokenize(self, body):
+        """The text of ids."""
+        self.send_json({"prompt": self.server.tokenizer.decode(requests.read_ids(body, self.server.tokenizer))})
+
+    # -- what the model writes
+
+    def completions(self, body):
+        """Continue texts."""
+        self.write(body, chat=False)
+
+    def chat(self, body):
+        """Answer a conversation."""
+        self.write(body, chat=True)
+
+    def write(self, body, chat):
+        """Let the engine write, and send it whole or as it grows."""
+        server = self.server
+        wish = requests.read_request(body, chat, server.tokenizer, server.block_size, server.settings.most_tokens)
+        told = []
+        if wish.echo and wish.logprobs is not None:
+            for ids, opened in zip(wish.prompts, wish.opened):
+                about = server.tokenizer, ids, opened, wish.logprobs
+                told.append(server.engine.run(lambda model: requests.prompt_logprobs(model, *about)))
+        job = requests.make_job(wish, server.tokenizer, server.block_size)
+        server.engine.add(job)
+        head = {"id": requests.new_id(chat), "created": int(time.time()), "model": server.name}
+        try:
+            if wish.stream:
+                self.stream(wish, job, head, told)
+            else:
+                for _ in self.news(job):
+                    pass
+                choices = [requests.choice(wish, job, number, told) for number in range(len(job.rows))]
+                kind = "chat.completion" if chat else "text_completion"
+                self.send_json({**head, "object": kind, "choices": choices, "usage": requests.usage(wish, job)})
+        finally:
+            job.cancel()
+
+    def news(self, job):
+        """Yield (number, bytes or None) until all rows have ended. Raises ConnectionError where the client has gone."""
+        end, left = time.monotonic() + self.server.settings.most_seconds, len(job.rows)
+        while left:
+            try:
+                news = job.news.get(timeout=0.5)
+            except queue.Empty:
+                self.check_client()
+                if time.monotonic() > end:
+                    what = f"not ready after {self.server.settings.most_seconds:g} seconds"
+                    raise Refused(what, status=503, code="timeout") from None
+                continue
+            if isinstance(news, Exception):
+                raise news
+            left -= news[1] is None
+            yield news
+
+    def check_client(self):
+        """Raise ConnectionError where the client has closed its end: nobody reads the answer."""
+        readable, _, _ = select.select([self.connection], [], [], 0)
+        if readable and not self.connection.recv(1, socket.MSG_PEEK):
+            raise ConnectionError
+
+    def stream(self, wish, job, head, told):
+        """Send what is written as it grows: server-sent events, the last of them [DONE]."""
+        self.began, self.close_connection = True, True
+        self.send_response(200)
+        for name, value in (
+            ("Content-Type", "text/event-stream"),
+            ("Cache-Control", "no-store"),
+            ("Connection", "close"),
+        ):
+            self.send_header(name, value)
+        self.end_headers()
+        head = {**head, "object": "chat.completion.chunk" if wish.chat else "text_completion"}
+        decoders = [codecs.getincrementaldecoder("utf-8")("replace") for _ in job.rows]
+
+        def event(number, text=None, reason=None, logprobs=None, first=False):
+            """Send a chunk of a choice."""
+            delta = ({"role": "assistant", "content": ""} if first else {}) | ({"content": text} if text else {})
+            part = {"delta": delta} if wish.chat else {"text": text or ""}
+            self.event({**head, "choices": [{"index": number, **part, "logprobs": logprobs, "finish_reason": reason}]})
+
+        for number in range(len(job.rows)):
+            if wish.chat:
+                event(number, first=True)
+            elif wish.echo:
+                event(number, wish.texts[number // wish.n])
+        try:
+            for number, data in self.news(job):
+                text = decoders[number].decode(data or b"", final=data is None)
+                if data is not None and text:
+                    event(number, text)
+                elif data is None:
+                    whole = requests.choice(wish, job, number, told)
+                    event(number, text, whole["finish_reason"], whole["logprobs"])
+            if wish.include_usage:
+                self.event({**head, "choices": [], "usage": requests.usage(wish, job)})
+        except Refused as refused:
+            self.event(refused.body())
+        self.wfile.write(b"data: [DONE]\n\n")
+
+    def event(self, value):
+        """Send one event."""
+        self.wfile.write(b"data: " + json.dumps(value).encode() + b"\n\n")
+        self.wfile.flush()
+
+
+if __name__ == "__main__":
+    configurator.run(main, Settings)
