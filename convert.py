@@ -20,13 +20,12 @@ import safetensors.torch
 import torch
 
 import configurator
-import hf_tokenizer
 import pretrain
 from configurator import UserError, write_json
 from model import ModelConfig, Transformer
 from ranges import Place
 from tokenizer import CHAT_TEMPLATE
-from training import checkpoint
+from training import checkpoint, hf_tokenizer
 from training import machine as machines
 from training.optim import Schedule
 

@@ -11,10 +11,9 @@ import torch
 from conftest import door_error, stage, untrained_checkpoint
 
 import convert
-import hf_tokenizer
 from model import ModelConfig, Transformer
 from tokenizer import PATTERN, SPECIAL_TOKENS, Tokenizer
-from training import checkpoint
+from training import checkpoint, hf_tokenizer
 
 
 @pytest.fixture
