@@ -6,6 +6,7 @@ takes them for. Nothing else is downloaded.
 
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import torch
 
@@ -19,7 +20,7 @@ from model import Transformer
 from training.machine import PEAK_FLOPS
 
 MFU, CARD = 0.4, "3090"  # what the hours are counted for where there is no GPU whose speed is known
-SEVERAL = 3  # records that cannot be used, after which none will be better
+SEVERAL, MANY = 3, 1000  # records that cannot be used, or are not wanted, after which none will be better
 
 
 def check(steps, processes):
@@ -29,7 +30,10 @@ def check(steps, processes):
     for step in steps:
         parse = from_record if getattr(step.settings, "chats", False) else None
         wanted |= dict.fromkeys((source, parse) for source in getattr(step.settings, "sources", []))
-        wanted |= dict.fromkeys((source, with_label) for source in getattr(step.settings, "labelled", []))
+        for name in ("labelled", "tested_on"):
+            wanted |= dict.fromkeys((source, with_label) for source in getattr(step.settings, name, []))
+    made = [step.result for step in steps]  # what earlier steps will make cannot be looked at
+    wanted = [(source, parse) for source, parse in wanted if not is_made(source, made)]
     with ThreadPoolExecutor(16) as pool:
         found = list(pool.map(first_record, *zip(*wanted))) if wanted else []
     names = [short_name(source) for source, _ in wanted]
@@ -37,7 +41,7 @@ def check(steps, processes):
     print(f"\n{'source':<{width}}  {'rows':>13} {'GB':>8}  {'licence':<22} first record")
     bad = 0
     for (source, _), name, (is_fit, text) in zip(wanted, names, found):
-        about = about_of(source)
+        about = SETS.get(parsed(source, must_exist=False).known, {})
         rows = f"{about['rows']:,}" if "rows" in about else "?"
         size = f"{about['gb']:,.2f}" if "gb" in about else "?"
         bad += not is_fit
@@ -49,27 +53,30 @@ def check(steps, processes):
         raise UserError(f"{bad} of {len(wanted)} sources cannot be read as the recipe has them: see the table")
 
 
-def about_of(source):
-    """What sets.toml says of a source."""
-    name = parsed(source).name.partition("?")[0].partition("@")[0]
-    return SETS.get(name, {})
+def is_made(source, made):
+    """Whether a source lies in what a step of the recipe leaves."""
+    path = parsed(source, must_exist=False).path
+    return path is not None and any(path.is_relative_to(result) for result in made)
 
 
-def with_label(record, where, shape):
-    """What the classifier makes of a record whose source has a label."""
-    return labelled(record, where, shape, label="1")
+def with_label(record, where, shape, source):
+    """What the classifier makes of a record."""
+    return labelled(record, where, shape, parsed(source).label)
 
 
 def first_record(source, parse):
     """(whether it can be used, how it begins or what is wrong) of the first record of a source that meets its
     conditions, or of the next ones."""
-    name, text, bad = source_name(source), "no records", 0
+    name, text, bad, unwanted = source_name(source), "no records", 0, 0
+    if parse is with_label:
+        parse = partial(with_label, source=source)
     try:
         for item in read(name + ("&" if "?" in name else "?") + "documents=1", parse):
             if isinstance(item, Document):
                 return True, "ok: " + " ".join(item.text.split())[:60]
-            text, bad = f"{item.rule}: {item.detail}", bad + (item.rule != "not_wanted")
-            if bad == SEVERAL:
+            text = f"{item.rule}: {item.detail}"
+            unwanted, bad = unwanted + (item.rule == "not_wanted"), bad + (item.rule != "not_wanted")
+            if bad == SEVERAL or unwanted == MANY:
                 break
         return False, text
     except UserError as error:
@@ -84,9 +91,9 @@ def print_needs(steps, sources, processes):
         return
     with torch.device("meta"):  # weights have shapes and take no memory
         model = Transformer(pretrain.model_config(trunk, tokenizer))
-    has_gpu = torch.cuda.is_available()
-    name = torch.cuda.get_device_name() if has_gpu else CARD
-    speed = next((flops for card, flops in PEAK_FLOPS.items() if card in name), PEAK_FLOPS[CARD])
+    found = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+    name = next((card for card in PEAK_FLOPS if card in found), CARD)
+    speed = PEAK_FLOPS[name]
     tokens = {"pretrain": trunk.max_steps * trunk.batch_tokens}
     tokens |= {step.stage: step.settings.decay_tokens or 0 for step in steps if step.stage == "anneal"}
     print(f"\n{model.n_params():,} parameters; hours on {processes} x {name} at {MFU:.0%} of its speed")
@@ -94,6 +101,7 @@ def print_needs(steps, sources, processes):
     for stage, count in tokens.items():
         hours = count * model.flops_per_token() / (processes * speed * MFU) / 3600
         print(f"{stage:<12}{count:>18,}{hours:>9,.1f}")
-    disk = sum(parsed(source).tokens for source in sources) * 4 + 16 * model.n_params() * 3
+    disk = sum(parsed(source, must_exist=False).tokens for source in sources) * 4 + 16 * model.n_params() * 3
     free = shutil.disk_usage(".").free
-    print(f"disk: about {disk / 1e9:,.1f} GB for shards and checkpoints, {free / 1e9:,.1f} GB are free")
+    what = "for checkpoints and the shards of sources with a budget of tokens"
+    print(f"disk: about {disk / 1e9:,.1f} GB {what}, {free / 1e9:,.1f} GB are free")

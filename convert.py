@@ -79,13 +79,14 @@ def give_out(settings):
     checkpoint.load_weights(model, folder, machine.device)
     out = Path(settings.out_dir)
     out.mkdir(parents=True, exist_ok=True)
+    (out / "model.safetensors").unlink(missing_ok=True)  # of an older model: with what follows it would be neither
     write_json(out / "config.json", about)
     write_json(out / "tokenizer.json", content)
     write_json(out / "tokenizer_config.json", tokenizer_config(tokenizer, config))
-    write_text(out / "chat_template.jinja", CHAT_TEMPLATE)
+    configurator.write_text(out / "chat_template.jinja", CHAT_TEMPLATE)
     write_json(out / "generation_config.json", generation_config(tokenizer))
     write_json(out / "training.json", meta)
-    write_text(out / "README.md", card(model, meta, settings.checkpoint))
+    configurator.write_text(out / "README.md", card(model, meta, settings.checkpoint))
     dtype = getattr(torch, settings.dtype)
     weights = {}
     for name, tensor in model.state_dict().items():
@@ -97,11 +98,6 @@ def give_out(settings):
     beside = out / "model.safetensors.tmp"
     safetensors.torch.save_file(weights, beside, metadata={"format": "pt"})
     os.replace(beside, out / "model.safetensors")
-
-
-def write_text(path, text):
-    """Write a text file."""
-    path.write_text(text, encoding="utf-8")
 
 
 def config_json(config, tokenizer, dtype):
@@ -148,6 +144,7 @@ def tokenizer_config(tokenizer, config):
         "eos_token": end,
         "pad_token": "<|endoftext|>",
         "model_max_length": config.block_size,
+        "model_input_names": ["input_ids", "attention_mask"],
         "clean_up_tokenization_spaces": False,
         "chat_template": CHAT_TEMPLATE,
     }
@@ -168,7 +165,7 @@ pipeline_tag: text-generation
 {shape}. {use} Converted from step {step:,} of {source}.
 
 {losses}
-To this folder's tokenizer, what looks like a special token in a text is one; that of the training reads it as text.
+This folder's tokenizer reads `<|im_end|>` and the like in a text as special tokens; in training they were plain text.
 
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -253,6 +250,8 @@ def read_weights(folder):
 
 def shape_of(about, tokenizer, weights):
     """The ModelConfig of a config.json. Raises UserError for what this project's model does not have."""
+    if missing := [name for name in ("vocab_size", "hidden_size", "num_attention_heads") if not about.get(name)]:
+        raise UserError(f"its config.json does not say its {', '.join(missing)}")
     kind = about.get("model_type")
     if kind not in ARCHITECTURES:
         raise UserError(f"its model_type is {kind!r}: only {', '.join(ARCHITECTURES)} come in")

@@ -41,9 +41,8 @@ class Settings:
     questions: list[str] = field(default_factory=list)  # files, or folders of them: csv, json, jsonl
     examples: list[str] = field(default_factory=list)  # the same, with the questions that are shown with their answers
     shots: Natural = 5  # examples of the question's subject in front of it, as many of them as fit the context
-    form: Literal["", "mmlu", "ceval"] = (
-        ""  # the words around a question; empty = C-Eval's for Chinese ones, else MMLU's
-    )
+    # the words around a question; empty = C-Eval's for Chinese ones, else MMLU's
+    form: Literal["", "mmlu", "ceval"] = ""
     groups: str = ""  # a JSON file, subject: group, or C-Eval's subject_mapping.json
     # -- results
     out_dir: Place = "out/eval-choices"  # summary.json, results.jsonl
@@ -61,6 +60,8 @@ def main(settings):
     if not questions:
         raise UserError("no question has an answer to compare with: these are those of a test that others score")
     examples = examples_by_subject(read_questions(settings.examples) if settings.examples else [])
+    if examples and not any(question.subject in examples for question in questions):
+        raise UserError(f"no example has the subject of a question: they have {', '.join(sorted(examples))[:200]}")
     group_of = read_groups(settings.groups)
     machine = machines.start(settings.device, settings.dtype)
     model, tokenizer, meta = checkpoint.load_model(settings.checkpoint, machine)
@@ -124,9 +125,9 @@ def answers(model, tokenizer, questions, examples, write, settings):
 
 
 def encoded(question, examples, write, settings, tokenizer, block_size):
-    """[(ids, how many of them are the prompt)] of a question's choices, with as many examples as fit. What all choices
-    begin with counts as the prompt, since a choice's first letter may lie in one token with what stands before it. If
-    the question alone does not fit, its beginning is left out."""
+    """[(ids, how many of them are the prompt)] of a question's choices, with as many examples as fit. A token in which
+    the prompt ends and a choice begins counts as the choice's, and then for all of them. If the question alone does not
+    fit, its beginning is left out."""
     shots = examples.get(question.subject, [])[: settings.shots]
     while True:
         prompt, choices = write(question, shots, settings.form or form_of(question))
@@ -134,7 +135,8 @@ def encoded(question, examples, write, settings, tokenizer, block_size):
         if not shots or max(map(len, whole)) <= block_size + 1:
             break
         shots = shots[:-1]
-    n_prompt = len(os.path.commonprefix(whole))
+    alone = [tokenizer.eot, *tokenizer.encode(prompt)]
+    n_prompt = min(len(os.path.commonprefix([alone, ids])) for ids in whole)
     cuts = [max(0, len(ids) - block_size - 1) for ids in whole]
     return [(ids[cut:], max(1, n_prompt - cut)) for ids, cut in zip(whole, cuts)]
 

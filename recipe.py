@@ -3,7 +3,7 @@
     python recipe.py configs/demo.toml
     python recipe.py configs/demo.toml mine.toml    mine.toml comes on top
     python recipe.py configs/demo.toml --seed=2    once more, on the same data
-    python recipe.py configs/0.5b.toml --check     only what it needs
+    python recipe.py configs/0.5b.toml --check     print what it needs
     python recipe.py configs/0.5b.toml --share=0.001    a rehearsal, in minutes
 
 Each stage is started by the command that a person would type, which is printed first. A stage with
@@ -50,7 +50,7 @@ class Settings:
     processes: SmallCount = 1  # that train together: one for each GPU
     seed: Natural = 0  # train with this seed, and put models and scores into OUT_DIR-seed2; 0 = the stages' own seeds
     check: bool = False  # read one record of every source, say what the recipe needs and takes, and stop
-    # of every source's documents; below 1 this is a rehearsal, with the tiny model of configs/rehearsal.toml
+    # of the budget of every source; below 1 this is a rehearsal, with the tiny model of configs/rehearsal.toml
     share: ShareAbove0 = 1.0
     into: Place = "rehearsal"  # the folder of a rehearsal's results
     hub: str = ""  # a folder with copies of the hub's data sets, OWNER/NAME, which are read instead
@@ -87,18 +87,19 @@ def main(settings):
     named = [configurator.found(path) for path in sys.argv[1:] if not path.startswith("-")]
     files = [os.path.relpath(path, ROOT) for path in named]
     os.chdir(ROOT)
-    files += [rehearsal.OVERLAY] if settings.share < 1 else []
-    steps, out = possible(read_steps(files)), Path(settings.out_dir)
+    steps = possible(read_steps(files, [rehearsal.OVERLAY] if settings.share < 1 else []))
+    out = before = Path(settings.out_dir)
     if settings.share < 1 or settings.hub or settings.contents:
         steps = [with_arguments(step, rehearsal.arguments(step, steps, settings)) for step in steps]
     if settings.share < 1:
-        settings.bpb_of, out = f"{settings.into}/{settings.bpb_of}", Path(settings.into) / out
+        settings.bpb_of = rehearsal.moved(settings.bpb_of, steps, settings.into) if settings.bpb_of else ""
+        out = before = Path(settings.into) / out
     if settings.check:
         check(steps, settings.processes)
         return
     if settings.seed:
-        out = Path(f"{settings.out_dir}-seed{settings.seed}")
-        steps = [with_seed(step, settings.out_dir, out, settings.seed) for step in steps]
+        out = Path(f"{before}-seed{settings.seed}")
+        steps = [with_seed(step, before, out, settings.seed) for step in steps]
     seconds = run_steps(steps, out / "progress.json", settings.processes)
     summary = summarize(settings, steps, seconds, installing)
     configurator.write_json(out / "summary.json", summary)
@@ -112,11 +113,13 @@ def main(settings):
 # -- from TOML files to steps
 
 
-def read_steps(files):
-    """The Steps that TOML files name, in their order, every setting checked before the first one starts."""
-    tables = {path: configurator.parse_toml(path) for path in files}
+def read_steps(files, overlay=()):
+    """The Steps that TOML files name, in their order, every setting checked before the first one starts. overlay: files
+    that come on top, and name no stages of their own."""
+    tables = {path: configurator.parse_toml(path) for path in [*files, *overlay]}
     stages = {}  # stage -> its runs
-    for table in tables.values():
+    for path in files:
+        table = tables[path]
         for stage in table:
             if stage in configurator.STAGES:
                 runs = stages.setdefault(stage, [])

@@ -16,7 +16,7 @@ def arguments(step, steps, settings):
     found = []
     for name, value in asdict(step.settings).items():
         before = value
-        if name in ("sources", "labelled"):
+        if name in ("sources", "labelled", "tested_on"):
             value = [source_elsewhere(source, settings) for source in value]
         if isinstance(value, list) and all(isinstance(item, str) for item in value):
             value, before = ",".join(value), ",".join(before)
@@ -32,14 +32,15 @@ def arguments(step, steps, settings):
 def source_elsewhere(source, settings):
     """The name of a source with a share of its budget, or of its documents where it has none; a copy in place of a set
     on the hub; another address of blobs."""
-    found = parsed(source)
+    found = parsed(source, must_exist=False)
     place, _, options = found.name.partition("?")
-    kept = [part for part in options.split("&") if part and part.partition("=")[0] not in (*BUDGETS, "share")]
     if settings.hub and found.path is None:
         place += f"@{Path(settings.hub) / found.hub}"
-    budgets = {name: getattr(found, name) * settings.share for name in BUDGETS if getattr(found, name)}
-    budgets = budgets or {"share": found.share * settings.share}
-    kept += [f"{name}={budget:g}" for name, budget in budgets.items() if budget != 1 or name != "share"]
+    kept = [part for part in options.split("&") if part]
+    budgets = [name for name in BUDGETS if getattr(found, name)] or ["share"]
+    if settings.share < 1:
+        kept = [part for part in kept if part.partition("=")[0] not in budgets]
+        kept += [f"{name}={getattr(found, name) * settings.share:g}" for name in budgets]
     if settings.contents and found.contents:
         kept.append(f"contents={settings.contents}")
     if settings.share < 1 and found.contents:
@@ -50,5 +51,5 @@ def source_elsewhere(source, settings):
 def moved(text, steps, into):
     """A setting in which what the steps leave, such as data/code, lies below another folder: rehearsal/data/code."""
     for place in sorted({str(step.result) for step in steps}, key=len, reverse=True):
-        text = re.sub(rf"(?<![\w/]){re.escape(place)}(?![\w-])", f"{into}/{place}", text)
+        text = re.sub(rf"(?<![\w./])(?:\./)?{re.escape(place)}(?![\w-])", f"{into}/{place}", text)
     return text

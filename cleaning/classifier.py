@@ -30,7 +30,7 @@ from cleaning import hashing
 from cleaning.view import View
 from configurator import UserError, not_special
 from corpus import chats
-from corpus.documents import Document, Problem, checked, read
+from corpus.documents import Document, Problem, checked, from_record, read
 from corpus.records import open_regular, records
 from corpus.sources import distinct, parsed, place_of, spare
 from ranges import Place, Positive, Range, Seed, ShareBetween, Text
@@ -44,7 +44,7 @@ class Settings:
     """What is learnt from, and how."""
 
     # -- documents
-    # files of records, a text or a conversation and its label; or any sources, all of one label: SOURCE?label=1
+    # records, a text or a conversation and its label; or, without labels, those of a source of one: SOURCE?label=1
     labelled: list[str] = field(default_factory=list)
     # the same, of other sets: what the classifier keeps of each is told, since a set of its own is easy to know again
     tested_on: list[str] = field(default_factory=list)
@@ -147,11 +147,12 @@ def labelled(record, where, shape, label=""):
     label = label or (record.get("label") if isinstance(record, dict) else None)
     if label is None:
         return Problem(where, "no_label")
-    found = chats.from_record(record, where, shape)
-    if isinstance(found, Problem):  # no conversation: a text, then
+    is_text = shape and "text" in shape
+    found = from_record(record, where, shape) if is_text else chats.from_record(record, where, shape)
+    if isinstance(found, Problem) and not is_text:  # no conversation: a text, then
         texts = [record[name] for name in TEXT_FIELDS if isinstance(record.get(name), str)]
         found = checked(texts[0], where, {}) if texts else found
-    else:
+    elif isinstance(found, Document) and not is_text:
         found.text = "\n\n".join(message["content"] for message in json.loads(found.text)["messages"])
     if isinstance(found, Document):
         found.meta = {"label": str(label)}

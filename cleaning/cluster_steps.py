@@ -16,7 +16,7 @@ from datatrove.data import Document as TroveDocument
 import configurator
 from cleaning import chunks, clean, to_shards
 from configurator import UserError
-from corpus.documents import Problem, checked
+from corpus.documents import Document, Problem, checked
 from tokenizer import Tokenizer
 
 NOTHING_LEFT = "nothing_left.txt"  # in the folder of the chunks
@@ -27,6 +27,9 @@ def read(settings, data, rank, world_size):
     without text, with the Problem in its metadata."""
     for source in settings.sources:
         for item in settings.read(source, (rank, world_size)):
+            if isinstance(item, Document) and item.files:
+                what = f"{source} holds repositories, whose files a cluster run cannot keep together"
+                raise UserError(f"{what}: prepare it with prepare_data.py")
             if isinstance(item, Problem):
                 yield TroveDocument("", item.where, metadata={"source": source, "problem": [item.rule, item.detail]})
             else:

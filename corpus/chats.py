@@ -59,7 +59,7 @@ def turns(record, given=None):
     if not isinstance(record, dict):
         raise Unusable("bad_json", "not an object")
     named = lowered(record)
-    shape = given if given and "user" in given else shape_of(named)
+    shape = given if given and "user" in given else {**shape_of(named), **(given or {})}
     read = READERS.get(shape.get("read"))
     spoken = read(named, shape["fields"][0]) if read else pair(named, shape)
     found = turn_list(named, "history") + spoken
@@ -75,7 +75,7 @@ def system_prompt(record, shape):
         name = first_filled(record, SYSTEM)
         prompt = text_of(record[name], name) if name else ""
     tools = record.get("tools")
-    if is_blank(tools) or shapes.is_blank(tools if not isinstance(tools, str) else tools.strip(" []")):
+    if is_blank(tools.strip(" []") if isinstance(tools, str) else tools):
         return prompt
     tools = tools if isinstance(tools, str) else json.dumps(tools, ensure_ascii=False)
     return f"{prompt}\n\nTools: {tools}".strip()
@@ -119,7 +119,7 @@ def pair(record, shape):
     """The two Turns of a shape with templates. Either field may be a list of turns instead, as TRL has them."""
     found = []
     for role in ("user", "assistant"):
-        name = re.match(r"{(\w+)", shape[role])
+        name = re.match(r"{(\w+)}", shape[role])
         value = record.get(name[1]) if name else None
         items = value if isinstance(value, list) else [value]
         if any(isinstance(item, dict) and item.keys() & {"role", "from"} for item in items):

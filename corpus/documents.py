@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 
 from corpus import blobs, hub, parquet, records, shapes, wikipedia
 from corpus.records import Problem
-from corpus.sources import STDLIB, Source, parsed
+from corpus.sources import Source, is_stdlib, parsed
 
 TEXT = set(
     ".txt .md .py .pyi .c .h .cc .cpp .cxx .hpp .hh .cs .java .kt .scala .go .rs .swift .js .jsx .ts .tsx .rb .php .pl "
@@ -25,9 +25,10 @@ TEXT = set(
     ".ipynb .tex .rst".split()
 )
 MAX_TEXT = 16_000_000  # characters; a longer text file is read as several documents cut at line ends
-# The standard library's tests are not shipped everywhere, and site-packages holds other people's work.
+OF_FILES = {"path", "blob_id"}
 OF_BLOBS = ("blob_id", "files", "src_encoding", "is_vendor", "is_generated")  # columns that blobs.py wants to see
 NOTHING_SAID = Source("", None)  # of how records are read: their fields decide
+# The standard library's tests are not shipped everywhere, and site-packages holds other people's work.
 STDLIB_SKIP = ("site-packages", "dist-packages", "test", "tests", "idle_test", "lib-dynload")
 
 
@@ -53,14 +54,15 @@ def read(source, parse=None, share=(0, 1), without=(), count_tokens=None):
     found = read_local(source, parse, share, without) if source.path else iter(())
     if source.path is None and share[0] == 0:
         found = documents_of(hub.records_of(source), source, parse)
-    return within_budget(found, source, share[1], count_tokens)
+    n_parts = share[1] if source.path and source.path.is_dir() else 1  # a hub set and a file are read by one alone
+    return within_budget(found, source, n_parts, count_tokens)
 
 
 def read_local(source, parse, share, without):
     """Yield the Documents and Problems of a file or folder."""
-    is_preset, is_folder = source.name == STDLIB, source.path.is_dir()
+    is_preset, is_folder = is_stdlib(source.name), source.path.is_dir()
     found = walk(source.path, STDLIB_SKIP if is_preset else (), without) if is_folder else [source.path]
-    if is_folder and source.hub:
+    if is_folder and (source.known or source.split):
         found = hub.files_of(list(found), source)
     for item in itertools.islice(found, share[0], None, share[1]):
         if isinstance(item, Problem):
@@ -145,7 +147,7 @@ def read_file(path, where, parse=None, source=NOTHING_SAID):
     """Yield the Documents and Problems of a file. Its name says what it is, its first bytes how it is compressed.
     source: how its records are read."""
     name = records.without_compression(path.name.lower())
-    kind = os.path.splitext(name)[1]
+    kind = os.path.splitext(name)[1] or (".json" if source.known else "")  # wiki2019zh's files have no suffix
     if kind in records.JSON or kind == ".parquet":
         columns = None if parse else known_fields(source)
         found = records.read_json(path, where) if kind in records.JSON else parquet.read_parquet(path, where, columns)
@@ -226,25 +228,32 @@ def documents_of(items, source, parse=None):
     the text that their blob_id stands for."""
     if source.keep:
         items = wanted(items, source.keep)
-    first = next(items, None)
-    items = itertools.chain([] if first is None else [first], items)
-    if isinstance(first, tuple) and names_blobs(first[0]):
-        place = source.contents or blobs.BASE, source.cache or blobs.CACHE
-        ahead = min(2 * int(source.documents), blobs.WINDOW)  # no more is fetched than a small budget may need
-        items = blobs.completed(items, *place, window=ahead)
     parse, shape = parse or from_record, source.shape or None
-    for item in items:
+    for item in with_texts(iter(items), source):
         if isinstance(item, Problem):
             yield item
-        elif parse is from_record and isinstance(item[0], dict) and isinstance(item[0].get("files"), list):
+        elif parse is from_record and not shape and is_repository(item[0]):
             yield from repository(*item)
         else:
             yield parse(*item, shape)
 
 
-def names_blobs(record):
-    """Whether a record names its text, or has a list of files that may, instead of holding it."""
-    return blobs.lacks_text(record) or isinstance(record, dict) and isinstance(record.get("files"), list)
+def with_texts(items, source):
+    """Yield the items; from the first record on that names its text instead of holding it, with their texts."""
+    for item in items:
+        if isinstance(item, tuple) and (blobs.lacks_text(item[0]) or is_repository(item[0])):
+            place = source.contents or blobs.BASE, source.cache or blobs.CACHE
+            ahead = min(2 * int(source.documents), blobs.WINDOW)  # no more is fetched than a small budget may need
+            yield from blobs.completed(itertools.chain([item], items), *place, window=ahead)
+            return
+        yield item
+
+
+def is_repository(record):
+    """Whether a record is a list of files with their paths or blobs, and no text of its own."""
+    files = record.get("files") if isinstance(record, dict) else None
+    is_list = isinstance(files, list) and any(isinstance(file, dict) and file.keys() & OF_FILES for file in files)
+    return is_list and all(record.get(name) is None for name in ("content", "text", "code"))
 
 
 def wanted(items, keep):
@@ -253,8 +262,7 @@ def wanted(items, keep):
     conditions = [(text, shapes.field_of(text), shapes.condition(text)) for text in keep]
     for item in items:
         record, where = (None, None) if isinstance(item, Problem) else item
-        files = record.get("files") if isinstance(record, dict) else None
-        files = files if isinstance(files, list) else []
+        files = record["files"] if is_repository(record) else []
         own = [(text, met) for text, name, met in conditions if not files or name in record]
         of_files = [(text, met) for text, name, met in conditions if files and name not in record]
         if where and (reason := unmet(record, own)):
@@ -305,13 +313,17 @@ def from_record(record, where, shape=None):
         return Problem(where, "no_text", field_names(record))
 
     def text_of(value, path):
-        """A field as the template wants it: what makes the shape must be text, another one may be none."""
-        if isinstance(value, str) or path in shape.get("fields", ()):
-            return value
-        return str(value) if isinstance(value, int | float) else ""
+        """A field as the template wants it. What makes the shape, or stands in a given template, must be text or a
+        number; another field says nothing if it is neither."""
+        if isinstance(value, int | float) and path not in shape.get("fields", ()):
+            return str(value)
+        return value if isinstance(value, str) or path in shape.get("fields", [path]) else ""
 
     try:
         text = shapes.filled(shape["text"], record, text_of)
+        title, main = record.get("title"), record.get(shape.get("fields", ["text"])[0])
+        if isinstance(title, str) and title.strip() and "fields" in shape and main.lstrip().startswith(title.strip()):
+            text = main
     except (TypeError, AttributeError):
         return Problem(where, "no_text", field_names(record))
     return checked(text, where, found)

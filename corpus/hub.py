@@ -42,22 +42,31 @@ def gate(source):
 
 
 def files_of(found, source):
-    """The data files of a split, in a folder that is laid out as the hub lays out a set: the split's name stands in the
-    name of the file or of a folder around it, the config's and data_dir in the path. Raises UserError where there are
-    none."""
-    split = source.split or "train"
-    files = [path for path in found if isinstance(path, Path) and is_data(path)]
-    if source.files:
-        named = [path for path in files if path.relative_to(source.path).match(source.files)]
-        return named or files
-    for part in filter(None, [source.config, source.data_dir]):
-        inside = [path for path in files if part in path.relative_to(source.path).parent.as_posix().split("/")]
-        inside = inside or [path for path in files if f"/{part}/" in f"/{path.relative_to(source.path).as_posix()}"]
+    """The data files of a split, and the Problems, of what walk() finds in a folder that is laid out as the hub lays
+    out a set: the split's name stands in the name of the file or of a folder around it, the config's and data_dir in
+    the path. Raises UserError where there are none."""
+    problems = [item for item in found if not isinstance(item, Path)]
+    files = {path: path.relative_to(source.path) for path in found if isinstance(path, Path) and is_data(path)}
+    for part in filter(None, [source.config, source.data_dir, source.files]):
+        inside = {path: place for path, place in files.items() if place.match(part) or f"/{part}/" in f"/{place}"}
+        if not inside and (folders := {place.parts[0] for place in files.values()} & folders_in(files.values())):
+            raise UserError(f"{source.path} has nothing of {part!r}: it has {', '.join(sorted(folders))}")
         files = inside or files
-    splits = {path: split_of(path.relative_to(source.path)) for path in files}
-    if not any(splits.values()):  # a set without splits is all train, as on the hub
-        return files if split == "train" or not source.split else missing(source, split, splits)
-    return [path for path in files if splits[path] == split] or missing(source, split, splits)
+    if source.files:
+        return [*problems, *files]
+    split, splits = source.split or "train", {path: split_of(place) for path, place in files.items()}
+    if not any(splits.values()) and split == "train":  # a set without splits is all train, as on the hub
+        return [*problems, *files]
+    return [*problems, *([path for path in files if splits[path] == split] or missing(source, split, splits))]
+
+
+def folders_in(places):
+    """The first folders of some paths that are no name of a split, nor "data": those of configs."""
+    return {
+        place.parts[0]
+        for place in places
+        if len(place.parts) > 1 and place.parts[0] != "data" and not split_of(place.parent)
+    }
 
 
 def missing(source, split, splits):
@@ -81,4 +90,5 @@ def split_of(path):
 def is_data(path):
     """Whether a file holds records: a set's folder also has a README and the like."""
     kind = os.path.splitext(records.without_compression(path.name.lower()))[1]
-    return kind == ".parquet" or (kind in records.JSON and path.name not in ("dataset_infos.json", "dataset_info.json"))
+    about_it = ("dataset_infos.json", "dataset_info.json", "LICENSE", "NOTICE")
+    return kind in (".parquet", "", *records.JSON) and path.name not in about_it

@@ -37,7 +37,9 @@ class Problem:
     """What a reader found in place of a document or record."""
 
     where: str  # the file below the source, with :line for a record
-    rule: str  # bad_utf8, nul_byte, empty, bad_json, no_text, truncated, unreadable, hidden, unknown_format
+    # bad_utf8, nul_byte, empty, bad_json, no_text, truncated, unreadable, hidden, unknown_format, not_wanted; of blobs
+    # no_blob, lost_blob, bad_encoding, vendor, generated; of conversations those that chats.py names
+    rule: str
     detail: str = ""
 
 

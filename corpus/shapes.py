@@ -15,7 +15,8 @@ SHAPES = tomllib.loads(Path(__file__).with_name("shapes.toml").read_text(encodin
 SLOT = re.compile(r"{([\w.|-]+)}")
 COMPARED = {"==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le}
 COMPARED |= {">": operator.gt, ">=": operator.ge, "in": lambda value, values: value in values}
-CONDITION = re.compile(r"(?:(not )?([\w.]+)|([\w.]+) ?(==|!=|<=|>=|<|>| in ) ?(.+))")
+CONDITION = re.compile(r"(?:(not\s+)?([\w.-]+)|([\w.-]+)\s*(==|!=|<=|>=|<|>|\sin\s)\s*(.+))")
+AS_JSON = {"true": True, "false": False, "null": None}
 
 
 def is_blank(value):
@@ -64,18 +65,14 @@ def fields_of(template):
 
 def filled(template, record, text_of):
     """The text of a template with a record's fields. text_of(value, path): makes a text of a value, or raises."""
-    texts = []  # [line ends in front, text]
+    texts = []
     for ends, line, slots in lines_of(template):
         values = [slot_text(slot.split("|"), record, text_of) for slot in slots]
         if slots and not any(value.strip() for value in values):
             continue
         rest = iter(values)
-        text = SLOT.sub(lambda _: next(rest), line)
-        if texts and texts[-1][1].strip() and text.startswith(texts[-1][1]):
-            texts[-1][1] = text  # a title that the text begins with
-        else:
-            texts.append([ends if texts else "", text])
-    return "".join(ends + text for ends, text in texts)
+        texts.append((ends if texts else "") + SLOT.sub(lambda _: next(rest), line))
+    return "".join(texts)
 
 
 def slot_text(paths, record, text_of):
@@ -144,7 +141,8 @@ def condition(text):
         score >= 3           and !=, <, <=, >
         license in ["mit", "apache-2.0"]
 
-    A field that is missing is None; one of another kind meets no comparison. Raises UserError for anything else.
+    A field that is missing is None; one of another kind is not equal, and neither larger nor smaller. Raises UserError
+    for anything else.
     """
     match = CONDITION.fullmatch(text.strip())
     if not match:
@@ -153,7 +151,7 @@ def condition(text):
     if name:
         return lambda record: says_yes(value_at(record, name.split("."))) != bool(negated)
     try:
-        wanted = ast.literal_eval(literal)
+        wanted = AS_JSON[literal] if literal in AS_JSON else ast.literal_eval(literal)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         raise UserError(f"{text!r}: {literal!r} is no number, text in quotes, list, True, False or None") from None
     meets = COMPARED[sign.strip()]

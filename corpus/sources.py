@@ -7,7 +7,8 @@
     dolly@copies/dolly                  a set's copy on this machine, read as that set is
 
 and may say behind a question mark how it is read, in any of the OPTIONS: `ultrachat?split=test_sft&documents=1e5`,
-`mine.jsonl?user={title}\\n{body}&assistant={reply}&keep=score >= 3`.
+`mine.jsonl?user={title}\\n{body}&assistant={reply}&keep=score >= 3`. In a list a comma within is written %2C, and an
+ampersand %26. What exists as a path is that path. Conditions of keep= come on top of those that a set has itself.
 """
 
 import difflib
@@ -31,12 +32,13 @@ class Source:
 
     name: str  # as manifests and score files have it
     path: Path | None  # of a file or folder; None on the hub
+    known: str = ""  # the set's name, in sets.toml or as hf:owner/name
     # -- the options
     hub: str = ""  # owner/name
     config: str = ""  # the part of a set that load_dataset calls so
     data_dir: str = ""  # a folder of it
     files: str = ""  # a pattern of file names, where the set is loaded by its files: data/*.parquet
-    split: str = ""  # the hub's; empty = train there, and every file of a folder here
+    split: str = ""  # empty = train of a set, and every file of a folder that is none
     text: str = ""  # the template of a document, see shapes.toml; empty = by the names of its fields
     user: str = ""  # the templates of a conversation; empty = by the names of its fields
     assistant: str = ""
@@ -57,8 +59,9 @@ class Source:
         return {name: template for name, template in given.items() if template}
 
 
-OPTIONS = {setting.name: setting.type for setting in fields(Source)[2:]}
-ABOUT = ("license", "gated", "rows", "gb", "about")  # what else sets.toml says of a set, for people
+OPTIONS = {setting.name: setting.type for setting in fields(Source)[3:]}
+# What else sets.toml says of a set, for people.
+ABOUT = {"license": str, "gated": str, "about": str, "rows": int, "gb": (int, float)}
 
 
 def parsed(source, must_exist=True):
@@ -67,19 +70,32 @@ def parsed(source, must_exist=True):
         return Source(normal(source), Path(source))
     place, _, given = source.partition("?")
     options = read_options(given, source) if given else {}
+    name_options = "?" * bool(options) + "&".join(f"{key}={written(value)}" for key, value in sorted(options.items()))
     known, at, path = place.partition("@")
     if known in SETS:
-        about = {key: value for key, value in SETS[known].items() if key not in ABOUT}
+        about = entry_of(known)
     elif known.startswith(HUB) and known != HUB:
         about = dict(zip(("hub", "data_dir"), known.removeprefix(HUB).partition(":")[::2]))
     else:
         known, about, at, path = "", {}, "@", place
     name = known.rstrip(":") + (f"@{normal(path)}" if at else "") if known else normal(path)
-    name += "?" * bool(options) + "&".join(f"{key}={written(value)}" for key, value in sorted(options.items()))
+    options["keep"] = [*about.get("keep", []), *options.get("keep", [])]
+    about |= options
+    check(about, source)
     path = local_path(path, source, must_exist) if at else None
     if path is None and not about.get("hub"):
         raise UserError(f"{known} cannot be loaded from the hub: say where a copy of it lies, {known}@FOLDER")
-    return Source(name, path, **{**about, **options})
+    return Source(name + name_options, path, known, **about)
+
+
+def entry_of(known):
+    """What sets.toml says of how a set is read. Raises UserError for an entry that says it in other words."""
+    entry = SETS[known]
+    for key, value in entry.items():
+        wanted = ABOUT.get(key) or {float: (int, float), str: str}.get(OPTIONS.get(key), list)
+        if key not in (*OPTIONS, *ABOUT) or not isinstance(value, wanted):
+            raise UserError(f"corpus/sets.toml, [{known}]: {key} = {value!r} is nothing that a set has")
+    return {key: value for key, value in entry.items() if key not in ABOUT}
 
 
 def read_options(given, source):
@@ -98,7 +114,6 @@ def read_options(given, source):
             options["keep"] = [*options.get("keep", []), value]
         else:
             options[key] = value
-    check(options, source)
     return options
 
 
@@ -149,10 +164,17 @@ def local_path(path, source, must_exist):
     root = Path(sysconfig.get_paths()["stdlib"] if path == STDLIB else path)
     if not must_exist or path and "\0" not in path and root.exists():
         return root
-    near = difflib.get_close_matches(source, SETS, 1)
+    if path != source.partition("?")[0]:
+        raise UserError(f"no source {source!r}: there is no {path}")
+    near = difflib.get_close_matches(path, SETS, 1)
     hint = f"; did you mean the set {near[0]}?" if near else ""
     what = "neither a preset (stdlib), a set of corpus/sets.toml nor a path that exists"
     raise UserError(f"no source {source!r}: it is {what}{hint}")
+
+
+def is_stdlib(source):
+    """Whether a source is the preset, with options or without."""
+    return source.partition("?")[0] == STDLIB
 
 
 def source_name(source):
@@ -180,7 +202,7 @@ def place_of(source):
         found = parsed(source)
     except (UserError, ValueError):  # a score file can name what is no path, or is there no more
         return os.path.realpath(source) if "\0" not in source else source
-    if source == STDLIB or not found.path:
+    if is_stdlib(source) or not found.path:
         return found.name
     _, question, options = found.name.partition("?")
     return os.path.realpath(found.path) + question + options
@@ -206,6 +228,6 @@ def spare(sources, out):
 
 def others(source, sources, *more):
     """The paths of all sources but this one, and more paths. What lies below two sources belongs to the inner one."""
-    roots = [root_of(other) for other in sources if other not in (source, STDLIB)]
+    roots = [root_of(other) for other in sources if other != source and not is_stdlib(other)]
     own = root_of(source)
     return [*(root for root in roots if root and root != own), *more]

@@ -7,6 +7,7 @@ the file's name: accountant_dev.csv.
 
 import csv
 import io
+import itertools
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,29 +56,35 @@ def from_csv(path):
             rows = list(csv.reader(io.StringIO(file.read(), newline="")))
     except (*DAMAGE, csv.Error) as error:
         raise UserError(f"cannot read {path}: {error}") from None
-    header = [name.strip().lower() for name in rows[0]] if rows else []
-    if "question" in header:
-        names = [name.strip() for name in rows[0]]
-        given = [dict(zip(names, row)) for row in rows[1:]]
-    else:
-        given = [{"question": row[0], "choices": row[1:-1], "answer": row[-1]} for row in rows if len(row) > 3]
-    return [from_record(record, path, f"row {n}") for n, record in enumerate(given, 1)]
+    names = [name.strip().lower() for name in rows[0]] if rows else []
+    has_header, found = "question" in names, []
+    for number, row in enumerate(rows[has_header:], 1 + has_header):
+        if has_header:
+            named = dict(zip(names, row))
+            record = {letter: named[letter.lower()] for letter in LETTERS if letter.lower() in named} | named
+        else:
+            record = {"question": row[0], "choices": row[1:-1], "answer": row[-1]} if len(row) > 3 else {}
+        if row:
+            found.append(from_record(record, path, f"row {number}"))
+    return found
 
 
 def from_record(record, path, place):
     """The Question of a record. Raises UserError where it is none."""
-    choices = record.get("choices") or [record[letter] for letter in LETTERS if record.get(letter) not in (None, "")]
+    choices, labels = record.get("choices"), list(LETTERS)
     if isinstance(choices, dict):  # ARC's: {"text": [...], "label": [...]}
-        choices = choices.get("text")
+        choices, labels = choices.get("text"), [str(label) for label in choices.get("label", LETTERS)]
+    elif choices is None:
+        choices = list(itertools.takewhile(lambda choice: choice not in (None, ""), map(record.get, LETTERS)))
     text, answer = record.get("question"), record.get("answer", record.get("answerKey"))
     is_whole = isinstance(text, str) and isinstance(choices, list) and 1 < len(choices) <= len(LETTERS)
-    if isinstance(answer, str) and answer.strip().upper() in LETTERS[: len(choices or ())] and answer.strip():
-        answer = LETTERS.index(answer.strip().upper())
-    elif isinstance(answer, str) and answer.strip().isdigit():
-        answer = int(answer)
-    elif answer in (None, ""):
-        answer = None
-    is_known = answer is None or type(answer) is int and 0 <= answer < len(choices or ())
+    if isinstance(answer, str):
+        answer = answer.strip().upper() or None
+        if answer in labels:
+            answer = labels.index(answer)
+        elif answer and answer.isdigit():
+            answer = int(answer)
+    is_known = answer is None or type(answer) is int and is_whole and 0 <= answer < len(choices)
     if not is_whole or not is_known:
         what = "a question, choices A, B, ... and the answer's letter or number"
         raise UserError(f"{path}, {place}, is no multiple-choice question: it takes {what}")
@@ -89,7 +96,7 @@ def subject_of(record, path):
     if isinstance(record.get("subject"), str) and record["subject"]:
         return record["subject"]
     name = Path(without_compression(path.name)).stem.rpartition("__")[2]
-    return re.sub(r"_(dev|val|test|train)$", "", name)
+    return re.sub(r"(^|_)(dev|val|validation|test|train)$", "", name)  # "" for test.jsonl, as for dev.jsonl
 
 
 def form_of(question):
@@ -112,7 +119,7 @@ def by_letter(question, shots, form):
 
 
 def by_text(question, shots, form):
-    """The same where no choice is listed, and the answer is a choice's own text."""
+    """(prompt, [how each choice is answered]): no choice is listed, and the answer is a choice's own text."""
     _, asked, blank = FORMS[form]
     examples = [f"{shot.text}\n{asked}{blank}{shot.choices[shot.answer]}\n\n" for shot in shots]
     return "".join(examples) + f"{question.text}\n{asked}", [blank + choice for choice in question.choices]

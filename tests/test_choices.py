@@ -44,10 +44,22 @@ def test_questions_are_read_in_every_published_form(tmp_path):
     assert found[0].choices == found[2].choices == found[3].choices == ["blue", "green", "red", "black"]
 
 
+def test_labels_and_letters_mean_what_the_file_says(tmp_path):
+    numbered = {"question": "q", "choices": {"text": list("wxyz"), "label": list("1234")}, "answerKey": "4"}
+    path = written(tmp_path / "q.jsonl", numbered, {**SKY, "answer": " b "}, {**SUM, "answer": "2"})
+    assert [question.answer for question in read_questions([path])] == [3, 1, 2]
+    (tmp_path / "short.csv").write_text("Question,A,B,Answer\nq,x,y,B\n")
+    (found,) = read_questions([tmp_path / "short.csv"])
+    assert (found.choices, found.answer) == (["x", "y"], 1)
+    (tmp_path / "bad.csv").write_text("q,x,A\n")
+    assert "row 1" in door_error(eval_choices, f"--questions={tmp_path / 'bad.csv'}")
+
+
 @pytest.mark.parametrize(
     "record",
     [
         {"question": "q"},
+        {**SKY, "answer": "BC"},
         {**SKY, "answer": "E"},
         {**SUM, "answer": 3},
         {**SUM, "choices": ["a"]},
@@ -113,6 +125,16 @@ def test_the_likeliest_choice_is_that_of_one_text_at_a_time(tmp_path, model):
         for batch_size in (1, 5):
             settings.batch_size = batch_size
             assert list(eval_choices.answers(*model, questions, {}, write, settings)) == expected
+
+
+def test_a_choice_that_begins_another_one_is_scored_too(model):
+    """Of 1, 10 and 100, each is a beginning of the next: none is free."""
+    question = Question("s", "How many?", ["1", "10", "100"], 0)
+    rows = eval_choices.encoded(question, {}, by_text, eval_choices.Settings(form="mmlu"), model[1], 96)
+    assert [model[1].decode(ids[n:]) for ids, n in rows] == [" 1", " 10", " 100"]
+    chinese = Question("s", "几？", ["一", "二"], 0)
+    rows = eval_choices.encoded(chinese, {}, by_letter, eval_choices.Settings(form="ceval"), model[1], 96)
+    assert len({tuple(ids[:n]) for ids, n in rows}) == 1, "what is compared begins at one place"
 
 
 def test_examples_are_left_out_until_the_question_fits(model):

@@ -45,7 +45,9 @@ def test_a_set_of_one_label_needs_none_in_its_records_and_other_sets_are_the_tes
     # Half of what is called talk here is code: the classifier keeps it, and its precision is 2 in 3.
     mixed = [program(n + 900) for n in range(20)] + [" ".join(re.findall(r"\w+", program(n + 1500))) for n in range(20)]
     other = write_records(tmp_path / "other.jsonl", [{"instruction": text, "output": "a"} for text in mixed])
-    more = write_records(tmp_path / "more.jsonl", [{"instruction": program(n + 2000), "output": "a"} for n in range(40)])
+    more = write_records(
+        tmp_path / "more.jsonl", [{"instruction": program(n + 2000), "output": "a"} for n in range(40)]
+    )
     settings = classifier.Settings(out=str(tmp_path / "q.npz"))
     settings.labelled = [f"{code}?label=1", f"{talk}?label=0&documents=70"]
     settings.tested_on = [f"{more}?label=1", f"{other}?label=0"]

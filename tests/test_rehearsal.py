@@ -126,9 +126,25 @@ def test_a_share_is_one_of_the_budget():
     assert found.share == 0.001 and not found.documents
 
 
+def test_places_are_moved_however_they_are_written():
+    steps = [SimpleNamespace(result="data/code"), SimpleNamespace(result="data/code/more")]
+    given = {
+        "data/code": "there/data/code",
+        "./data/code:9,data/code/more:1": "there/data/code:9,there/data/code/more:1",
+    }
+    given |= {"other/data/code": "other/data/code", "data/codes": "data/codes", "data/code/x": "there/data/code/x"}
+    assert {text: rehearsal.moved(text, steps, "there") for text in given} == given
+
+
+def test_the_overlay_adds_no_stage(tmp_path):
+    (tmp_path / "r.toml").write_text('[tokenizer_train]\nout = "t.json"\n')
+    steps = recipe.read_steps([str(tmp_path / "r.toml")], [str(configurator.ROOT / rehearsal.OVERLAY)])
+    assert [step.stage for step in steps] == ["tokenizer_train"] and steps[0].settings.vocab_size == 512
+
+
 def test_a_rehearsal_leaves_the_recipes_own_folders_alone():
-    files = ["configs/0.5b.toml", rehearsal.OVERLAY]
-    steps = recipe.read_steps([str(configurator.ROOT / file) for file in files])
+    files = [str(configurator.ROOT / file) for file in ("configs/0.5b.toml", rehearsal.OVERLAY)]
+    steps = recipe.read_steps(files[:1], files[1:])
     settings = SimpleNamespace(share=0.01, hub="", contents="", into="there")
     for step in steps:
         new = recipe.with_arguments(step, rehearsal.arguments(step, steps, settings))

@@ -81,6 +81,21 @@ def test_a_file_that_is_none_is_told_and_the_others_stay(tmp_path):
     assert isinstance(last, Document) and last.files == [("x.py", "print(1)\n")] and last.meta["repo"] == "ada/a"
 
 
+def test_what_is_left_out_first_does_not_decide_about_the_rest(tmp_path, monkeypatch):
+    """A bad line or an unwanted row in front, and the texts of the rows behind it are fetched all the same."""
+    from corpus import blobs
+
+    def completed(items, *_, **__):
+        for record, where in items:
+            yield {**record, "content": f"text of {record['blob_id']}"}, where
+
+    monkeypatch.setattr(blobs, "completed", completed)
+    rows = ['{"bad', json.dumps({"blob_id": "a", "n": 1}), json.dumps({"blob_id": "b", "n": 2})]
+    (tmp_path / "r.jsonl").write_text("\n".join(rows))
+    *problems, found = read(f"{tmp_path}/r.jsonl?keep=n > 1")
+    assert [problem.rule for problem in problems] == ["bad_json", "not_wanted"] and found.text == "text of b"
+
+
 def test_a_condition_on_a_field_of_files_is_asked_of_each(tmp_path):
     """The licence of a file of The Stack v2 decides about that file alone."""
     record = row("ada/a", x="print(1)\n", y="print(2)\n")

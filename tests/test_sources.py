@@ -35,7 +35,8 @@ def test_a_set_has_what_its_entry_says_and_options_come_on_top():
     found = parsed("ultrachat")
     assert (found.hub, found.split, found.path) == ("HuggingFaceH4/ultrachat_200k", "train_sft", None)
     assert parsed("ultrachat?split=test_sft").split == "test_sft"
-    assert parsed("wildchat").keep == SETS["wildchat"]["keep"]
+    more = parsed('wildchat?keep=language == "en"').keep
+    assert more == [*SETS["wildchat"]["keep"], 'language == "en"'], "what the set itself asks for stays"
     found = parsed("hf:owner/name:python?split=test&documents=1e3")
     assert (found.hub, found.data_dir, found.split, found.documents) == ("owner/name", "python", "test", 1000)
 
@@ -109,6 +110,16 @@ def test_each_of_several_machines_has_its_part_of_a_budget(tmp_path):
     assert parts == [20] * 4
 
 
+def test_a_file_is_read_by_one_machine_with_all_of_its_budget(numbers):
+    parts = [len(list(read(f"{numbers}?documents=80", share=(i, 4)))) for i in range(4)]
+    assert parts == [80, 0, 0, 0]
+
+
+def test_the_preset_with_options_is_the_preset():
+    found = list(read("stdlib?documents=20"))
+    assert [item.where for item in found] == [item.where for item, _ in zip(read("stdlib"), found)]
+
+
 # -- conditions and templates
 
 
@@ -154,7 +165,7 @@ def test_what_does_not_meet_a_condition_is_counted(numbers):
         ("{list.all}", "a\nb"),
         ("{objects.all.text}", "x\ny"),
         ("{objects.text}", "x"),
-        ("{title}\n\n{titled}", "T is said once"),
+        ("{title}\n{titled}", "T\nT is said once"),
     ],
 )
 def test_templates(template, expected):
@@ -171,6 +182,34 @@ def test_a_template_reads_what_no_shape_knows(tmp_path, capsys):
     settings.sources = [f"{file}?user={{ask}}\\n{{more}}&assistant={{reply}}&system={{nothing}}"]
     prepare_data.main(settings)
     assert "[user]\nq\nm\n[assistant]\na\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "record, options, text",
+    [
+        ({"text": "hello", "files": []}, "", "hello"),
+        ({"text": "hello", "files": [{"path": "a"}]}, "", "hello"),
+        ({"body": "b", "files": [{"path": "a", "content": "c"}]}, "?text={body}", "b"),
+        ({"title": "T", "text": "T\n\nbody"}, "", "T\n\nbody"),
+        ({"title": "T", "text": "body"}, "", "T\n\nbody"),
+        ({"title": ["T"], "text": "body"}, "", "body"),
+        ({"instruction": "4", "output": "a", "text": "t"}, "?text={instruction}\n{output}", "4\na"),
+    ],
+)
+def test_a_document_loses_nothing(tmp_path, record, options, text):
+    assert texts(f"{written(tmp_path / 'd.jsonl', [record])}{options}") == [text]
+
+
+def test_options_come_on_top_of_what_the_fields_say(tmp_path):
+    """A template of the system prompt alone leaves the rest to the fields; a list of objects may have one in a path."""
+    from corpus.chats import from_record
+
+    given = parsed(f"{written(tmp_path / 'x', [])}?system={{persona}}").shape
+    found = from_record({"persona": "s", "question": "q", "answer": "a"}, "f:1", given)
+    assert [turn["content"] for turn in json.loads(found.text)["messages"]] == ["s", "q", "a"]
+    shape = {"user": "{title}", "assistant": "{replies.first.text}"}
+    found = from_record({"title": "q", "replies": [{"from": "bob", "text": "a"}]}, "f:1", shape)
+    assert [turn["content"] for turn in json.loads(found.text)["messages"]] == ["q", "a"]
 
 
 def test_usual_names_of_a_question_and_its_answer_go_in_any_pair():
@@ -251,6 +290,30 @@ def test_a_copy_is_read_by_split(tmp_path, files):
     assert all(text.startswith("train ") for text in texts(f"hf:a/b@{tmp_path}"))
     with pytest.raises(UserError, match="has no split 'valid_gen': it has "):
         texts(f"hf:a/b@{tmp_path}?split=valid_gen")
+
+
+def test_a_plain_folder_has_splits_where_they_are_asked_for(tmp_path):
+    for name in ("train.jsonl", "test.jsonl"):
+        written(tmp_path / name, [{"text": name}])
+    assert texts(f"{tmp_path}?split=test") == ["test.jsonl"] and len(texts(tmp_path)) == 2
+    assert texts(f"wiki2019zh@{tmp_path}") == ["train.jsonl"], "a set's copy is its training part"
+    written(tmp_path / "wiki/AA/wiki_00", [{"title": "T", "text": "x"}])
+    assert texts(f"wiki2019zh@{tmp_path}/wiki") == ["T\n\nx"], "its files have no suffix"
+
+
+def test_another_part_of_a_set_does_not_pass_for_the_one_that_is_asked_for(tmp_path):
+    written(tmp_path / "fineweb-edu-dedup/train-0.jsonl", [{"text": "x"}])
+    with pytest.raises(UserError, match="has nothing of 'python-edu': it has fineweb-edu-dedup"):
+        texts(f"python-edu@{tmp_path}")
+    with pytest.raises(UserError, match="there is no nowhere"):
+        parsed("dolly@nowhere?split=x")
+
+
+def test_a_wrong_entry_of_a_set_is_one_line(monkeypatch):
+    for entry in ({"licence": "mit"}, {"keep": "toxic"}, {"documents": "many"}, {"hub": "a/b", "user": "{q}"}):
+        monkeypatch.setitem(SETS, "mine", {"hub": "a/b", **entry})
+        with pytest.raises(UserError, match="mine"):
+            parsed("mine")
 
 
 def test_a_copy_is_read_by_config_and_folder(tmp_path):

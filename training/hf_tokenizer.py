@@ -1,7 +1,8 @@
 """A tokenizer as Hugging Face's tokenizer.json, and back.
 
 There a token is text in GPT-2's alphabet, in which every byte is a printable character, and BPE is a list of merges
-instead of ranks. Both say the same where every token is made by one merge of two tokens before it, which is checked.
+instead of ranks. Both say the same where every token is made by one merge of two tokens before it: both ways, that is
+checked.
 """
 
 import base64
@@ -42,14 +43,14 @@ def halves(token, ranks):
 
 
 def to_json(tokenizer):
-    """The content of tokenizer.json. Raises UserError for a tokenizer that is none of byte-level BPE."""
+    """The content of tokenizer.json. Raises UserError for another tokenizer than a byte-level BPE."""
     content = tokenizer.content
     if content["kind"] != "bpe":
         raise UserError("its tokenizer is a SentencePiece model, which has no merges: only byte-level BPE is exported")
     tokens = [base64.b64decode(token) for token in content["ranks"]]
     ranks = {token: rank for rank, token in enumerate(tokens) if token}
     merges = [" ".join(map(written, halves(token, ranks))) for token in ranks if len(token) > 1]
-    eot = next(iter(tokenizer.special))
+    eot = tokenizer.special_names[tokenizer.eot]
     opened = [{"SpecialToken": {"id": eot, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
     return {
         "version": "1.0",
@@ -108,6 +109,13 @@ def from_json(content):
         ranks = [bytes(map(BYTE.__getitem__, token)) for token in tokens]
         if left := vocabulary.keys() - set(tokens) - added.keys():
             raise ValueError(f"no merge makes {min(left)!r}")
+        if plain := [token["content"] for token in content["added_tokens"] if not token.get("special", True)]:
+            raise ValueError(f"the added token {plain[0]!r} is plain text")
+        order = {token: rank for rank, token in enumerate(ranks)}
+        parts_of = {a + b: [a, b] for a, b in reversed(merges)}
+        for token, data in zip(tokens[256:], ranks[256:]):
+            if list(map(written, halves(data, order))) != parts_of[token]:
+                raise ValueError(f"by its merges, {token!r} is made in another way than by ranks")
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise UserError(f"its tokenizer.json cannot be read as byte-level BPE: {error}") from None
     special = sorted(added, key=added.get)
