@@ -92,13 +92,17 @@ def with_system(found, prompt):
 def shape_of(record):
     """The shape that reads a record: of those whose fields it has, the one with the largest share of them in use. A
     table that holds records of several shapes gives each of them all the fields, the others' as null."""
-    possible = shapes.possible("chats", frozenset(record))
-    if not possible:
+    shape, largest = None, -1.0
+    for candidate in shapes.possible("chats", tuple(record)):
+        if (share := share_in_use(candidate, record)) > largest:
+            shape, largest = candidate, share
+        if largest == 1:
+            break
+    if shape is None:
         raise Unusable("no_chat", f"{field_names(record)}; {HOW_TO_READ}")
-    shape = possible[0] if len(possible) == 1 else max(possible, key=lambda shape: share_in_use(shape, record))
     if "user" in shape:
         used = shapes.fields_of(shape["user"]) | shapes.fields_of(shape["assistant"])
-        unread = [name for name in REQUEST if not is_blank(record.get(name)) and name not in used]
+        unread = [name for name in REQUEST if name in record and name not in used and not is_blank(record[name])]
         if unread:
             raise Unusable("no_chat", f"{', '.join(unread)} would be lost: {field_names(record)}; {HOW_TO_READ}")
     return shape
@@ -119,11 +123,11 @@ def pair(record, shape):
     """The two Turns of a shape with templates. Either field may be a list of turns instead, as TRL has them."""
     found = []
     for role in ("user", "assistant"):
-        name = re.match(r"{(\w+)}", shape[role])
-        value = record.get(name[1]) if name else None
-        items = value if isinstance(value, list) else [value]
+        name = shapes.only_field(shape[role])
+        value = record.get(name)
+        items = value if isinstance(value, list) else [value] if isinstance(value, dict) else ()
         if any(isinstance(item, dict) and item.keys() & {"role", "from"} for item in items):
-            found += turn_list(record, name[1])
+            found += turn_list(record, name)
             continue
         text = shapes.filled(shape[role], record, text_of)
         if role == "assistant" and not text.strip():

@@ -75,6 +75,9 @@ def read_local(source, parse, share, without):
 def within_budget(found, source, n_parts, count_tokens):
     """Yield Documents and Problems until the source's budget is used up, of which each of n_parts has its part. Tokens
     are counted in bytes, of which a token has as many as in the first million."""
+    if source.share == 1 and not source.documents and not source.tokens:
+        yield from found
+        return
     n_documents, n_bytes, tokens_per_byte, sample = 0, 0, 0.25, 0
     for item in found:
         if isinstance(item, Document):
@@ -241,7 +244,9 @@ def documents_of(items, source, parse=None):
 def with_texts(items, source):
     """Yield the items; from the first record on that names its text instead of holding it, with their texts."""
     for item in items:
-        if isinstance(item, tuple) and (blobs.lacks_text(item[0]) or is_repository(item[0])):
+        record = item[0] if isinstance(item, tuple) else None
+        may_lack = isinstance(record, dict) and ("blob_id" in record or "files" in record)
+        if may_lack and (blobs.lacks_text(record) or is_repository(record)):
             place = source.contents or blobs.BASE, source.cache or blobs.CACHE
             ahead = min(2 * int(source.documents), blobs.WINDOW)  # no more is fetched than a small budget may need
             yield from blobs.completed(itertools.chain([item], items), *place, window=ahead)
@@ -306,27 +311,33 @@ def from_record(record, where, shape=None):
         if values:
             found[key] = values[0]
     if shape is None:
-        possible = shapes.possible("documents", frozenset(record))
+        possible = shapes.possible("documents", tuple(record))
         said = (shape for shape in possible if record[shape["fields"][0]] is not None)
         shape = next(said, None)
-    if shape is None or "text" not in shape:
-        return Problem(where, "no_text", field_names(record))
+    try:
+        text = text_of(record, shape) if shape and "text" in shape else None
+    except (TypeError, AttributeError):  # a field that has to be text is none
+        text = None
+    return Problem(where, "no_text", field_names(record)) if text is None else checked(text, where, found)
 
-    def text_of(value, path):
+
+def text_of(record, shape):
+    """The text of a record by a shape's template. None, TypeError or AttributeError where a field is no text."""
+    main = shape.get("fields", [""])[0]
+    if main and not ("title" in record or "desc" in record):  # most records: nothing stands around the text
+        return record[main] if isinstance(record[main], str) else None
+
+    def as_text(value, path):
         """A field as the template wants it. What makes the shape, or stands in a given template, must be text or a
         number; another field says nothing if it is neither."""
-        if isinstance(value, int | float) and path not in shape.get("fields", ()):
+        if isinstance(value, int | float) and path != main:
             return str(value)
-        return value if isinstance(value, str) or path in shape.get("fields", [path]) else ""
+        return value if isinstance(value, str) or path == main or not main else ""
 
-    try:
-        text = shapes.filled(shape["text"], record, text_of)
-        title, main = record.get("title"), record.get(shape.get("fields", ["text"])[0])
-        if isinstance(title, str) and title.strip() and "fields" in shape and main.lstrip().startswith(title.strip()):
-            text = main
-    except (TypeError, AttributeError):
-        return Problem(where, "no_text", field_names(record))
-    return checked(text, where, found)
+    title = record.get("title")
+    if main and isinstance(title, str) and title.strip() and record[main].lstrip().startswith(title.strip()):
+        return record[main]
+    return shapes.filled(shape["text"], record, as_text)
 
 
 def repository(record, where):

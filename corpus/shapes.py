@@ -46,43 +46,58 @@ def value_at(value, names):
 
 @functools.cache
 def lines_of(template):
-    """[(line ends in front, line, its slots)] of a template; a slot is "path" or "path|path". Raises UserError for one
-    that cannot be filled."""
+    """[(line ends in front, texts between its slots, its slots)] of each line of a template; a slot is a list of paths,
+    a path a list of names. Raises UserError for one that cannot be filled."""
     left = SLOT.sub("", template)
     if "{" in left or "}" in left or not SLOT.search(template):
         raise UserError(
             f"{template!r} is no template: it puts fields into a text, as {{instruction}} or {{meta.title}}"
         )
     parts = ["", *re.split(r"(\n+)", template)]
-    return [(ends, line, SLOT.findall(line)) for ends, line in zip(parts[0::2], parts[1::2])]
+    found = []
+    for ends, line in zip(parts[0::2], parts[1::2]):
+        cut = SLOT.split(line)
+        slots = [[path.split(".") for path in slot.split("|")] for slot in cut[1::2]]
+        found.append((ends, cut[0::2], slots))
+    return found
 
 
+@functools.cache
 def fields_of(template):
     """The names of the fields that a template uses, without what stands behind a dot."""
     paths = "|".join(SLOT.findall(template)).split("|")
     return {path.split(".")[0] for path in paths}
 
 
+@functools.cache
+def only_field(template):
+    """The name of the field with which a template begins, where nothing but the field stands there; None elsewhere."""
+    found = re.match(r"{(\w+)}", template)
+    return found and found[1]
+
+
 def filled(template, record, text_of):
     """The text of a template with a record's fields. text_of(value, path): makes a text of a value, or raises."""
     texts = []
-    for ends, line, slots in lines_of(template):
-        values = [slot_text(slot.split("|"), record, text_of) for slot in slots]
-        if slots and not any(value.strip() for value in values):
-            continue
-        rest = iter(values)
-        texts.append((ends if texts else "") + SLOT.sub(lambda _: next(rest), line))
+    for ends, between, slots in lines_of(template):
+        line, says = between[0], not slots
+        for slot, behind in zip(slots, between[1:]):
+            value = slot_text(slot, record, text_of)
+            says = says or not value.isspace() and value != ""
+            line += value + behind
+        if says:
+            texts.append(ends + line if texts else line)
     return "".join(texts)
 
 
 def slot_text(paths, record, text_of):
     """The text of the first of these paths that says something."""
-    for path in paths:
-        value = value_at(record, path.split("."))
-        if isinstance(value, list) and "all" in path.split("."):
-            value = "\n".join(filter(None, (text_of(item, path) for item in value)))
+    for names in paths:
+        value = record.get(names[0]) if len(names) == 1 else value_at(record, names)
+        if isinstance(value, list) and "all" in names:
+            value = "\n".join(filter(None, (text_of(item, ".".join(names)) for item in value)))
         if not is_blank(value):
-            return text_of(value, path)
+            return text_of(value, ".".join(names))
     return ""
 
 
@@ -106,17 +121,23 @@ def one_by_one(entries):
 SHAPES["chats"] = one_by_one(SHAPES["chats"])
 
 
-@functools.cache
+@functools.lru_cache(10_000)
 def possible(view, names):
-    """The shapes of a view, "documents" or "chats", whose fields all are among these names, a frozenset."""
-    return [shape for shape in SHAPES[view] if names.issuperset(shape["fields"])]
+    """The shapes of a view, "documents" or "chats", whose fields all are among these names, a tuple."""
+    return [shape for shape in SHAPES[view] if set(names).issuperset(shape["fields"])]
 
 
 def lowered(record):
-    """A record with the names of its fields in small letters, unless two would become one."""
-    if all(name == name.lower() for name in record):
+    """A record with the names of its fields in small letters too."""
+    if are_lower(tuple(record)):
         return record
     return {**{name.lower(): value for name, value in record.items()}, **record}
+
+
+@functools.lru_cache(10_000)
+def are_lower(names):
+    """Whether names are in small letters."""
+    return all(name == name.lower() for name in names)
 
 
 # -- conditions
