@@ -27,6 +27,7 @@ TEXT = set(
 MAX_TEXT = 16_000_000  # characters; a longer text file is read as several documents cut at line ends
 OF_FILES = {"path", "blob_id"}
 OF_BLOBS = ("blob_id", "files", "src_encoding", "is_vendor", "is_generated")  # columns that blobs.py wants to see
+META = list(shapes.SHAPES["meta"].items())
 NOTHING_SAID = Source("", None)  # of how records are read: their fields decide
 # The standard library's tests are not shipped everywhere, and site-packages holds other people's work.
 STDLIB_SKIP = ("site-packages", "dist-packages", "test", "tests", "idle_test", "lib-dynload")
@@ -54,6 +55,8 @@ def read(source, parse=None, share=(0, 1), without=(), count_tokens=None):
     found = read_local(source, parse, share, without) if source.path else iter(())
     if source.path is None and share[0] == 0:
         found = documents_of(hub.records_of(source), source, parse)
+    if source.share == 1 and not source.documents and not source.tokens:
+        return found
     n_parts = share[1] if source.path and source.path.is_dir() else 1  # a hub set and a file are read by one alone
     return within_budget(found, source, n_parts, count_tokens)
 
@@ -75,9 +78,6 @@ def read_local(source, parse, share, without):
 def within_budget(found, source, n_parts, count_tokens):
     """Yield Documents and Problems until the source's budget is used up, of which each of n_parts has its part. Tokens
     are counted in bytes, of which a token has as many as in the first million."""
-    if source.share == 1 and not source.documents and not source.tokens:
-        yield from found
-        return
     n_documents, n_bytes, tokens_per_byte, sample = 0, 0, 0.25, 0
     for item in found:
         if isinstance(item, Document):
@@ -231,11 +231,12 @@ def documents_of(items, source, parse=None):
     the text that their blob_id stands for."""
     if source.keep:
         items = wanted(items, source.keep)
-    parse, shape = parse or from_record, source.shape or None
+    shape, may_be_repository = source.shape or None, parse is None and not source.shape
+    parse = parse or from_record
     for item in with_texts(iter(items), source):
         if isinstance(item, Problem):
             yield item
-        elif parse is from_record and not shape and is_repository(item[0]):
+        elif may_be_repository and isinstance(item[0], dict) and "files" in item[0] and is_repository(item[0]):
             yield from repository(*item)
         else:
             yield parse(*item, shape)
@@ -306,14 +307,17 @@ def from_record(record, where, shape=None):
     if not isinstance(record, dict):
         return Problem(where, "bad_json", "not an object")
     found = {}
-    for key, names in shapes.SHAPES["meta"].items():
-        values = [record[name] for name in names if record.get(name) is not None]
-        if values:
-            found[key] = values[0]
+    for key, names in META:
+        for name in names:
+            if record.get(name) is not None:
+                found[key] = record[name]
+                break
     if shape is None:
-        possible = shapes.possible("documents", tuple(record))
-        said = (shape for shape in possible if record[shape["fields"][0]] is not None)
-        shape = next(said, None)
+        for shape in shapes.possible("documents", tuple(record)):
+            if record[shape["fields"][0]] is not None:
+                break
+        else:
+            shape = None
     try:
         text = text_of(record, shape) if shape and "text" in shape else None
     except (TypeError, AttributeError):  # a field that has to be text is none
