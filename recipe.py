@@ -50,7 +50,7 @@ class Settings:
     processes: SmallCount = 1  # that train together: one for each GPU
     seed: Natural = 0  # train with this seed, and put models and scores into OUT_DIR-seed2; 0 = the stages' own seeds
     check: bool = False  # read one record of every source, say what the recipe needs and takes, and stop
-    # of the budget of every source; below 1 this is a rehearsal, with the tiny model of configs/rehearsal.toml
+    # of the budget of every source; below 1 this is a rehearsal, with the tiny model of rehearsal.toml
     share: ShareAbove0 = 1.0
     into: Place = "rehearsal"  # the folder of a rehearsal's results
     hub: str = ""  # a folder with copies of the hub's data sets, OWNER/NAME, which are read instead

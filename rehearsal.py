@@ -7,7 +7,7 @@ from pathlib import Path
 
 from corpus.sources import parsed, source_name
 
-OVERLAY = "configs/rehearsal.toml"  # the tiny model, which lies on top of a recipe of which a share is asked for
+OVERLAY = "rehearsal.toml"  # the tiny model, which lies on top of a recipe of which a share is asked for
 BUDGETS = ("documents", "tokens")
 
 

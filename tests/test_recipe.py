@@ -14,6 +14,7 @@ from conftest import ROOT, TINY_MODEL, assert_one_line_error, load_model, stage
 
 import configurator
 import recipe
+from corpus.sources import parsed
 from evaluation.problems import DOWNLOADS
 
 TINY = {
@@ -174,7 +175,9 @@ def test_a_recipe_is_whole(path):
         if step.stage == "eval_humaneval":  # downloads, files of the repository, and what an earlier stage made
             files += [name for name in s.problems.split(",") if name not in DOWNLOADS and not Path(ROOT, name).exists()]
         files += [s.tokenizer] if step.stage == "prepare_data" else []
-        sources = [source for source in getattr(s, "sources", []) if not source.startswith(("hf:", "stdlib"))]
+        given = [*getattr(s, "sources", []), *getattr(s, "labelled", [])]
+        sources = [source for source in given if source != "stdlib" and not parsed(source, must_exist=False).hub]
+        files += [getattr(s, "quality", "")]
         for read in filter(None, folders + files + sources):
             assert {read, str(Path(read).parent)} & made, f"{step.name} reads {read}, which nothing has made"
         made.add(str(step.result))

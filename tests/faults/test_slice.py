@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cleaning import pii
-from corpus import chats, documents
+from corpus import chats, documents, turns
 from corpus.documents import Document
 
 FIELDS = [
-    *chats.SAID_BY,
-    *chats.WEIGHTS,
+    *turns.SAID_BY,
+    *turns.WEIGHTS,
     "messages",
     "conversations",
     "history",
