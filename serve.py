@@ -3,7 +3,7 @@
     python serve.py --checkpoint=out/sft
     curl http://127.0.0.1:8000/v1/chat/completions -d '{"messages": [...]}'
 
-All requests share one batch (evaluation/engine.py): another one costs little more than none. What is
+All requests share one batch (evaluation/engine.py), so that many take little longer than one. What is
 asked for is checked in evaluation/requests.py, and whatever is wrong with it is answered by one JSON
 error. Only this machine can reach it unless --host says otherwise; then give it a --key.
 """
@@ -11,6 +11,7 @@ error. Only this machine can reach it unless --host says otherwise; then give it
 import needs  # noqa: F401
 
 import codecs
+import hmac
 import json
 import queue
 import select
@@ -18,10 +19,12 @@ import signal
 import socket
 import threading
 import time
+import traceback
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import configurator
 from configurator import UserError
@@ -35,6 +38,7 @@ from training import machine as machines
 
 PAGE = Path(__file__).with_name("serve.html")
 MOST_BODY = 4_000_000  # bytes of a request
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 IDLE = 30  # seconds that a connection may say nothing
 
 
@@ -52,8 +56,8 @@ class Settings:
     # -- how much
     batch_size: SmallCount = 32  # texts that are written at once
     most_waiting: SmallCount = 256  # texts that wait for a place; more are refused (429)
-    most_tokens: Context = 4096  # that a request may ask for
-    most_seconds: Positive = 300.0  # that a request may take
+    most_tokens: Context = 4096  # to write for each text at most
+    most_seconds: Positive = 300.0  # after which a request that is not ready is refused (503)
     # -- machine
     device: Device | None = None  # what to compute on; auto = the first of these that is there
     dtype: Precision | None = None  # format of matrix products; auto = bf16 where the device has units for it
@@ -65,7 +69,7 @@ def main(settings):
     host, port = server.server_address[:2]
     chat = "" if server.meta.get("chat") else " (it was not tuned on conversations: its answers will be odd)"
     print(f"{server.name} at http://{host}:{port}/ and http://{host}:{port}/v1{chat}", flush=True)
-    if settings.host not in ("127.0.0.1", "localhost", "::1") and not settings.key:
+    if settings.host not in LOOPBACK and not settings.key:
         print("anybody who can reach this address can use it: --key=SECRET asks for a key", flush=True)
 
     def end(*_):
@@ -93,19 +97,27 @@ def make_server(settings):
     return server
 
 
+def parsed(data):
+    """The value that a body's JSON holds. Raises Refused."""
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise Refused(f"the body is not JSON: {str(error)[:200]}") from None
+
+
 class Server(ThreadingHTTPServer):
     """A thread for each connection."""
 
     daemon_threads, request_queue_size, allow_reuse_address = True, 128, True
 
     def handle_error(self, request, client_address):
-        """A connection that broke off is nothing to tell."""
+        """A connection that broke off is nothing to tell; Handler tells of faults."""
 
 
 class Handler(BaseHTTPRequestHandler):
     """One connection: request after request."""
 
-    protocol_version, timeout = "HTTP/1.1", IDLE
+    protocol_version, timeout, disable_nagle_algorithm = "HTTP/1.1", IDLE, True
 
     def do_GET(self):
         """Answer a GET."""
@@ -121,41 +133,53 @@ class Handler(BaseHTTPRequestHandler):
         self.began = False
         try:
             path = self.path.partition("?")[0].rstrip("/") or "/"
-            body = self.body() if self.command == "POST" else None
+            data = self.data()
+            self.check_origin()
             if path not in routes:
                 known = path in ("/", "/v1/models", "/health", "/tokenizer_info", "/tokenize", "/detokenize")
                 known = known or path in ("/v1/completions", "/v1/chat/completions")
                 raise Refused(f"{self.command} {path} is nothing here", status=405 if known else 404)
             if path not in ("/", "/health"):
                 self.check_key()
-            routes[path](body) if self.command == "POST" else routes[path]()
+            if self.command == "POST":
+                routes[path](parsed(data))
+            else:
+                routes[path]()
         except Refused as refused:
             self.send_json(refused.body(), refused.status)
+        except UserError as error:
+            self.send_json(Refused(str(error)).body(), 400)
         except Full:
             self.send_json(Refused("too many requests wait: try again", status=429).body(), 429)
         except (BrokenPipeError, ConnectionError, TimeoutError):
             self.close_connection = True
         except Exception as error:  # a fault of this program's, which must not end it
-            self.log_error("%r", error)
+            traceback.print_exc()
             self.send_json(Refused(f"internal error: {type(error).__name__}", status=500).body(), 500)
 
-    def body(self):
-        """The JSON of a request. Raises Refused."""
-        length = self.headers.get("Content-Length", "")
-        if not (length.isascii() and length.isdigit()) or int(length) > MOST_BODY:
+    def data(self):
+        """The bytes of a request's body. Raises Refused."""
+        length = self.headers.get("Content-Length", "0" if self.command == "GET" else "")
+        is_number = length.isascii() and length.isdigit()
+        is_short = is_number and len(length) < 10 and int(length) <= MOST_BODY
+        if not is_short or "Transfer-Encoding" in self.headers:
             self.close_connection = True  # what follows cannot be told from the next request
-            status = 413 if length.isdigit() else 411
+            status = 413 if is_number and not is_short else 411
             raise Refused(f"a request needs a Content-Length of up to {MOST_BODY:,} bytes", status=status)
-        data = self.rfile.read(int(length))
-        try:
-            return json.loads(data)
-        except (ValueError, RecursionError) as error:
-            raise Refused(f"the body is not JSON: {str(error)[:200]}") from None
+        return self.rfile.read(int(length))
+
+    def check_origin(self):
+        """Raise Refused for what another site's page asks for in a person's browser."""
+        origin, host = self.headers.get("Origin"), self.headers.get("Host", "")
+        if origin and urlsplit(origin).netloc != host:
+            raise Refused("requests of other sites' pages are not answered", status=403)
+        if self.server.settings.host in LOOPBACK and urlsplit(f"//{host}").hostname not in (None, *LOOPBACK):
+            raise Refused(f"this is not {host}", status=403)
 
     def check_key(self):
         """Raise Refused where the key is missing or wrong."""
-        key = self.server.settings.key
-        if key and self.headers.get("Authorization", "") != f"Bearer {key}":
+        key, given = self.server.settings.key, self.headers.get("Authorization", "").encode("latin-1")
+        if key and not hmac.compare_digest(given, f"Bearer {key}".encode()):
             raise Refused("a key is needed: Authorization: Bearer KEY", status=401, code="invalid_api_key")
 
     # -- small answers
@@ -171,6 +195,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(data)))
+        if self.close_connection:
+            self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(data)
 
@@ -188,7 +214,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def health(self):
         """That it is there."""
-        self.send_json({"status": "ok"})
+        alive = self.server.engine.thread.is_alive()
+        self.send_json({"status": "ok" if alive else "the engine has ended"}, 200 if alive else 500)
 
     def models(self):
         """The one model."""
@@ -245,15 +272,17 @@ class Handler(BaseHTTPRequestHandler):
 
     def news(self, job):
         """Yield (number, bytes or None) until all rows have ended. Raises ConnectionError where the client has gone."""
-        end, left = time.monotonic() + self.server.settings.most_seconds, len(job.rows)
+        end, left, checked = time.monotonic() + self.server.settings.most_seconds, len(job.rows), 0.0
         while left:
+            if time.monotonic() > checked + 0.5:
+                checked = time.monotonic()
+                self.check_client()
+                if checked > end:
+                    what = f"not ready after {self.server.settings.most_seconds:g} seconds"
+                    raise Refused(what, status=503, code="timeout")
             try:
                 news = job.news.get(timeout=0.5)
             except queue.Empty:
-                self.check_client()
-                if time.monotonic() > end:
-                    what = f"not ready after {self.server.settings.most_seconds:g} seconds"
-                    raise Refused(what, status=503, code="timeout") from None
                 continue
             if isinstance(news, Exception):
                 raise news
@@ -262,8 +291,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def check_client(self):
         """Raise ConnectionError where the client has closed its end: nobody reads the answer."""
-        readable, _, _ = select.select([self.connection], [], [], 0)
-        if readable and not self.connection.recv(1, socket.MSG_PEEK):
+        poll = select.poll()
+        poll.register(self.connection, select.POLLIN)
+        if poll.poll(0) and not self.connection.recv(1, socket.MSG_PEEK):
             raise ConnectionError
 
     def stream(self, wish, job, head, told):
@@ -301,7 +331,10 @@ class Handler(BaseHTTPRequestHandler):
                     event(number, text, whole["finish_reason"], whole["logprobs"])
             if wish.include_usage:
                 self.event({**head, "choices": [], "usage": requests.usage(wish, job)})
-        except Refused as refused:
+        except OSError:
+            raise
+        except Exception as error:  # told in the stream, which would else look whole
+            refused = error if isinstance(error, Refused) else Refused(f"internal error: {error!r}", status=500)
             self.event(refused.body())
         self.wfile.write(b"data: [DONE]\n\n")
 

@@ -27,7 +27,7 @@ class Job:
         self.rows, self.news = [], queue.SimpleQueue()
 
     def add(self, row):
-        """A Row of this job, which tells its news to it."""
+        """Take a Row into this job: what it writes goes to the job's news."""
         number = len(self.rows)
         row.on_bytes = lambda data: self.news.put((number, data))
         row.on_end = lambda: self.news.put((number, None))
@@ -56,6 +56,7 @@ class Engine:
         """Let a job's rows wait for their turn. Raises Full."""
         new = [row for row in job.rows if not row.reason]
         with self.changed:
+            self.waiting = deque(pair for pair in self.waiting if not pair[0].reason)  # without those whose client left
             if len(self.waiting) + len(new) > self.most_waiting:
                 raise Full
             self.waiting += [(row, job) for row in new]
@@ -90,9 +91,10 @@ class Engine:
                     self.changed.wait()
                 if self.stopping:
                     return
-                tasks, self.tasks = self.tasks, deque()
+                task = self.tasks.popleft() if self.tasks else None  # one at a time: the batch waits for it
                 new = self.take_places()
-            for function, done in tasks:
+            if task:
+                function, done = task
                 try:
                     done.put((function(self.model), None))
                 except Exception as error:  # it is raised where the result is asked for
@@ -119,7 +121,7 @@ class Engine:
                 begin(self.model, self.tokenizer, self.cache, rows, new)
             if old:
                 go_on(self.model, self.tokenizer, self.cache, rows, old)
-        except Exception as error:  # of the device: the requests in the batch fail, and the next ones may not
+        except Exception as error:  # of the device: the requests in the batch fail, later ones may succeed
             for taken in filter(None, self.rows):
                 taken[0].reason = "error"
                 taken[1].news.put(error)

@@ -76,7 +76,7 @@ def read_stop(body):
     is_list = isinstance(stop, list) and all(isinstance(text, str) and 0 < len(text) <= MOST_STOP for text in stop)
     if not is_list or len(stop) > MOST_STOPS:
         raise Refused(f"stop must be a text or up to {MOST_STOPS} texts of 1 to {MOST_STOP} characters", "stop")
-    return stop
+    return [text.encode("utf-8", "replace").decode() for text in stop]  # half a surrogate pair is in no text
 
 
 def read_request(body, chat, tokenizer, block_size, most_tokens):
@@ -86,8 +86,9 @@ def read_request(body, chat, tokenizer, block_size, most_tokens):
     stream_options = body.get("stream_options") or {}
     if not isinstance(stream_options, dict):
         raise Refused("stream_options must be an object", "stream_options")
+    temperature = number(body, "temperature", 1.0, 0, 10)
     sampling = Sampling(
-        number(body, "temperature", 1.0, 0, 10),
+        temperature if temperature > 1e-6 else 0.0,
         number(body, "top_k", 0, 0, 10**6, int),
         number(body, "top_p", 1.0, 0, 1) or 1e-9,
     )
@@ -102,9 +103,10 @@ def read_request(body, chat, tokenizer, block_size, most_tokens):
     }
     wish = read_chat(body, tokenizer, common) if chat else read_completion(body, tokenizer, common)
     longest = max(map(len, wish.prompts))
-    limit = block_size if wish.max_tokens == 0 else block_size - 1
-    if longest > limit:
-        what = f"the prompt has {longest:,} tokens, and the model's context is {block_size:,} tokens long"
+    if longest > block_size:
+        what = (
+            f"the prompt has {longest:,} tokens with its <|endoftext|>, and the model's context is {block_size:,} long"
+        )
         raise Refused(what, "messages" if chat else "prompt", code="context_length_exceeded")
     if len(wish.prompts) * wish.n > MOST_TEXTS:
         raise Refused(f"{len(wish.prompts)} prompts x n={wish.n} is more than {MOST_TEXTS} texts", "n")
@@ -134,7 +136,8 @@ def read_chat(body, tokenizer, common):
 
 def read_message(message, place):
     """A message as Tokenizer.render() takes it."""
-    if not isinstance(message, dict) or message.get("role") not in ROLES:
+    role = message.get("role") if isinstance(message, dict) else None
+    if not isinstance(role, str) or role not in ROLES:
         raise Refused(f"{place} must be an object with one of the roles {', '.join(ROLES)}", place)
     content = message.get("content")
     if isinstance(content, list):
@@ -144,7 +147,7 @@ def read_message(message, place):
         content = "".join(parts) if all(isinstance(part, str) for part in parts) else None
     if not isinstance(content, str):
         raise Refused(f"{place}.content must be text, or a list of parts of type text", f"{place}.content")
-    return {"role": ROLES[message["role"]], "content": content}
+    return {"role": ROLES[role], "content": content.encode("utf-8", "replace").decode()}
 
 
 def read_completion(body, tokenizer, common):
@@ -250,7 +253,7 @@ def make_job(wish, tokenizer, block_size):
     )
     for i, prompt in enumerate(wish.prompts):
         for k in range(wish.n):
-            limit = min(wish.max_tokens, block_size - len(prompt))
+            limit = min(wish.max_tokens, block_size + 1 - len(prompt))  # the last token needs no place in the context
             seed = wish.seed + i * wish.n + k
             row = Row(tokenizer, prompt, wish.stop, stop_ids, limit, seed, None, None, wish.sampling)
             row.on_logits = None if wish.logprobs is None else Told(tokenizer, wish.logprobs)
@@ -310,4 +313,6 @@ def rendered(body, tokenizer):
     if not isinstance(body.get("prompt"), str):
         raise Refused("prompt must be a text", "prompt")
     start = [] if body.get("add_special_tokens") is False else [tokenizer.eot]
+    if not start and body["prompt"] in tokenizer.special:  # as lm-eval asks for the id of <|endoftext|>
+        return [tokenizer.special[body["prompt"]]]
     return [*start, *tokenizer.encode(body["prompt"].encode("utf-8", "surrogatepass"))]

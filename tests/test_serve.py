@@ -182,6 +182,7 @@ CHAT = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 2}
         ("/v1/completions", {**GOOD, "prompt": ["x"] * 60}, 429, None),
         ("/v1/chat/completions", {}, 400, "messages"),
         ("/v1/chat/completions", {**CHAT, "messages": [{"role": "tool", "content": "x"}]}, 400, "messages[0]"),
+        ("/v1/chat/completions", {**CHAT, "messages": [{"role": [], "content": "x"}]}, 400, "messages[0]"),
         ("/v1/chat/completions", {**CHAT, "messages": [{"role": "user", "content": 3}]}, 400, "messages[0].content"),
         ("/v1/chat/completions", {**CHAT, "tools": [{"type": "function"}]}, 400, "tools"),
         ("/v1/chat/completions", {**CHAT, "top_logprobs": 2}, 400, "top_logprobs"),
@@ -226,18 +227,18 @@ def test_random_requests_never_end_it(served):
         body = {**rng.choice([GOOD, CHAT]), **{rng.choice(names): rng.choice(odd) for _ in range(rng.randint(1, 3))}}
         status, _ = ask(served[0], rng.choice(["/v1/completions", "/v1/chat/completions", "/tokenize"]), body)
         assert status in (200, 400), body
-    assert not any(served[0].engine.rows)
 
 
 def test_a_client_that_goes_away_frees_its_place(served):
-    server, body = (
-        served[0],
-        json.dumps({**GOOD, "max_tokens": 90, "temperature": 1, "stop": "never", "n": 30}).encode(),
-    )
-    for stream in (b"true", b"false"):
-        data = body[:-1] + b', "stream": ' + stream + b"}"
+    """Of a request for 540 steps of a slow model little is written."""
+    server, steps = served[0], []
+    body = {**GOOD, "max_tokens": 90, "temperature": 1, "stop": "never", "n": 30}
+    server.engine.on_step = lambda n_rows: (steps.append(n_rows), time.sleep(0.02))
+    for stream in (True, False):
+        steps.clear()
+        data = json.dumps({**body, "stream": stream}).encode()
         link = socket.create_connection(server.server_address[:2])
-        head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(data)}\r\n\r\n".encode()
+        head = f"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(data)}\r\n\r\n".encode()
         link.sendall(head + data)
         time.sleep(0.1)
         link.close()
@@ -245,6 +246,37 @@ def test_a_client_that_goes_away_frees_its_place(served):
         while (any(server.engine.rows) or server.engine.waiting) and time.monotonic() < end:
             time.sleep(0.05)
         assert not any(server.engine.rows) and not server.engine.waiting
+        assert len(steps) < 150, "most of it was never written"
+    server.engine.on_step = None
+
+
+def test_requests_on_one_connection_and_a_prompt_that_fills_the_context(served):
+    """lm-eval's: ids without <|endoftext|>, as many as the context takes, and one token more."""
+    server, _ = served
+    link = http.client.HTTPConnection(*server.server_address[:2], timeout=60)
+    for size in (95, 94, 95):
+        body = {"prompt": [65] * size, "echo": True, "logprobs": 1, "max_tokens": 1, "temperature": 0}
+        link.request("POST", "/v1/completions", json.dumps(body))
+        found = json.loads(link.getresponse().read())["choices"][0]["logprobs"]
+        assert len(found["tokens"]) == size + 1 and found["token_logprobs"][0] is None
+    link.request("GET", "/health", b"a body that nobody wants")
+    assert link.getresponse().read() and link.sock is not None
+    link.request("GET", "/health")
+    assert json.loads(link.getresponse().read()) == {"status": "ok"}
+    assert ask(server, "/tokenize", {"prompt": "<|endoftext|>", "add_special_tokens": False})[1]["tokens"] == [
+        server.tokenizer.eot
+    ]
+
+
+def test_pages_of_other_sites_are_not_answered(served):
+    port = served[0].server_address[1]
+    for headers, status in (
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": f"http://127.0.0.1:{port}"}, 200),
+        ({"Host": "evil.example"}, 403),
+        ({"Host": f"localhost:{port}"}, 200),
+    ):
+        assert ask(served[0], "/v1/completions", GOOD, headers=headers.items())[0] == status
 
 
 def test_a_key_is_asked_for(served):
