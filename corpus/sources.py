@@ -3,7 +3,7 @@
     stdlib                              the standard library of the Python that runs this
     data/mine, more.jsonl.gz            a folder or a file
     dolly                               a set that sets.toml names, from the Hugging Face hub
-    hf:owner/name, hf:owner/name:dir    any set on the hub, or a folder of it
+    hf:owner/name, hf:owner/name:dir    any set on the hub, read as sets.toml says if it knows it; or a folder of it
     dolly@copies/dolly                  a set's copy on this machine, read as that set is
 
 and may say behind a question mark how it is read, in any of the OPTIONS: `ultrachat?split=test_sft&documents=1e5`,
@@ -75,7 +75,10 @@ def parsed(source, must_exist=True):
     if known in SETS:
         about = entry_of(known)
     elif known.startswith(HUB) and known != HUB:
-        about = dict(zip(("hub", "data_dir"), known.removeprefix(HUB).partition(":")[::2]))
+        hub, _, data_dir = known.removeprefix(HUB).partition(":")
+        names = [name for name, entry in SETS.items() if entry.get("hub") == hub]
+        about = {**(entry_of(names[0]) if len(names) == 1 and not data_dir else {}), "hub": hub}
+        about |= {"data_dir": data_dir} if data_dir else {}
     else:
         known, about, at, path = "", {}, "@", place
     name = known.rstrip(":") + (f"@{normal(path)}" if at else "") if known else normal(path)

@@ -37,6 +37,8 @@ def test_a_set_has_what_its_entry_says_and_options_come_on_top():
     assert parsed("ultrachat?split=test_sft").split == "test_sft"
     more = parsed('wildchat?keep=language == "en"').keep
     assert more == [*SETS["wildchat"]["keep"], 'language == "en"'], "what the set itself asks for stays"
+    assert parsed("hf:HuggingFaceH4/ultrachat_200k").split == "train_sft", "it is the same set"
+    assert parsed("hf:HuggingFaceTB/smollm-corpus").config == "", "three sets have this place: none is meant"
     found = parsed("hf:owner/name:python?split=test&documents=1e3")
     assert (found.hub, found.data_dir, found.split, found.documents) == ("owner/name", "python", "test", 1000)
 
