@@ -30,6 +30,6 @@ faults: .venv/installed
 	touch $@
 
 clean:
-	rm -rf .venv data out
+	rm -rf .venv data out rehearsal
 
 .PHONY: demo test faults clean

@@ -89,11 +89,11 @@ def main(settings):
     os.chdir(ROOT)
     steps = possible(read_steps(files, [rehearsal.OVERLAY] if settings.share < 1 else []))
     out = before = Path(settings.out_dir)
+    if settings.share < 1:
+        settings.bpb_of = rehearsal.moved(settings.bpb_of, steps, settings.into)
+        out = before = Path(settings.into) / out
     if settings.share < 1 or settings.hub or settings.contents:
         steps = [with_arguments(step, rehearsal.arguments(step, steps, settings)) for step in steps]
-    if settings.share < 1:
-        settings.bpb_of = rehearsal.moved(settings.bpb_of, steps, settings.into) if settings.bpb_of else ""
-        out = before = Path(settings.into) / out
     if settings.check:
         check(steps, settings.processes)
         return

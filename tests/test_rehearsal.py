@@ -85,6 +85,7 @@ def test_the_smallest_form_of_the_half_billion_recipe(tmp_path, contents):
     summary = json.loads((tmp_path / "run/out/0.5b/summary.json").read_text())
     assert set(summary["ladder"]["by_hand"]) == {"base", "annealed", "tuned"}
     assert (tmp_path / "run/out/0.5b/report.html").exists()
+    assert all(summary["stages"][stage]["val_bpb"] > 0 for stage in ("pretrain", "anneal", "sft"))
     manifest = json.loads((tmp_path / "run/data/code65k/code/manifest.json").read_text())
     assert manifest["splits"]["train"]["documents"] > 30, "texts of The Stack v2 came from the server"
     general = json.loads((tmp_path / "run/data/code65k/general-chats/manifest.json").read_text())
