@@ -83,11 +83,16 @@ def nothing_left(settings, chunks, kept, n_val):
     """Why no document is left for training, in one line. n_val: documents that are left for validation. What was
     dropped stands beside the chunks: the folder's own dropped.jsonl belongs to the shards that may lie there."""
     drops = keep_drops(settings, chunks, kept, chunks.folder)
+    rules, unread = collections.Counter(), ""
     with open(drops, encoding="utf-8") as lines:
-        rules = collections.Counter(json.loads(line)["rule"] for line in lines)
+        for dropped in map(json.loads, lines):
+            rules[dropped["rule"]] += 1
+            if not unread and dropped["rule"] in ("no_text", "no_chat"):  # a shape of record that nobody knows
+                how = "; say which of them is the text: 'FILE?text={body}'" if dropped["rule"] == "no_text" else ""
+                unread = f" ({dropped['id']}: {dropped['detail']}{how})"
     why = f"no documents for training in {', '.join(settings.sources)}"
     if rules:
-        why += f": {in_words(rules)} dropped, see {drops}"
+        why += f": {in_words(rules)} dropped, see {drops}{unread}"
     if n_val:
         why += f"; by the hash of its text every document that is left, {n_val:,} in all, goes to validation: "
         why += f"use more documents or another share than --val_fraction={settings.val_fraction:g}"

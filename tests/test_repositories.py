@@ -7,6 +7,7 @@ import pytest
 from conftest import program
 from test_copies import prepare, work  # noqa: F401, a fixture
 
+from configurator import UserError
 from corpus.documents import Document, read
 from shards import Shards
 from tokenizer import SPECIAL_TOKENS, Tokenizer
@@ -79,6 +80,14 @@ def test_a_file_that_is_none_is_told_and_the_others_stay(tmp_path):
         ("r.jsonl:1:e.py", "empty"),
     ]
     assert isinstance(last, Document) and last.files == [("x.py", "print(1)\n")] and last.meta["repo"] == "ada/a"
+
+
+@pytest.mark.parametrize("chats, words", [(False, "'FILE?text={body}'"), (True, "?user={question}&assistant={reply}")])
+def test_a_shape_that_nobody_knows_is_an_error_that_says_what_to_write(work, chats, words):  # noqa: F811
+    (work / "odd.jsonl").write_text('{"headline": "x", "story": "y"}\n')
+    with pytest.raises(UserError, match="fields: headline, story") as raised:
+        prepare(["odd.jsonl"], chats=chats)
+    assert words in str(raised.value) and "\n" not in str(raised.value)
 
 
 def test_what_is_left_out_first_does_not_decide_about_the_rest(tmp_path, monkeypatch):
