@@ -18,13 +18,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import torch
 from tqdm import tqdm
 
 import configurator
 from configurator import UserError
 from evaluation.choices import by_letter, by_text, form_of, read_questions
-from loss import IGNORE
+from evaluation.likelihood import nats
 from ranges import Device, Natural, Place, Precision, SmallCount
 from training import checkpoint
 from training import machine as machines
@@ -141,23 +140,14 @@ def encoded(question, examples, write, settings, tokenizer, block_size):
     return [(ids[cut:], max(1, n_prompt - cut)) for ids, cut in zip(whole, cuts)]
 
 
-@torch.no_grad()
 def log_probabilities(model, eot, rows, batch_size):
     """The log-probability of what stands behind the prompt, for each of some (ids, n_prompt)."""
-    device, scores = model.embed_tokens.weight.device, [0.0] * len(rows)
+    scores = [0.0] * len(rows)
     order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]))  # similar lengths in a batch: little padding
     for start in range(0, len(order), batch_size):
         part = order[start : start + batch_size]
-        longest = max(len(rows[i][0]) for i in part)
-        ids = torch.full((len(part), longest - 1), eot, device=device)
-        targets = torch.full((len(part), longest - 1), IGNORE, device=device)
-        for k, i in enumerate(part):
-            row, n_prompt = rows[i]
-            ids[k, : len(row) - 1] = torch.tensor(row[:-1])
-            targets[k, n_prompt - 1 : len(row) - 1] = torch.tensor(row[n_prompt:])
-        losses = model(ids, targets, reduction="none").cpu().double().view(len(part), -1).sum(1)
-        for i, nats in zip(part, losses.tolist()):
-            scores[i] = -nats
+        for i, found in zip(part, nats(model, eot, [rows[i] for i in part])):
+            scores[i] = -found
     return scores
 
 

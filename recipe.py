@@ -30,10 +30,10 @@ from typing import Annotated
 
 import configurator
 import rehearsal
-from check import check
 from configurator import ROOT, Stopped, UserError
 from evaluation.problems import read_lines
 from ranges import Natural, Place, Range, ShareAbove0, SmallCount
+from recipe_check import check
 from training import checkpoint
 from training.log import clock
 from training.machine import StopRequested

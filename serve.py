@@ -4,7 +4,7 @@
     curl http://127.0.0.1:8000/v1/chat/completions -d '{"messages": [...]}'
 
 All requests share one batch (evaluation/engine.py), so that many take little longer than one. What is
-asked for is checked in evaluation/requests.py, and whatever is wrong with it is answered by one JSON
+asked for is checked in evaluation/api.py, and whatever is wrong with it is answered by one JSON
 error. Only this machine can reach it unless --host says otherwise; then give it a --key.
 """
 
@@ -28,9 +28,9 @@ from urllib.parse import urlsplit
 
 import configurator
 from configurator import UserError
-from evaluation import requests
+from evaluation import api
+from evaluation.api import Refused
 from evaluation.engine import Engine, Full
-from evaluation.requests import Refused
 from ranges import Context, Device, Positive, Precision, Range, SmallCount, Text
 from tokenizer import CHAT_TEMPLATE
 from training import checkpoint
@@ -38,6 +38,17 @@ from training import machine as machines
 
 PAGE = Path(__file__).with_name("serve.html")
 MOST_BODY = 4_000_000  # bytes of a request
+ROUTES = {  # path: (method, Handler's function)
+    "/": ("GET", "page"),
+    "/health": ("GET", "health"),
+    "/v1/models": ("GET", "models"),
+    "/tokenizer_info": ("GET", "about"),
+    "/tokenize": ("POST", "tokenize"),
+    "/detokenize": ("POST", "detokenize"),
+    "/v1/completions": ("POST", "completions"),
+    "/v1/chat/completions": ("POST", "chat"),
+}
+OPEN = ("/", "/health")  # what needs no key
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 IDLE = 30  # seconds that a connection may say nothing
 
@@ -97,7 +108,7 @@ def make_server(settings):
     return server
 
 
-def parsed(data):
+def json_of(data):
     """The value that a body's JSON holds. Raises Refused."""
     try:
         return json.loads(data)
@@ -121,37 +132,32 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         """Answer a GET."""
-        self.answer({"/": self.page, "/v1/models": self.models, "/health": self.health, "/tokenizer_info": self.about})
+        self.answer()
 
     def do_POST(self):
         """Answer a POST."""
-        routes = {"/v1/completions": self.completions, "/v1/chat/completions": self.chat}
-        self.answer(routes | {"/tokenize": self.tokenize, "/detokenize": self.detokenize})
+        self.answer()
 
-    def answer(self, routes):
+    def answer(self):
         """Call the function of a path. Whatever is wrong is one JSON error."""
         self.began = False
         try:
             path = self.path.partition("?")[0].rstrip("/") or "/"
             data = self.data()
             self.check_origin()
-            if path not in routes:
-                known = path in ("/", "/v1/models", "/health", "/tokenizer_info", "/tokenize", "/detokenize")
-                known = known or path in ("/v1/completions", "/v1/chat/completions")
-                raise Refused(f"{self.command} {path} is nothing here", status=405 if known else 404)
-            if path not in ("/", "/health"):
+            method, name = ROUTES.get(path, (None, None))
+            if method != self.command:
+                raise Refused(f"{self.command} {path} is nothing here", status=405 if method else 404)
+            if path not in OPEN:
                 self.check_key()
-            if self.command == "POST":
-                routes[path](parsed(data))
-            else:
-                routes[path]()
+            getattr(self, name)(*([json_of(data)] if method == "POST" else []))
         except Refused as refused:
             self.send_json(refused.body(), refused.status)
         except UserError as error:
             self.send_json(Refused(str(error)).body(), 400)
         except Full:
             self.send_json(Refused("too many requests wait: try again", status=429).body(), 429)
-        except (BrokenPipeError, ConnectionError, TimeoutError):
+        except (ConnectionError, TimeoutError):
             self.close_connection = True
         except Exception as error:  # a fault of this program's, which must not end it
             traceback.print_exc()
@@ -229,12 +235,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def tokenize(self, body):
         """Ids of a text or of messages."""
-        ids = requests.rendered(body, self.server.tokenizer)
+        ids = api.rendered(body, self.server.tokenizer)
         self.send_json({"tokens": ids, "count": len(ids), "max_model_len": self.server.block_size})
 
     def detokenize(self, body):
         """The text of ids."""
-        self.send_json({"prompt": self.server.tokenizer.decode(requests.read_ids(body, self.server.tokenizer))})
+        self.send_json({"prompt": self.server.tokenizer.decode(api.read_ids(body, self.server.tokenizer))})
 
     # -- what the model writes
 
@@ -249,24 +255,24 @@ class Handler(BaseHTTPRequestHandler):
     def write(self, body, chat):
         """Let the engine write, and send it whole or as it grows."""
         server = self.server
-        wish = requests.read_request(body, chat, server.tokenizer, server.block_size, server.settings.most_tokens)
+        wish = api.read_request(body, chat, server.tokenizer, server.block_size, server.settings.most_tokens)
         told = []
         if wish.echo and wish.logprobs is not None:
             for ids, opened in zip(wish.prompts, wish.opened):
                 about = server.tokenizer, ids, opened, wish.logprobs
-                told.append(server.engine.run(lambda model: requests.prompt_logprobs(model, *about)))
-        job = requests.make_job(wish, server.tokenizer, server.block_size)
+                told.append(server.engine.run(lambda model: api.prompt_logprobs(model, *about)))
+        job = api.make_job(wish, server.tokenizer, server.block_size)
         server.engine.add(job)
-        head = {"id": requests.new_id(chat), "created": int(time.time()), "model": server.name}
+        head = {"id": api.new_id(chat), "created": int(time.time()), "model": server.name}
         try:
             if wish.stream:
                 self.stream(wish, job, head, told)
             else:
                 for _ in self.news(job):
                     pass
-                choices = [requests.choice(wish, job, number, told) for number in range(len(job.rows))]
+                choices = [api.choice(wish, job, number, told) for number in range(len(job.rows))]
                 kind = "chat.completion" if chat else "text_completion"
-                self.send_json({**head, "object": kind, "choices": choices, "usage": requests.usage(wish, job)})
+                self.send_json({**head, "object": kind, "choices": choices, "usage": api.usage(wish, job)})
         finally:
             job.cancel()
 
@@ -327,10 +333,10 @@ class Handler(BaseHTTPRequestHandler):
                 if data is not None and text:
                     event(number, text)
                 elif data is None:
-                    whole = requests.choice(wish, job, number, told)
+                    whole = api.choice(wish, job, number, told)
                     event(number, text, whole["finish_reason"], whole["logprobs"])
             if wish.include_usage:
-                self.event({**head, "choices": [], "usage": requests.usage(wish, job)})
+                self.event({**head, "choices": [], "usage": api.usage(wish, job)})
         except OSError:
             raise
         except Exception as error:  # told in the stream, which would else look whole

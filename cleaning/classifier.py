@@ -18,7 +18,7 @@ import math
 import os
 from collections import Counter
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -129,8 +129,7 @@ def labelled_documents(sources, positive):
     """Yield (text, 0 or 1) of every record; print how many cannot be used. Raises UserError for one without a label."""
     skipped = Counter()
     for source in distinct(sources):
-        label = parsed(source).label
-        for item in read(source, lambda *found: labelled(*found, label)):
+        for item in read(source, partial(labelled, parsed(source).label)):
             if not isinstance(item, Problem):
                 yield item.text, int(item.meta["label"].lower() == positive.lower())
             elif item.rule == "no_label":
@@ -142,9 +141,10 @@ def labelled_documents(sources, positive):
         print("skipped: " + ", ".join(f"{n} {rule}" for rule, n in skipped.most_common()))
 
 
-def labelled(record, where, shape, label=""):
-    """The Document of a record, whose meta is its label, or the Problem that it has. label: that of the source."""
-    label = label or (record.get("label") if isinstance(record, dict) else None)
+def labelled(of_source, record, where, shape):
+    """The Document of a record, whose meta is its label, or the Problem that it has. of_source: the label of all of its
+    source's records, or ""."""
+    label = of_source or (record.get("label") if isinstance(record, dict) else None)
     if label is None:
         return Problem(where, "no_label")
     is_text = shape and "text" in shape

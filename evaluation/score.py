@@ -15,7 +15,6 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 import configurator
@@ -23,7 +22,7 @@ from configurator import UserError
 from corpus.documents import Problem, read
 from corpus.records import escaped, json_line
 from corpus.sources import distinct, spare
-from loss import IGNORE
+from evaluation.likelihood import nats
 from ranges import Device, Place, Precision, SmallCount
 from training import checkpoint
 from training import machine as machines
@@ -94,24 +93,16 @@ def batches(settings, tokenizer, block_size, unreadable):
         yield batch
 
 
-@torch.no_grad()
 def scored(model, tokenizer, batch):
     """Yield (source, where, bits, bytes of text) of each document of a batch."""
     rows = []
     for _, _, windows in batch:
-        rows += windows
-    device, longest = model.embed_tokens.weight.device, max(map(len, rows))
-    ids = torch.full((len(rows), longest - 1), tokenizer.eot, device=device)
-    targets = torch.full((len(rows), longest - 1), IGNORE, device=device)
-    for i, row in enumerate(rows):
-        ids[i, : len(row) - 1] = torch.tensor(row[:-1])
-        targets[i, : len(row) - 1] = torch.tensor(row[1:])
-    losses = model(ids, targets, reduction="none").cpu().double()  # one per token; Apple's GPUs have no float64
-    nats = iter(losses.view(len(rows), -1).sum(1).tolist())
+        rows += [(window, 1) for window in windows]
+    found = iter(nats(model, tokenizer.eot, rows))
     lengths = tokenizer.byte_lengths()
     for source, where, windows in batch:
         n_bytes = sum(int(lengths[window[1:]].sum()) for window in windows)
-        bits = sum(next(nats) for _ in windows) / math.log(2)
+        bits = sum(next(found) for _ in windows) / math.log(2)
         yield source, where, bits, max(1, n_bytes)
 
 

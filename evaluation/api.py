@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 
 import torch
 
-from configurator import UserError
 from evaluation.engine import Job
 from evaluation.generate import Row, Sampling
 
@@ -119,11 +118,7 @@ def read_chat(body, tokenizer, common):
     for name in ("tools", "functions", "tool_choice", "function_call"):
         if body.get(name) not in (None, [], "none", "auto"):
             raise Refused("this model calls no tools", name)
-    messages = body.get("messages")
-    if not isinstance(messages, list) or not messages:
-        raise Refused("messages must be a list of messages", "messages")
-    turns = [read_message(message, f"messages[{i}]") for i, message in enumerate(messages)]
-    ids, _ = tokenizer.render(turns, generation_prompt=True)
+    ids = read_messages(body, tokenizer)
     top = number(body, "top_logprobs", 0, 0, MOST_LOGPROBS, int)
     logprobs = top if flag(body, "logprobs") else None
     if top and logprobs is None:
@@ -131,7 +126,16 @@ def read_chat(body, tokenizer, common):
     most = number(body, "max_completion_tokens", None, 1, 10**9, int) or number(
         body, "max_tokens", 10**9, 1, 10**9, int
     )
-    return Wish(True, [[tokenizer.eot, *ids]], most, logprobs=logprobs, **common)
+    return Wish(True, [ids], most, logprobs=logprobs, **common)
+
+
+def read_messages(body, tokenizer):
+    """The ids of the field messages, as a prompt for the answer."""
+    messages = body.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise Refused("messages must be a list of messages", "messages")
+    turns = [read_message(message, f"messages[{i}]") for i, message in enumerate(messages)]
+    return [tokenizer.eot, *tokenizer.render(turns, generation_prompt=True)[0]]
 
 
 def read_message(message, place):
@@ -304,12 +308,8 @@ def rendered(body, tokenizer):
     """The ids of a /tokenize request: of a prompt or of messages."""
     if not isinstance(body, dict):
         raise Refused("the body must be a JSON object")
-    if isinstance(body.get("messages"), list) and body["messages"]:
-        turns = [read_message(message, f"messages[{i}]") for i, message in enumerate(body["messages"])]
-        try:
-            return [tokenizer.eot, *tokenizer.render(turns, generation_prompt=True)[0]]
-        except UserError as error:
-            raise Refused(str(error), "messages") from None
+    if "messages" in body:
+        return read_messages(body, tokenizer)
     if not isinstance(body.get("prompt"), str):
         raise Refused("prompt must be a text", "prompt")
     start = [] if body.get("add_special_tokens") is False else [tokenizer.eot]

@@ -26,14 +26,14 @@ SEVERAL, MANY = 3, 1000  # records that cannot be used, or are not wanted, after
 def check(steps, processes):
     """Print the tables of a recipe's sources and of what its training takes. Raises UserError where a source cannot be
     read as the recipe has it."""
-    wanted = {}  # (source, what makes a document of its records)
+    wanted = {}  # (source, what its records are taken for)
     for step in steps:
-        parse = from_record if getattr(step.settings, "chats", False) else None
-        wanted |= dict.fromkeys((source, parse) for source in getattr(step.settings, "sources", []))
+        kind = "chat" if getattr(step.settings, "chats", False) else "text"
+        wanted |= dict.fromkeys((source, kind) for source in getattr(step.settings, "sources", []))
         for name in ("labelled", "tested_on"):
-            wanted |= dict.fromkeys((source, with_label) for source in getattr(step.settings, name, []))
+            wanted |= dict.fromkeys((source, "label") for source in getattr(step.settings, name, []))
     made = [step.result for step in steps]  # what earlier steps will make cannot be looked at
-    wanted = [(source, parse) for source, parse in wanted if not is_made(source, made)]
+    wanted = [(source, kind) for source, kind in wanted if not is_made(source, made)]
     with ThreadPoolExecutor(16) as pool:
         found = list(pool.map(first_record, *zip(*wanted))) if wanted else []
     names = [short_name(source) for source, _ in wanted]
@@ -59,17 +59,12 @@ def is_made(source, made):
     return path is not None and any(path.is_relative_to(result) for result in made)
 
 
-def with_label(record, where, shape, source):
-    """What the classifier makes of a record."""
-    return labelled(record, where, shape, parsed(source).label)
-
-
-def first_record(source, parse):
+def first_record(source, kind):
     """(whether it can be used, how it begins or what is wrong) of the first record of a source that meets its
-    conditions, or of the next ones."""
+    conditions, or of the next ones. kind: what it is taken for, a text, a chat or a text or chat with a label."""
     name, text, bad, unwanted = source_name(source), "no records", 0, 0
-    if parse is with_label:
-        parse = partial(with_label, source=source)
+    label = parsed(source, must_exist=False).label
+    parse = {"text": None, "chat": from_record, "label": partial(labelled, label)}[kind]
     try:
         for item in read(name + ("&" if "?" in name else "?") + "documents=1", parse):
             if isinstance(item, Document):
