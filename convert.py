@@ -24,7 +24,7 @@ import pretrain
 from configurator import UserError, write_json
 from model import ModelConfig, Transformer
 from ranges import Place
-from tokenizer import CHAT_TEMPLATE
+from tokenizer import CHAT_TEMPLATE, Tokenizer
 from training import checkpoint, hf_tokenizer
 from training import machine as machines
 from training.optim import Schedule
@@ -73,7 +73,7 @@ def give_out(settings):
     """Write a checkpoint as a Hugging Face folder, the weights last: what was interrupted loads nowhere."""
     machine = machines.start("cpu", "fp32")
     folder, meta = checkpoint.newest(settings.checkpoint)
-    config, tokenizer = ModelConfig(**meta["model"]), checkpoint.Tokenizer.load(folder / "tokenizer.json")
+    config, tokenizer = ModelConfig(**meta["model"]), Tokenizer.load(folder / "tokenizer.json")
     about, model = config_json(config, tokenizer, settings.dtype), Transformer(config)
     content = hf_tokenizer.to_json(tokenizer)
     checkpoint.load_weights(model, folder, machine.device)
@@ -101,13 +101,12 @@ def give_out(settings):
 
 
 def config_json(config, tokenizer, dtype):
-    """config.json, for transformers 4 and 5, vLLM and LMDeploy. Raises UserError for a shape that they do not have."""
+    """config.json, with the names that transformers 4 and 5 read. Raises UserError for a shape that they do not have."""
     if config.qk_norm and config.qkv_bias:
         raise UserError("a model with both qk_norm and qkv_bias is none that Hugging Face's classes know")
     # Biases go out as Llama's: for qwen2, transformers 5 puts a tokenizer of its own in the place of tokenizer.json.
     kind = "qwen3" if config.qk_norm else "llama"
     numbers = {theirs: getattr(config, ours) for ours, theirs in NAMES.items()}
-    ends = end_ids(tokenizer)
     return {
         "architectures": [ARCHITECTURES[kind]],
         "model_type": kind,
@@ -124,7 +123,7 @@ def config_json(config, tokenizer, dtype):
         "torch_dtype": dtype,  # transformers 4
         "dtype": dtype,  # transformers 5
         "bos_token_id": tokenizer.eot,
-        "eos_token_id": ends[0],
+        "eos_token_id": end_ids(tokenizer)[0],
         "pad_token_id": tokenizer.eot,
         "use_cache": True,
     }

@@ -1,9 +1,8 @@
 """Conversations: the record shapes of published instruction sets -> one list of messages.
 
 Which fields a shape has, and what of them is the request and what the answer, stands in shapes.toml. Here is what a
-template cannot say: lists of turns, MOSS, commits, translations. Any record may have a system prompt beside it, tools
-that are described there, and a history: a list of earlier turns. turns.py reads each
-of them. What cannot be used becomes a Problem:
+template cannot say: lists of turns (turns.py), MOSS, commits, translations. Any record may have a system prompt beside
+it, tools that are described there, and a history: a list of earlier turns. What cannot be used becomes a Problem:
 empty_turn, not_text, wrong_role_order, no_assistant_turn, nothing_counted, unknown_role, unknown_weight, no_chat.
 """
 

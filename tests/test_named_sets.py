@@ -1,6 +1,6 @@
 """Named sets: a record of each in its published shape becomes the conversation or the document that it is, word for word.
 
-published.jsonl holds {"set", "record", "chat": [[role, content], ...] or "text"}. `python tests/test_named_sets.py`
+published.jsonl holds {"set", "record", "chat": [[role, content], ...] or "text"}. `PYTHONPATH=. python tests/test_named_sets.py`
 writes the table of docs/sets.md.
 """
 
@@ -76,7 +76,7 @@ def table():
         "`--sources=dolly` reads a set from the Hugging Face hub, `--sources=dolly@FOLDER` a copy of it; those without a",
         "link have no home there that `datasets` can read. `--show=3` prints the first records as they are understood.",
         "Licences are those that the cards state: read a card before you publish a model. This table is made by",
-        "`python tests/test_named_sets.py` from [sets.toml](../corpus/sets.toml) and a record of each set.",
+        "`PYTHONPATH=. python tests/test_named_sets.py` from [sets.toml](../corpus/sets.toml) and a record of each set.",
         "",
         "A set is an entry of that file, whose keys are the options of a source. Where its fields say how it is read, as",
         "[shapes.toml](../corpus/shapes.toml) knows them, it needs no templates:",
