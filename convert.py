@@ -101,7 +101,7 @@ def give_out(settings):
 
 
 def config_json(config, tokenizer, dtype):
-    """config.json, with the names that transformers 4 and 5 read. Raises UserError for a shape that they do not have."""
+    """config.json, with the names that transformers 4 and 5 read. Raises UserError for a shape that they lack."""
     if config.qk_norm and config.qkv_bias:
         raise UserError("a model with both qk_norm and qkv_bias is none that Hugging Face's classes know")
     # Biases go out as Llama's: for qwen2, transformers 5 puts a tokenizer of its own in the place of tokenizer.json.

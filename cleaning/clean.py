@@ -110,8 +110,7 @@ class Cleaner:
             meta, where = {"path": path}, f"{document.where}:{path}"
             kind = kind_of(text, meta, settings.kind)
             new = self.replaced(text, kind, meta, surveyed.counts) if settings.clean else text
-            view = View(new, where, kind)
-            view.n_tokens, view.token_bits = len(self.tokenizer.encode(new)), math.log2(self.tokenizer.vocab_size)
+            view = self.view_of(new, where, kind, len(self.tokenizer.encode(new)))
             found = ("empty", "nothing but a licence") if not new.strip() else None
             if settings.clean and settings.filters:
                 found = found or rules.verdict(view, RULES[kind], settings.rules)
@@ -141,9 +140,14 @@ class Cleaner:
             if settings.clean and is_own:
                 text = self.replaced(text, kind, document.meta, counts)
             ids, mask, n_bytes, shown = self.tokenizer.encode(text), None, len(text.encode()), text
-        view = View(shown, document.where, kind)
-        view.n_tokens, view.token_bits = len(ids), math.log2(self.tokenizer.vocab_size)
+        view = self.view_of(shown, document.where, kind, len(ids))
         return Cleaned(text, view, ids, mask, n_bytes)
+
+    def view_of(self, text, where, kind, n_tokens):
+        """The View of a text, with what the rules want to know of its tokens."""
+        view = View(text, where, kind)
+        view.n_tokens, view.token_bits = n_tokens, math.log2(self.tokenizer.vocab_size)
+        return view
 
     def replaced(self, text, kind, meta, counts):
         """A text with placeholders and without its licence. A program that parses still does."""

@@ -52,9 +52,10 @@ def read(source, parse=None, share=(0, 1), without=(), count_tokens=None):
     count_tokens(text): how many a text has, for a source with a budget of tokens; None = a quarter of its bytes.
     """
     source = parsed(source)
-    found = read_local(source, parse, share, without) if source.path else iter(())
-    if source.path is None and share[0] == 0:
-        found = documents_of(hub.records_of(source), source, parse)
+    if source.path:
+        found = read_local(source, parse, share, without)
+    else:
+        found = documents_of(hub.records_of(source) if share[0] == 0 else iter(()), source, parse)
     if source.share == 1 and not source.documents and not source.tokens:
         return found
     n_parts = share[1] if source.path and source.path.is_dir() else 1  # a hub set and a file are read by one alone
