@@ -36,13 +36,19 @@ class Settings:
     mfu: ShareAbove0 = 0.4  # share of their stated speed that is reached
 
 
-def read_preset(name, settings):
-    """(model on the device "meta", tokens to train on, bytes of memory per device) of configs/NAME.toml."""
+def read_settings(name):
+    """(the settings of pretraining, ModelConfig) of configs/NAME.toml."""
     path = str(configurator.ROOT / "configs" / f"{name}.toml")
     training = configurator.load(pretrain.Settings, [path], "pretrain")
     tokenizer = configurator.load(tokenizer_train.Settings, [path], "tokenizer_train")  # its vocab_size is what counts
+    return training, pretrain.model_config(training, tokenizer)
+
+
+def read_preset(name, settings):
+    """(model on the device "meta", tokens to train on, bytes of memory per device) of configs/NAME.toml."""
+    training, config = read_settings(name)
     with torch.device("meta"):  # weights have shapes and take no memory
-        model = Transformer(pretrain.model_config(training, tokenizer))
+        model = Transformer(config)
     machine, form = Machine(0, settings.cards, torch.device("cuda"), torch.bfloat16), "bounds"
     if name == "demo":
         machine, form = Machine(0, 1, torch.device("cpu"), torch.float32), "ids"

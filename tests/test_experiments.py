@@ -9,8 +9,9 @@ import pytest
 import torch
 from conftest import door_error
 
-from experiments import common, peers, same_results, speed
+from experiments import common, gpu, peers, same_results, speed
 from model import ModelConfig, Transformer
+from training.machine import Machine
 
 
 def a_run(out, loss=2.5, weight=1.0, passed=True):
@@ -137,3 +138,11 @@ def test_the_nanogpt_like_peer_has_as_many_weights_to_multiply_with():
 def test_a_shape_that_is_none_is_one_line():
     assert "6x384x256" in door_error(speed, "--shapes=6x384")
     assert "train, decode, tokenize, score" in door_error(speed, "--parts=trian")
+
+
+def test_the_gpu_benchmark_says_where_it_cannot_run_and_its_steps_agree(monkeypatch):
+    assert "no NVIDIA GPU here" in door_error(gpu, "--device=cpu")
+    monkeypatch.setattr(gpu, "LOSS_SHAPE", ModelConfig(vocab_size=256, n_layer=1))
+    cpu = torch.device("cpu")
+    plain, bf16 = (gpu.loss_curve(Machine(0, 1, cpu, dtype), False, 3) for dtype in (torch.float32, torch.bfloat16))
+    assert plain[0] > plain[1] > plain[2] > 1 and plain != bf16 == pytest.approx(plain, abs=0.02)
