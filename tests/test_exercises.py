@@ -11,6 +11,7 @@ import tokenize
 import pytest
 from conftest import DATA, stage
 
+from evaluation.mutants import mutants
 from evaluation.replies import code_in
 from exercises import tables, unseen, wording
 from exercises.making import LADDER, OPERATIONS, ordinal
@@ -77,47 +78,11 @@ def test_every_solution_passes_and_every_docstring_example_is_true(made):
     assert n_examples > 20
 
 
-# What a mutant has in place of an operator.
-OTHER = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Add, ast.FloorDiv: ast.Mult, ast.Mod: ast.Mult}
-OTHER |= {ast.Div: ast.Mult, ast.Pow: ast.Mult, ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd, ast.BitXor: ast.BitOr}
-OTHER |= {ast.LShift: ast.RShift, ast.RShift: ast.LShift, ast.Is: ast.IsNot, ast.IsNot: ast.Is}
-OTHER |= {ast.Gt: ast.LtE, ast.Lt: ast.GtE, ast.GtE: ast.Lt, ast.LtE: ast.Gt}
-OTHER |= {ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.In: ast.NotIn, ast.NotIn: ast.In}
-
-
-def mutants(solution, signature):
-    """Programs that differ in one operator, comparison, constant (off by one), or lack one statement."""
-    source = f"{signature}\n{solution}"
-    n_nodes = len(list(ast.walk(ast.parse(source))))
-    for i in range(n_nodes):
-        tree = ast.parse(source)
-        node = list(ast.walk(tree))[i]
-        if isinstance(node, (ast.BinOp, ast.AugAssign)):
-            node.op = OTHER[type(node.op)]()
-        elif isinstance(node, ast.BoolOp):
-            node.op = ast.Or() if isinstance(node.op, ast.And) else ast.And()
-        elif isinstance(node, ast.Compare):
-            node.ops = [OTHER[type(node.ops[0])]()]
-        elif isinstance(node, ast.Constant) and type(node.value) is int:
-            node.value += 1
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and len(node.value) == 1:
-            node.value = "q"
-        elif node is tree.body[0] and len(node.body) > 1:
-            for k in range(len(node.body) - 1):
-                dropped = ast.parse(source)
-                del dropped.body[0].body[k]
-                yield ast.unparse(dropped)
-            continue
-        else:
-            continue
-        yield ast.unparse(tree)
-
-
 def test_nearly_every_mutant_fails(made):
     killed, survivors = 0, []
     for p in records(made, "problems"):
         signature = f"def {p['entry_point']}({re.search(r'def [^(]*[(](.*)[)]', p['prompt'])[1]}):"
-        for mutant in mutants(p["canonical_solution"], signature):
+        for mutant in mutants(f"{signature}\n{p['canonical_solution']}"):
             if passes(mutant, p["test"], p["entry_point"], seconds=0.1):
                 survivors.append(mutant)
             else:

@@ -10,7 +10,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-WINGS = ("training", "corpus", "cleaning", "exercises", "evaluation")
+WINGS = ("training", "corpus", "cleaning", "exercises", "evaluation", "synthesis")
 SHARED = "needs model attention loss tokenizer shards hints configurator pages ranges endings".split()
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 

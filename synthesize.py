@@ -1,0 +1,296 @@
+"""A teacher behind an endpoint -> training data: exercises, textbook pages, labels.
+
+    python -m synthesize --kind=exercises --n=1000 --base_url=http://HOST:8000/v1
+    python -m synthesize --kind=oss-instruct --sources=my_code/
+    python -m synthesize --kind=evol-instruct --sources=chats.jsonl
+    python -m synthesize --kind=labels --sources=my_code/
+
+A key, if the endpoint wants one, is read from the environment: OPENAI_API_KEY. Every answer is kept
+in replies.jsonl as it comes: the same command goes on where it was stopped, and asks nothing twice.
+
+An exercise is kept if its solution passes its tests in the sandbox, if a function that does nothing
+fails them, as most do that are wrong in one place, and if it is neither a copy of a benchmark's
+problem nor like an earlier one. Mind the terms of the teacher's makers for what it writes.
+"""
+
+import needs  # noqa: F401
+
+import os
+import re
+import threading
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tqdm import tqdm
+
+import configurator
+import pages
+from cleaning import decontaminate
+from cleaning.view import View
+from configurator import UserError
+from corpus.documents import Document, read
+from corpus.records import json_line
+from evaluation import sandbox
+from evaluation.verdicts import whole_lines, with_digest
+from ranges import (
+    Count,
+    Natural,
+    NotNegative,
+    Place,
+    Positive,
+    Range,
+    Seed,
+    Share,
+    ShareAbove0,
+    SmallCount,
+    Text,
+    Workers,
+)
+from shards import exclusive, naming
+from synthesis import diversity
+from synthesis.exercise import Unusable, exercise_in, judged
+from synthesis.requests import KINDS, requests
+from synthesis.teacher import Refused, Teacher, Unreachable
+
+KEY = "OPENAI_API_KEY"
+SIMILAR_TREE = (
+    0.8  # of a syntax tree to that of a benchmark's solution, from which it counts as a copy: phi-1's threshold
+)
+GIVEN_UP = 10  # requests that no try brought an answer to, one after another: then the endpoint is taken to be gone
+
+
+@dataclass
+class Settings:
+    """What is asked, whom, and what is kept."""
+
+    # -- requests
+    kind: Literal[KINDS] = "exercises"  # what is made
+    n: Count = 100  # requests; each gives at most one text
+    sources: list[str] = field(default_factory=list)  # what they are about: code, conversations for evol-instruct
+    seed: Seed = 1337  # of what is drawn for each request
+    # -- teacher
+    base_url: Text = "http://127.0.0.1:8000/v1"  # an OpenAI-compatible endpoint
+    model: Text = ""  # of the endpoint; empty = the first that it lists
+    temperature: NotNegative = 0.8  # of its answers
+    top_p: ShareAbove0 = 0.95  # of its answers
+    max_tokens: Count = 1500  # length of an answer; one that is cut off is dropped
+    clients: SmallCount = 8  # requests under way at a time
+    wait: Positive = 120.0  # seconds for one try of a request
+    retries: Annotated[int, Range(0, 100)] = 6  # further tries of a request that failed, after longer and longer pauses
+    budget: Natural = 0  # tokens of answers in all, after which nothing is asked any more; 0 = any number
+    # -- what is kept
+    decontaminate: list[str] = field(default_factory=list)  # files of benchmark problems whose copies are dropped
+    similar: ShareAbove0 = 0.7  # share of 5-grams in common from which two texts count as one
+    min_failing: Share = 0.5  # share of a solution's mutants that the tests must tell apart
+    min_score: Annotated[int, Range(0, 5)] = 3  # of labels: from this score on a document's label is 1
+    timeout: Positive = 3.0  # CPU seconds per program
+    num_workers: Workers = 0  # programs run at a time; 0 = one per core
+    beside: str = "stdlib"  # the real corpus whose diversity the report shows beside
+    # -- results
+    out_dir: Place = "data/synthetic"  # replies.jsonl, what was made of them, report.html
+
+
+def main(settings):
+    """Ask, verify, write, report."""
+    out = Path(settings.out_dir)
+    benchmarks = decontaminate.load(settings.decontaminate) if settings.decontaminate else None
+    key = os.environ.get(KEY, "")
+    teacher = Teacher(settings.base_url, settings.model, key, settings.wait, settings.retries)
+    teacher.model = teacher.model or teacher.first_model()
+    drawn = {"temperature": settings.temperature, "top_p": settings.top_p, "max_tokens": settings.max_tokens}
+    wanted = requests(settings.kind, settings.n, settings.sources, settings.seed, model=teacher.model, **drawn)
+    wanted = list({request.key: request for request in wanted}.values())  # equal documents ask the same
+    with exclusive(out):
+        replies, dropped = ask_all(settings, teacher, drawn, wanted, out)
+        answered = [request for request in wanted if request.key in replies]
+        if settings.kind == "labels":
+            kept = labels(settings, answered, replies, dropped)
+        elif settings.kind == "textbook":
+            kept = textbook(settings, answered, replies, dropped, benchmarks)
+        else:
+            kept = exercises(settings, answered, replies, dropped, benchmarks)
+        for name, records in kept.items():
+            configurator.write_text(out / f"{name}.jsonl", b"".join(map(json_line, records)).decode())
+        report(settings, teacher, len(wanted), replies, dropped, kept, out)
+
+
+# -- asking
+
+
+def ask_all(settings, teacher, drawn, wanted, out):
+    """({key: answer}, {why: how many requests have none}). Answers go to replies.jsonl as they come; what it holds
+    is not asked for again. A request that was refused, or had no answer, is asked by the next run."""
+    path, lock = out / "replies.jsonl", threading.Lock()
+    replies = {record["key"]: record for record in whole_lines(path)}
+    open_ones = [request for request in wanted if request.key not in replies]
+    out.mkdir(parents=True, exist_ok=True)
+
+    def ask(request):
+        """Add the answer to a request to the file. Returns why there is none, or ""."""
+        if settings.budget and sum(record["n_tokens"] for record in list(replies.values())) >= settings.budget:
+            return "not asked: the budget is spent"
+        try:
+            reply = teacher.ask(request.messages, **drawn)
+        except Refused as error:
+            return f"refused: {error}"
+        except Unreachable as error:
+            return f"no answer: {error}"
+        record = {"key": request.key, "model": teacher.model, "about": request.about, **asdict(reply)}
+        with lock:
+            replies[request.key] = with_digest(record)
+            file.write(json_line(replies[request.key]))
+            file.flush()
+        return ""
+
+    lost, in_a_row = Counter(), 0
+    bar = tqdm(total=len(wanted), initial=len(wanted) - len(open_ones), desc="asking", unit="request")
+    with bar, naming(path), open(path, "ab") as file, ThreadPoolExecutor(settings.clients) as pool:
+        try:
+            for done in as_completed([pool.submit(ask, request) for request in open_ones]):
+                why = done.result()
+                bar.update()
+                in_a_row = in_a_row + 1 if why.startswith("no answer") else 0
+                lost[why] += bool(why)
+                if in_a_row == GIVEN_UP:
+                    raise UserError(f"{GIVEN_UP} requests in a row had {why}; the same command goes on from here")
+        except BaseException:  # Ctrl-C, a wrong key: what is under way ends and is kept, nothing new begins
+            teacher.stopped.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return replies, +lost
+
+
+# -- from answers to data
+
+
+def exercises(settings, answered, replies, dropped, benchmarks):
+    """{"chats": records, "problems": records} of the exercises that are kept. dropped: counts the others by reason."""
+    found = {}
+    for request in answered:
+        reply = replies[request.key]
+        try:
+            if reply["finish_reason"] == "length":
+                raise Unusable("cut off")
+            found[request.key] = exercise_in(reply["text"])
+        except Unusable as error:
+            dropped[str(error)] += 1
+    limits = sandbox.Limits(settings.timeout)
+    verdicts = judged(found, limits, settings.num_workers or os.cpu_count(), settings.min_failing)
+    chats, problems, seen = [], [], diversity.Seen(settings.similar)
+    for key, exercise in found.items():
+        why = verdicts[key] or why_not(exercise.text(), seen, benchmarks)
+        if why:
+            dropped[why] += 1
+        else:
+            chats.append({"id": f"synthetic/{key}"} | exercise.chat())
+            problems.append(exercise.record(key))
+    return {"chats": chats, "problems": problems}
+
+
+def textbook(settings, answered, replies, dropped, benchmarks):
+    """{"documents": records} of the pages that are kept."""
+    documents, seen = [], diversity.Seen(settings.similar)
+    for request in answered:
+        reply = replies[request.key]
+        why = "cut off" if reply["finish_reason"] == "length" else why_not(reply["text"], seen, benchmarks)
+        if why:
+            dropped[why] += 1
+        else:
+            documents.append({"id": f"synthetic/{request.key}", "text": reply["text"]})
+    return {"documents": documents}
+
+
+def why_not(text, seen, benchmarks):
+    """Why a text is dropped, or ""."""
+    view = View(text)
+    if not text.strip():
+        return "empty"
+    if benchmarks and (decontaminate.copied(view, benchmarks) or is_similar(view, benchmarks)):
+        return "like a problem of a benchmark"
+    return "" if seen.add(text) else "like an earlier one"
+
+
+def is_similar(view, benchmarks):
+    """Whether a text has a function whose structure is nearly that of a benchmark's solution."""
+    return max(decontaminate.closest(view, benchmarks).values(), default=0) >= SIMILAR_TREE
+
+
+def labels(settings, answered, replies, dropped):
+    """{"labels": records} as cleaning.classifier --labelled reads them."""
+    records = []
+    for request in answered:
+        score = re.search(r"score:?\W*([0-5])\b", replies[request.key]["text"], re.I)
+        if score:
+            label = str(int(int(score[1]) >= settings.min_score))
+            records.append({"text": request.about["document"], "label": label, "score": int(score[1])})
+        else:
+            dropped["no score in the answer"] += 1
+    return {"labels": records}
+
+
+# -- report
+
+
+def report(settings, teacher, n_wanted, replies, dropped, kept, out):
+    """Say what came of the requests, and write report.md, report.html and summary.json."""
+    name, records = next(iter(kept.items()))
+    n_kept = len(records)
+    texts = list(map(text_of, kept.get("problems", records)))
+    measured = {"kept": diversity.measures(texts)}
+    if settings.beside and texts:
+        measured[settings.beside] = diversity.measures(real_texts(settings.beside, measured["kept"]["bytes"]))
+    n_tokens = sum(reply["n_tokens"] for reply in replies.values())
+    summary = {"requests": n_wanted, "replies": len(replies), "tokens": n_tokens, "kept": n_kept}
+    summary |= {"dropped": dict(dropped.most_common()), "diversity": measured, "model": teacher.model}
+    about = {"settings": asdict(settings), "made_by": configurator.made_by()}
+    configurator.write_json(out / "summary.json", summary | about)
+
+    print(f"\n{n_wanted:,} requests, {len(replies):,} answers of {n_tokens:,} tokens, {n_kept:,} kept")
+    for why, n in dropped.most_common():
+        print(f"{n:>8,}  {why[:100]}")
+    rows = [["kept", f"{n_kept:,}"]] + [[why, f"{n:,}"] for why, n in dropped.most_common()]
+    blocks = [
+        ("title", f"{n_kept:,} of {n_wanted:,} requests to {teacher.model}"),
+        ("table", (["outcome", "requests"], rows)),
+    ]
+    blocks += [("heading", "How varied they are"), ("table", table_of(measured))]
+    blocks += [("heading", "The first of them"), *(("code", text) for text in texts[:5])]
+    pages.write(out / "report", blocks)
+    print(f"{', '.join(f'{name}.jsonl' for name in kept)}, report.html -> {out}")
+
+
+def text_of(record):
+    """The text of a record that is kept: of an exercise its whole program."""
+    return record["text"] if "text" in record else record["prompt"] + record["canonical_solution"]
+
+
+def real_texts(source, n_bytes):
+    """The first texts of a source, about n_bytes of them."""
+    texts, size = [], 0
+    for item in read(source):
+        if isinstance(item, Document):
+            texts.append(item.text[: n_bytes - size])
+            size += len(texts[-1].encode())
+            if size >= n_bytes:
+                break
+    return texts
+
+
+def table_of(measured):
+    """(head, rows) of diversity.measures() of several sets of texts."""
+    rows = []
+    for name in next(iter(measured.values())):
+        rows.append([name] + [shown(values[name]) for values in measured.values()])
+    return ["measure", *measured], rows
+
+
+def shown(value):
+    """A number as a report has it."""
+    return "-" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
+
+
+if __name__ == "__main__":
+    configurator.run(main, Settings)
