@@ -27,6 +27,7 @@ from corpus.records import json_line
 from evaluation import sandbox
 from evaluation.problems import read_lines, read_sets, score
 from evaluation.replies import code_in
+from evaluation.steps import how_far
 from evaluation.verdicts import modes, run_samples, whole_lines, with_digest
 from ranges import (
     Context,
@@ -96,13 +97,15 @@ def main(settings):
     mode_of, broken = modes(problems, limits, num_workers)
     tell_modes(mode_of, broken)
     out = Path(settings.out_dir)
-    samples = read_samples(settings.samples, problems) if settings.samples else None
+    samples, likelihood = (read_samples(settings.samples, problems) if settings.samples else None), {}
     with exclusive(out):
-        samples = samples or write_samples(settings, problems, path_of, out)
+        if not samples:
+            samples, likelihood = write_samples(settings, problems, path_of, out)
         results = run_samples(problems, mode_of, samples, out, limits, num_workers)
+        steps = how_far(problems, mode_of, results, limits, num_workers)
 
     judged = {"sandbox": confined, "open": list(mode_of.values()).count("open"), "own_solution_fails": broken}
-    summary = summarize(problems, results) | judged
+    summary = summarize(problems, results) | judged | {"likelihood": likelihood, "how_far": steps}
     if similarity:
         summary["by_similarity"] = pass_rates(results, similarity)
     about = {"settings": asdict(settings), "made_by": configurator.made_by()}
@@ -162,9 +165,10 @@ def read_samples(path, problems):
 
 
 def write_samples(settings, problems, path_of, out):
-    """Samples from a checkpoint, in the same form, in the problems' order. They are appended to samples.jsonl batch by
-    batch; those that an interrupted run has left there are kept."""
+    """(samples from a checkpoint, in the same form and the problems' order, how likely it finds their own solutions).
+    Samples are appended to samples.jsonl batch by batch; those that an interrupted run has left there are kept."""
     from evaluation.generate import Sampling, generate, prompt_ids  # these import torch, which takes seconds
+    from evaluation.likelihood import likelihoods
     from training import checkpoint
     from training import machine as machines
 
@@ -212,7 +216,8 @@ def write_samples(settings, problems, path_of, out):
                 done[task_id, number] = with_digest(record)
                 file.write(json_line(done[task_id, number]))
             file.flush()
-    return [done[key] for key in seeds]
+    likelihood = likelihoods(model, tokenizer, problems, settings.chat, settings.batch_size)
+    return [done[key] for key in seeds], likelihood
 
 
 def samples_so_far(settings, out, hashes):
@@ -304,6 +309,15 @@ def print_table(summary, out):
         print(f"{n:>8,}  {reason[:50]}" + (f", {cut_off:,} of them cut off" if cut_off else ""))
     if summary["cut_off"]:
         print("Cut off: at --max_new_tokens or at the end of the model's context.")
+    if summary["how_far"]:
+        steps = {step: share for step, share in summary["how_far"].items() if step != "n"}
+        print("how far they get: " + ", ".join(f"{share:.1%} {step}" for step, share in steps.items()))
+    if summary["likelihood"]:
+        found = summary["likelihood"]
+        line = f"own solutions: {found['bpb']:.3f} bits per byte"
+        if "above_mutants" in found:
+            line += f", likelier than {found['above_mutants']:.1%} +- {found['stderr']:.1%} of their mutants"
+        print(line)
     print(f"results -> {out}")
 
 

@@ -1,8 +1,20 @@
-"""How likely a model finds texts: the one forward pass that scores of documents and of choices share."""
+"""How likely a model finds texts: documents and choices, and the own solutions of benchmarks, which tell small models
+apart while their pass@1 is still near 0."""
+
+import ast
+import itertools
+import math
+import random
+import textwrap
 
 import torch
 
+from evaluation.generate import prompt_ids
+from evaluation.mutants import mutants
 from loss import IGNORE
+from tokenizer import fenced
+
+MUTANTS = 2  # per solution
 
 
 @torch.no_grad()
@@ -17,3 +29,95 @@ def nats(model, filler, rows):
         targets[i, n_prompt - 1 : len(ids) - 1] = torch.tensor(ids[n_prompt:])
     losses = model(inputs, targets, reduction="none").cpu().double()  # one per token; Apple's GPUs have no float64
     return losses.view(len(rows), -1).sum(1).tolist()
+
+
+# -- solutions of benchmarks
+
+
+def likelihoods(model, tokenizer, problems, chat, batch_size):
+    """How likely the own solutions of problems are, as answers to what the model is asked: {} where there are none, or
+
+        bpb            bits per byte, a mean over problems; bpb_micro: of all bytes together; n: problems (OLMo,
+                       arXiv:2412.00656: a loss on right answers ranks small models as their later scores do)
+        above_mutants  how often a solution is likelier than the same with one error in it, a mean over problems with
+                       its standard error; chance is half; n_mutants: comparisons
+
+    Problems without a solution, with a gap, or too long for the model are left out.
+    """
+    texts = {}  # (task_id, 0: as published, 1: written anew, from 2 on: mutants of that) -> a continuation
+    for task_id, problem in problems.items():
+        if problem.solution and not problem.suffix:
+            for number, text in enumerate(continuations(problem, chat)):
+                texts[task_id, number] = text
+    rows = {}
+    for (task_id, number), text in texts.items():
+        prompt = prompt_ids(tokenizer, problems[task_id].asked(chat), chat)
+        ids = [*prompt, *tokenizer.encode(text)]
+        if len(ids) <= model.config.block_size + 1:
+            rows[task_id, number] = ids, len(prompt)
+    bits = bits_of(model, tokenizer, rows, batch_size)
+    sizes = {key: len(texts[key].encode()) for key in bits}
+    own = [key for key in bits if key[1] == 0]
+    if not own:
+        return {}
+    found = {"bpb": sum(bits[key] / sizes[key] for key in own) / len(own), "n": len(own)}
+    found["bpb_micro"] = sum(bits[key] for key in own) / sum(sizes[key] for key in own)
+    bpb = {key: bits[key] / sizes[key] for key in bits}
+    return found | above_mutants(bpb)
+
+
+def above_mutants(bpb):
+    """The share of mutants that are less likely than their original, a mean over problems, and its standard error.
+    bpb: {(task_id, number)}, 1 = the original, from 2 on its mutants."""
+    shares, n_mutants = [], 0
+    for task_id in dict.fromkeys(task_id for task_id, _ in bpb):
+        original = bpb.get((task_id, 1))
+        others = [bpb[key] for key in bpb if key[0] == task_id and key[1] > 1]
+        if original is not None and others:
+            shares.append(sum(original < other for other in others) / len(others))
+            n_mutants += len(others)
+    if not shares:
+        return {}
+    mean = sum(shares) / len(shares)
+    variance = sum((share - mean) ** 2 for share in shares) / max(1, len(shares) - 1)
+    return {"above_mutants": mean, "stderr": math.sqrt(variance / len(shares)), "n_mutants": n_mutants}
+
+
+def bits_of(model, tokenizer, rows, batch_size):
+    """{key: bits of the continuation} of {key: (ids, how many of them are the prompt)}."""
+    bits, order = {}, sorted(rows, key=lambda key: len(rows[key][0]))  # similar lengths in a batch: little padding
+    for start in range(0, len(order), batch_size):
+        keys = order[start : start + batch_size]
+        for key, value in zip(keys, nats(model, tokenizer.eot, [rows[key] for key in keys])):
+            bits[key] = value / math.log(2)
+    return bits
+
+
+def continuations(problem, chat):
+    """What the model is to write: the own solution as published, the same as Python writes it, and mutants of that."""
+    whole = (problem.prompt + problem.solution).strip()
+    program = problem.program(problem.solution)
+    published = fenced(program, "python") if chat else whole.removeprefix(problem.asked(False))
+    try:
+        anew, wrong = ast.unparse(ast.parse(program)), list(mutants(program))
+    except (SyntaxError, RecursionError):
+        return [published]
+    random.Random(problem.task_id).shuffle(wrong)
+    original = answer(problem, anew, chat)
+    others = (answer(problem, mutant, chat) for mutant in wrong)
+    # A mutant of what belongs to the prompt has the same continuation.
+    return [published, original, *itertools.islice((text for text in others if text != original), MUTANTS)]
+
+
+def answer(problem, program, chat):
+    """A whole program as the model would write it: in a chat all of it, else what stands behind the prompt."""
+    if chat:
+        return fenced(program, "python")
+    if problem.start is not None:  # the prompt is no part of the program
+        return "\n" + program
+    names = problem.test["entry_points"]
+    functions = [node for node in ast.parse(program).body if isinstance(node, ast.FunctionDef) and node.name in names]
+    body = functions[-1].body if functions else ast.parse(program).body
+    if len(body) > 1 and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
+        body = body[1:]  # the docstring is in the prompt
+    return "\n" + textwrap.indent("\n".join(map(ast.unparse, body)), "    ")
