@@ -3,7 +3,7 @@
 python sample.py --prompt="def fibonacci(n):"
 python sample.py --prompt="def area(r):" --suffix="return result"    the gap
 python sample.py --prompt="Write a function." --chat    asks a tuned model
-python sample.py --checkpoint=out/sft --talk    a conversation, line by line
+python sample.py --checkpoint=out/sft --chat    a conversation, line by line
 """
 
 import codecs
@@ -26,10 +26,10 @@ class Settings:
 
     # -- what to write
     checkpoint: str = "out/pretrain"  # a checkpoint or a folder of them, of which the newest is taken
-    prompt: Text = "def"  # what to continue; with --suffix the text before the gap, with --chat the user's message
+    # what to continue; with --suffix the text before the gap; with --chat a message, or none for a whole conversation
+    prompt: Text = ""
     suffix: Text = ""  # text after a gap to fill, for a model that was trained on gaps (the demo's was not)
-    chat: bool = False  # render the prompt with the chat template
-    talk: bool = False  # a conversation: every line that is typed is a message, /reset forgets what was said before
+    chat: bool = False  # answer the prompt as a message; without one, every line that is typed, until Ctrl-D
     num_samples: SmallCount = 1  # completions, made in one batch; a single one is shown as it grows
     max_new_tokens: Context = 200  # tokens to write at most
     stop: Text = ""  # end at this text; \n and \t are understood
@@ -47,17 +47,18 @@ def main(settings):
     """Write completions on standard output, and on standard error how fast."""
     if settings.suffix and settings.chat:
         raise UserError("--suffix asks for the text of a gap and --chat for an answer: give one of them")
-    if settings.talk and (settings.suffix or settings.num_samples > 1):
-        raise UserError("--talk is a conversation: it has neither --suffix nor --num_samples")
+    is_conversation = settings.chat and not settings.prompt
+    if is_conversation and settings.num_samples > 1:
+        raise UserError("--chat without a --prompt is a conversation, in which each message has one answer")
     machine = machines.start(settings.device, settings.dtype)
     model, tokenizer, meta = checkpoint.load_model(settings.checkpoint, machine)
-    if (settings.chat or settings.talk) and not meta.get("chat"):
+    if settings.chat and not meta.get("chat"):
         print(f"{settings.checkpoint} was not tuned on conversations: its answers will be odd", file=sys.stderr)
     sampling = Sampling(settings.temperature, settings.top_k, settings.top_p)
     stop = [settings.stop.replace("\\n", "\n").replace("\\t", "\t")] if settings.stop else []
     stops = [stop] * settings.num_samples
     write = partial(generate, model, tokenizer, max_new_tokens=settings.max_new_tokens, sampling=sampling, stops=stops)
-    if settings.talk:
+    if is_conversation:
         room = min(settings.max_new_tokens, model.config.block_size // 2)
         talk(write, tokenizer, model.config.block_size - room, settings.seed)
     else:
@@ -92,7 +93,7 @@ def complete(write, tokenizer, settings):
 def talk(write, tokenizer, most, seed):
     """Answer every line of standard input, with what was said before in sight: up to `most` tokens of it."""
     if sys.stdin is None:
-        raise UserError("--talk reads its messages from standard input, which is closed")
+        raise UserError("--chat without a --prompt reads messages from standard input, which is closed")
     if hasattr(sys.stdin, "reconfigure"):  # what is not UTF-8 reaches the tokenizer byte by byte
         sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
     print("A message is one line. /reset forgets the conversation, Ctrl-D ends it.", file=sys.stderr)

@@ -75,7 +75,7 @@ def test_each_stage_picks_up_where_the_one_before_left_off(tmp_path, corpus):
         "--compile=false",
         cwd=tmp_path,
     )
-    result = stage("sample.py", "--max_new_tokens=8", "--temperature=0", cwd=tmp_path)
+    result = stage("sample.py", "--max_new_tokens=8", "--temperature=0", "--prompt=def", cwd=tmp_path)
     assert result.stdout.startswith("def") and "8 tokens in" in result.stderr
     assert "def " in stage("sample.py", "--max_new_tokens=4", "--num_samples=2", "--prompt=def ", cwd=tmp_path).stdout
     assert stage("sample.py", "--max_new_tokens=4", "--prompt=Hello", "--chat", cwd=tmp_path).returncode == 0

@@ -91,17 +91,17 @@ def untrained(tmp_path_factory, tokenizer):
 def test_a_conversation_at_the_terminal(monkeypatch, untrained, capsys):
     """Longer than the context altogether, with one message that alone is too long: it goes on."""
     typing(monkeypatch, "say 1\n" * 5 + "word " * 100 + "\nsay 2\n")
-    sample.main(sample.Settings(checkpoint=str(untrained), talk=True, max_new_tokens=4, device="cpu", dtype="fp32"))
+    sample.main(sample.Settings(checkpoint=str(untrained), chat=True, max_new_tokens=4, device="cpu", dtype="fp32"))
     out, err = capsys.readouterr()
     assert "old turns no longer fit" in err and "a prompt must have 1 to 63 tokens" in err
     assert "was not tuned on conversations" in err and err.count("(cut off") == 6
 
 
 def test_what_a_conversation_cannot_have_is_one_line(monkeypatch, untrained):
-    for other in ("--suffix=x", "--num_samples=2"):
-        assert "--talk is a conversation" in door_error(sample, f"--checkpoint={untrained}", "--talk", other)
+    for other, why in (("--suffix=x", "give one of them"), ("--num_samples=2", "each message has one answer")):
+        assert why in door_error(sample, f"--checkpoint={untrained}", "--chat", other)
     monkeypatch.setattr("sys.stdin", None)
-    assert "standard input" in door_error(sample, f"--checkpoint={untrained}", "--talk", "--device=cpu")
+    assert "standard input" in door_error(sample, f"--checkpoint={untrained}", "--chat", "--device=cpu")
 
 
 def test_a_terminal_of_few_characters_shows_the_others_by_number(monkeypatch, untrained):
