@@ -308,6 +308,8 @@ def help_text(settings_class, stage, doc=""):
     """The module's docstring and every setting with its default, its comment and its range, under headings."""
     width = min(HELP_WIDTH, shutil.get_terminal_size((80, 24)).columns)
     typed = sys.argv[0] if Path(sys.argv[0]).name == f"{stage}.py" else command(stage)
+    if sys.orig_argv[1:3] == ["-m", stage]:  # Python has put the path of a module of the top folder there
+        typed = f"-m {stage}"
     usage = f"usage: python {typed} [recipe.toml ...] [--key=value ...]"
     lines = [*wrapped(inspect.cleandoc(doc or ""), width), "", *textwrap.wrap(usage, width)]
     groups = {}
