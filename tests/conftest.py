@@ -171,7 +171,8 @@ def in_a_folder_of_its_own(tmp_path, monkeypatch):
 
 # -- tests that skip: .ci/run repeats their files where every optional package is installed, and there nothing may skip
 
-MAY_SKIP = re.compile("GPU|needs the (?:real|benchmark)")  # reasons: there is no GPU, or the files are not public
+# Reasons: there is no GPU, no browser (pip installs none), or the files are not public.
+MAY_SKIP = re.compile("GPU|no Chromium|needs the (?:real|benchmark)")
 
 
 def pytest_addoption(parser):
