@@ -176,10 +176,14 @@ class Handler(BaseHTTPRequestHandler):
 
     def check_origin(self):
         """Raise Refused for what another site's page asks for in a person's browser."""
-        origin, host = self.headers.get("Origin"), self.headers.get("Host", "")
-        if origin and urlsplit(origin).netloc != host:
+        origin, host = self.headers.get("Origin", ""), self.headers.get("Host", "")
+        try:
+            site, machine = urlsplit(origin).netloc, urlsplit(f"//{host}").hostname
+        except ValueError as error:  # of "[", which would begin an IPv6 address
+            raise Refused(f"Host or Origin is no address: {error}") from None
+        if origin and site != host:
             raise Refused("requests of other sites' pages are not answered", status=403)
-        if self.server.settings.host in LOOPBACK and urlsplit(f"//{host}").hostname not in (None, *LOOPBACK):
+        if self.server.settings.host in LOOPBACK and machine not in (None, *LOOPBACK):
             raise Refused(f"this is not {host}", status=403)
 
     def check_key(self):

@@ -275,6 +275,8 @@ def test_pages_of_other_sites_are_not_answered(served):
         ({"Origin": f"http://127.0.0.1:{port}"}, 200),
         ({"Host": "evil.example"}, 403),
         ({"Host": f"localhost:{port}"}, 200),
+        ({"Host": "["}, 400),
+        ({"Origin": "http://["}, 400),
     ):
         assert ask(served[0], "/v1/completions", GOOD, headers=headers.items())[0] == status
 
