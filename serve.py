@@ -208,11 +208,14 @@ class Handler(BaseHTTPRequestHandler):
         if self.close_connection:
             self.send_header("Connection", "close")
         self.end_headers()
-        self.wfile.write(data)
+        if self.command != "HEAD":
+            self.wfile.write(data)
 
     def send_error(self, code, message=None, explain=None):
-        """What the library says of requests that are no HTTP, as JSON."""
-        self.began, self.close_connection = False, True
+        """What the library says of requests that are no HTTP, as JSON. They are the client's mistakes, so its 501 for a
+        method and its 505 for a version are none here; and the answer has a status line whatever that version was."""
+        code = {501: 405, 505: 400}.get(code, code)
+        self.began, self.close_connection, self.request_version = False, True, self.protocol_version
         self.send_json(Refused(message or "bad request", status=code).body(), code)
 
     def log_message(self, form, *values):

@@ -200,21 +200,30 @@ def test_what_is_wrong_is_one_json_error(served, path, body, status, param):
     [
         (b"POST /v1/completions HTTP/1.1\r\nHost: x\r\n\r\n", 411),
         (b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n", 413),
-        (b"BREW / HTTP/1.1\r\n\r\n", 501),
+        (b"BREW / HTTP/1.1\r\n\r\n", 405),
+        (b"GET / HTTP/9.9\r\n\r\n", 400),
         (b"what is this\r\n\r\n", 400),
         (b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\n\r\n", 414),
     ],
 )
 def test_what_is_no_http_is_one_json_error(served, sent, status):
-    with socket.create_connection(served[0].server_address[:2], timeout=20) as link:
+    head, _, body = exchange(served[0], sent).partition(b"\r\n\r\n")
+    assert head.startswith(f"HTTP/1.1 {status} ".encode()) and json.loads(body)["error"]["message"]
+
+
+def exchange(server, sent):
+    """What comes back for these bytes, until the server closes the connection."""
+    with socket.create_connection(server.server_address[:2], timeout=20) as link:
         link.sendall(sent)
         data = b""
         while part := link.recv(65536):
             data += part
-    head, _, body = data.partition(b"\r\n\r\n")
-    if head.startswith(b"HTTP/"):
-        assert f" {status} ".encode() in head.split(b"\r\n")[0]
-    assert json.loads(body or data)["error"]["message"]
+    return data
+
+
+def test_the_answer_to_head_has_no_body(served):
+    head, _, body = exchange(served[0], b"HEAD / HTTP/1.1\r\n\r\n").partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 405 ") and not body
 
 
 def test_random_requests_never_end_it(served):
