@@ -165,7 +165,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def data(self):
         """The bytes of a request's body. Raises Refused."""
-        length = self.headers.get("Content-Length", "0" if self.command == "GET" else "")
+        lengths = set(self.headers.get_all("Content-Length", ["0"] if self.command == "GET" else []))
+        length = lengths.pop() if len(lengths) == 1 else ""
         is_number = length.isascii() and length.isdigit()
         is_short = is_number and len(length) < 10 and int(length) <= MOST_BODY
         if not is_short or "Transfer-Encoding" in self.headers:

@@ -200,6 +200,7 @@ def test_what_is_wrong_is_one_json_error(served, path, body, status, param):
     [
         (b"POST /v1/completions HTTP/1.1\r\nHost: x\r\n\r\n", 411),
         (b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n", 413),
+        (b"POST /tokenize HTTP/1.1\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}", 411),
         (b"BREW / HTTP/1.1\r\n\r\n", 405),
         (b"GET / HTTP/9.9\r\n\r\n", 400),
         (b"what is this\r\n\r\n", 400),
