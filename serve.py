@@ -11,6 +11,7 @@ error. Only this machine can reach it unless --host says otherwise; then give it
 import needs  # noqa: F401
 
 import codecs
+import contextlib
 import hmac
 import json
 import queue
@@ -51,6 +52,7 @@ ROUTES = {  # path: (method, Handler's function)
 OPEN = ("/", "/health")  # what needs no key
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 IDLE = 30  # seconds that a connection may say nothing
+LINGER = 5  # seconds for which a client may go on sending what is not read any more
 
 
 @dataclass
@@ -129,6 +131,17 @@ class Handler(BaseHTTPRequestHandler):
     """One connection: request after request."""
 
     protocol_version, timeout, disable_nagle_algorithm = "HTTP/1.1", IDLE, True
+
+    def finish(self):
+        """End the connection. To close it while the client sends would reset it, and the client would see that instead
+        of the answer that its request is too large: so what still comes is thrown away."""
+        super().finish()
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_WR)
+            end = time.monotonic() + LINGER
+            self.connection.settimeout(LINGER)
+            while time.monotonic() < end and self.connection.recv(1 << 16):
+                pass
 
     def do_GET(self):
         """Answer a GET."""

@@ -204,7 +204,9 @@ def test_what_is_wrong_is_one_json_error(served, path, body, status, param):
         (b"BREW / HTTP/1.1\r\n\r\n", 405),
         (b"GET / HTTP/9.9\r\n\r\n", 400),
         (b"what is this\r\n\r\n", 400),
-        (b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\n\r\n", 414),
+        (b"GET /" + b"x" * 9_000_000 + b" HTTP/1.1\r\n\r\n", 414),
+        (b"GET / HTTP/1.1\r\nX: " + b"x" * 9_000_000 + b"\r\n\r\n", 431),
+        (b"POST /tokenize HTTP/1.1\r\nContent-Length: 9000000\r\n\r\n" + b"x" * 9_000_000, 413),
     ],
 )
 def test_what_is_no_http_is_one_json_error(served, sent, status):
