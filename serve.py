@@ -195,7 +195,7 @@ class Handler(BaseHTTPRequestHandler):
             site, machine = urlsplit(origin).netloc, urlsplit(f"//{host}").hostname
         except ValueError as error:  # of "[", which would begin an IPv6 address
             raise Refused(f"Host or Origin is no address: {error}") from None
-        if origin and site != host:
+        if origin and (not site or site != host):  # the Origin "null" has none
             raise Refused("requests of other sites' pages are not answered", status=403)
         if self.server.settings.host in LOOPBACK and machine not in (None, *LOOPBACK):
             raise Refused(f"this is not {host}", status=403)

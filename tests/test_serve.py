@@ -289,6 +289,8 @@ def test_pages_of_other_sites_are_not_answered(served):
         ({"Host": f"localhost:{port}"}, 200),
         ({"Host": "["}, 400),
         ({"Origin": "http://["}, 400),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "null", "Host": ""}, 403),
     ):
         assert ask(served[0], "/v1/completions", GOOD, headers=headers.items())[0] == status
 
