@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import configurator
 from configurator import UserError
@@ -43,6 +43,7 @@ ROUTES = {  # path: (method, Handler's function)
     "/": ("GET", "page"),
     "/health": ("GET", "health"),
     "/v1/models": ("GET", "models"),
+    "/v1/models/": ("GET", "model"),  # with the model's name behind it
     "/tokenizer_info": ("GET", "about"),
     "/tokenize": ("POST", "tokenize"),
     "/detokenize": ("POST", "detokenize"),
@@ -158,6 +159,8 @@ class Handler(BaseHTTPRequestHandler):
             path = self.path.partition("?")[0].rstrip("/") or "/"
             data = self.data()
             self.check_origin()
+            if unquote(path) == f"/v1/models/{self.server.name}":
+                path = "/v1/models/"
             method, name = ROUTES.get(path, (None, None))
             if method != self.command:
                 raise Refused(f"{self.command} {path} is nothing here", status=405 if method else 404)
@@ -245,9 +248,17 @@ class Handler(BaseHTTPRequestHandler):
         self.send_json({"status": "ok" if alive else "the engine has ended"}, 200 if alive else 500)
 
     def models(self):
-        """The one model."""
+        """The one model, as a list."""
+        self.send_json({"object": "list", "data": [self.described()]})
+
+    def model(self):
+        """The one model, by its name."""
+        self.send_json(self.described())
+
+    def described(self):
+        """What is told of the model."""
         about = {"id": self.server.name, "object": "model", "created": self.server.started, "owned_by": "wizardlearner"}
-        self.send_json({"object": "list", "data": [{**about, "max_model_len": self.server.block_size}]})
+        return {**about, "max_model_len": self.server.block_size}
 
     def about(self):
         """What lm-eval wants to know of the tokenizer."""

@@ -88,7 +88,7 @@ def read_request(body, chat, tokenizer, block_size, most_tokens):
     temperature = number(body, "temperature", 1.0, 0, 10)
     sampling = Sampling(
         temperature if temperature > 1e-6 else 0.0,
-        number(body, "top_k", 0, 0, 10**6, int),
+        max(0, number(body, "top_k", 0, -1, 10**6, int)),  # -1 is all, as 0 is
         number(body, "top_p", 1.0, 0, 1) or 1e-9,
     )
     seed = number(body, "seed", None, -(2**63), 2**64, int)
@@ -103,9 +103,7 @@ def read_request(body, chat, tokenizer, block_size, most_tokens):
     wish = read_chat(body, tokenizer, common) if chat else read_completion(body, tokenizer, common)
     longest = max(map(len, wish.prompts))
     if longest > block_size:
-        what = (
-            f"the prompt has {longest:,} tokens with its <|endoftext|>, and the model's context is {block_size:,} long"
-        )
+        what = f"the prompt is too long: {longest:,} tokens with its <|endoftext|>, and the model's context is {block_size:,}"
         raise Refused(what, "messages" if chat else "prompt", code="context_length_exceeded")
     if len(wish.prompts) * wish.n > MOST_TEXTS:
         raise Refused(f"{len(wish.prompts)} prompts x n={wish.n} is more than {MOST_TEXTS} texts", "n")
@@ -115,9 +113,13 @@ def read_request(body, chat, tokenizer, block_size, most_tokens):
 
 def read_chat(body, tokenizer, common):
     """The Wish of a chat."""
-    for name in ("tools", "functions", "tool_choice", "function_call"):
+    wants_calls = body.get("tool_choice") != "none"
+    for name in ("tools", "functions", "tool_choice", "function_call") if wants_calls else ():
         if body.get(name) not in (None, [], "none", "auto"):
             raise Refused("this model calls no tools", name)
+    form = body.get("response_format")
+    if form is not None and not (isinstance(form, dict) and form.get("type") == "text"):
+        raise Refused("answers are text: response_format is not supported", "response_format")
     ids = read_messages(body, tokenizer)
     top = number(body, "top_logprobs", 0, 0, MOST_LOGPROBS, int)
     logprobs = top if flag(body, "logprobs") else None
@@ -135,7 +137,8 @@ def read_messages(body, tokenizer):
     if not isinstance(messages, list) or not messages:
         raise Refused("messages must be a list of messages", "messages")
     turns = [read_message(message, f"messages[{i}]") for i, message in enumerate(messages)]
-    return [tokenizer.eot, *tokenizer.render(turns, generation_prompt=True)[0]]
+    opens_answer = body.get("add_generation_prompt") is not False  # a field of /tokenize
+    return [tokenizer.eot, *tokenizer.render(turns, generation_prompt=opens_answer)[0]]
 
 
 def read_message(message, place):

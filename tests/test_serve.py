@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import quote
 
 import pytest
 import torch
@@ -142,12 +143,19 @@ def test_log_probabilities_are_those_of_the_model(served):
 def test_the_other_routes(served):
     server = served[0]
     assert ask(server, "/health", method="GET") == (200, {"status": "ok"})
-    assert ask(server, "/v1/models", method="GET")[1]["data"][0]["max_model_len"] == 96
+    (about,) = ask(server, "/v1/models", method="GET")[1]["data"]
+    assert about["max_model_len"] == 96
+    assert ask(server, f"/v1/models/{quote(about['id'], safe='')}", method="GET") == (200, about)
+    assert ask(server, "/v1/models/other", method="GET")[0] == 404
     _, found = ask(server, "/tokenize", {"prompt": "été <|im_end|>"})
     assert found["tokens"] == [server.tokenizer.eot, *server.tokenizer.encode("été <|im_end|>")]
     assert ask(server, "/detokenize", {"tokens": found["tokens"]})[1] == {"prompt": "<|endoftext|>été <|im_end|>"}
     _, found = ask(server, "/tokenize", {"messages": [{"role": "user", "content": "hi"}]})
     assert found["tokens"] == prompt_ids(server.tokenizer, "hi", chat=True)
+    whole = {"messages": [{"role": "user", "content": "hi"}], "add_generation_prompt": False}
+    assert len(ask(server, "/tokenize", whole)[1]["tokens"]) < len(found["tokens"])
+    tools = {"tools": [{"type": "function"}], "tool_choice": "none", "top_k": -1}
+    assert ask(server, "/v1/chat/completions", {**CHAT, **tools})[0] == 200
     assert "<textarea" in ask(server, "/", method="GET")[1]
     assert ask(server, "/tokenizer_info", method="GET")[1]["eos_token"] == "<|im_end|>"
 
@@ -185,6 +193,7 @@ CHAT = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 2}
         ("/v1/chat/completions", {**CHAT, "messages": [{"role": [], "content": "x"}]}, 400, "messages[0]"),
         ("/v1/chat/completions", {**CHAT, "messages": [{"role": "user", "content": 3}]}, 400, "messages[0].content"),
         ("/v1/chat/completions", {**CHAT, "tools": [{"type": "function"}]}, 400, "tools"),
+        ("/v1/chat/completions", {**CHAT, "response_format": {"type": "json_object"}}, 400, "response_format"),
         ("/v1/chat/completions", {**CHAT, "top_logprobs": 2}, 400, "top_logprobs"),
         ("/detokenize", {"tokens": [-1]}, 400, "tokens"),
     ],
