@@ -103,7 +103,7 @@ def read_request(body, chat, tokenizer, block_size, most_tokens):
     wish = read_chat(body, tokenizer, common) if chat else read_completion(body, tokenizer, common)
     longest = max(map(len, wish.prompts))
     if longest > block_size:
-        what = f"the prompt is too long: {longest:,} tokens with its <|endoftext|>, of {block_size:,} in the model's context"
+        what = f"the prompt is too long: {longest:,} tokens with its <|endoftext|>, the context has {block_size:,}"
         raise Refused(what, "messages" if chat else "prompt", code="context_length_exceeded")
     if len(wish.prompts) * wish.n > MOST_TEXTS:
         raise Refused(f"{len(wish.prompts)} prompts x n={wish.n} is more than {MOST_TEXTS} texts", "n")
