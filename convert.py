@@ -97,6 +97,7 @@ def give_out(settings):
             weights[name.replace("weight", "bias")] = torch.zeros(config.n_embd, dtype=dtype)
     beside = out / "model.safetensors.tmp"
     safetensors.torch.save_file(weights, beside, metadata={"format": "pt"})
+    beside.chmod((out / "config.json").stat().st_mode & 0o777)  # safetensors makes files that nobody else may read
     os.replace(beside, out / "model.safetensors")
 
 
@@ -118,6 +119,7 @@ def config_json(config, tokenizer, dtype):
         "attention_dropout": 0.0,
         "mlp_bias": False,
         "use_sliding_window": False,
+        "sliding_window": None,  # transformers 4.51 masks by it all the same, and its default is 4,096
         "rope_theta": config.rope_base,  # transformers 4
         "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_base},  # transformers 5
         "torch_dtype": dtype,  # transformers 4
@@ -164,13 +166,14 @@ pipeline_tag: text-generation
 {shape}. {use} Converted from step {step:,} of {source}.
 
 {losses}
-This folder's tokenizer reads `<|im_end|>` and the like in a text as special tokens; in training they were plain text.
+This folder's tokenizer reads `<|im_end|>` and the like in a text as special tokens; in training they were plain text. A
+message that begins with a line end or a blank is cut into other tokens here than it was in training.
 
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
 tokenizer, model = AutoTokenizer.from_pretrained("."), AutoModelForCausalLM.from_pretrained(".")
 ids = tokenizer("def add(a, b):", return_tensors="pt")
-print(tokenizer.decode(model.generate(**ids, max_new_tokens=50)[0]))
+print(tokenizer.decode(model.generate(**ids, max_new_tokens=50, do_sample=False)[0]))
 ```
 
 ## What made it

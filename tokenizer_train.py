@@ -19,7 +19,7 @@ import hashlib
 import io
 import time
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Literal
 
 import regex
 import sentencepiece
@@ -31,7 +31,7 @@ from corpus.documents import Document, read
 from corpus.records import escaped
 from corpus.sources import distinct, short_name, spare
 from ranges import Amount, Place, Range, ShareBelow1
-from tokenizer import MAX_VOCAB, PATTERN, SPECIAL_TOKENS, Tokenizer
+from tokenizer import MAX_VOCAB, PATTERNS, SPECIAL_TOKENS, Tokenizer
 
 SMALLEST_VOCAB = 256 + len(SPECIAL_TOKENS)  # without a merge
 MAX_PRETOKEN = 1000  # characters; a longer one is data, not language, and is left out
@@ -48,6 +48,8 @@ class Settings:
     # -- tokenizer
     # tokens in all: 256 bytes, the merges and 8 special tokens; each is stored in 16 bits
     vocab_size: Annotated[int, Range(SMALLEST_VOCAB, MAX_VOCAB)] = 2048
+    # what cuts text into pre-tokens; gguf: as llama.cpp can, for 2 % more tokens at two thirds of the speed
+    pattern: Literal[tuple(PATTERNS)] = "fast"
     out: Place = "data/tokenizer.json"  # the tokenizer; the report lies beside it
 
 
@@ -57,7 +59,7 @@ def main(settings):
     spare(settings.sources, settings.out)
     counts, held_out = count_pretokens(settings)
     ranks = learn_ranks(counts, settings.vocab_size)
-    tokenizer = Tokenizer.from_bpe(PATTERN, ranks)
+    tokenizer = Tokenizer.from_bpe(PATTERNS[settings.pattern], ranks)
     tokenizer.save(settings.out)
 
     longest = sorted(tokenizer.token_bytes, key=len)[:-13:-1]
@@ -80,7 +82,7 @@ def count_pretokens(settings):
     Merges do not depend on where a pre-token stands, so its count is all that the trainer needs. The hash of a document
     decides whether it is kept back, so that every run keeps back the same ones.
     """
-    find_pretokens = regex.compile(PATTERN).findall
+    find_pretokens = regex.compile(PATTERNS[settings.pattern]).findall
     counts, held_out = collections.Counter(), {}
     for source in distinct(settings.sources):
         texts, n_bytes = held_out.setdefault(source, []), 0
@@ -147,7 +149,7 @@ def train_sentencepiece(counts, letters, n_merges):
     size = dict(vocab_size=256 + n_merges + 1, hard_vocab_limit=False, unk_id=0, bos_id=-1, eos_id=-1)
     # Every byte is in the vocabulary, whether the text has it or not.
     all_bytes = dict(required_chars="".join(letters), character_coverage=1.0)
-    # The text stays as it is, and a line is one word: PATTERN has cut it already.
+    # The text stays as it is, and a line is one word: the pattern has cut it already.
     as_it_is = dict(normalization_rule_name="identity", add_dummy_prefix=False, remove_extra_whitespaces=False)
     uncut = dict(split_by_whitespace=False, split_by_unicode_script=False, split_by_number=False)
     limits = dict(max_sentencepiece_length=64, max_sentence_length=1 << 20)  # bytes

@@ -1,5 +1,6 @@
 """Out to a Hugging Face folder and in again: equal weights, equal ids; and what is refused."""
 
+import itertools
 import json
 import pydoc
 import random
@@ -8,11 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import door_error, stage, untrained_checkpoint
+from conftest import ROOT, door_error, stage, untrained_checkpoint
 
 import convert
+import tokenizer_train
+from corpus.documents import Document, read
 from model import ModelConfig, Transformer
-from tokenizer import PATTERN, SPECIAL_TOKENS, Tokenizer
+from tokenizer import PATTERN, PATTERNS, SPECIAL_TOKENS, Tokenizer
 from training import checkpoint, hf_tokenizer
 
 
@@ -158,6 +161,19 @@ def test_transformers_has_the_same_logits_ids_and_text(tmp_path, tokenizer, shap
     everything = "".join(chr(point) for point in range(sys.maxunicode + 1) if not 0xD800 <= point < 0xE000)
     for text in (everything, Path(pydoc.__file__).read_text(encoding="utf-8")):
         assert theirs_tokenizer(text)["input_ids"] == [tokenizer.eot, *tokenizer.encode(text)]
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_files_of_the_standard_library_have_the_same_ids(tmp_path, pattern):
+    tokenizers = pytest.importorskip("tokenizers")
+    settings = tokenizer_train.Settings(sources=[str(ROOT / "corpus")], vocab_size=1500, pattern=pattern)
+    counts, _ = tokenizer_train.count_pretokens(settings)
+    ours = Tokenizer.from_bpe(PATTERNS[pattern], tokenizer_train.learn_ranks(counts, 1500))
+    theirs = tokenizers.Tokenizer.from_str(json.dumps(hf_tokenizer.to_json(ours)))
+    texts = [item.text for item in itertools.islice(read("stdlib"), 0, None, 10) if isinstance(item, Document)]
+    assert len(texts) > 50
+    for text, found in zip(texts, theirs.encode_batch(texts, add_special_tokens=False)):
+        assert found.ids == ours.encode(text)
 
 
 def test_a_later_stage_goes_on_from_what_came_in(workdir, tmp_path, tokenizer):

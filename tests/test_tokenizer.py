@@ -2,6 +2,7 @@
 
 import io
 import random
+import re
 
 import pytest
 import regex
@@ -11,7 +12,7 @@ from conftest import ROOT, assert_one_line_error, stage
 
 import tokenizer_train
 from configurator import UserError
-from tokenizer import PATTERN, SPECIAL_TOKENS, Tokenizer
+from tokenizer import PATTERN, PATTERNS, SPECIAL_TOKENS, Tokenizer
 
 TEXTS = [
     "",
@@ -61,6 +62,27 @@ def test_equals_bpe_by_hand(tokenizer):
     text = 'def function_7(text):\n    value_1 = 23 + len(text)  # step\n"""déjà vu, 中文."""\n\n\nreturn'
     assert tokenizer.encode(text) == [i for word in regex.findall(PATTERN, text) for i in by_hand(word)]
     assert "".join(regex.findall(PATTERN, text)) == text
+
+
+def test_the_pattern_for_gguf_ends_white_space_where_a_word_begins(tmp_path):
+    settings = tokenizer_train.Settings(sources=[str(ROOT / "corpus")], vocab_size=1000, pattern="gguf")
+    settings.out = str(tmp_path / "gguf.json")
+    tokenizer_train.main(settings)
+    portable = Tokenizer.load(settings.out)
+    assert portable.content["pattern"] == PATTERNS["gguf"]
+    assert regex.findall(PATTERNS["gguf"], "if x:\n    y = 10\n\n  # z\n") == [
+        *("if", " x", ":\n", "   ", " y", " =", " ", "1", "0", "\n\n", " ", " #", " z", "\n")
+    ]
+    for text in (
+        "def f(x):\n    return x  \n\n",
+        "a" + " " * 250_000 + "b\n" + "\n" * 120_000,
+        " " * 1_200_000 + "\x00",
+    ):
+        assert portable.decode(portable.encode(text)) == text
+    text = (ROOT / "model.py").read_text()
+    whole = portable.encode(text)
+    for place in [match.end() for match in re.finditer(r"\n(?=\S)", text)][::20]:
+        assert portable.encode(text[:place]) + portable.encode(text[place:]) == whole, "a prompt may end in a line end"
 
 
 def test_ranks_are_sentencepieces_segmentation(monkeypatch):
