@@ -15,7 +15,7 @@ import configurator
 from experiments import presets
 
 ENGLISH, CHINESE = "README.md", "README.zh.md"
-PAGES = (ENGLISH, CHINESE, "CONTRIBUTING.md", "WALKTHROUGH.md", "docs/faq.md", "experiments/README.md")
+PAGES = (ENGLISH, CHINESE, "CONTRIBUTING.md", "WALKTHROUGH.md", "docs/faq.md", "docs/out.md", "experiments/README.md")
 TEXTS = {page: (ROOT / page).read_text(encoding="utf-8") for page in PAGES}
 MADE = {line for line in (ROOT / ".gitignore").read_text().split() if line.endswith("/")}  # data/, out/: no part of it
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
