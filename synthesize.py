@@ -8,15 +8,17 @@
 A key, if the endpoint wants one, is read from the environment: OPENAI_API_KEY. Every answer is kept
 in replies.jsonl as it comes: the same command goes on where it was stopped, and asks nothing twice.
 
-An exercise is kept if its solution passes its tests in the sandbox, if a function that does nothing
-fails them, as most do that are wrong in one place, and if it is neither a copy of a benchmark's
-problem nor like an earlier one. Mind the terms of the teacher's makers for what it writes.
+An exercise is kept if its solution passes its tests in the sandbox, a function that returns None
+fails them, and so do at least half of up to eight copies of the solution with one error in them.
+What is like an earlier text is dropped, and with --decontaminate=FILE copies of a benchmark's
+problems. Mind the terms of the teacher's makers for what it writes.
 """
 
 import needs  # noqa: F401
 
 import os
 import re
+import sys
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -33,6 +35,7 @@ from cleaning.view import View
 from configurator import UserError
 from corpus.documents import Document, read
 from corpus.records import json_line
+from corpus.sources import parsed
 from evaluation import sandbox
 from evaluation.verdicts import whole_lines, with_digest
 from ranges import (
@@ -56,10 +59,10 @@ from synthesis.requests import KINDS, requests
 from synthesis.teacher import Refused, Teacher, Unreachable
 
 KEY = "OPENAI_API_KEY"
-SIMILAR_TREE = (
-    0.8  # of a syntax tree to that of a benchmark's solution, from which it counts as a copy: phi-1's threshold
-)
-GIVEN_UP = 10  # requests that no try brought an answer to, one after another: then the endpoint is taken to be gone
+# Similarity of a function's syntax tree to a benchmark's solution from which it counts as a copy: phi-1's threshold.
+SIMILAR_TREE = 0.8
+SCORE = re.compile(r"score\b(?:\s*\([^)]*\))?\W*([0-5])(?![\d.]|\s*-)", re.I)  # of "Educational score (0-5): 4"
+GIVEN_UP = 10  # as many requests without an answer, one after another, and the endpoint is taken to be gone
 
 
 @dataclass
@@ -68,19 +71,19 @@ class Settings:
 
     # -- requests
     kind: Literal[KINDS] = "exercises"  # what is made
-    n: Count = 100  # requests; each gives at most one text
+    n: Count = 100  # requests; each gives at most one text. Of sources, the first n documents are asked about
     sources: list[str] = field(default_factory=list)  # what they are about: code, conversations for evol-instruct
-    seed: Seed = 1337  # of what is drawn for each request
+    seed: Seed = 1337  # another one draws other words for each request
     # -- teacher
     base_url: Text = "http://127.0.0.1:8000/v1"  # an OpenAI-compatible endpoint
-    model: Text = ""  # of the endpoint; empty = the first that it lists
-    temperature: NotNegative = 0.8  # of its answers
-    top_p: ShareAbove0 = 0.95  # of its answers
+    model: Text = ""  # the name of the teacher there; empty = the first that the endpoint lists
+    temperature: NotNegative = 0.8  # at which the teacher writes
+    top_p: ShareAbove0 = 0.95  # the teacher draws from the fewest tokens that hold this share of the probability
     max_tokens: Count = 1500  # length of an answer; one that is cut off is dropped
     clients: SmallCount = 8  # requests under way at a time
     wait: Positive = 120.0  # seconds for one try of a request
     retries: Annotated[int, Range(0, 100)] = 6  # further tries of a request that failed, after longer and longer pauses
-    budget: Natural = 0  # tokens of answers in all, after which nothing is asked any more; 0 = any number
+    budget: Natural = 0  # tokens of all answers to these requests, after which no more are sent; 0 = any number
     # -- what is kept
     decontaminate: list[str] = field(default_factory=list)  # files of benchmark problems whose copies are dropped
     similar: ShareAbove0 = 0.7  # share of 5-grams in common from which two texts count as one
@@ -88,21 +91,32 @@ class Settings:
     min_score: Annotated[int, Range(0, 5)] = 3  # of labels: from this score on a document's label is 1
     timeout: Positive = 3.0  # CPU seconds per program
     num_workers: Workers = 0  # programs run at a time; 0 = one per core
-    beside: str = "stdlib"  # the real corpus whose diversity the report shows beside
+    unconfined: bool = False  # run programs where the system cannot confine them; they may do whatever you may
+    compare_with: str = "stdlib"  # a real corpus, whose diversity the report shows beside that of what is kept
     # -- results
-    out_dir: Place = "data/synthetic"  # replies.jsonl, what was made of them, report.html
+    out_dir: Place | None = None  # replies.jsonl, what was made of them, report.html; auto = data/KIND
 
 
 def main(settings):
     """Ask, verify, write, report."""
-    out = Path(settings.out_dir)
+    settings.out_dir = settings.out_dir or f"data/{settings.kind}"
+    out, limits = Path(settings.out_dir), sandbox.Limits(settings.timeout, unconfined=settings.unconfined)
+    # What cannot work fails before anything is asked and paid for.
+    if settings.compare_with:
+        parsed(settings.compare_with)
+    if settings.kind not in ("labels", "textbook"):
+        sandbox.probe(limits)
     benchmarks = decontaminate.load(settings.decontaminate) if settings.decontaminate else None
+    if not benchmarks and settings.kind != "labels":
+        print("nothing is compared with benchmarks: --decontaminate=FILE,... drops copies of their problems")
     key = os.environ.get(KEY, "")
     teacher = Teacher(settings.base_url, settings.model, key, settings.wait, settings.retries)
     teacher.model = teacher.model or teacher.first_model()
     drawn = {"temperature": settings.temperature, "top_p": settings.top_p, "max_tokens": settings.max_tokens}
     wanted = requests(settings.kind, settings.n, settings.sources, settings.seed, model=teacher.model, **drawn)
     wanted = list({request.key: request for request in wanted}.values())  # equal documents ask the same
+    if not wanted:
+        raise UserError(f"{', '.join(settings.sources)}: nothing there that kind={settings.kind} could be asked about")
     with exclusive(out):
         replies, dropped = ask_all(settings, teacher, drawn, wanted, out)
         answered = [request for request in wanted if request.key in replies]
@@ -111,7 +125,7 @@ def main(settings):
         elif settings.kind == "textbook":
             kept = textbook(settings, answered, replies, dropped, benchmarks)
         else:
-            kept = exercises(settings, answered, replies, dropped, benchmarks)
+            kept = exercises(settings, answered, replies, dropped, benchmarks, limits)
         for name, records in kept.items():
             configurator.write_text(out / f"{name}.jsonl", b"".join(map(json_line, records)).decode())
         report(settings, teacher, len(wanted), replies, dropped, kept, out)
@@ -123,14 +137,16 @@ def main(settings):
 def ask_all(settings, teacher, drawn, wanted, out):
     """({key: answer}, {why: how many requests have none}). Answers go to replies.jsonl as they come; what it holds
     is not asked for again. A request that was refused, or had no answer, is asked by the next run."""
-    path, lock = out / "replies.jsonl", threading.Lock()
-    replies = {record["key"]: record for record in whole_lines(path)}
+    path, lock, keys = out / "replies.jsonl", threading.Lock(), {request.key for request in wanted}
+    replies = {record["key"]: record for record in whole_lines(path) if record["key"] in keys}
+    spent = sum(record["n_tokens"] for record in replies.values())
     open_ones = [request for request in wanted if request.key not in replies]
     out.mkdir(parents=True, exist_ok=True)
 
     def ask(request):
         """Add the answer to a request to the file. Returns why there is none, or ""."""
-        if settings.budget and sum(record["n_tokens"] for record in list(replies.values())) >= settings.budget:
+        nonlocal spent
+        if 0 < settings.budget <= spent:
             return "not asked: the budget is spent"
         try:
             reply = teacher.ask(request.messages, **drawn)
@@ -140,6 +156,7 @@ def ask_all(settings, teacher, drawn, wanted, out):
             return f"no answer: {error}"
         record = {"key": request.key, "model": teacher.model, "about": request.about, **asdict(reply)}
         with lock:
+            spent += reply.n_tokens
             replies[request.key] = with_digest(record)
             file.write(json_line(replies[request.key]))
             file.flush()
@@ -152,11 +169,14 @@ def ask_all(settings, teacher, drawn, wanted, out):
             for done in as_completed([pool.submit(ask, request) for request in open_ones]):
                 why = done.result()
                 bar.update()
-                in_a_row = in_a_row + 1 if why.startswith("no answer") else 0
-                lost[why] += bool(why)
+                in_a_row = in_a_row + 1 if why.startswith(("no answer", "refused")) else 0
+                lost[re.sub(r"\d[\d,]{3,}", "N", why)] += bool(why)  # one line of the report, whatever its numbers are
                 if in_a_row == GIVEN_UP:
-                    raise UserError(f"{GIVEN_UP} requests in a row had {why}; the same command goes on from here")
+                    raise UserError(
+                        f"{GIVEN_UP} requests in a row came to this: {why}; the same command goes on from here"
+                    )
         except BaseException:  # Ctrl-C, a wrong key: what is under way ends and is kept, nothing new begins
+            print("\nwaiting for the answers that are under way", file=sys.stderr)
             teacher.stopped.set()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -166,7 +186,7 @@ def ask_all(settings, teacher, drawn, wanted, out):
 # -- from answers to data
 
 
-def exercises(settings, answered, replies, dropped, benchmarks):
+def exercises(settings, answered, replies, dropped, benchmarks, limits):
     """{"chats": records, "problems": records} of the exercises that are kept. dropped: counts the others by reason."""
     found = {}
     for request in answered:
@@ -177,7 +197,6 @@ def exercises(settings, answered, replies, dropped, benchmarks):
             found[request.key] = exercise_in(reply["text"])
         except Unusable as error:
             dropped[str(error)] += 1
-    limits = sandbox.Limits(settings.timeout)
     verdicts = judged(found, limits, settings.num_workers or os.cpu_count(), settings.min_failing)
     chats, problems, seen = [], [], diversity.Seen(settings.similar)
     for key, exercise in found.items():
@@ -222,10 +241,10 @@ def labels(settings, answered, replies, dropped):
     """{"labels": records} as cleaning.classifier --labelled reads them."""
     records = []
     for request in answered:
-        score = re.search(r"score:?\W*([0-5])\b", replies[request.key]["text"], re.I)
-        if score:
-            label = str(int(int(score[1]) >= settings.min_score))
-            records.append({"text": request.about["document"], "label": label, "score": int(score[1])})
+        scores = SCORE.findall(replies[request.key]["text"])
+        if scores:
+            label = str(int(int(scores[-1]) >= settings.min_score))
+            records.append({"text": request.about["document"], "label": label, "score": int(scores[-1])})
         else:
             dropped["no score in the answer"] += 1
     return {"labels": records}
@@ -240,8 +259,10 @@ def report(settings, teacher, n_wanted, replies, dropped, kept, out):
     n_kept = len(records)
     texts = list(map(text_of, kept.get("problems", records)))
     measured = {"kept": diversity.measures(texts)}
-    if settings.beside and texts:
-        measured[settings.beside] = diversity.measures(real_texts(settings.beside, measured["kept"]["bytes"]))
+    if settings.compare_with and texts:
+        measured[settings.compare_with] = diversity.measures(
+            real_texts(settings.compare_with, measured["kept"]["bytes"])
+        )
     n_tokens = sum(reply["n_tokens"] for reply in replies.values())
     summary = {"requests": n_wanted, "replies": len(replies), "tokens": n_tokens, "kept": n_kept}
     summary |= {"dropped": dict(dropped.most_common()), "diversity": measured, "model": teacher.model}

@@ -6,7 +6,7 @@ shown (OpenCoder's rule, arXiv:2411.04905; the stub and the mutants are those of
 """
 
 import ast
-import itertools
+import random
 import re
 from dataclasses import dataclass
 
@@ -15,11 +15,17 @@ from evaluation.formats import from_humaneval
 from evaluation.mutants import mutants
 from evaluation.replies import fenced_blocks
 from evaluation.verdicts import modes
+from tokenizer import fenced
 
 HEADINGS = ("[Problem Description]", "[Solution]", "[Tests]")
-UNFINISHED = re.compile(r"\b(?:TODO|FIXME|NotImplemented\w*|your code here)\b", re.I)
-MOST_MUTANTS = 8  # of a solution are tried
+# On a line of its own, as models write them: ### [Solution], **[Tests]**:
+HEADING = re.compile("^[ #*_]*(" + "|".join(map(re.escape, HEADINGS)) + ")[ *_:]*$", re.MULTILINE)
+UNFINISHED = re.compile(r"\b(?:TODO|FIXME|NotImplemented\w*|(?i:your code here))\b")
+MOST_MUTANTS = 8  # of a solution that are tried, drawn at random
 FEWEST_ASSERTS = 3
+OF_TESTS = (ast.Assert, ast.Import, ast.ImportFrom, ast.Assign, ast.FunctionDef)  # the statements that are kept of them
+TAKEN = {"candidate", "check"}  # what HumanEval's tests call the function and themselves
+NO_PROGRAM = (SyntaxError, ValueError, RecursionError, MemoryError)  # what ast raises
 
 
 class Unusable(Exception):
@@ -32,7 +38,7 @@ class Exercise:
 
     task: str  # in words
     solution: str  # a module: imports, the function, and helpers of it
-    tests: str  # assert statements
+    tests: str  # assert statements, and what they need
     name: str  # of the function that the tests call
 
     def record(self, key):
@@ -52,8 +58,8 @@ class Exercise:
 
     def chat(self):
         """The exercise as a conversation."""
-        answer = f"```python\n{self.solution.strip()}\n```"
-        return {"messages": [{"role": "user", "content": self.task}, {"role": "assistant", "content": answer}]}
+        answer = {"role": "assistant", "content": fenced(self.solution, "python")}
+        return {"messages": [{"role": "user", "content": self.task}, answer]}
 
     def text(self):
         """All of it, as copies are looked for."""
@@ -62,7 +68,7 @@ class Exercise:
 
 def exercise_in(reply):
     """The Exercise in a reply. Raises Unusable."""
-    parts = re.split("(" + "|".join(map(re.escape, HEADINGS)) + ")", reply)
+    parts = HEADING.split(reply)
     if tuple(parts[1::2]) != HEADINGS:
         raise Unusable("headings missing or out of order")
     task, solution, tests = parts[2].strip(), *map(code_of, parts[4::2])
@@ -71,16 +77,36 @@ def exercise_in(reply):
     if UNFINISHED.search(solution):
         raise Unusable("unfinished solution")
     functions = {node.name for node in tree_of(solution).body if isinstance(node, ast.FunctionDef)}
-    asserts = [node for node in tree_of(tests).body if isinstance(node, ast.Assert)]
+    if functions & TAKEN:
+        raise Unusable("a function is called candidate or check")
+    try:
+        name, tests = read_tests(tests, functions)
+    except RecursionError:
+        raise Unusable("does not compile") from None
+    return Exercise(task, solution.strip() + "\n", tests, name)
+
+
+def read_tests(tests, functions):
+    """(the function that the tests call most, the tests without what would hide one of these functions, such as the
+    solution once more, and without repetitions)."""
+    kept, asserts = {}, []
+    for node in tree_of(tests).body:
+        if isinstance(node, OF_TESTS) and not names_bound(node) & functions and ast.unparse(node) not in kept:
+            kept[ast.unparse(node)] = node
+            asserts += [node] if isinstance(node, ast.Assert) else []
     if len(asserts) < FEWEST_ASSERTS:
         raise Unusable("too few asserts")
     called = [node.id for node in ast.walk(ast.Module(asserts, [])) if isinstance(node, ast.Name)]
     names = [name for name in called if name in functions]
     if not names:
         raise Unusable("tests call no function of the solution")
-    # Only the asserts: what else a teacher puts there, such as the solution once more, would hide the program's own.
-    tests = "\n".join(map(ast.unparse, asserts))
-    return Exercise(task, solution.strip() + "\n", tests, max(sorted(set(names)), key=names.count))
+    return max(sorted(set(names)), key=names.count), "\n".join(kept)
+
+
+def names_bound(node):
+    """The names that a statement of a module gives a value."""
+    names = {getattr(node, "name", "")} | {getattr(target, "id", "") for target in getattr(node, "targets", ())}
+    return names | {alias.asname or alias.name for alias in getattr(node, "names", ())}
 
 
 def code_of(part):
@@ -95,7 +121,7 @@ def tree_of(code):
     """The syntax tree of code. Raises Unusable."""
     try:
         return ast.parse(code)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+    except NO_PROGRAM:
         raise Unusable("does not compile") from None
 
 
@@ -106,12 +132,15 @@ def function_of(code, name):
 
 def cut(code, name):
     """(prompt, solution): a module up to its function's docstring, and the rest."""
-    body = function_of(code, name).body
+    function = function_of(code, name)
+    body = function.body
     documented = isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant) and len(body) > 1
-    lines = code.splitlines(keepends=True)
     first = body[1 if documented else 0]
-    end = first.lineno - 1 - len(getattr(first, "decorator_list", ()))
-    return "".join(lines[:end]), "".join(lines[end:])
+    start = min([first.lineno, *(decorator.lineno for decorator in getattr(first, "decorator_list", ()))])
+    if start <= function.lineno:  # def f(x): return x
+        return cut(ast.unparse(ast.parse(code)) + "\n", name)
+    lines = re.findall(r"[^\n]*\n|[^\n]+", code)  # splitlines() would cut at a form feed, which Python does not
+    return "".join(lines[: start - 1]), "".join(lines[start - 1 :])
 
 
 def stub(code, name):
@@ -126,18 +155,20 @@ def stub(code, name):
 def judged(exercises, limits, num_workers, min_failing):
     """{key: why it is dropped, or None} of {key: Exercise}. min_failing: the share of a solution's mutants that its
     tests must tell apart. Raises UserError where programs cannot be confined."""
-    problems, verdicts = {}, dict.fromkeys(exercises, "solution fails its own tests")
+    problems, wrong, verdicts = {}, {}, dict.fromkeys(exercises, "solution fails its own tests")
     for key, exercise in exercises.items():
         try:
+            others = list(mutants(exercise.solution))
+            random.Random(key).shuffle(others)  # in their own order, the first would all be statements left out
+            wrong[key] = [stub(exercise.solution, exercise.name), *others[:MOST_MUTANTS]]
             problems[key] = from_humaneval(exercise.record(key))
-        except (ValueError, SyntaxError):  # a name that no test can call, such as print
+        except NO_PROGRAM:  # nested too deeply
             verdicts[key] = "does not compile"
     mode_of, broken = modes(problems, limits, num_workers)
     jobs = []
     for key in problems.keys() - set(broken):
-        code, verdicts[key] = exercises[key].solution, None
-        wrong = [stub(code, exercises[key].name), *itertools.islice(mutants(code), MOST_MUTANTS)]
-        jobs += [((key, n), program, problems[key].test, mode_of[key]) for n, program in enumerate(wrong)]
+        verdicts[key] = None
+        jobs += [((key, n), program, problems[key].test, mode_of[key]) for n, program in enumerate(wrong[key])]
     failed = {key: {} for key in exercises}
     for (key, n), verdict in sandbox.run_all(jobs, num_workers, limits):
         failed[key][n] = not verdict.passed

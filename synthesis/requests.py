@@ -36,21 +36,20 @@ def requests(kind, n, sources, seed, **parameters):
         raise UserError(f"kind={kind} needs --sources: what the teacher is to be asked about")
     found = pieces(kind, sources) if sources else itertools.repeat({})
     for number, piece in enumerate(itertools.islice(found, n)):
-        random_words = words(kind, random.Random(f"{kind} {number} {seed}"))
-        about = random_words | piece
+        about = words(kind, random.Random(f"{kind} {number} {seed}")) | piece
         prompt = filled(PROMPTS[kind]["prompt"], about | {"form": PROMPTS["form"]})
         messages = [{"role": "user", "content": prompt}]
         content = json.dumps([messages, number if not piece else 0, seed, parameters], sort_keys=True)
         yield Request(hashlib.sha256(content.encode()).hexdigest()[:24], messages, about)
 
 
-def words(kind, random):
-    """{name: word} of the lists that a prompt names, each drawn at random; two concepts differ."""
+def words(kind, draw):
+    """{name: word} of the lists that a prompt names, each drawn by a random.Random; two concepts differ."""
     drawn = {}
     for name, choices in PROMPTS["lists"].items():
         if "{" + name + "}" in PROMPTS[kind]["prompt"]:
             choices = PROMPTS["lists"][choices] if isinstance(choices, str) else choices
-            drawn[name] = random.choice([word for word in choices if word not in drawn.values()])
+            drawn[name] = draw.choice([word for word in choices if word not in drawn.values()])
     return drawn
 
 
@@ -76,11 +75,12 @@ def pieces(kind, sources):
 def piece_of(kind, text):
     """(name, what the teacher is shown of a document). Lines are drawn by the text alone."""
     if kind == "evol-instruct":
-        return "instruction", json.loads(text)["messages"][0]["content"]
+        messages = json.loads(text)["messages"]
+        return "instruction", next(turn["content"] for turn in messages if turn["role"] == "user")
     if kind == "labels":
         return "document", text
     if kind == "textbook":
         return "extract", "Take up what this text is about:\n\n" + text
-    lines, draw = text.splitlines(), random.Random(text)
+    lines, draw = [line for line in text.splitlines() if line.strip()], random.Random(text)
     first, n_lines = draw.randrange(len(lines)), draw.randint(1, MOST_LINES)
     return "snippet", "\n".join(lines[first : first + n_lines])

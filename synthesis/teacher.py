@@ -3,17 +3,27 @@ on the way. Only the standard library: any server that speaks the protocol will 
 
 import http.client
 import json
-import socket
 import threading
+import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
 
 from configurator import UserError
 
-WORTH_ANOTHER_TRY = (408, 409, 425, 429, *range(500, 600))  # what the server may answer otherwise a little later
+WORTH_ANOTHER_TRY = (408, 409, 425, 429, *range(500, 600))  # statuses that may be gone a little later
 LONGEST_WAIT = 60.0  # seconds between two tries
-LOST = (OSError, http.client.HTTPException, socket.timeout, ValueError)  # ValueError: an answer that is not JSON
+LOST = (OSError, http.client.HTTPException, ValueError, RecursionError)  # the last two: an answer that is not JSON
+
+
+class NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Makes a redirection an error: it would carry the key to another machine."""
+
+    def redirect_request(self, *_):
+        """None: it is not followed."""
+
+
+OPENER = urllib.request.build_opener(NoRedirect)
 
 
 class Refused(Exception):
@@ -78,20 +88,26 @@ class Teacher:
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.base_url.rstrip("/") + path, data, headers)
-        with urllib.request.urlopen(request, timeout=self.timeout) as response:
-            return json.load(response)
+        end, data = time.monotonic() + self.timeout, b""
+        with OPENER.open(request, timeout=self.timeout) as response:
+            while part := response.read1(1 << 16):
+                data += part
+                if time.monotonic() > end:  # each part came in time, but not all of them
+                    raise TimeoutError("the answer took too long")
+        return json.loads(data)
 
 
 def reply_of(answer):
     """The Reply in an answer of /chat/completions. Raises ValueError where there is none."""
     try:
         choice = answer["choices"][0]
-        text, reason = choice["message"]["content"], choice["finish_reason"]
+        text, reason = choice["message"]["content"] or "", choice["finish_reason"]  # null: of one who refuses, say
         n_tokens = answer["usage"]["completion_tokens"]
     except (LookupError, TypeError):
         raise ValueError("an answer without choices or usage") from None
     if not isinstance(text, str) or type(n_tokens) is not int:
         raise ValueError("an answer without text or usage")
+    text = text.encode("utf-8", "replace").decode().replace("\r\n", "\n")  # JSON can hold half a character
     return Reply(text, str(reason), n_tokens)
 
 

@@ -9,7 +9,7 @@ from evaluation import sandbox
 from evaluation.formats import problem_of
 from evaluation.likelihood import above_mutants, continuations, likelihoods, nats
 from evaluation.mutants import mutants
-from evaluation.steps import HOW_FAR, how_far, weakened
+from evaluation.steps import HOW_FAR, how_far, weakened, weaker_tests
 from model import ModelConfig, Transformer
 from tokenizer import Tokenizer, fenced
 
@@ -132,13 +132,16 @@ def test_a_program_without_its_function_parses_and_no_more():
     assert shares["parses"] == 1 and shares["defines its function"] == 0
 
 
-def test_weaker_assertions_are_counted_one_by_one():
+def test_a_test_passes_where_one_of_its_assertions_holds():
     code = "for n in (1, 2):\n    assert n == 2\nassert n > 5"
-    scope = {}
-    exec(weakened(code, "assert {condition}"), scope)
-    assert scope["reached"] == [1]
+    exec(weakened(code, "assert {condition}"), {})
     with pytest.raises(AssertionError):
         exec(weakened(code.replace("n == 2", "n == 3"), "assert {condition}"), {})
+    exec(weakened("assert len([1]) == 1\nwhile True: pass", "assert {condition}"), {})
+    with pytest.raises(AssertionError):
+        exec(weakened("assert True, 'always'", "assert {condition}"), {})
+    assert weaker_tests({"code": "assert " + "-" * 3000 + "1 == f(1)", "entry_points": ["f"]}) == {}
+    assert weaker_tests({"code": "def check_suite(x):\n    assert x", "entry_points": []}) == {}
 
 
 def test_a_mutant_differs_in_one_place():

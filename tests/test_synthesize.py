@@ -12,8 +12,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
-from conftest import ROOT, door_error, stage
+from conftest import ROOT, door_error, stage, untrained_checkpoint
 
+import serve
 import synthesize
 from cleaning import classifier, hashing
 from cleaning.dedup import jaccard
@@ -21,7 +22,7 @@ from cleaning.view import View
 from evaluation import sandbox
 from evaluation.problems import read_problems
 from synthesis import diversity, teacher
-from synthesis.exercise import Unusable, cut, exercise_in, stub
+from synthesis.exercise import Exercise, Unusable, cut, exercise_in, judged, stub
 from synthesis.requests import KINDS, filled, requests
 
 GOOD = '''[Problem Description]
@@ -154,7 +155,7 @@ def some_wrong(prompt, number):
 def run(out, server, *arguments):
     """Run the door in this process."""
     settings = synthesize.configurator.load(
-        synthesize.Settings, [f"--out_dir={out}", f"--base_url={server.url}", "--beside=", *arguments]
+        synthesize.Settings, [f"--out_dir={out}", f"--base_url={server.url}", "--compare_with=", *arguments]
     )
     synthesize.main(settings)
     return json.loads((out / "summary.json").read_text())
@@ -207,6 +208,20 @@ def test_interrupting_keeps_every_answer(school, tmp_path):
     assert len(records(tmp_path / "replies.jsonl")) == server.given.total() < 5000
 
 
+def test_the_own_endpoint_is_a_teacher_too(tmp_path, tokenizer):
+    """Its model is untrained: nothing that it says is kept, and all of it is answered for."""
+    checkpoint = untrained_checkpoint(tmp_path / "run", tokenizer, block_size=2048)
+    server = serve.make_server(serve.Settings(checkpoint=str(checkpoint), port=0, device="cpu", dtype="fp32"))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    server.url = f"http://127.0.0.1:{server.server_port}/v1"
+    summary = run(tmp_path / "out", server, "--n=6", "--max_tokens=20")
+    server.shutdown()
+    server.engine.stop()
+    server.server_close()
+    assert summary["replies"] == 6 and summary["kept"] == 0 and sum(summary["dropped"].values()) == 6
+    assert summary["model"] == server.name and summary["tokens"] <= 120
+
+
 def test_labels_train_the_classifier(school, tmp_path):
     source = tmp_path / "code.jsonl"
     source.write_text(
@@ -243,13 +258,17 @@ def test_every_kind_makes_requests_of_its_own(tmp_path):
 def test_what_ends_a_run_is_one_line(school, tmp_path, monkeypatch):
     out = f"--out_dir={tmp_path}/out"
     assert "needs --sources" in door_error(synthesize, "--kind=labels", "--model=m", out)
+    (tmp_path / "empty").mkdir()
+    nothing = door_error(synthesize, "--kind=labels", f"--sources={tmp_path}/empty", "--model=m", out)
+    assert "nothing there that kind=labels could be asked about" in nothing
+    assert "no source" in door_error(synthesize, "--compare_with=/nowhere", "--model=m", out)
     assert "is its server running?" in door_error(synthesize, "--base_url=http://127.0.0.1:9/v1", out)
     server = school(lambda *_: "", fails=False)
     monkeypatch.setattr(Handler, "do_POST", lambda self: self.send(401, {"error": {"message": "wrong key"}}))
     assert door_error(synthesize, f"--base_url={server.url}", out).endswith("answers 401: wrong key")
     monkeypatch.setattr(Handler, "do_POST", lambda self: self.send(503, {"error": {"message": "busy"}}))
     error = door_error(synthesize, f"--base_url={server.url}", out)
-    assert "10 requests in a row had no answer: 503: busy" in error
+    assert "10 requests in a row came to this: no answer: 503: busy" in error
     monkeypatch.setattr(Handler, "do_POST", lambda self: self.send(400, {"error": {"message": "too long"}}))
     assert run(tmp_path / "out", server, "--n=3")["dropped"] == {"refused: 400: too long": 3}
 
@@ -268,13 +287,67 @@ def test_waiting_grows_unless_the_server_says_how_long():
 
 
 def test_an_exercise_is_cut_behind_its_docstring():
-    code = "import re\n\ndef g(x):\n    return x\n\ndef f(x):\n    '''Says.'''\n    @g\n    def h(): pass\n    return g(x)\n"
-    assert "".join(cut(code, "f")) == code and cut(code, "f")[0].endswith("'''Says.'''\n")
+    code = "import re\n\ndef g(x):\n    return x\n\ndef f(x):\n    '''Says\f.'''\n    @g\n    def h(): pass\n    return g(x)\n"
+    assert "".join(cut(code, "f")) == code and cut(code, "f")[0].endswith(".'''\n")
     assert cut("def f(x):\n    return x\n", "f") == ("def f(x):\n", "    return x\n")
-    exercise = exercise_in(good(1).replace("assert", "print(1)\nassert"))
-    assert exercise.tests.count("assert") == 3 and "print" not in exercise.tests
+    assert cut("def f(x): return x\n", "f") == ("def f(x):\n", "    return x\n")
+
+
+def test_what_tests_need_is_kept_of_them_and_what_would_hide_the_solution_is_not():
+    text = good(1).replace("[Tests]\n```python\n", "[Tests]\n```python\nimport math\nlimit = 3\n")
+    name = exercise_in(text).name
+    more = f"def {name}(x):\n    return 0\ndef close(a):\n    return a == 0\nprint(1)\n"
+    exercise = exercise_in(
+        text.replace("limit = 3\n", f"limit = 3\n{more}assert close({name}(-1))\nassert close({name}(-1))\n")
+    )
+    assert exercise.tests.count("assert") == 4 and "print" not in exercise.tests
+    assert [line for line in exercise.tests.splitlines() if line.startswith(("import", "limit", "def"))] == [
+        *("import math", "limit = 3", "def close(a):")
+    ]
+    assert judged({"k": exercise}, sandbox.Limits(), 1, 0.5) == {"k": None}
+    marked = exercise_in(
+        re.sub(r"\[(\w+)\]", r"### **[\1]**", good(1)).replace("[Problem Description]", "**[Problem Description]:**")
+    )
+    assert marked == exercise_in(good(1)), "headings may be marked as such"
+    fence = exercise_in(good(1).replace("times x", "times ``` x", 1))
+    assert "``` x" in fence.task
+
+
+def test_answers_that_nobody_can_read_end_nothing():
+    deep = good(1).replace("(1) ==", f"({'+'.join('1' * 900)}) ==")
+    wide = good(2).replace("* x", "* x" + " + 0" * 900)
+    for text in (deep, wide):
+        try:
+            assert judged({"k": exercise_in(text)}, sandbox.Limits(), 1, 0.5)["k"]
+        except Unusable as error:
+            assert str(error) == "does not compile"
     with pytest.raises(Unusable):
         exercise_in("")
+    answer = {
+        "choices": [{"message": {"content": "a\ud83d\r\n"}, "finish_reason": "stop"}],
+        "usage": {"completion_tokens": 1},
+    }
+    assert teacher.reply_of(answer).text == "a?\n"
+    answer["choices"][0]["message"]["content"] = None
+    assert teacher.reply_of(answer).text == ""
+
+
+def test_scores_in_many_words():
+    for text, score in {"Educational score: 4": "4", "score (0-5): 3": "3", "0 means none. Score: **5**": "5"}.items():
+        assert synthesize.SCORE.findall(text)[-1] == score
+    assert not synthesize.SCORE.findall("a score of 0-5")
+
+
+def test_tests_that_only_deletions_fail_are_not_enough():
+    """The tests ask for a type. All of the first mutants, statements left out of a long function, fail them by a
+    NameError; most of all mutants do not."""
+    lines = (
+        "".join(f"    x{i} = x + {i}\n" for i in range(12)) + f"    return {' + '.join(f'x{i}' for i in range(12))}\n"
+    )
+    solution = f"def f(x):\n    '''Says.'''\n{lines}"
+    tests = "\n".join(f"assert isinstance(f({i}), int)" for i in range(3))
+    verdicts = judged({"k": Exercise("Write f.", solution, tests, "f")}, sandbox.Limits(), 1, 0.5)
+    assert verdicts == {"k": "tests miss errors"}
 
 
 def test_diversity_against_what_is_known(made_texts=("a b c d e f", "g h i j k l", "m n o p q r")):
