@@ -316,7 +316,7 @@ def print_table(summary, out):
         found = summary["likelihood"]
         line = f"own solutions: {found['bpb']:.3f} bits per byte"
         if "above_mutants" in found:
-            line += f", likelier than {found['above_mutants']:.1%} +- {found['stderr']:.1%} of their mutants"
+            line += f", fewer than {found['above_mutants']:.1%} +- {found['stderr']:.1%} of their mutants"
         print(line)
     print(f"results -> {out}")
 

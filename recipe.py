@@ -336,6 +336,7 @@ def print_summary(summary, out, try_next):
     print(f"\nresults    {out}/report.html  {out}/report.md  {out}/summary.json")
     if try_next:
         print(f"try next   {try_next}")
+    print("way out    serve.py, an endpoint and a chat page; convert.py, for other tools: docs/out.md")
 
 
 if __name__ == "__main__":

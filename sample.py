@@ -26,8 +26,8 @@ class Settings:
 
     # -- what to write
     checkpoint: str = "out/pretrain"  # a checkpoint or a folder of them, of which the newest is taken
-    # what to continue; with --suffix the text before the gap; with --chat a message, or none for a whole conversation
-    prompt: Text = ""
+    # what to continue; with --suffix the text before the gap; with --chat a message; auto = a new text, or conversation
+    prompt: Text | None = None
     suffix: Text = ""  # text after a gap to fill, for a model that was trained on gaps (the demo's was not)
     chat: bool = False  # answer the prompt as a message; without one, every line that is typed, until Ctrl-D
     num_samples: SmallCount = 1  # completions, made in one batch; a single one is shown as it grows
@@ -47,7 +47,7 @@ def main(settings):
     """Write completions on standard output, and on standard error how fast."""
     if settings.suffix and settings.chat:
         raise UserError("--suffix asks for the text of a gap and --chat for an answer: give one of them")
-    is_conversation = settings.chat and not settings.prompt
+    is_conversation = settings.chat and settings.prompt is None
     if is_conversation and settings.num_samples > 1:
         raise UserError("--chat without a --prompt is a conversation, in which each message has one answer")
     machine = machines.start(settings.device, settings.dtype)
@@ -67,11 +67,9 @@ def main(settings):
 
 def complete(write, tokenizer, settings):
     """Continue the prompt, answer it, or fill the gap behind it, once or several times."""
-    if settings.suffix:
-        prompt = tokenizer.render_gap(settings.prompt, settings.suffix)
-    else:
-        prompt = prompt_ids(tokenizer, settings.prompt, settings.chat)
-    before = "" if settings.chat else settings.prompt  # what is shown in front of a completion
+    given = settings.prompt or ""
+    prompt = prompt_ids(tokenizer, given, settings.chat, settings.suffix)
+    before = "" if settings.chat else given  # what is shown in front of a completion
     show, alone = printer(), settings.num_samples == 1
     if alone:
         print(before, end="", flush=True)

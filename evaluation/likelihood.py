@@ -9,8 +9,10 @@ import textwrap
 
 import torch
 
+from evaluation.formats import IMPORTS
 from evaluation.generate import prompt_ids
 from evaluation.mutants import mutants
+from evaluation.problems import mean_and_error
 from loss import IGNORE
 from tokenizer import fenced
 
@@ -39,8 +41,8 @@ def likelihoods(model, tokenizer, problems, chat, batch_size):
 
         bpb            bits per byte, a mean over problems; bpb_micro: of all bytes together; n: problems (OLMo,
                        arXiv:2412.00656: a loss on right answers ranks small models as their later scores do)
-        above_mutants  how often a solution is likelier than the same with one error in it, a mean over problems with
-                       its standard error; chance is half; n_mutants: comparisons
+        above_mutants  how often a solution takes fewer bits per byte than the same with one error in it, a mean over
+                       problems with its standard error; an untrained model comes to .5 to .6; n_mutants: comparisons
 
     Problems without a solution, with a gap, or too long for the model are left out.
     """
@@ -67,7 +69,7 @@ def likelihoods(model, tokenizer, problems, chat, batch_size):
 
 
 def above_mutants(bpb):
-    """The share of mutants that are less likely than their original, a mean over problems, and its standard error.
+    """The share of mutants that take more bits per byte than their original, a mean over problems with its error.
     bpb: {(task_id, number)}, 1 = the original, from 2 on its mutants."""
     shares, n_mutants = [], 0
     for task_id in dict.fromkeys(task_id for task_id, _ in bpb):
@@ -78,9 +80,8 @@ def above_mutants(bpb):
             n_mutants += len(others)
     if not shares:
         return {}
-    mean = sum(shares) / len(shares)
-    variance = sum((share - mean) ** 2 for share in shares) / max(1, len(shares) - 1)
-    return {"above_mutants": mean, "stderr": math.sqrt(variance / len(shares)), "n_mutants": n_mutants}
+    mean, error = mean_and_error(shares)
+    return {"above_mutants": mean, "stderr": error, "n_mutants": n_mutants}
 
 
 def bits_of(model, tokenizer, rows, batch_size):
@@ -96,7 +97,8 @@ def bits_of(model, tokenizer, rows, batch_size):
 def continuations(problem, chat):
     """What the model is to write: the own solution as published, the same as Python writes it, and mutants of that."""
     whole = (problem.prompt + problem.solution).strip()
-    program = problem.program(problem.solution)
+    has_header = problem.start and problem.start.startswith(IMPORTS)  # of a harness, which no model writes
+    program = problem.solution if has_header else problem.program(problem.solution)
     published = fenced(program, "python") if chat else whole.removeprefix(problem.asked(False))
     try:
         anew, wrong = ast.unparse(ast.parse(program)), list(mutants(program))

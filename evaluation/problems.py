@@ -125,9 +125,14 @@ def score(counts):
     for k in (1, 10, 100):
         if k > fewest:
             break
-        values = [pass_at_k(n, c, k) for n, c in counts]
-        mean = sum(values) / len(values)
-        variance = sum((value - mean) ** 2 for value in values) / max(1, len(values) - 1)
+        mean, error = mean_and_error([pass_at_k(n, c, k) for n, c in counts])
         scores[f"pass@{k}"] = mean
-        scores["stderr" if k == 1 else f"stderr@{k}"] = math.sqrt(variance / len(values))
+        scores["stderr" if k == 1 else f"stderr@{k}"] = error
     return scores
+
+
+def mean_and_error(values):
+    """(mean, its standard error) of values of problems that are drawn at random."""
+    mean = sum(values) / len(values)
+    variance = sum((value - mean) ** 2 for value in values) / max(1, len(values) - 1)
+    return mean, math.sqrt(variance / len(values))
