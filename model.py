@@ -72,7 +72,11 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., in_features) -> (..., out_features) in the same format."""
-        return F.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
+        y = F.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
+        if not hasattr(self, "lora_a"):
+            return y
+        # LoRA: a change of W is learnt, as the product of two narrow matrices (training/lora.py).
+        return y + F.linear(F.linear(x, self.lora_a.to(x.dtype)), self.lora_b.to(x.dtype)) * self.lora_scale.to(x.dtype)
 
 
 def outputs(x: Tensor, *linears: Linear) -> list[Tensor]:

@@ -5,23 +5,25 @@
 
 Every conversation is read whole, packed with others that fill up its row and kept apart from them
 by the document mask. The loss is on what the assistant says alone, averaged over all such tokens of
-the global batch. All weights are trained.
+the global batch. All weights are trained, or with --lora_rank two narrow matrices beside each.
 """
 
 import needs  # noqa: F401
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Annotated
 
 import torch
 
 import configurator
 from configurator import UserError
 from pretrain import DecayShape, LaterSettings, begin, train
-from ranges import Count, Natural, NotNegative, Place, Positive
+from ranges import Count, Natural, NotNegative, Place, Positive, Range
 from shards import load_tokenizer
 from training import resume
 from training.dataloader import Mixture, batch_shape, parse_folders
+from training.lora import TARGETS, add_adapters
 from training.optim import warmup_then_decay
 
 
@@ -39,12 +41,20 @@ class Settings(LaterSettings):
     lr: Positive | None = None  # peak learning rate; auto = a third of that of the checkpoint's run
     decay_shape: DecayShape = "linear"  # the way down, over all steps after the warmup
     warmup_steps: Natural | None = None  # steps of linear warmup; auto = 20, or a tenth of a short run
+    # -- LoRA
+    lora_rank: Annotated[int, Range(0, 4096)] = 0  # of the adapters that are trained instead of the weights; 0 = none
+    lora_alpha: Positive | None = None  # their change counts alpha / rank; auto = 2 * rank
+    lora_by_root: bool = False  # alpha / sqrt(rank) instead (rsLoRA)
+    lora_targets: list[str] = field(default_factory=lambda: list(TARGETS))  # the matrices that have adapters
+    # -- noise
     neftune: NotNegative = 0.0  # noise on the embeddings (arXiv:2310.05914): 5 is usual, 0 is none
 
 
 def main(settings):
     """Tune a model on conversations."""
     machine = begin(settings)
+    if settings.lora_rank and settings.optimizer is None:
+        settings.optimizer = "adamw"  # Muon would make all directions of a narrow matrix equally large
     start, meta, config = resume.starting_point(settings, machine)
     folders = parse_folders(settings.data, "data")
     val = parse_folders(settings.val, "val") if settings.val else folders
@@ -68,6 +78,11 @@ def main(settings):
     if settings.neftune:
         add_noise(model, settings.neftune, tokenizer.eot)
     state = resume.optimizer_state(settings, start, meta)
+    if settings.lora_rank:
+        torch.manual_seed(settings.seed)
+        alpha = settings.lora_alpha or 2 * settings.lora_rank
+        add_adapters(model, settings.lora_rank, alpha, settings.lora_by_root, settings.lora_targets)
+        state = None  # it is of the matrices that are not trained now
     train(settings, machine, model, tokenizer, data, schedule, val, init=state, note={"chat": True})
 
 

@@ -25,6 +25,7 @@ from hints import how_to_make
 from model import ModelConfig, Transformer
 from shards import naming, sha256_file
 from tokenizer import Tokenizer
+from training.lora import merged
 
 FILES = {"model.pt", "tokenizer.json", "meta.json"}  # what every checkpoint holds
 
@@ -199,11 +200,14 @@ def load_tensors(path, device="cpu"):
 
 
 def load_weights(model, folder, device):
-    """Give a model the weights in a checkpoint folder. Raises UserError where they are not those of its shape."""
+    """Give a model the weights in a checkpoint folder, with LoRA's adapters merged unless it has adapters itself.
+    Raises UserError where they are not those of its shape."""
     weights = load_tensors(folder / "model.pt", device)
     try:
+        if not any(name.endswith("lora_a") for name, _ in model.named_parameters()):
+            weights = merged(weights)
         model.load_state_dict(weights)
-    except (RuntimeError, TypeError) as error:
+    except (RuntimeError, TypeError, AttributeError, KeyError) as error:
         raise UserError(f"checkpoint {folder} does not hold this model: {error}") from None
 
 

@@ -142,6 +142,8 @@ class Log:
 def print_plan(settings, machine, model, data, plan, peak, origin):
     """What is about to happen."""
     n_params, tokens = model.n_params(), settings.max_steps * settings.batch_tokens
+    n_trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    trained = f", of which {n_trained:,} are trained" if n_trained < n_params else ""
     flops = tokens * model.flops_per_token()
     memory = memory_estimate(model, settings, machine, plan)
     recomputed = ", recomputing in the backward pass" if plan.recompute else ""
@@ -158,7 +160,7 @@ speed        {peak / 1e12:.3g} TFLOP/s ({origin})
 format       {dtype_name(machine.dtype)}
 compiled     {compiled}
 attention    {kernel_name(plan.document_form, model.config.block_size, machine.device)}
-parameters   {n_params:,}
+parameters   {n_params:,}{trained}
 tokens       {tokens:,}, {tokens / n_params:.1f} per parameter
 steps        {settings.max_steps:,} x {settings.batch_tokens:,} tokens
 planned      {flops:.3g} FLOPs

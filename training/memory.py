@@ -18,7 +18,7 @@ def memory_parts(model, settings, machine, plan):
     which they are exchanged, and nowhere else.
     """
     config, b, tokens = model.config, machine.dtype.itemsize, plan.micro_batch * model.config.block_size
-    hidden = set(trained_parameters(model)[0])
+    hidden, others = map(set, trained_parameters(model))
     states = []  # bytes of each process
     for owned in share_out(model, machine.world_size):
         by_muon = [p.numel() for p in owned if settings.optimizer == "muon" and p in hidden]
@@ -33,10 +33,10 @@ def memory_parts(model, settings, machine, plan):
     block = tokens * b * (4 * config.mlp_width + 2 * config.n_embd)
     # After that Muon has a stack three times, and its smaller product twice.
     muon = 5 * b * min(STACK, sum(p.numel() for p in hidden)) * (settings.optimizer == "muon")
-    weights, for_a_moment = 4 * model.n_params(), max(max(loss, 4 * head, block), muon - kept)
+    for_a_moment = max(max(loss, 4 * head, block), muon - kept)
     return {
-        "weights": weights,
-        "gradients": weights,
+        "weights": 4 * model.n_params(),
+        "gradients": 4 * sum(p.numel() for p in hidden | others),  # of adapters alone, where there are some
         "optimizer state": max(states),
         "kept for the backward pass": kept,
         "for a moment": for_a_moment,

@@ -162,9 +162,10 @@ def read_before(settings, meta):
 
 
 def optimizer_state(settings, folder, meta):
-    """The checkpoint folder whose optimizer state a later stage begins with: None where it uses another optimizer, and
-    for a checkpoint that convert.py has made, which holds none."""
+    """The checkpoint folder whose optimizer state a later stage begins with: None where it uses another optimizer or
+    trains other parameters, and for a checkpoint that convert.py has made, which holds none."""
     same = settings.optimizer == meta["settings"]["optimizer"]
+    same = same and getattr(settings, "lora_rank", 0) == meta["settings"].get("lora_rank", 0)
     return folder if same and not meta.get("weights_only") else None
 
 
