@@ -166,8 +166,8 @@ pipeline_tag: text-generation
 {shape}. {use} Converted from step {step:,} of {source}.
 
 {losses}
-This folder's tokenizer reads `<|im_end|>` and the like in a text as special tokens; in training they were plain text. A
-message that begins with a line end or a blank is cut into other tokens here than it was in training.
+This folder's tokenizer reads `<|im_end|>` and the like in a text as special tokens; in training they were plain text.
+An answer that begins with a line end or a blank is cut into other tokens here than it was in training.
 
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer

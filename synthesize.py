@@ -1,6 +1,6 @@
 """A teacher behind an endpoint -> training data: exercises, textbook pages, labels.
 
-    python -m synthesize --kind=exercises --n=1000 --base_url=http://HOST:8000/v1
+    python -m synthesize --n=1000 --base_url=http://HOST:8000/v1
     python -m synthesize --kind=oss-instruct --sources=my_code/
     python -m synthesize --kind=evol-instruct --sources=chats.jsonl
     python -m synthesize --kind=labels --sources=my_code/

@@ -267,8 +267,11 @@ class Tokenizer:
             role = message["role"]
             if role not in ROLES:
                 raise UserError(f"unknown role {role!r} in a chat: use one of {', '.join(ROLES)}")
-            header = [start, *self.encode(role + "\n")]
-            content = [*self.encode(message["content"]), end]
+            if role == "assistant":  # its answer begins where a prompt ends
+                header, content = [start, *self.encode("assistant\n")], message["content"]
+            else:  # in one piece, as other tools encode the text of a chat
+                header, content = [start], f"{role}\n{message['content']}"
+            content = [*self.encode(content), end]
             is_target = int(role == "assistant" and message.get("weight") != 0)
             ids += header + content + line_end
             mask += [0] * len(header) + [is_target] * len(content) + [0] * len(line_end)

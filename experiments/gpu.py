@@ -1,7 +1,8 @@
-"""What one GPU makes of this code: its attention kernels, the sizes in configs/, and whether it learns what a CPU does.
+"""What one GPU makes of this code: its attention kernels, the sizes in
+configs/, and whether it learns what a CPU does.
 
-    python -m experiments.gpu --json=gpu.json                 all, in about five minutes on an H100
-    python -m experiments.gpu --parts=presets --presets=350m  one size
+    python -m experiments.gpu --json=gpu.json    all, minutes on an H100
+    python -m experiments.gpu --parts=presets --presets=350m    one size
 
 MFU is the share of the maker's FLOP/s that a run's tokens account for, attention counted over whole
 rows (model.py, flops_per_token). Documents of about 400 tokens, attention inside each.

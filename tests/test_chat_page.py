@@ -235,7 +235,7 @@ def test_a_message_that_does_not_fit_comes_back_with_what_helps(page):
     say(page, "word " * 200)
     page.wait("document.querySelector('.error')")
     (error,) = page.see(BOXES)
-    assert "the model's context is 128 long" in error and "New chat" in error and written(page).startswith("word word")
+    assert "the context has 128" in error and "New chat" in error and written(page).startswith("word word")
     assert len(page.complaints) == 1 and "400" in page.complaints.pop()
 
 

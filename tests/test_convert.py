@@ -152,7 +152,11 @@ def test_transformers_has_the_same_logits_ids_and_text(tmp_path, tokenizer, shap
     with torch.no_grad():
         assert (theirs(ids).logits - model(ids)).abs().max() < 1e-4
     theirs_tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")
-    messages = [{"role": "user", "content": "Add 1 and 2."}, {"role": "assistant", "content": "3"}]
+    messages = [
+        {"role": "system", "content": "  Be short."},
+        {"role": "user", "content": "\n\n Add 1 and 2."},
+        {"role": "assistant", "content": "3"},
+    ]
     rendered = theirs_tokenizer.apply_chat_template(messages, tokenize=False)
     assert theirs_tokenizer(rendered, add_special_tokens=False)["input_ids"] == [
         tokenizer.eot,
