@@ -113,7 +113,7 @@ def answers(model, tokenizer, questions, examples, write, settings):
         for ids, n_prompt in encoded(question, examples, write, settings, tokenizer, model.config.block_size):
             rows.append((ids, n_prompt))
             places.append(number)
-    scores = log_probabilities(model, tokenizer.eot, rows, settings.batch_size)
+    scores = [-value for value in nats(model, tokenizer.eot, rows, settings.batch_size)]
     found = [[] for _ in questions]
     for number, score in zip(places, scores):
         found[number].append(score)
@@ -138,17 +138,6 @@ def encoded(question, examples, write, settings, tokenizer, block_size):
     n_prompt = min(len(os.path.commonprefix([alone, ids])) for ids in whole)
     cuts = [max(0, len(ids) - block_size - 1) for ids in whole]
     return [(ids[cut:], max(1, n_prompt - cut)) for ids, cut in zip(whole, cuts)]
-
-
-def log_probabilities(model, eot, rows, batch_size):
-    """The log-probability of what stands behind the prompt, for each of some (ids, n_prompt)."""
-    scores = [0.0] * len(rows)
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]))  # similar lengths in a batch: little padding
-    for start in range(0, len(order), batch_size):
-        part = order[start : start + batch_size]
-        for i, found in zip(part, nats(model, eot, [rows[i] for i in part])):
-            scores[i] = -found
-    return scores
 
 
 # -- scores

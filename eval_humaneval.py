@@ -102,7 +102,7 @@ def main(settings):
         if not samples:
             samples, likelihood = write_samples(settings, problems, path_of, out)
         results = run_samples(problems, mode_of, samples, out, limits, num_workers)
-        steps = how_far(problems, mode_of, results, limits, num_workers)
+        steps = how_far(problems, mode_of, results, out / "steps", limits, num_workers)
 
     judged = {"sandbox": confined, "open": list(mode_of.values()).count("open"), "own_solution_fails": broken}
     summary = summarize(problems, results) | judged | {"likelihood": likelihood, "how_far": steps}

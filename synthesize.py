@@ -16,6 +16,7 @@ problems. Mind the terms of the teacher's makers for what it writes.
 
 import needs  # noqa: F401
 
+import ast
 import os
 import re
 import sys
@@ -55,13 +56,14 @@ from ranges import (
 from shards import exclusive, naming
 from synthesis import diversity
 from synthesis.exercise import Unusable, exercise_in, judged
-from synthesis.requests import KINDS, requests
+from synthesis.questions import KINDS, questions
 from synthesis.teacher import Refused, Teacher, Unreachable
 
 KEY = "OPENAI_API_KEY"
 # Similarity of a function's syntax tree to a benchmark's solution from which it counts as a copy: phi-1's threshold.
 SIMILAR_TREE = 0.8
 SCORE = re.compile(r"score\b(?:\s*\([^)]*\))?\W*([0-5])(?![\d.]|\s*-)", re.I)  # of "Educational score (0-5): 4"
+NUMBERS = re.compile(r"(?<!refused: )(?<!no answer: )\b\d[\d,.]*")  # in an error: without them, equal ones are counted
 GIVEN_UP = 10  # as many requests without an answer, one after another, and the endpoint is taken to be gone
 
 
@@ -113,13 +115,13 @@ def main(settings):
     teacher = Teacher(settings.base_url, settings.model, key, settings.wait, settings.retries)
     teacher.model = teacher.model or teacher.first_model()
     drawn = {"temperature": settings.temperature, "top_p": settings.top_p, "max_tokens": settings.max_tokens}
-    wanted = requests(settings.kind, settings.n, settings.sources, settings.seed, model=teacher.model, **drawn)
-    wanted = list({request.key: request for request in wanted}.values())  # equal documents ask the same
+    wanted = questions(settings.kind, settings.n, settings.sources, settings.seed, model=teacher.model, **drawn)
+    wanted = list({question.key: question for question in wanted}.values())  # equal documents ask the same
     if not wanted:
         raise UserError(f"{', '.join(settings.sources)}: nothing there that kind={settings.kind} could be asked about")
     with exclusive(out):
         replies, dropped = ask_all(settings, teacher, drawn, wanted, out)
-        answered = [request for request in wanted if request.key in replies]
+        answered = [question for question in wanted if question.key in replies]
         if settings.kind == "labels":
             kept = labels(settings, answered, replies, dropped)
         elif settings.kind == "textbook":
@@ -137,28 +139,28 @@ def main(settings):
 def ask_all(settings, teacher, drawn, wanted, out):
     """({key: answer}, {why: how many requests have none}). Answers go to replies.jsonl as they come; what it holds
     is not asked for again. A request that was refused, or had no answer, is asked by the next run."""
-    path, lock, keys = out / "replies.jsonl", threading.Lock(), {request.key for request in wanted}
+    path, lock, keys = out / "replies.jsonl", threading.Lock(), {question.key for question in wanted}
     replies = {record["key"]: record for record in whole_lines(path) if record["key"] in keys}
     spent = sum(record["n_tokens"] for record in replies.values())
-    open_ones = [request for request in wanted if request.key not in replies]
+    open_ones = [question for question in wanted if question.key not in replies]
     out.mkdir(parents=True, exist_ok=True)
 
-    def ask(request):
-        """Add the answer to a request to the file. Returns why there is none, or ""."""
+    def ask(question):
+        """Add the answer to a question to the file. Returns why there is none, or ""."""
         nonlocal spent
         if 0 < settings.budget <= spent:
             return "not asked: the budget is spent"
         try:
-            reply = teacher.ask(request.messages, **drawn)
+            reply = teacher.ask(question.messages, **drawn)
         except Refused as error:
             return f"refused: {error}"
         except Unreachable as error:
             return f"no answer: {error}"
-        record = {"key": request.key, "model": teacher.model, "about": request.about, **asdict(reply)}
+        record = {"key": question.key, "model": teacher.model, "about": question.about, **asdict(reply)}
         with lock:
             spent += reply.n_tokens
-            replies[request.key] = with_digest(record)
-            file.write(json_line(replies[request.key]))
+            replies[question.key] = with_digest(record)
+            file.write(json_line(replies[question.key]))
             file.flush()
         return ""
 
@@ -166,11 +168,11 @@ def ask_all(settings, teacher, drawn, wanted, out):
     bar = tqdm(total=len(wanted), initial=len(wanted) - len(open_ones), desc="asking", unit="request")
     with bar, naming(path), open(path, "ab") as file, ThreadPoolExecutor(settings.clients) as pool:
         try:
-            for done in as_completed([pool.submit(ask, request) for request in open_ones]):
+            for done in as_completed([pool.submit(ask, question) for question in open_ones]):
                 why = done.result()
                 bar.update()
                 in_a_row = in_a_row + 1 if why.startswith(("no answer", "refused")) else 0
-                lost[re.sub(r"\d[\d,]{3,}", "N", why)] += bool(why)  # one line of the report, whatever its numbers are
+                lost[NUMBERS.sub("N", why)] += bool(why)
                 if in_a_row == GIVEN_UP:
                     raise UserError(
                         f"{GIVEN_UP} requests in a row came to this: {why}; the same command goes on from here"
@@ -189,12 +191,12 @@ def ask_all(settings, teacher, drawn, wanted, out):
 def exercises(settings, answered, replies, dropped, benchmarks, limits):
     """{"chats": records, "problems": records} of the exercises that are kept. dropped: counts the others by reason."""
     found = {}
-    for request in answered:
-        reply = replies[request.key]
+    for question in answered:
+        reply = replies[question.key]
         try:
             if reply["finish_reason"] == "length":
                 raise Unusable("cut off")
-            found[request.key] = exercise_in(reply["text"])
+            found[question.key] = exercise_in(reply["text"])
         except Unusable as error:
             dropped[str(error)] += 1
     verdicts = judged(found, limits, settings.num_workers or os.cpu_count(), settings.min_failing)
@@ -212,13 +214,13 @@ def exercises(settings, answered, replies, dropped, benchmarks, limits):
 def textbook(settings, answered, replies, dropped, benchmarks):
     """{"documents": records} of the pages that are kept."""
     documents, seen = [], diversity.Seen(settings.similar)
-    for request in answered:
-        reply = replies[request.key]
+    for question in answered:
+        reply = replies[question.key]
         why = "cut off" if reply["finish_reason"] == "length" else why_not(reply["text"], seen, benchmarks)
         if why:
             dropped[why] += 1
         else:
-            documents.append({"id": f"synthetic/{request.key}", "text": reply["text"]})
+            documents.append({"id": f"synthetic/{question.key}", "text": reply["text"]})
     return {"documents": documents}
 
 
@@ -240,11 +242,11 @@ def is_similar(view, benchmarks):
 def labels(settings, answered, replies, dropped):
     """{"labels": records} as cleaning.classifier --labelled reads them."""
     records = []
-    for request in answered:
-        scores = SCORE.findall(replies[request.key]["text"])
+    for question in answered:
+        scores = SCORE.findall(replies[question.key]["text"])
         if scores:
             label = str(int(int(scores[-1]) >= settings.min_score))
-            records.append({"text": request.about["document"], "label": label, "score": int(scores[-1])})
+            records.append({"text": question.about["document"], "label": label, "score": int(scores[-1])})
         else:
             dropped["no score in the answer"] += 1
     return {"labels": records}
@@ -255,14 +257,11 @@ def labels(settings, answered, replies, dropped):
 
 def report(settings, teacher, n_wanted, replies, dropped, kept, out):
     """Say what came of the requests, and write report.md, report.html and summary.json."""
-    name, records = next(iter(kept.items()))
-    n_kept = len(records)
-    texts = list(map(text_of, kept.get("problems", records)))
+    texts = list(map(text_of, kept.get("problems") or next(iter(kept.values()))))
+    n_kept = len(texts)
     measured = {"kept": diversity.measures(texts)}
     if settings.compare_with and texts:
-        measured[settings.compare_with] = diversity.measures(
-            real_texts(settings.compare_with, measured["kept"]["bytes"])
-        )
+        measured[settings.compare_with] = diversity.measures(real_texts(settings.compare_with, texts))
     n_tokens = sum(reply["n_tokens"] for reply in replies.values())
     summary = {"requests": n_wanted, "replies": len(replies), "tokens": n_tokens, "kept": n_kept}
     summary |= {"dropped": dict(dropped.most_common()), "diversity": measured, "model": teacher.model}
@@ -288,16 +287,19 @@ def text_of(record):
     return record["text"] if "text" in record else record["prompt"] + record["canonical_solution"]
 
 
-def real_texts(source, n_bytes):
-    """The first texts of a source, about n_bytes of them."""
-    texts, size = [], 0
+def real_texts(source, texts):
+    """As many pieces of a source as there are texts, each about as long as they are in the mean: functions, where the
+    source has them, else lines that stand one after another."""
+    wanted, size = len(texts), sum(map(len, texts)) / len(texts)
+    pieces = []
     for item in read(source):
         if isinstance(item, Document):
-            texts.append(item.text[: n_bytes - size])
-            size += len(texts[-1].encode())
-            if size >= n_bytes:
-                break
-    return texts
+            functions = decontaminate.functions_of(item.text)
+            parts = [ast.get_source_segment(item.text, node) for node in functions] or item.text.split("\n\n")
+            pieces += [part for part in parts if 0.5 * size < len(part) < 2 * size]
+        if len(pieces) >= wanted:
+            break
+    return pieces[:wanted]
 
 
 def table_of(measured):

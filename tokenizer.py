@@ -36,8 +36,10 @@ PATTERNS = {
     "fast": PATTERN,
     "gguf": r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
 }
-# tiktoken's engine for look-aheads gives up in a run of a million blanks, by an error that ends the process.
-LONG_RUN = re.compile(r"(?<!\s)\s{100000,}")
+# tiktoken's engine for look-aheads gives up in a run of a million blanks, by an error that ends the process. So such a
+# run is encoded in pieces.
+PIECE = 100_000
+LONG_RUN = re.compile(rf"(?<!\s)\s{{{PIECE},}}")
 
 # ChatML in Jinja, for others: what render() makes of a conversation, with the <|endoftext|> that opens every document.
 CHAT_TEMPLATE = (
@@ -156,11 +158,11 @@ class Tokenizer:
 
         def encode(text):
             """Ids of a text without raw bytes."""
-            if not looks_ahead or len(text) < 100_000:
+            if not looks_ahead or len(text) < PIECE:
                 return encoding.encode_ordinary(text)
             ids, done = [], 0
             for run in LONG_RUN.finditer(text):
-                for end in (*range(run.start(), run.end(), 100_000), run.end()):
+                for end in (*range(run.start(), run.end(), PIECE), run.end()):
                     ids += encoding.encode_ordinary(text[done:end])
                     done = end
             return ids + encoding.encode_ordinary(text[done:])

@@ -8,10 +8,11 @@ import random
 import textwrap
 
 import torch
+from tqdm import tqdm
 
 from evaluation.formats import IMPORTS
 from evaluation.generate import prompt_ids
-from evaluation.mutants import mutants
+from evaluation.mutants import is_docstring, mutants
 from evaluation.problems import mean_and_error
 from loss import IGNORE
 from tokenizer import fenced
@@ -20,17 +21,23 @@ MUTANTS = 1  # per solution: with a thousand problems, more of them say little m
 
 
 @torch.no_grad()
-def nats(model, filler, rows):
-    """-log P of what stands behind the prompt, for each of some (ids, how many of them are the prompt), in one batch.
-    filler: the id that fills up short rows, which no score depends on."""
-    device, longest = model.embed_tokens.weight.device, max(len(ids) for ids, _ in rows)
-    inputs = torch.full((len(rows), longest - 1), filler, device=device)
-    targets = torch.full((len(rows), longest - 1), IGNORE, device=device)
-    for i, (ids, n_prompt) in enumerate(rows):
-        inputs[i, : len(ids) - 1] = torch.tensor(ids[:-1])
-        targets[i, n_prompt - 1 : len(ids) - 1] = torch.tensor(ids[n_prompt:])
-    losses = model(inputs, targets, reduction="none").cpu().double()  # one per token; Apple's GPUs have no float64
-    return losses.view(len(rows), -1).sum(1).tolist()
+def nats(model, filler, rows, batch_size, what=""):
+    """-log P of what stands behind the prompt, for each of some (ids, how many of them are the prompt).
+    filler: the id that fills up short rows, which no score depends on. what: the words on a progress bar, or none."""
+    device, found = model.embed_tokens.weight.device, [0.0] * len(rows)
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]))  # similar lengths in a batch: little padding
+    for start in tqdm(range(0, len(order), batch_size), desc=what, unit="batch", disable=not what):
+        part = order[start : start + batch_size]
+        shape = len(part), len(rows[part[-1]][0]) - 1
+        inputs, targets = torch.full(shape, filler, device=device), torch.full(shape, IGNORE, device=device)
+        for place, i in enumerate(part):
+            ids, n_prompt = rows[i]
+            inputs[place, : len(ids) - 1] = torch.tensor(ids[:-1])
+            targets[place, n_prompt - 1 : len(ids) - 1] = torch.tensor(ids[n_prompt:])
+        losses = model(inputs, targets, reduction="none").cpu().double()  # one per token; mps has no float64
+        for i, loss in zip(part, losses.view(shape).sum(1).tolist()):
+            found[i] = loss
+    return found
 
 
 # -- solutions of benchmarks
@@ -57,7 +64,8 @@ def likelihoods(model, tokenizer, problems, chat, batch_size):
         ids = [*prompt, *tokenizer.encode(text)]
         if len(ids) <= model.config.block_size + 1:
             rows[task_id, number] = ids, len(prompt)
-    bits = bits_of(model, tokenizer, rows, batch_size)
+    found = nats(model, tokenizer.eot, list(rows.values()), batch_size, "likelihood of own solutions")
+    bits = {key: value / math.log(2) for key, value in zip(rows, found)}
     sizes = {key: len(texts[key].encode()) for key in bits}
     own = [key for key in bits if key[1] == 0]
     if not own:
@@ -84,16 +92,6 @@ def above_mutants(bpb):
     return {"above_mutants": mean, "stderr": error, "n_mutants": n_mutants}
 
 
-def bits_of(model, tokenizer, rows, batch_size):
-    """{key: bits of the continuation} of {key: (ids, how many of them are the prompt)}."""
-    bits, order = {}, sorted(rows, key=lambda key: len(rows[key][0]))  # similar lengths in a batch: little padding
-    for start in range(0, len(order), batch_size):
-        keys = order[start : start + batch_size]
-        for key, value in zip(keys, nats(model, tokenizer.eot, [rows[key] for key in keys])):
-            bits[key] = value / math.log(2)
-    return bits
-
-
 def continuations(problem, chat):
     """What the model is to write: the own solution as published, the same as Python writes it, and mutants of that."""
     whole = (problem.prompt + problem.solution).strip()
@@ -101,14 +99,12 @@ def continuations(problem, chat):
     program = problem.solution if has_header else problem.program(problem.solution)
     published = fenced(program, "python") if chat else whole.removeprefix(problem.asked(False))
     try:
-        anew, wrong = ast.unparse(ast.parse(program)), list(mutants(program))
+        original = answer(problem, ast.unparse(ast.parse(program)), chat)
+        others = (answer(problem, mutant, chat) for mutant in mutants(program, random.Random(problem.task_id)))
+        # A mutant of what belongs to the prompt has the same continuation.
+        return [published, original, *itertools.islice((text for text in others if text != original), MUTANTS)]
     except (SyntaxError, RecursionError):
         return [published]
-    random.Random(problem.task_id).shuffle(wrong)
-    original = answer(problem, anew, chat)
-    others = (answer(problem, mutant, chat) for mutant in wrong)
-    # A mutant of what belongs to the prompt has the same continuation.
-    return [published, original, *itertools.islice((text for text in others if text != original), MUTANTS)]
 
 
 def answer(problem, program, chat):
@@ -120,6 +116,6 @@ def answer(problem, program, chat):
     names = problem.test["entry_points"]
     functions = [node for node in ast.parse(program).body if isinstance(node, ast.FunctionDef) and node.name in names]
     body = functions[-1].body if functions else ast.parse(program).body
-    if len(body) > 1 and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
-        body = body[1:]  # the docstring is in the prompt
+    if len(body) > 1 and is_docstring(body[0]):
+        body = body[1:]  # it is in the prompt
     return "\n" + textwrap.indent("\n".join(map(ast.unparse, body)), "    ")

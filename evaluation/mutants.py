@@ -12,17 +12,32 @@ OTHER |= {ast.Gt: ast.LtE, ast.Lt: ast.GtE, ast.GtE: ast.Lt, ast.LtE: ast.Gt}
 OTHER |= {ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.In: ast.NotIn, ast.NotIn: ast.In}
 
 
-def mutants(program):
+def mutants(program, draw=None):
     """Yield programs that differ from this one in one operator, comparison or constant (off by one), or that lack one
-    statement of a function. Raises SyntaxError where the program is none."""
-    n_nodes = len(list(ast.walk(ast.parse(program))))
-    for i in range(n_nodes):
+    statement of a function, in the order of its syntax tree, or in the one that draw, a random.Random, shuffles them
+    into. Each is made when it is asked for: a long program has thousands. Raises SyntaxError where the program is none.
+    """
+    places = []  # (number of a node, number of the statement that is left out of it, or None)
+    for i, node in enumerate(list(ast.walk(ast.parse(program)))):
+        if isinstance(node, ast.FunctionDef):
+            places += [(i, k) for k, statement in enumerate(node.body[:-1]) if k or not is_docstring(statement)]
+        elif change(node):
+            places.append((i, None))
+    if draw:
+        draw.shuffle(places)
+    for i, k in places:
         tree = ast.parse(program)
         node = list(ast.walk(tree))[i]
-        if isinstance(node, ast.FunctionDef):
-            yield from shortened(program, i, len(node.body))
-        elif change(node):
-            yield ast.unparse(tree)
+        if k is None:
+            change(node)
+        else:
+            del node.body[k]
+        yield ast.unparse(tree)
+
+
+def is_docstring(statement):
+    """Whether a function's first statement is its docstring, without which it does the same."""
+    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
 
 
 def change(node):
@@ -38,14 +53,3 @@ def change(node):
     else:
         return False
     return True
-
-
-def shortened(program, i, n_statements):
-    """Yield the program without one statement, in turn, of the function that is node i of its tree; the last one stays,
-    and so does a docstring, which changes nothing."""
-    for k in range(n_statements - 1):
-        tree = ast.parse(program)
-        body = list(ast.walk(tree))[i].body
-        if not (k == 0 and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant)):
-            del body[k]
-            yield ast.unparse(tree)

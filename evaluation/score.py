@@ -52,7 +52,7 @@ def main(settings):
     settings.sources = distinct(settings.sources)
     lines, scores, unreadable = [], [], Counter()
     for batch in batches(settings, tokenizer, model.config.block_size, unreadable):
-        for source, where, bits, n_bytes in scored(model, tokenizer, batch):
+        for source, where, bits, n_bytes in scored(model, tokenizer, batch, settings.batch_size):
             if not math.isfinite(bits):
                 raise UserError(f"{settings.checkpoint} gives {where!r} no finite score: are its weights damaged?")
             scores.append(bits / n_bytes)
@@ -93,12 +93,12 @@ def batches(settings, tokenizer, block_size, unreadable):
         yield batch
 
 
-def scored(model, tokenizer, batch):
+def scored(model, tokenizer, batch, batch_size):
     """Yield (source, where, bits, bytes of text) of each document of a batch."""
     rows = []
     for _, _, windows in batch:
         rows += [(window, 1) for window in windows]
-    found = iter(nats(model, tokenizer.eot, rows))
+    found = iter(nats(model, tokenizer.eot, rows, batch_size))
     lengths = tokenizer.byte_lengths()
     for source, where, windows in batch:
         n_bytes = sum(int(lengths[window[1:]].sum()) for window in windows)

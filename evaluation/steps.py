@@ -2,8 +2,10 @@
 
 import ast
 import re
+from dataclasses import replace
 
-from evaluation import sandbox
+from evaluation.formats import parsed
+from evaluation.verdicts import run_samples
 
 HOW_FAR = ("parses", "defines its function", "answers a test", "right type", "passes a test", "passes all")
 # What stands for `assert CONDITION` while one of many tests is enough. {left} == {right} is the condition, if it is of
@@ -28,23 +30,26 @@ else:
 NOT_ASSERTIONS = re.compile(r"^def check_(?:suite|evalplus|apps_calls|livecodebench_calls)\b", re.M)
 
 
-def how_far(problems, mode_of, results, limits, num_workers):
+def how_far(problems, mode_of, results, out, limits, num_workers):
     """{a step of HOW_FAR: the share of the programs that reach it, or a later one}. Only those count whose test is made
-    of assert statements; "n" is their number. results: what run_samples() returned."""
-    reached, jobs = {}, []
+    of assert statements; "n" is their number. results: what run_samples() returned. out: a folder for the verdicts of
+    the weaker tests, so that no program is run twice."""
+    reached, asked, weaker, modes = {}, [], {}, {}
     for number, record in enumerate(results):
-        problem = problems[record["task_id"]]
+        problem, mode = problems[record["task_id"]], mode_of[record["task_id"]]
         tests = weaker_tests(problem.test)
         if not tests:
             continue
-        program = problem.program(record["completion"])
-        reached[number] = len(HOW_FAR) if record["passed"] else first_steps(program, problem.test)
-        if reached[number] == 2:
-            for step, test in tests.items():
-                jobs.append(((number, HOW_FAR.index(step) + 1), program, test, mode_of[record["task_id"]]))
-    for (number, step), verdict in sandbox.run_all(jobs, num_workers, limits):
-        if verdict.passed:
-            reached[number] = max(reached[number], step)
+        reached[number] = len(HOW_FAR)
+        if not record["passed"]:
+            reached[number] = first_steps(problem.program(record["completion"]), problem.test)
+        for step, test in tests.items() if reached[number] == 2 else ():
+            task_id = f"{record['task_id']}, {step}"
+            weaker[task_id], modes[task_id] = replace(problem, test=test), mode
+            asked.append({"task_id": task_id, "completion": record["completion"], "number": number, "step": step})
+    for record in run_samples(weaker, modes, asked, out, limits, num_workers):
+        if record["passed"]:
+            reached[record["number"]] = max(reached[record["number"]], HOW_FAR.index(record["step"]) + 1)
     if not reached:
         return {}
     shares = {}
@@ -56,15 +61,19 @@ def how_far(problems, mode_of, results, limits, num_workers):
 def first_steps(program, test):
     """How many of the first two steps a program reaches, told by its text: whether it defines the names that the test
     uses."""
-    try:
-        tree = ast.parse(program)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+    tree, bound = parsed(program), set()
+    if tree is None:
         return 0
-    bound = set()
-    for node in tree.body:
-        bound |= {getattr(node, "name", "")} | {getattr(target, "id", "") for target in getattr(node, "targets", ())}
+    for statement in tree.body:
+        bound |= names_bound(statement)
     names = [name for name in test["entry_points"] if re.search(rf"\b{name}\b", test["code"])]
     return 2 if bound.issuperset(names) else 1
+
+
+def names_bound(statement):
+    """The names that a statement of a module gives a value."""
+    names = {getattr(statement, "name", "")} | {getattr(node, "id", "") for node in getattr(statement, "targets", ())}
+    return names | {alias.asname or alias.name for alias in getattr(statement, "names", ()) if hasattr(alias, "name")}
 
 
 def weaker_tests(test):

@@ -11,7 +11,7 @@ rows (model.py, flops_per_token). Documents of about 400 tokens, attention insid
 import needs  # noqa: F401
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 import numpy as np
@@ -23,15 +23,13 @@ from attention import attention, attention_mask, document_bounds
 from configurator import UserError
 from experiments.common import print_table
 from experiments.presets import PRESETS, read_settings
-from experiments.speed import EOT, random_tokens
+from experiments.speed import EOT, random_tokens, steps_of
 from model import ModelConfig, Transformer
-from pretrain import TrainSettings, train_step
+from pretrain import TrainSettings
 from ranges import Count, Device, Range, SmallCount
 from training import machine as machines
-from training.dataloader import document_numbers, make_batch
+from training.dataloader import document_numbers
 from training.memory import memory_estimate
-from training.optim import make_optimizers
-from training.plan import make_plan
 
 KERNEL_TOKENS = 131_072  # per call of an attention kernel: fewer, and Python takes longer than the GPU
 LOSS_SHAPE = ModelConfig(vocab_size=8192, n_layer=6, n_embd=384, n_head=6, n_kv_head=2, block_size=256)
@@ -64,7 +62,7 @@ def main(settings):
     """Measure every part, print its tables, and write what came out as JSON."""
     machine = machines.start(settings.device)
     if machine.device.type != "cuda":
-        raise UserError("there is no NVIDIA GPU here: experiments.speed measures a CPU")
+        raise UserError("there is no NVIDIA GPU here: python -m experiments.speed measures a CPU")
     about = {"device": machines.device_name(machine.device), "torch": torch.__version__, "cuda": torch.version.cuda}
     print(", ".join(f"{name} {value}" for name, value in about.items()))
     result = about | {"settings": vars(settings), "made_by": configurator.made_by()}
@@ -106,13 +104,13 @@ def kernels(settings, machine):
         }
         torch.manual_seed(0)
 
-        def random(n_heads):
+        def drawn(n_heads):
             """(B, n_heads, T, head_dim), in memory as the model's products leave it."""
             x = torch.randn(B, T, n_heads, config.head_dim, device=machine.device, dtype=machine.dtype)
             return x.transpose(1, 2)
 
-        inputs = [random(n).requires_grad_() for n in (config.n_head, config.n_kv_head, config.n_kv_head)]
-        gradient, took, results = random(config.n_head), {}, {}
+        inputs = [drawn(n).requires_grad_() for n in (config.n_head, config.n_kv_head, config.n_kv_head)]
+        gradient, took, results = drawn(config.n_head), {}, {}
         for form, doc_ids in forms.items():
             mask = attention_mask(doc_ids, T, machine.device)
 
@@ -162,18 +160,13 @@ def loss_curve(machine, compiles, n_steps):
     """The losses of the first steps of a small model on random tokens."""
     torch.manual_seed(0)
     model = Transformer(LOSS_SHAPE).to(machine.device)  # made on the CPU: the same numbers wherever they go
-    plan = make_plan(model, TrainSettings(**vars(LOSS_SETTINGS) | {"compile": compiles}), machine)
-    model.dtype = machine.dtype
     torch._dynamo.reset()
-    if compiles:
-        model.compile()
-    optimizers = make_optimizers(model, LOSS_SETTINGS, machines.fast_bf16(machine.device))
+    _, step = steps_of(model, replace(LOSS_SETTINGS, compile=compiles), machine)
     random, most, curve = np.random.default_rng(0), LOSS_SHAPE.vocab_size - 1, []
     for _ in range(n_steps):
         tokens = 1 + (most * random.random((16, 257)) ** 4).astype(np.int64)  # some are frequent: that is soon learnt
         tokens[random.random(tokens.shape) < 0.01] = EOT
-        batch = make_batch(tokens[:, :-1], tokens[:, 1:], EOT, plan.document_form, machine.device)
-        curve.append(train_step(LOSS_SETTINGS, machine, model, optimizers, batch, plan.micro_batch)[0])
+        curve.append(step(tokens))
     return curve
 
 
@@ -205,23 +198,17 @@ def one_preset(name, settings, machine):
     torch.manual_seed(0)
     with machine.device:
         model = Transformer(config)
-    plan = make_plan(model, training, machine)
-    model.dtype, model.recompute = machine.dtype, plan.recompute
-    if plan.compiles:
-        model.compile()
-    optimizers = make_optimizers(model, training, machines.fast_bf16(machine.device))
+    plan, step = steps_of(model, training, machine)
     tokens = random_tokens(config.vocab_size, (training.batch_tokens // config.block_size, config.block_size + 1))
 
-    def step():
-        """One optimizer step on a whole batch: (loss, seconds)."""
+    def timed():
+        """(loss, seconds) of one optimizer step on a whole batch."""
         start = time.perf_counter()
-        batch = make_batch(tokens[:, :-1], tokens[:, 1:], EOT, plan.document_form, machine.device)
-        loss, _ = train_step(training, machine, model, optimizers, batch, plan.micro_batch)
-        return loss, time.perf_counter() - start
+        return step(tokens), time.perf_counter() - start
 
-    first, seconds = step(), []
+    first, seconds = timed(), []
     while len(seconds) < 2 or sum(seconds) < settings.seconds:
-        loss, passed = step()
+        loss, passed = timed()
         seconds.append(passed)
     speed = training.batch_tokens * len(seconds) / sum(seconds)
     peak, _ = machines.peak_flops(machine.device, machine.dtype)

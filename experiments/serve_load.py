@@ -155,8 +155,12 @@ def phase(settings, server, clients, seconds):
     with ThreadPoolExecutor(clients) as pool:
         for number in range(clients):
             pool.submit(client, number)
-        time.sleep(seconds / 2)
-        look = server.look()
+        try:
+            time.sleep(seconds / 2)
+            look = server.look()
+        except BaseException:  # Ctrl-C: the clients go when the server has gone
+            server.process.terminate()
+            raise
     passed, errors = time.monotonic() - start, [answer["error"] for answer in answers if answer["error"]]
     times = sorted(answer["seconds"] for answer in answers if answer["whole"]) or [0.0]
     figures = {

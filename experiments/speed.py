@@ -219,20 +219,27 @@ def random_tokens(vocab_size, shape):
 
 def training_here(config, optimizer, tokens, machine):
     """A function that makes a step as pretrain.py does by default, inside documents."""
-    model, ids, targets = Transformer(config).to(machine.device), tokens[:, :-1], tokens[:, 1:]
+    model, ids = Transformer(config).to(machine.device), tokens[:, :-1]
     settings = TrainSettings(optimizer=optimizer, lr=1e-4, batch_tokens=ids.size, micro_batch=len(ids))
+    _, step = steps_of(model, settings, machine)
+    return partial(step, tokens)
+
+
+def steps_of(model, settings, machine):
+    """(Plan, step) of a model that is to be trained as pretrain.py does it. step(tokens) makes an optimizer step on
+    tokens (rows, block_size + 1) and returns the loss."""
     plan = make_plan(model, settings, machine)
-    model.dtype = machine.dtype
+    model.dtype, model.recompute = machine.dtype, plan.recompute
     if plan.compiles:
         model.compile()
     optimizers = make_optimizers(model, settings, machines.fast_bf16(machine.device))
 
-    def step():
+    def step(tokens):
         """One step."""
-        batch = make_batch(ids, targets, EOT, plan.document_form, machine.device)
-        train_step(settings, machine, model, optimizers, batch, plan.micro_batch)
+        batch = make_batch(tokens[:, :-1], tokens[:, 1:], EOT, plan.document_form, machine.device)
+        return train_step(settings, machine, model, optimizers, batch, plan.micro_batch)[0]
 
-    return step
+    return plan, step
 
 
 # -- decoding

@@ -1,5 +1,5 @@
 """How varied texts are: a teacher that says the same thing a thousand times has made one text. Every measure depends on
-how much text there is, so each is read beside that of a real corpus of as many bytes."""
+how much text there is and of how many pieces, so each is read beside that of as much real text, in as many."""
 
 import ast
 import collections
@@ -8,6 +8,7 @@ import gzip
 import numpy as np
 
 from cleaning import hashing
+from cleaning.decontaminate import functions_of
 from cleaning.dedup import MIN_SHINGLES, banding, jaccard
 from cleaning.view import View
 
@@ -35,12 +36,8 @@ def distinct_trees(texts):
     None where there are no functions."""
     trees = []
     for text in texts:
-        try:
-            nodes = list(ast.walk(ast.parse(text)))
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            continue
-        functions = [node for node in nodes if isinstance(node, ast.FunctionDef)]
-        trees += [tuple(type(node).__name__ for node in ast.walk(function)) for function in functions]
+        for function in functions_of(text):
+            trees.append(tuple(type(node).__name__ for node in ast.walk(function)))
     return len(set(trees)) / len(trees) if trees else None
 
 

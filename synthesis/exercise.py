@@ -6,14 +6,16 @@ shown (OpenCoder's rule, arXiv:2411.04905; the stub and the mutants are those of
 """
 
 import ast
+import itertools
 import random
 import re
 from dataclasses import dataclass
 
 from evaluation import sandbox
-from evaluation.formats import from_humaneval
-from evaluation.mutants import mutants
+from evaluation.formats import from_humaneval, parsed
+from evaluation.mutants import is_docstring, mutants
 from evaluation.replies import fenced_blocks
+from evaluation.steps import names_bound
 from evaluation.verdicts import modes
 from tokenizer import fenced
 
@@ -25,7 +27,6 @@ MOST_MUTANTS = 8  # of a solution that are tried, drawn at random
 FEWEST_ASSERTS = 3
 OF_TESTS = (ast.Assert, ast.Import, ast.ImportFrom, ast.Assign, ast.FunctionDef)  # the statements that are kept of them
 TAKEN = {"candidate", "check"}  # what HumanEval's tests call the function and themselves
-NO_PROGRAM = (SyntaxError, ValueError, RecursionError, MemoryError)  # what ast raises
 
 
 class Unusable(Exception):
@@ -103,12 +104,6 @@ def read_tests(tests, functions):
     return max(sorted(set(names)), key=names.count), "\n".join(kept)
 
 
-def names_bound(node):
-    """The names that a statement of a module gives a value."""
-    names = {getattr(node, "name", "")} | {getattr(target, "id", "") for target in getattr(node, "targets", ())}
-    return names | {alias.asname or alias.name for alias in getattr(node, "names", ())}
-
-
 def code_of(part):
     """The one Python block of a part of a reply. Raises Unusable."""
     blocks = [code for label, code in fenced_blocks(part) if label.lower() in ("", "python", "py", "python3")]
@@ -119,10 +114,9 @@ def code_of(part):
 
 def tree_of(code):
     """The syntax tree of code. Raises Unusable."""
-    try:
-        return ast.parse(code)
-    except NO_PROGRAM:
-        raise Unusable("does not compile") from None
+    if (tree := parsed(code)) is None:
+        raise Unusable("does not compile")
+    return tree
 
 
 def function_of(code, name):
@@ -134,8 +128,7 @@ def cut(code, name):
     """(prompt, solution): a module up to its function's docstring, and the rest."""
     function = function_of(code, name)
     body = function.body
-    documented = isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant) and len(body) > 1
-    first = body[1 if documented else 0]
+    first = body[1 if len(body) > 1 and is_docstring(body[0]) else 0]
     start = min([first.lineno, *(decorator.lineno for decorator in getattr(first, "decorator_list", ()))])
     if start <= function.lineno:  # def f(x): return x
         return cut(ast.unparse(ast.parse(code)) + "\n", name)
@@ -158,11 +151,11 @@ def judged(exercises, limits, num_workers, min_failing):
     problems, wrong, verdicts = {}, {}, dict.fromkeys(exercises, "solution fails its own tests")
     for key, exercise in exercises.items():
         try:
-            others = list(mutants(exercise.solution))
-            random.Random(key).shuffle(others)  # in their own order, the first would all be statements left out
-            wrong[key] = [stub(exercise.solution, exercise.name), *others[:MOST_MUTANTS]]
+            # Shuffled: in their own order, the first would all be statements left out.
+            others = itertools.islice(mutants(exercise.solution, random.Random(key)), MOST_MUTANTS)
+            wrong[key] = [stub(exercise.solution, exercise.name), *others]
             problems[key] = from_humaneval(exercise.record(key))
-        except NO_PROGRAM:  # nested too deeply
+        except (SyntaxError, ValueError, RecursionError):  # nested too deeply, say
             verdicts[key] = "does not compile"
     mode_of, broken = modes(problems, limits, num_workers)
     jobs = []

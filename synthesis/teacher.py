@@ -88,13 +88,13 @@ class Teacher:
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.base_url.rstrip("/") + path, data, headers)
-        end, data = time.monotonic() + self.timeout, b""
+        end, answer = time.monotonic() + self.timeout, b""
         with OPENER.open(request, timeout=self.timeout) as response:
             while part := response.read1(1 << 16):
-                data += part
+                answer += part
                 if time.monotonic() > end:  # each part came in time, but not all of them
                     raise TimeoutError("the answer took too long")
-        return json.loads(data)
+        return json.loads(answer)
 
 
 def reply_of(answer):

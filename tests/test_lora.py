@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from conftest import TINY_MODEL, door_error, load_model, stage
+from conftest import TINY_MODEL, alone, door_error, load_model, stage
 
 import sft
 from configurator import UserError
@@ -83,19 +83,13 @@ def test_an_adapter_of_full_rank_can_be_any_change():
 def test_gradients_and_state_take_the_memory_of_the_adapters_alone():
     model = tiny()
     settings, plan = sft.Settings(optimizer="adamw"), Plan(2, "ids", False, False)
-    machine = checkpoint_machine()
+    machine = alone()
     before = memory_parts(model, settings, machine, plan)
     add_adapters(model, 2, 4.0, False, ["q_proj"])
     after = memory_parts(model, settings, machine, plan)
     n_trained = 2 * 2 * (32 + 32)
     assert after["gradients"] == 4 * n_trained and after["optimizer state"] == 8 * n_trained
     assert before["gradients"] > 10 * after["gradients"]
-
-
-def checkpoint_machine():
-    from training.machine import Machine
-
-    return Machine(0, 1, torch.device("cpu"), torch.float32)
 
 
 @pytest.fixture(scope="module")

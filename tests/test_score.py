@@ -40,7 +40,7 @@ def test_names_that_are_not_unicode_get_scores_and_what_has_none_is_counted(tmp_
 
 
 def test_a_model_that_scores_nothing_is_named(tmp_path, untrained, odd_source, monkeypatch):  # noqa: F811
-    def scored(model, tokenizer, batch):
+    def scored(model, tokenizer, batch, batch_size):
         yield from ((source, where, float("nan"), 1) for source, where, _ in batch)
 
     monkeypatch.setattr(evaluation.score, "scored", scored)

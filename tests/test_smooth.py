@@ -92,7 +92,7 @@ def test_a_model_that_knows_the_solutions_finds_them_likelier_than_their_mutants
         optimizer.zero_grad()
     after = likelihoods(model, tokenizer, found, False, 8)
     assert after["bpb"] < 0.5 * before["bpb"] and after["above_mutants"] == 1
-    assert nats(model, 0, [([1, 2, 3], 1)])[0] > 0
+    assert nats(model, 0, [([1, 2, 3], 1)], 1)[0] > 0
 
 
 def test_the_share_of_mutants_is_a_mean_over_problems():
@@ -112,23 +112,23 @@ PROGRAMS = {
 }
 
 
-def test_a_program_gets_as_far_as_it_gets():
+def test_a_program_gets_as_far_as_it_gets(tmp_path):
     problem = problems()["HumanEval/0"]
     results = []
     for completion in PROGRAMS:
         passed = sandbox.run(problem.program(completion), problem.test).passed
         results.append({"task_id": "HumanEval/0", "completion": completion, "passed": passed})
-    shares = how_far({"HumanEval/0": problem}, {"HumanEval/0": "sealed"}, results, sandbox.Limits(), 2)
+    shares = how_far({"HumanEval/0": problem}, {"HumanEval/0": "sealed"}, results, tmp_path, sandbox.Limits(), 2)
     assert shares.pop("n") == len(PROGRAMS)
     for number, step in enumerate(HOW_FAR, 1):
         assert shares[step] == sum(reached >= number for reached in PROGRAMS.values()) / len(PROGRAMS), step
-    assert how_far({}, {}, [], sandbox.Limits(), 2) == {}
+    assert how_far({}, {}, [], tmp_path, sandbox.Limits(), 2) == {}
 
 
-def test_a_program_without_its_function_parses_and_no_more():
+def test_a_program_without_its_function_parses_and_no_more(tmp_path):
     problem = problems()["12"]
     results = [{"task_id": "12", "completion": "def other(x):\n    return x\n", "passed": False}]
-    shares = how_far({"12": problem}, {"12": "sealed"}, results, sandbox.Limits(), 1)
+    shares = how_far({"12": problem}, {"12": "sealed"}, results, tmp_path, sandbox.Limits(), 1)
     assert shares["parses"] == 1 and shares["defines its function"] == 0
 
 

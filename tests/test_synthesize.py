@@ -23,7 +23,7 @@ from evaluation import sandbox
 from evaluation.problems import read_problems
 from synthesis import diversity, teacher
 from synthesis.exercise import Exercise, Unusable, cut, exercise_in, judged, stub
-from synthesis.requests import KINDS, filled, requests
+from synthesis.questions import KINDS, filled, questions
 
 GOOD = '''[Problem Description]
 Write {name}(x), which gives {n} times x{more}, and 0 for an x below 0.
@@ -243,15 +243,15 @@ def test_every_kind_makes_requests_of_its_own(tmp_path):
     sources["evol-instruct"] = [str(tmp_path / "chats.jsonl")]
     prompts = {}
     for kind in KINDS:
-        first, again = (list(requests(kind, 3, sources[kind], seed, model="m")) for seed in (1, 1))
+        first, again = (list(questions(kind, 3, sources[kind], seed, model="m")) for seed in (1, 1))
         assert [request.key for request in first] == [request.key for request in again]
-        other = list(requests(kind, 3, sources[kind], 2, model="m"))
+        other = list(questions(kind, 3, sources[kind], 2, model="m"))
         assert {request.key for request in first}.isdisjoint(request.key for request in other)
         prompts[kind] = first[0].messages[0]["content"]
     assert "Add {two} numbers." in prompts["evol-instruct"] and "[Tests]" in prompts["evol-instruct"]
     assert 1 <= len(re.findall(r"^x\d+ = \d+$", prompts["oss-instruct"], re.M)) <= 15
     assert prompts["labels"].count("x") >= 100 and "[Tests]" not in prompts["labels"]
-    assert len(set(request.messages[0]["content"] for request in requests("exercises", 200, [], 1))) > 195
+    assert len(set(request.messages[0]["content"] for request in questions("exercises", 200, [], 1))) > 195
     assert filled("a {b} {c} {d", {"b": "{c}"}) == "a {c}  {d"
 
 
@@ -357,6 +357,18 @@ def test_diversity_against_what_is_known(made_texts=("a b c d e f", "g h i j k l
     functions = ["def f(x):\n    return x + 1\n", "def g(y):\n    return y + 2\n", "def h(z):\n    return -z\n"]
     assert diversity.distinct_trees(functions) == pytest.approx(2 / 3)
     assert diversity.measures(["one two three four five"])["distinct 4-grams"] == 1
+
+
+def test_real_texts_are_as_many_and_as_long():
+    texts = ["x" * 300] * 25
+    found = synthesize.real_texts("stdlib", texts)
+    assert len(found) == 25 and all(
+        150 < len(text) < 600 and text.startswith(("def ", "async def ", "@")) for text in found
+    )
+    assert (
+        synthesize.NUMBERS.sub("N", "refused: 400: the prompt has 401 tokens")
+        == "refused: 400: the prompt has N tokens"
+    )
 
 
 def test_near_duplicates_are_those_of_a_comparison_of_all_pairs():

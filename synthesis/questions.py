@@ -1,5 +1,5 @@
-"""What a teacher is asked: each request made of a prompt of prompts.toml, words drawn for it, and a piece of a source.
-A request depends on its kind, number, seed and source alone, so that a run goes on where it stopped."""
+"""What a teacher is asked: questions, each made of a prompt of prompts.toml, words drawn for it, and a piece of a
+source. A question depends on its kind, number, seed and source alone, so that a run goes on where it stopped."""
 
 import hashlib
 import itertools
@@ -21,26 +21,28 @@ MOST_CHARACTERS = {"snippet": 2000, "extract": 1000, "instruction": 2000, "docum
 
 
 @dataclass
-class Request:
-    """One question."""
+class Question:
+    """One of them."""
 
     key: str  # a hash of everything that decides the answer
     messages: list
     about: dict  # what was drawn, for the record: {"document": its text} of labels, {"concept": "loops"}, ...
 
 
-def requests(kind, n, sources, seed, **parameters):
-    """Yield n Requests of a kind, fewer where the sources have no more pieces. parameters: what else decides the
+def questions(kind, n, sources, seed, **parameters):
+    """Yield n Questions of a kind, fewer where the sources have no more pieces. parameters: what else decides the
     answer, such as the model. Raises UserError for a kind that needs a source and has none."""
     if kind in NEED_SOURCE and not sources:
         raise UserError(f"kind={kind} needs --sources: what the teacher is to be asked about")
     found = pieces(kind, sources) if sources else itertools.repeat({})
     for number, piece in enumerate(itertools.islice(found, n)):
         about = words(kind, random.Random(f"{kind} {number} {seed}")) | piece
-        prompt = filled(PROMPTS[kind]["prompt"], about | {"form": PROMPTS["form"]})
+        prompt = PROMPTS[kind]["prompt"] + (PROMPTS[kind].get("with_source", "") if piece else "")
+        prompt = filled(prompt, about | {"form": PROMPTS["form"]})
         messages = [{"role": "user", "content": prompt}]
-        content = json.dumps([messages, number if not piece else 0, seed, parameters], sort_keys=True)
-        yield Request(hashlib.sha256(content.encode()).hexdigest()[:24], messages, about)
+        # Without a source two questions may draw the same words, and each is meant to have an answer of its own.
+        content = json.dumps([messages, 0 if piece else number, seed, parameters], sort_keys=True)
+        yield Question(hashlib.sha256(content.encode()).hexdigest()[:24], messages, about)
 
 
 def words(kind, draw):
@@ -80,7 +82,7 @@ def piece_of(kind, text):
     if kind == "labels":
         return "document", text
     if kind == "textbook":
-        return "extract", "Take up what this text is about:\n\n" + text
+        return "extract", text
     lines, draw = [line for line in text.splitlines() if line.strip()], random.Random(text)
     first, n_lines = draw.randrange(len(lines)), draw.randint(1, MOST_LINES)
     return "snippet", "\n".join(lines[first : first + n_lines])
