@@ -49,7 +49,7 @@ def likelihoods(model, tokenizer, problems, chat, batch_size):
         bpb            bits per byte, a mean over problems; bpb_micro: of all bytes together; n: problems (OLMo,
                        arXiv:2412.00656: a loss on right answers ranks small models as their later scores do)
         above_mutants  how often a solution takes fewer bits per byte than the same with one error in it, a mean over
-                       problems with its standard error; an untrained model comes to .5 to .6; n_mutants: comparisons
+                       problems with its standard error; about .5 for an untrained model; n_mutants: comparisons
 
     Problems without a solution, with a gap, or too long for the model are left out.
     """

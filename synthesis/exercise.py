@@ -11,6 +11,8 @@ import random
 import re
 from dataclasses import dataclass
 
+from tqdm import tqdm
+
 from evaluation import sandbox
 from evaluation.formats import from_humaneval, parsed
 from evaluation.mutants import is_docstring, mutants
@@ -163,7 +165,8 @@ def judged(exercises, limits, num_workers, min_failing):
         verdicts[key] = None
         jobs += [((key, n), program, problems[key].test, mode_of[key]) for n, program in enumerate(wrong[key])]
     failed = {key: {} for key in exercises}
-    for (key, n), verdict in sandbox.run_all(jobs, num_workers, limits):
+    ended = sandbox.run_all(jobs, num_workers, limits)
+    for (key, n), verdict in tqdm(ended, total=len(jobs), desc="wrong programs", unit="program"):
         failed[key][n] = not verdict.passed
     for key, found in failed.items():
         if verdicts[key] is None:
