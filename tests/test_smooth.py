@@ -112,13 +112,16 @@ PROGRAMS = {
 }
 
 
-def test_a_program_gets_as_far_as_it_gets(tmp_path):
+def test_a_program_gets_as_far_as_it_gets(tmp_path, monkeypatch):
     problem = problems()["HumanEval/0"]
     results = []
     for completion in PROGRAMS:
         passed = sandbox.run(problem.program(completion), problem.test).passed
         results.append({"task_id": "HumanEval/0", "completion": completion, "passed": passed})
-    shares = how_far({"HumanEval/0": problem}, {"HumanEval/0": "sealed"}, results, tmp_path, sandbox.Limits(), 2)
+    asked = {"HumanEval/0": problem}, {"HumanEval/0": "sealed"}, results, tmp_path, sandbox.Limits(), 2
+    shares = how_far(*asked)
+    monkeypatch.setattr(sandbox, "run_all", lambda jobs, *_: iter([] if not jobs else None))
+    assert how_far(*asked) == shares, "no program is run twice"
     assert shares.pop("n") == len(PROGRAMS)
     for number, step in enumerate(HOW_FAR, 1):
         assert shares[step] == sum(reached >= number for reached in PROGRAMS.values()) / len(PROGRAMS), step
