@@ -9,7 +9,7 @@ from evaluation import sandbox
 from evaluation.formats import problem_of
 from evaluation.likelihood import above_mutants, continuations, likelihoods, nats
 from evaluation.mutants import mutants
-from evaluation.steps import HOW_FAR, how_far, weakened, weaker_tests
+from evaluation.steps import HOW_FAR, WEAKER, how_far, weakened, weaker_tests
 from model import ModelConfig, Transformer
 from tokenizer import Tokenizer, fenced
 
@@ -143,7 +143,8 @@ def test_a_test_passes_where_one_of_its_assertions_holds():
     exec(weakened("assert len([1]) == 1\nwhile True: pass", "assert {condition}"), {})
     with pytest.raises(AssertionError):
         exec(weakened("assert True, 'always'", "assert {condition}"), {})
-    assert weaker_tests({"code": "assert " + "-" * 3000 + "1 == f(1)", "entry_points": ["f"]}) == {}
+    deep = weaker_tests({"code": "assert " + "-" * 3000 + "1 == f(1)", "entry_points": ["f"]})
+    assert deep.keys() in (set(), WEAKER.keys()), "too deep or not, which the machine decides, it raises nothing"
     assert weaker_tests({"code": "def check_suite(x):\n    assert x", "entry_points": []}) == {}
 
 
