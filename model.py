@@ -225,7 +225,8 @@ class Transformer(nn.Module):
     ) -> Tensor:
         """ids (B, T) -> logits (B, T, vocab_size), or, with targets (B, T), the cross-entropy in nats.
 
-        reduction: "sum" over the targets that are not IGNORE, or "none" for one value per token, (B * T,), 0 at IGNORE.
+        reduction: "sum" over the targets that are not IGNORE, or "none" for one number per token, (B * T,), 0 at
+        IGNORE. "values": those, and beside them what value_head says of each token, (B * T,); see add_value_head().
         doc_ids (B, T) number the documents in each row, or are document_bounds(): attention then stays inside each.
         """
         mask = attention_mask(doc_ids, ids.shape[1], ids.device)
@@ -243,7 +244,8 @@ class Transformer(nn.Module):
         x, targets = x.flatten(0, 1), targets.flatten()
         if reduction == "sum":
             return SummedLoss.apply(x, self.lm_head.weight, targets, self.chunk_loss)
-        return torch.cat([token_losses(self.lm_head(x[part]), targets[part]) for part in chunks(len(x))])
+        losses = torch.cat([token_losses(self.lm_head(x[part]), targets[part]) for part in chunks(len(x))])
+        return (losses, self.value_head(x)[:, 0].float()) if reduction == "values" else losses
 
     @torch.no_grad()
     def extend(self, ids: Tensor, cache: "KVCache", rows: list[int], n_new: list[int]) -> Tensor:
@@ -257,6 +259,12 @@ class Transformer(nn.Module):
             cache.lengths[row] += n
         last = x[torch.arange(len(rows), device=x.device), torch.tensor(n_new, device=x.device) - 1]
         return self.lm_head(self.norm(last))
+
+    def add_value_head(self):
+        """A layer beside lm_head that makes one number of each token: how much reward a text that begins so will earn
+        (grpo.py's critic), or how good a text that ends so is. It begins by saying 0."""
+        self.value_head = Linear(self.config.n_embd, 1, bias=False).to(self.embed_tokens.weight.device)
+        nn.init.zeros_(self.value_head.weight)
 
     def ready(self, dtype: torch.dtype) -> "Transformer":
         """This model, to be asked and not trained: weights and products in one format, on the device where it is."""

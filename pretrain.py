@@ -290,7 +290,7 @@ def train_step(settings, machine, model, optimizers, batch, micro_batch, loss_fn
         micro-batch 1: 1000 targets, sum 3000      mean of means (3 + 1) / 2   = 2
         micro-batch 2:   10 targets, sum   10      mean          3010 / 1010   = 2.98
     """
-    n_counted = machine.sum(batch.count)[0]  # known before any forward pass, as it depends on the data alone
+    n_counted = machine.sum(batch.count)[0] or 1  # known before any forward pass, as it depends on the data alone
     total_loss, total_count = torch.zeros((), device=machine.device), 0
     parts = list(batch.split(micro_batch))
     for part in parts:
@@ -310,7 +310,7 @@ def train_step(settings, machine, model, optimizers, batch, micro_batch, loss_fn
     hidden, others = trained_parameters(model)
     grad_norm = torch.nn.utils.clip_grad_norm_([*hidden, *others], settings.grad_clip or math.inf).item()
     loss_sum, count = machine.sum(total_loss.item(), total_count)  # item() waits until a GPU has finished
-    loss = loss_sum / count
+    loss = loss_sum / max(1, count)
     if math.isfinite(loss) and math.isfinite(grad_norm):
         for optimizer in optimizers:
             optimizer.step()

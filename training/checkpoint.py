@@ -206,6 +206,8 @@ def load_weights(model, folder, device):
     try:
         if not any(name.endswith("lora_a") for name, _ in model.named_parameters()):
             weights = merged(weights)
+        if not hasattr(model, "value_head"):  # a stage that writes text needs no judgement of it
+            weights.pop("value_head.weight", None)
         model.load_state_dict(weights)
     except (RuntimeError, TypeError, AttributeError, KeyError) as error:
         raise UserError(f"checkpoint {folder} does not hold this model: {error}") from None

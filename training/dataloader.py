@@ -9,7 +9,7 @@ but the step.
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
@@ -41,6 +41,8 @@ class Batch:
     # NumPy: how many targets of each row count in the loss. Asking a GPU for it would wait in every micro-batch.
     counts: np.ndarray
     as_bounds: bool = False  # documents are on the CPU, and the model is told where they begin
+    # What else a loss needs of every token, by name: tensors (rows, block_size), such as what a text has earned.
+    beside: dict = field(default_factory=dict)
 
     @property
     def count(self):
@@ -62,7 +64,8 @@ class Batch:
         for start in range(0, len(self.ids), n_rows):
             rows = slice(start, start + n_rows)
             documents = None if self.documents is None else self.documents[rows]
-            yield Batch(self.ids[rows], self.targets[rows], documents, self.counts[rows], self.as_bounds)
+            beside = {name: values[rows] for name, values in self.beside.items()}
+            yield Batch(self.ids[rows], self.targets[rows], documents, self.counts[rows], self.as_bounds, beside)
 
 
 def make_batch(ids, targets, eot, document_form, device, n_rows=0):
