@@ -102,6 +102,8 @@ def settings_of(settings_class):
     declared, found = {field.name: field for field in fields(settings_class)}, {}
     for name, (text, heading) in comments.items():
         field = declared[name]
+        if not field.init:  # what a stage computes by itself
+            continue
         if is_dataclass(field.type):
             for inner in settings_of(field.type).values():
                 part = "" if inner.heading == "settings" else f": {inner.heading}"
@@ -281,7 +283,7 @@ def runs_of(table, tables=()):
 def show(settings, stage):
     """Print what differs from the defaults on standard error, one setting a line."""
     known = settings_of(type(settings))
-    changed = {key: value for key, value in flat(settings).items() if value != known[key].default}
+    changed = {key: value for key, value in flat(settings).items() if key in known and value != known[key].default}
     print(f"{stage}:" + ("" if changed else " default settings"), file=sys.stderr, flush=True)
     for key, value in changed.items():
         print(f"  {key:<18} {value_text(value)}", file=sys.stderr, flush=True)

@@ -167,13 +167,16 @@ def next_token_loss(model, batch):
     return model(*batch.inputs()), batch.count
 
 
-def train(settings, machine, model, tokenizer, data, schedule, val, init=None, note=None, loss_fn=next_token_loss):
-    """The training loop. pretrain, anneal and sft all call it; read it from top to bottom.
+def train(
+    settings, machine, model, tokenizer, data, schedule, val, init=None, note=None, loss_fn=next_token_loss, measure=None
+):
+    """The training loop. All training stages call it; read it from top to bottom.
 
     settings: TrainSettings with out_dir. model: a Transformer on machine.device. data: a Mixture. schedule: a Schedule.
     val: [(shard folder, share)] to validate on. init: the checkpoint folder whose optimizer state to begin with. note:
     what else a checkpoint's meta.json should hold. loss_fn(model, batch) returns a summed loss and the number of items
-    in the sum, which is batch.count.
+    in the sum, which is batch.count. measure(model, machine) returns what else to log of every evaluation, {name: value};
+    by default what Progress asks the model.
 
     Leaves metrics.jsonl, settings.json and checkpoints in settings.out_dir. Everything random is a function of the seed
     and the step, so that a run that was killed and resumed equals the unbroken one, on a CPU bit for bit.
@@ -186,7 +189,8 @@ def train(settings, machine, model, tokenizer, data, schedule, val, init=None, n
             for folder in dict.fromkeys(folder for folder, _ in [*data.mixture, *val]):
                 Shards(folder, "train").verify()
     model.dtype, model.recompute = machine.dtype, plan.recompute
-    progress = Progress(settings.sample, settings.problems, tokenizer, chat="chat" in (note or {}))
+    if measure is None:
+        measure = Progress(settings.sample, settings.problems, tokenizer, chat="chat" in (note or {})).of
     log = Log(settings, machine, model, data, plan)
     # Each process updates the parameters that it owns, and has optimizer state for no others.
     optimizers = make_optimizers(model, settings, machines.fast_bf16(machine.device), machine.rank, machine.world_size)
@@ -211,12 +215,12 @@ def train(settings, machine, model, tokenizer, data, schedule, val, init=None, n
             model.compile()
         raw_model = model  # without a wrapper's prefix on its names: it validates and saves
         if machine.world_size > 1:
-            batch = data.batch(0, machine, plan)
+            batch = data.batch(done + ahead, machine, plan)
             model = exchanging_gradients(model, next(batch.split(plan.micro_batch)), machine, loss_fn)
 
         def evaluate(step):
             """How good the model is after a step: loss on the validation sets, and what it writes if that is asked."""
-            metrics = validate(raw_model, val_sets, plan, machine, tokenizer) | progress.of(raw_model, machine)
+            metrics = validate(raw_model, val_sets, plan, machine, tokenizer) | measure(raw_model, machine)
             log.evaluation(step, metrics)
             return {"step": step, **metrics}
 
@@ -245,7 +249,7 @@ def train(settings, machine, model, tokenizer, data, schedule, val, init=None, n
                 done += 1
                 in_a_row = 0 if math.isfinite(loss) and math.isfinite(grad_norm) else in_a_row + 1
                 if not in_a_row:
-                    log.step(done, loss, lr, grad_norm)
+                    log.step(done, loss, lr, grad_norm, batch.about)
                 else:  # one odd batch costs a step; when no batch does any more, the weights themselves are bad
                     what = f"loss {loss} and gradient norm {grad_norm} at step {done - 1}"
                     log.event(done, f"skipped: {what}")

@@ -9,7 +9,7 @@ prompt:
 """
 
 import collections
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -35,6 +35,9 @@ class Completion:
     ids: list[int]  # the new tokens, without a stop token
     text: str  # the text of these tokens, cut before a stop string
     reason: str  # why it ended: "stop" (a stop token or string) or "length"
+    end: int | None = None  # the stop token behind them, where one has ended it
+    # of the new tokens and the stop token, at temperature 1, where they are asked for
+    logprobs: list[float] = field(default_factory=list)
 
 
 class Row:
@@ -51,6 +54,7 @@ class Row:
     def __init__(self, tokenizer, prompt, stop, stop_ids, limit, seed, on_bytes, on_end, sampling):
         self.prompt, self.draws = prompt, np.random.default_rng(seed).random(limit)  # one for each token
         self.sampling, self.on_logits = sampling, None  # on_logits(logits, token): what may look at each choice
+        self.keeps_logprobs, self.logprobs, self.end = False, [], None
         self.token_bytes, self.stop_ids, self.limit = tokenizer.token_bytes, stop_ids, limit
         self.on_bytes, self.on_end = on_bytes, on_end
         self.stop = [text.encode() for text in stop]
@@ -63,7 +67,7 @@ class Row:
         """Append a token, or end the row; hand on_bytes the bytes that are certain now."""
         self.last = token
         if token in self.stop_ids:
-            self.reason = "stop"
+            self.reason, self.end = "stop", token
         else:
             searched_from = max(0, len(self.data) - self.held_back)
             self.ids.append(token)
@@ -94,6 +98,7 @@ def generate(
     on_bytes=None,
     on_end=None,
     batch_size=64,
+    keep_logprobs=False,
 ) -> list[Completion]:
     """Continue each of prompts (lists of ids, not empty) by up to max_new_tokens, or to the end of the context; at most
     batch_size at a time.
@@ -114,6 +119,7 @@ def generate(
     for prompt, stop, seed in zip(prompts, stops or [()] * len(prompts), seeds or range(len(prompts)), strict=True):
         limit = min(max_new_tokens, block_size - len(prompt))
         texts.append(Row(tokenizer, prompt, stop, stop_ids, limit, seed, on_bytes, on_end, sampling))
+        texts[-1].keeps_logprobs = keep_logprobs
     waiting = collections.deque(text for text in texts if not text.reason)
     rows = [None] * min(batch_size, len(waiting))  # the texts in the cache
     cache = KVCache(model, len(rows), max((len(row.prompt) + row.limit for row in waiting), default=1))
@@ -132,7 +138,10 @@ def generate(
                 rows = [rows[n] for n in kept]
                 cache.keep(kept)
             go_on(model, tokenizer, cache, rows, range(len(rows)))
-    return [Completion(row.ids, row.data.decode("utf-8", "replace"), row.reason) for row in texts]
+    written = []
+    for row in texts:
+        written.append(Completion(row.ids, row.data.decode("utf-8", "replace"), row.reason, row.end, row.logprobs))
+    return written
 
 
 def begin(model, tokenizer, cache, rows, new):
@@ -163,9 +172,15 @@ def add_tokens(logits, tokenizer, rows):
         alike.setdefault(row.sampling, []).append(n)
     for sampling, numbers in alike.items():
         draws = np.array([rows[n].draws[len(rows[n].ids)] for n in numbers])
-        for n, token in zip(numbers, pick(logits[numbers], sampling, draws).tolist()):
+        tokens = pick(logits[numbers], sampling, draws)
+        logprobs = [None] * len(numbers)
+        if any(rows[n].keeps_logprobs for n in numbers):
+            logprobs = logits[numbers].log_softmax(-1).gather(1, tokens[:, None].to(logits.device))[:, 0].tolist()
+        for n, token, logprob in zip(numbers, tokens.tolist(), logprobs):
             if rows[n].on_logits:
                 rows[n].on_logits(logits[n], token)
+            if rows[n].keeps_logprobs:
+                rows[n].logprobs.append(logprob)
             rows[n].add(token)
 
 

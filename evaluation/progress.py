@@ -28,6 +28,7 @@ class Progress:
         found = read_problems(problems, MBPP_VALIDATION, say=lambda line: None) if problems else {}
         self.problems = list(found.values())
         self.prompts, self.mode_of = [], None  # how a problem is judged is found out when it is asked first
+        self.answers = {}  # {task_id: [what the model wrote when it was asked last, whether it passed]}
         for problem in self.problems:
             self.prompts.append(prompt_ids(tokenizer, problem.asked(chat), chat, problem.suffix))
         if self.problems:
@@ -76,5 +77,7 @@ class Progress:
         for number, (problem, text) in enumerate(zip(self.problems, written)):
             program = problem.program(code_in(text) if self.chat else text)
             jobs.append((number, program, problem.test, self.mode_of[problem.task_id]))
-        verdicts = [verdict for _, verdict in sandbox.run_all(jobs, os.cpu_count())]
-        return sum(verdict.passed for verdict in verdicts) / len(verdicts)
+        verdicts = dict(sandbox.run_all(jobs, os.cpu_count()))
+        for number, (problem, text) in enumerate(zip(self.problems, written)):
+            self.answers[problem.task_id] = [text, verdicts[number].passed]
+        return sum(verdict.passed for verdict in verdicts.values()) / len(verdicts)

@@ -22,9 +22,9 @@ from shards import naming
 VERDICT = ("key", "mode", "passed", "result", "seconds")  # what is kept of one
 
 
-def modes(problems, limits, num_workers):
+def modes(problems, limits, num_workers, quiet=False):
     """({task_id: "sealed", "open" or "script"}, the task_ids whose own solution passes in no way). Problems without a
-    solution are judged open, if they are no scripts."""
+    solution are judged open, if they are no scripts. quiet: without progress bars."""
     found = {task_id: possible_modes(problem)[-1] for task_id, problem in problems.items()}
     left = [task_id for task_id, problem in problems.items() if problem.solution]
     for mode in ("script", "sealed", "open"):
@@ -34,7 +34,7 @@ def modes(problems, limits, num_workers):
             if mode in possible_modes(problem):
                 jobs.append((task_id, problem.program(problem.solution), problem.test, mode))
         ended = sandbox.run_all(jobs, num_workers, limits)
-        bar = tqdm(ended, total=len(jobs), desc=f"own solutions, {mode}", unit="program", disable=not jobs)
+        bar = tqdm(ended, total=len(jobs), desc=f"own solutions, {mode}", unit="program", disable=quiet or not jobs)
         passed = {task_id for task_id, verdict in bar if verdict.passed}
         found |= dict.fromkeys(passed, mode)
         left = [task_id for task_id in left if task_id not in passed]

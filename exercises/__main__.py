@@ -3,8 +3,9 @@
     python -m exercises --out_dir=data/exercises
     python -m exercises --documents=2e6 --seed=7
 
-Leaves documents.jsonl (textbook pages), chats.jsonl (conversations) and problems.jsonl (tests in
-HumanEval's shape, on six rungs: each differs from what is trained on in one respect). Training on
+Leaves documents.jsonl (textbook pages), chats.jsonl (conversations), problems.jsonl (tests in
+HumanEval's shape, on six rungs: each differs from what is trained on in one respect) and, if asked,
+practice.jsonl (such tests of what is trained on: operations put together). Training on
 textbooks that are made up is an idea of phi-1's authors (arXiv:2306.11644), who had a language
 model write them; here they come from tables, exercises/operations/, that a person can extend.
 """
@@ -35,6 +36,7 @@ class Settings:
     documents: Natural = 40_000  # exercises as textbook pages
     chats: Natural = 16_000  # exercises as conversations
     problems: Natural = 100  # exercises as test problems, on each rung of the ladder
+    practice: Natural = 0  # exercises with tests to learn from, for grpo.py: practice.jsonl
     # -- how they are made
     seed: Seed = 1337  # another seed, other exercises; which compositions are tested stays
     num_workers: Workers = 0  # processes; 0 = one per core; the files do not depend on it
@@ -44,12 +46,14 @@ PART = 200  # exercises that a worker makes at a time
 
 
 def main(settings):
-    """Write the three files, and made_by.json."""
+    """Write the files, and made_by.json."""
     out = Path(settings.out_dir)
     with exclusive(out):
         for name in ("documents", "chats"):
             write(out / f"{name}.jsonl", {name: getattr(settings, name)}, settings)
         write(out / "problems.jsonl", dict.fromkeys(making.LADDER, settings.problems), settings)
+        if settings.practice:
+            write(out / "practice.jsonl", {making.PRACTICE: settings.practice}, settings)
         configurator.write_json(out / "made_by.json", {"settings": asdict(settings), "made_by": configurator.made_by()})
     n_problems = settings.problems * len(making.LADDER)
     print(f"{settings.documents:,} documents, {settings.chats:,} chats, {n_problems:,} problems -> {out}")

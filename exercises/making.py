@@ -18,6 +18,7 @@ from exercises.compose import ITEM_OF, SCALARS, Maker, Unfit, others, without_re
 from exercises.examples import LARGEST, literal, load, worked_examples
 
 N_TESTS = 12  # assertions per problem
+PRACTICE = "practice"  # the view of problems like those of training, with tests: for grpo.py to learn from
 LADDER = ("compositions", "function_names", "parameter_names", "nouns", "wordings", "constants")
 IMPORTED = "math string re collections itertools functools datetime statistics bisect heapq".split()
 RESERVED = {*keyword.kwlist, *dir(builtins), *IMPORTED}  # no parameter may be called like these
@@ -68,7 +69,8 @@ def make_exercise(view, index, seed, natural=False):
         rng = random.Random(int.from_bytes(hashlib.blake2b(key.encode()).digest()[:8]))
         try:
             draft = MAKERS[view == "wordings"].draft(rng)
-            if is_test(draft.parts) == (view == "compositions"):
+            too_easy = view == PRACTICE and len(draft.parts) < 2  # tuning has taught these
+            if is_test(draft.parts) == (view == "compositions") and not too_easy:
                 return named(rng, draft, view, natural)
         except Unfit:
             continue
@@ -95,7 +97,7 @@ def named(rng, draft, view, natural):
     bodies = dict.fromkeys(renamed(body, final_names(rng, body, code_names, name)) for body in draft.bodies)
     functions = [load(name, names.values(), body) for body in bodies]
     near = [int(number) for number in re.findall(r"\b\d+\b", next(iter(bodies)))]
-    n_examples = 1 + N_TESTS if view in LADDER else 3
+    n_examples = 1 + N_TESTS if view in (*LADDER, PRACTICE) else 3
     examples = worked_examples(rng, draft, constants, functions, near, n_examples)
     hints = [hint(draft.parameters[placeholder]) for placeholder in names] + [hint(draft.result)]
     return Exercise(draft.parts, name, list(names.values()), hints, sentence, list(bodies), examples)

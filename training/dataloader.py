@@ -43,6 +43,7 @@ class Batch:
     as_bounds: bool = False  # documents are on the CPU, and the model is told where they begin
     # What else a loss needs of every token, by name: tensors (rows, block_size), such as what a text has earned.
     beside: dict = field(default_factory=dict)
+    about: dict = field(default_factory=dict)  # figures for the log: what is special to this batch, {name: number}
 
     @property
     def count(self):

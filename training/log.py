@@ -72,8 +72,8 @@ class Log:
             seconds += cost * (steps // every if every else 1)
         return clock(seconds)
 
-    def step(self, step, loss, lr, grad_norm):
-        """Log the first, the last and every log_every-th step."""
+    def step(self, step, loss, lr, grad_norm, about):
+        """Log the first, the last and every log_every-th step. about: what else there is to say of its batch."""
         self.step_time = time.perf_counter()
         is_first, is_last = step == self.first_step + 1, step == self.settings.max_steps
         if not self.machine.is_main:
@@ -87,8 +87,8 @@ class Log:
                 mfu = speed * self.model.flops_per_token() / (self.peak * self.machine.world_size)
             tokens = step * self.settings.batch_tokens
             record = {"step": step, "tokens": tokens, "loss": loss, "lr": lr, "grad_norm": grad_norm}
-            self.write({**record, "tokens_per_second": speed, "mfu": mfu})
-            self.print_step(step, loss, lr, grad_norm, speed, mfu)
+            self.write({**record, "tokens_per_second": speed, "mfu": mfu, **about})
+            self.print_step(step, loss, lr, grad_norm, speed, mfu, about)
             self.start_clock(step)
         elif is_first:
             self.start_clock(step)
@@ -106,10 +106,12 @@ class Log:
         last = str(self.settings.max_steps)
         return f"{step:>{len(last)}}/{last}"
 
-    def print_step(self, step, loss, lr, grad_norm, speed, mfu):
+    def print_step(self, step, loss, lr, grad_norm, speed, mfu, about):
         """The line on the screen, of at most 80 characters."""
         line = f"{self.place(step)} loss {loss:6.3f} lr {lr:.1e} grad {grad_norm:5.2f}"
-        if speed:
+        if about:
+            line = f"{self.place(step)} " + " ".join(f"{name} {number:.3g}" for name, number in about.items())
+        elif speed:
             line += f" {short(speed):>5} tok/s mfu {mfu:3.0%} eta {self.time_left(step, speed)}"
         print(line, flush=True)
 
@@ -120,8 +122,9 @@ class Log:
         self.start_clock(step)
         if self.machine.is_main:
             self.write({"step": step, **metrics, "tokens": step * self.settings.batch_tokens})
-            found = f"val loss {metrics['val_loss']:.4f}  val bpb {metrics['val_bpb']:.4f}"
-            print(f"{self.place(step)} {found}", flush=True)
+            if metrics["sources"]:
+                found = f"val loss {metrics['val_loss']:.4f}  val bpb {metrics['val_bpb']:.4f}"
+                print(f"{self.place(step)} {found}", flush=True)
 
     def saved(self, step):
         """A checkpoint was written: gigabytes, which is no training."""

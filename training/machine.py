@@ -70,6 +70,14 @@ class Machine:
         torch.distributed.all_reduce(total)
         return total.tolist()
 
+    def gathered(self, items):
+        """The lists of all processes, one behind the other, in every process."""
+        if self.world_size == 1:
+            return items
+        lists = [None] * self.world_size
+        torch.distributed.all_gather_object(lists, items)
+        return [item for part in lists for item in part]
+
     @contextmanager
     def together(self):
         """Within it every process does its part; behind it all have done theirs. An error that a person can mend, such

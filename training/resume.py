@@ -17,10 +17,10 @@ from training.optim import Schedule, lr_at
 DATA = {"data", "batch_tokens", "block_size", "best_fit", "seed"}
 # These do not decide what is learnt, or do so only through max_steps and the schedule, which are compared themselves.
 FREE = set("init val out_dir max_steps decay_tokens epochs micro_batch recompute device compile verify".split())
-FREE |= set("log_every eval_every eval_tokens save_every keep resume changed sample problems tracker".split())
+FREE |= set("log_every eval_every eval_tokens save_every keep resume changed sample problems test tracker".split())
 INHERITED = "batch_tokens doc_mask optimizer weight_decay beta1 beta2 momentum grad_clip seed".split()
 # The setting that only one stage has.
-ONLY_OF = {"schedule": "pretrain.py", "decay_tokens": "anneal.py", "neftune": "sft.py"}
+ONLY_OF = {"schedule": "pretrain.py", "decay_tokens": "anneal.py", "neftune": "sft.py", "group_size": "grpo.py"}
 
 
 def should_resume(settings):

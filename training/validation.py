@@ -57,7 +57,7 @@ def validate(model, sets, plan, machine, tokenizer):
     sources = {part.folder: evaluate(model, part, plan, machine, tokenizer) for part in sets}
     model.train()
     metrics = {}
-    for key in ("val_loss", "val_bpb"):
+    for key in ("val_loss", "val_bpb") if sets else ():
         metrics[key] = sum(part.share * sources[part.folder][key] for part in sets)
     return {**metrics, "sources": sources}
 

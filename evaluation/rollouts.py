@@ -1,0 +1,248 @@
+"""What a model learns from when it learns from its own attempts: the data of grpo.py's training run.
+
+problems of the step -> attempts -> rewards -> advantages -> rows of tokens with the numbers that the loss needs
+"""
+
+import copy
+import math
+import os
+
+import numpy as np
+import torch
+
+from configurator import UserError
+from evaluation import sandbox
+from evaluation.attempts import Attempt, attempt, judge
+from evaluation.generate import prompt_ids
+from evaluation.verdicts import modes
+from loss import IGNORE
+from shards import sha256_file
+from training.dataloader import best_fit, make_batch
+from training.policy import gae, group_advantages
+
+
+class Rollouts:
+    """The data of a run: attempts at problems by the model as it is at each step. It has what train() asks of a Mixture.
+
+    Which problems a step asks, and with which seeds, is a function of the seed and the step; what the model writes
+    depends on its weights as well, so that a run that is resumed writes what the unbroken one would have. Attempts that
+    several steps learn from (settings.updates) are a part of the checkpoints in between.
+    """
+
+    mixture = shards = sources = ()  # there are no folders that are read
+    read_before = {}
+
+    def __init__(self, settings, model, reference, tokenizer, problems, chat, begun):
+        self.settings, self.model, self.reference, self.tokenizer = settings, model, reference, tokenizer
+        self.chat, self.block_size = chat, model.config.block_size
+        prompts = [prompt_ids(tokenizer, problem.asked(chat), chat, problem.suffix) for problem in problems]
+        room = self.block_size + 1 - settings.max_new_tokens
+        fitting = [n for n, prompt in enumerate(prompts) if len(prompt) <= room]
+        if len(fitting) < settings.n_problems:
+            raise UserError(
+                f"{settings.problems} has {len(fitting)} problems that leave {settings.max_new_tokens} tokens of "
+                f"{self.block_size} for an answer, fewer than n_problems={settings.n_problems}"
+            )
+        if len(fitting) < len(problems):
+            print(f"{len(problems) - len(fitting)} problems leave no room for an answer and are left out")
+        self.problems, self.prompts = [problems[n] for n in fitting], [prompts[n] for n in fitting]
+        self.stops = [() if chat else problem.stop for problem in self.problems]
+        sandbox.probe()
+        self.mode_of = {}  # how a problem is judged is found out when it is asked first
+        self.first, self.attempts, self.beside, self.about = None, [], {}, {}
+        if begun:  # of a checkpoint between two steps on the same attempts
+            self.first, self.about = begun["first"], begun["about"]
+            self.attempts = [Attempt(**record) for record in begun["attempts"]]
+            self.beside = {name: np.array(values, np.float32) for name, values in begun["beside"].items()}
+
+    # -- what train() asks for
+
+    def batch(self, step, machine, plan):
+        """This process's rows of the Batch of a step."""
+        first = step - step % self.settings.updates
+        if self.first != first:
+            self.collect(first, machine, plan)
+        ids, targets, _ = self.packed()
+        n_rows = self.rows_of_a_process(len(ids), machine, plan)
+        own = slice(machine.rank * n_rows, (machine.rank + 1) * n_rows)
+        batch = make_batch(ids[own], targets[own], self.tokenizer.eot, plan.document_form, machine.device, n_rows)
+        for name, values in self.beside.items():
+            padded = np.pad(values[own], ((0, n_rows - len(values[own])), (0, 0)))
+            batch.beside[name] = torch.from_numpy(padded).to(machine.device)
+        batch.about = self.about
+        return batch
+
+    def identity(self):
+        """What data this is."""
+        return [[sha256_file(self.settings.problems), 1.0]]
+
+    def epochs(self, step):
+        """Of no folder."""
+        return []
+
+    def position(self, step):
+        """What a checkpoint says of the data."""
+        said = {"data": self.identity(), "rows_read": {}, "read_before": {}}
+        if step % self.settings.updates == 0:
+            return said
+        beside = {name: values.tolist() for name, values in self.beside.items()}
+        attempts = [vars(tried) for tried in self.attempts]
+        return said | {"rollout": {"first": self.first, "about": self.about, "attempts": attempts, "beside": beside}}
+
+    # -- attempts
+
+    def collect(self, step, machine, plan):
+        """Have the model attempt the problems of a step, and lay beside each token what the loss needs."""
+        order = np.random.default_rng((self.settings.seed, step)).permutation(len(self.problems)).tolist()
+        n, asked, groups, sampler = self.settings.n_problems, [], [], self.sampler(machine)
+        for start in range(0, (1 + self.settings.refills) * n, n):
+            numbers = order[start : start + n]
+            tried = self.attempts_at(numbers, step, sampler, machine)
+            size = self.settings.group_size
+            found = [tried[i : i + size] for i in range(0, len(tried), size)]
+            asked += found
+            groups += [group for group in found if has_signal(group)] if self.settings.refills else found
+            if len(groups) >= n or len(numbers) < n:
+                break
+        self.first, self.about = step, figures(asked)
+        groups = groups[:n]
+        # Without a penalty or a critic, attempts whose advantage is 0 have no gradient: computing it would be in vain.
+        learns_from_all = self.settings.kl or self.settings.critic
+        self.attempts = [tried for group in groups if learns_from_all or has_signal(group) for tried in group]
+        n_tokens = sum(len(tried.ids) for group in groups for tried in group)
+        self.beside = self.numbers_beside(n_tokens, sum(map(len, groups)), machine, plan)
+
+    def sampler(self, machine):
+        """A copy of the model as it is now, laid out for writing."""
+        return copy.deepcopy(self.model).requires_grad_(False).ready(machine.dtype)
+
+    def attempts_at(self, numbers, step, sampler, machine):
+        """group_size Attempts at each of the problems with these numbers, judged. Each process has a part of the
+        problems attempted, and all get to know everything."""
+        settings, own = self.settings, numbers[machine.rank :: machine.world_size]
+        new = {self.problems[n].task_id: self.problems[n] for n in own if self.problems[n].task_id not in self.mode_of}
+        self.mode_of |= modes(new, sandbox.Limits(), os.cpu_count(), quiet=True)[0]
+        asked = []
+        for number in own:
+            for k in range(settings.group_size):
+                seed = (settings.seed, step, number, k)
+                asked.append((number, self.prompts[number], self.stops[number], seed))
+        tried = attempt(sampler, self.tokenizer, asked, settings.max_new_tokens, settings.sample_batch) if asked else []
+        judge(self.problems, tried, self.mode_of, self.chat, settings.reward == "share")
+        place = {number: n for n, number in enumerate(numbers)}
+        return sorted(machine.gathered(tried), key=lambda one: place[one.problem])
+
+    def packed(self):
+        """(ids, targets, which attempt each target belongs to or -1), int64 (rows, block_size): prompts and attempts,
+        as many as fit into a row. The targets that count are what the model drew."""
+        lengths = [len(tried.prompt) + len(tried.ids) - 1 for tried in self.attempts]
+        order = sorted(range(len(lengths)), key=lambda i: -lengths[i])  # stable: equal lengths stay in their order
+        rows = best_fit([lengths[i] for i in order], [False] * len(order), self.block_size)
+        shape = len(rows), self.block_size
+        ids, targets = np.full(shape, self.tokenizer.eot), np.full(shape, IGNORE)
+        owner = np.full(shape, -1)
+        for row, items in enumerate(rows):
+            at = 0
+            for number in (order[item] for item in items):
+                tried = self.attempts[number]
+                text, end = tried.prompt + tried.ids, at + lengths[number]
+                drawn = slice(at + len(tried.prompt) - 1, end)
+                ids[row, at:end], targets[row, drawn], owner[row, drawn] = text[:-1], tried.ids, number
+                at = end
+        return ids, targets, owner
+
+    # -- what the loss needs of each token
+
+    def numbers_beside(self, n_tokens, n_attempts, machine, plan):
+        """{name: float32 (rows, block_size)}, 0 where no target counts. n_tokens, n_attempts: of all groups, with those
+        that are left out of the batch."""
+        ids, targets, owner = self.packed()
+        counted = owner >= 0
+        beside, scores = {}, {}
+        if self.settings.updates > 1 or self.settings.critic:
+            scores["old"], scores["value"] = self.scored(self.model, ids, targets, machine, plan)
+        if self.settings.kl:
+            beside["reference"], _ = self.scored(self.reference, ids, targets, machine, plan)
+        if self.settings.updates > 1:
+            beside["old"] = scores["old"]
+        if self.settings.critic:
+            beside["advantage"], beside["return"] = self.from_critic(scores["value"], owner)
+        else:
+            beside["advantage"] = spread(self.group_advantages(), owner)
+        lengths = [len(tried.ids) for tried in self.attempts]
+        # train() divides by the number of counted targets in the batch; a weight makes something else of it.
+        weights = {
+            "tokens": [counted.sum() / n_tokens] * len(lengths),
+            "answers": [counted.sum() / n_attempts / length for length in lengths],
+            "constant": [counted.sum() / n_attempts / self.settings.max_new_tokens] * len(lengths),
+        }
+        beside["weight"] = spread(weights[self.settings.loss_over], owner)
+        return {name: values.astype(np.float32) for name, values in beside.items()}
+
+    def group_advantages(self):
+        """The advantage of each attempt among those at the same problem."""
+        advantages, size = [], self.settings.group_size
+        for start in range(0, len(self.attempts), size):
+            rewards = [tried.reward for tried in self.attempts[start : start + size]]
+            advantages += group_advantages(rewards, self.settings.by_std)
+        return advantages
+
+    def from_critic(self, values, owner):
+        """(advantages, what the critic should have said), of each token. Advantages are brought to mean 0 and standard
+        deviation 1 over the batch, as PPO is mostly run: at first the critic knows nothing."""
+        advantages, returns = np.zeros(owner.shape), np.zeros(owner.shape)
+        for number, tried in enumerate(self.attempts):
+            place = owner == number
+            advantages[place], returns[place] = gae(tried.reward, values[place].tolist(), self.settings.gae_lambda)
+        found = advantages[owner >= 0]
+        advantages[owner >= 0] = (found - found.mean()) / (found.std() + 1e-8)
+        return advantages, returns
+
+    @torch.no_grad()
+    def scored(self, model, ids, targets, machine, plan):
+        """(log-probabilities of the targets, what the critic says), float32 (rows, block_size), 0 where none counts.
+        Each process computes a part, and all get to know everything."""
+        n_rows = self.rows_of_a_process(len(ids), machine, plan)
+        own = slice(machine.rank * n_rows, (machine.rank + 1) * n_rows)
+        batch = make_batch(ids[own], targets[own], self.tokenizer.eot, plan.document_form, machine.device, n_rows)
+        with_values = hasattr(model, "value_head")
+        found = np.zeros((2, machine.world_size * n_rows, self.block_size), np.float32)
+        for i, part in enumerate(batch.split(plan.micro_batch)):
+            losses = model(*part.inputs(), reduction="values" if with_values else "none")
+            losses, values = losses if with_values else (losses, torch.zeros_like(losses))
+            rows = slice(
+                machine.rank * n_rows + i * plan.micro_batch, machine.rank * n_rows + (i + 1) * plan.micro_batch
+            )
+            found[0, rows] = -losses.float().view(part.ids.shape).cpu().numpy()
+            found[1, rows] = values.float().view(part.ids.shape).cpu().numpy()
+        found = np.array(machine.sum(*found.ravel().tolist()), np.float32).reshape(found.shape)[:, : len(ids)]
+        return found * (targets != IGNORE)
+
+    def rows_of_a_process(self, n_rows, machine, plan):
+        """How many rows each process computes, whole micro-batches, empty rows among them."""
+        return max(1, math.ceil(n_rows / machine.world_size / plan.micro_batch)) * plan.micro_batch
+
+
+def has_signal(group):
+    """Whether the attempts at a problem have earned differently: else nothing can be learnt from comparing them."""
+    return len({tried.reward for tried in group}) > 1
+
+
+def spread(numbers, owner):
+    """One number per attempt -> an array of owner's shape with it at each token of the attempt, 0 elsewhere."""
+    return np.append(np.array(numbers, dtype=np.float64), 0.0)[owner]
+
+
+def figures(groups):
+    """What metrics.jsonl says of a step's attempts."""
+    attempts = [tried for group in groups for tried in group]
+    n_tokens = sum(len(tried.ids) for tried in attempts)
+    return {
+        "reward": sum(tried.reward for tried in attempts) / len(attempts),
+        "pass@1": sum(tried.reward == 1 for tried in attempts) / len(attempts),
+        # The mean of -log p over what was drawn from p is an estimate of the entropy per token, in nats.
+        "entropy": -sum(sum(tried.logprobs) for tried in attempts) / n_tokens,
+        "length": n_tokens / len(attempts),
+        "cut_off": sum(tried.cut_off for tried in attempts) / len(attempts),
+        "groups_with_signal": sum(map(has_signal, groups)) / len(groups),
+    }

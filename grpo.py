@@ -1,0 +1,156 @@
+"""Behind stage 5: chat model + problems with tests -> a model that solves more.
+
+    python grpo.py --problems=data/exercises/practice.jsonl --max_steps=60
+    python grpo.py --critic --out_dir=out/ppo
+
+Every step asks the model some problems, each several times, runs what it writes, and makes what
+passed its tests likelier and what failed less likely (GRPO, arXiv:2402.03300). With --critic a
+second head says of every token what reward to expect, in place of the mean of the group (PPO).
+"""
+
+import needs  # noqa: F401
+
+import collections
+import json
+import textwrap
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import configurator
+from configurator import UserError
+from evaluation.problems import read_problems
+from evaluation.progress import Progress
+from evaluation.rollouts import Rollouts
+from pretrain import DecayShape, LaterSettings, begin, train
+from ranges import Context, Count, Natural, NotNegative, Place, Positive, Share, SmallCount
+from shards import load_tokenizer
+from tokenizer import Tokenizer
+from training import checkpoint, resume
+from training.dataloader import parse_folders
+from training.optim import warmup_then_decay
+from training.policy import clipped_gain, divergence
+
+
+@dataclass
+class Settings(LaterSettings):
+    """The settings of reinforcement learning."""
+
+    # -- data and results
+    init: str = "out/sft"  # the checkpoint to start from, or a folder of them, of which the newest is taken
+    problems: str = "data/exercises/practice.jsonl"  # problems with tests, to learn from
+    test: str = ""  # a file of other problems, whose pass@1 is measured at every evaluation
+    val: str = ""  # shard folders to validate on: a,b; empty = none
+    out_dir: Place = "out/grpo"  # checkpoints, metrics.jsonl, settings.json
+    # -- samples
+    n_problems: Count = 32  # problems per step
+    group_size: SmallCount = 16  # attempts at each of them
+    max_new_tokens: Context = 160  # length of an attempt: what is cut off has failed
+    sample_batch: SmallCount = 128  # attempts under way at a time
+    # how often to ask as many problems again, in place of those at which all attempts pass, or none (DAPO's sampling)
+    refills: Natural = 0
+    # -- reward and advantage
+    reward: Literal["all", "share"] = "all"  # 1 for passing all tests, or the share of assertions that hold
+    by_std: bool = False  # divide a group's advantages by their standard deviation, as the first GRPO did
+    critic: bool = False  # PPO: advantages of tokens, from a value head, in place of those of a group
+    gae_lambda: Share = 0.95  # how little the critic is trusted: 1 = each token's advantage is of the whole reward
+    value_weight: NotNegative = 0.1  # of the critic's loss beside the policy's
+    # -- loss
+    # what counts alike: every token (DAPO), every answer (the first GRPO), or every token over a constant length
+    # (Dr. GRPO, arXiv:2503.20783)
+    loss_over: Literal["tokens", "answers", "constant"] = "tokens"
+    updates: SmallCount = 1  # steps on the same attempts; 1 = the policy that drew them learns from them
+    clip_low: Share = 0.2  # a token's gain ends where it is so much less likely than when it was drawn
+    clip_high: NotNegative = 0.28  # and where it is so much likelier
+    kl: NotNegative = 0.0  # weight of the divergence from the model that training began with
+    # -- learning rate and optimizer
+    max_steps: Count = 100  # optimizer steps in all
+    lr: Positive | None = None  # peak learning rate; auto = a twentieth of that of the checkpoint's run
+    optimizer: Literal["muon", "adamw"] | None = "adamw"  # adamw, muon, or auto = as before
+    decay_shape: DecayShape = "linear"  # the way down, over all steps after the warmup
+    warmup_steps: Natural = 5  # steps of linear warmup
+    log_every: Count = 1  # steps between progress lines
+    eval_every: Natural = 20  # steps between evaluations; 0 = only after the last step
+    save_every: Natural = 20  # steps between checkpoints; 0 = only after the last step
+    batch_tokens: int = field(init=False, default=0)  # no setting: as many as the attempts take
+    doc_mask: bool = field(init=False, default=True)  # no setting: attempts share rows
+
+
+def main(settings):
+    """Let a model learn from what its own programs have earned."""
+    machine = begin(settings)
+    start, meta, config = resume.starting_point(settings, machine)
+    tokenizer = Tokenizer.load(start / "tokenizer.json")
+    chat = meta.get("chat", False)
+    val = parse_folders(settings.val, "val") if settings.val else []
+    if val and load_tokenizer([folder for folder, _ in val]).fingerprint != tokenizer.fingerprint:
+        raise UserError(f"{settings.val} was made with another tokenizer than {start}")
+    if settings.lr is None:
+        settings.lr = meta["settings"]["lr"] / 20
+    settings.batch_tokens = settings.n_problems * settings.group_size * config.block_size
+    schedule = warmup_then_decay(settings)
+
+    model = resume.trained_model(config, start, meta, tokenizer, machine)
+    reference = None
+    if settings.kl:
+        reference, _, _ = checkpoint.load_model(settings.init, machine)
+    state = None if settings.critic else resume.optimizer_state(settings, start, meta)
+    if settings.critic:
+        model.add_value_head()
+    problems = list(read_problems(settings.problems, "11-510").values())
+    data = Rollouts(settings, model, reference, tokenizer, problems, chat, meta.get("rollout"))
+    tests = Progress(settings.sample, settings.test, tokenizer, chat)
+    before = answers_before(settings, tests, model, machine)
+    note = {"chat": True} if chat else {}
+    train(settings, machine, model, tokenizer, data, schedule, val, state, note, make_loss(settings), tests.of)
+    if before:
+        compare(before, tests.answers, Path(settings.out_dir, "before_after.md"))
+
+
+def answers_before(settings, tests, model, machine):
+    """{task_id: [text, whether it passed]} of the test problems before any training, which a resumed run reads."""
+    path = Path(settings.out_dir, "before.json")
+    if not settings.test or not machine.is_main:
+        return {}
+    if not settings.resume:
+        tests.of(model, machine)
+        configurator.write_json(path, tests.answers)
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def compare(before, after, path):
+    """Say how many of the test problems were solved before and after, and write both answers into a file."""
+    solved = collections.Counter((before[task_id][1], after[task_id][1]) for task_id in after)
+    print(f"solved before and after {solved[True, True]}, only after {solved[False, True]}, ", end="")
+    print(f"only before {solved[True, False]}, never {solved[False, False]}: {path}")
+    parts = ["# The same problems before and after"]
+    for task_id, texts in after.items():
+        parts.append(f"## {task_id}")
+        for when, (text, passed) in (("before", before[task_id]), ("after", texts)):
+            parts.append(f"{when}, {'passed' if passed else 'failed'}:\n\n{textwrap.indent(text.strip(), '    ')}")
+    configurator.write_text(path, "\n\n".join(parts) + "\n")
+
+
+def make_loss(settings):
+    """The loss_fn of train(): what GRPO, DAPO or PPO minimise, from the numbers that Rollouts lays beside a batch."""
+
+    def loss_fn(model, batch):
+        """(the summed loss of a Batch, the number of tokens that the attempts in it have)."""
+        beside = {name: values.flatten() for name, values in batch.beside.items()}
+        found = model(*batch.inputs(), reduction="values" if settings.critic else "none")
+        losses, values = found if settings.critic else (found, None)
+        logprobs = -losses
+        # On-policy the ratio is 1, and its gradient that of the log-probability.
+        old = beside.get("old", logprobs.detach())
+        loss = -clipped_gain(logprobs, old, beside["advantage"], settings.clip_low, settings.clip_high)
+        if settings.kl:
+            loss = loss + settings.kl * divergence(logprobs, beside["reference"])
+        if settings.critic:
+            loss = loss + settings.value_weight * (values - beside["return"]) ** 2
+        return (loss * beside["weight"]).sum(), batch.count
+
+    return loss_fn
+
+
+if __name__ == "__main__":
+    configurator.run(main, Settings)

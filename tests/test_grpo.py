@@ -1,0 +1,300 @@
+"""Learning from rewards: what is drawn is what is scored, the gradient is that of the expected reward, nothing is earned
+by cheating, and a run that stops, or has two processes, is the same run."""
+
+import itertools
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY_MODEL, alone, assert_one_line_error, load_model, stage
+from test_evaluation import problem_file
+from test_processes import in_processes, metrics, tensors
+
+import configurator
+import grpo
+import pretrain
+from evaluation import rollouts
+from evaluation.attempts import Attempt, judge, single_tests
+from evaluation.problems import read_problems
+from evaluation.rollouts import Rollouts
+from loss import IGNORE
+from model import ModelConfig, Transformer
+from tokenizer import Tokenizer
+from training import checkpoint
+from training.plan import Plan
+
+PLAN = Plan(2, "ids", False, False)
+RUN = ["--device=cpu", "--dtype=fp32", "--compile=false", "--n_problems=3", "--group_size=4", "--max_new_tokens=6"]
+RUN += [
+    "--micro_batch=1",
+    "--warmup_steps=0",
+    "--max_steps=4",
+    "--eval_every=0",
+    "--save_every=0",
+    "--lr=1e-2",
+    "--keep=9",
+]
+
+
+@pytest.fixture(scope="module")
+def here(workdir, tmp_path_factory):
+    """A folder with a base model of two steps, and five problems."""
+    folder = tmp_path_factory.mktemp("grpo")
+    shape = [*TINY_MODEL, "--block_size=96", f"--data={workdir}/data/shards", f"--out_dir={folder}/base"]
+    run = ["--batch_tokens=192", "--max_steps=2", "--warmup_steps=0", "--eval_tokens=96", "--compile=false"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.log.peak_flops", lambda *_: (1e12, "not measured"))
+        pretrain.main(configurator.load(pretrain.Settings, [*shape, *run, "--device=cpu", "--dtype=fp32"], "pretrain"))
+    problem_file(folder, count=5)
+    return folder
+
+
+def settings_of(here, *arguments):
+    places = [f"--init={here}/base", f"--problems={here}/problems.jsonl"]
+    return configurator.load(grpo.Settings, [*RUN, *places, *arguments], "grpo")
+
+
+@pytest.fixture
+def letters(monkeypatch):
+    """An attempt earns 1 where it has more e than a, and nothing is run."""
+
+    def rated(problems, attempts, *_):
+        for tried in attempts:
+            tried.reward = float(tried.text.count("e") > tried.text.count("a"))
+
+    monkeypatch.setattr(rollouts, "judge", rated)
+    monkeypatch.setattr(rollouts, "modes", lambda problems, *_, **__: (dict.fromkeys(problems, "sealed"), []))
+    monkeypatch.setattr("training.log.peak_flops", lambda *_: (1e12, "not measured"))
+
+
+def made(here, *arguments):
+    """(settings, model, Rollouts) as grpo.py begins with them."""
+    settings = settings_of(here, "--seed=5", *arguments)
+    folder, meta = checkpoint.newest(here / "base")
+    model, tokenizer = Transformer(ModelConfig(**meta["model"])), Tokenizer.load(folder / "tokenizer.json")
+    checkpoint.load_weights(model, folder, "cpu")
+    if settings.critic:
+        model.add_value_head()
+        torch.nn.init.normal_(model.value_head.weight)
+    problems = list(read_problems(here / "problems.jsonl", "11-510").values())
+    return settings, model, Rollouts(settings, model, model, tokenizer, problems, False, None)
+
+
+def gradients(settings, model, batch, n_rows):
+    """{name: gradient} of the step's loss, n_rows rows at a time."""
+    model.zero_grad()
+    for part in batch.split(n_rows):
+        loss, count = grpo.make_loss(settings)(model, part)
+        assert count == part.count
+        (loss / batch.count).backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters()}
+
+
+# -- what is drawn, and what is trained on
+
+
+def test_the_log_probabilities_of_sampler_and_trainer_are_the_same(here, letters):
+    settings, model, data = made(here, "--updates=2")
+    batch = data.batch(0, alone(), PLAN)
+    ids, targets, owner = data.packed()
+    assert len(data.attempts) and sum(len(tried.ids) for tried in data.attempts) == batch.count
+    for number, tried in enumerate(data.attempts):
+        place = owner == number
+        assert targets[place].tolist() == tried.ids, "what counts is what was drawn, and all of it"
+        assert data.beside["old"][place] == pytest.approx(tried.logprobs, abs=1e-5)
+        text = torch.tensor([tried.prompt + tried.ids])  # alone, without neighbours in its row
+        alone_scores = -model(text[:, :-1], text[:, 1:], reduction="none")[len(tried.prompt) - 1 :]
+        assert tried.logprobs == pytest.approx(alone_scores.tolist(), abs=1e-5)
+
+
+def test_prompts_and_the_ends_of_rows_have_no_part_in_it(here, letters):
+    settings, model, data = made(here, "--kl=0.1", "--critic", "--updates=2")
+    batch = data.batch(0, alone(), PLAN)
+    for values in batch.beside.values():
+        assert not values[batch.targets == IGNORE].any()
+    assert set(batch.beside) == {"advantage", "weight", "reference", "old", "return"}
+
+
+@pytest.mark.parametrize("arguments", [[], ["--critic", "--kl=0.2", "--updates=2", "--loss_over=answers"]])
+def test_the_gradient_is_the_same_in_any_micro_batches(here, letters, arguments):
+    settings, model, data = made(here, *arguments)
+    batch = data.batch(0, alone(), PLAN)
+    one, all_at_once = gradients(settings, model, batch, 1), gradients(settings, model, batch, len(batch.ids))
+    assert any(gradient.abs().max() > 1e-4 for gradient in one.values())
+    assert all(torch.allclose(one[name], all_at_once[name], atol=1e-6) for name in one)
+
+
+def test_the_first_loss_is_that_of_ratio_one(here, letters):
+    """All advantages of a group sum to 0 over its attempts: so does the loss where all count alike."""
+    settings, model, data = made(here, "--loss_over=answers", "--kl=0.5")
+    batch = data.batch(0, alone(), PLAN)
+    loss, _ = grpo.make_loss(settings)(model, batch)
+    assert abs(loss.item() / batch.count) < 1e-6
+
+
+def test_nothing_is_learnt_where_all_earn_the_same(here, letters, monkeypatch):
+    monkeypatch.setattr(rollouts, "judge", lambda *_: None)
+    settings, model, data = made(here)
+    batch = data.batch(0, alone(), PLAN)
+    assert batch.count == 0 and data.about["groups_with_signal"] == 0
+    settings.out_dir = "silent"
+    grpo.main(settings)
+    before, after = load_model(here / "base")[0].state_dict(), load_model("silent")[0].state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before if "norm" in name)
+
+
+@pytest.mark.parametrize("loss_over", ["tokens", "answers", "constant"])
+def test_what_counts_alike(here, letters, loss_over):
+    """The weights against the papers' formulas, over all attempts of the step, also those that are left out."""
+    settings, model, data = made(here, f"--loss_over={loss_over}")
+    batch = data.batch(0, alone(), PLAN)
+    _, _, owner = data.packed()
+    n_all = settings.n_problems * settings.group_size
+    all_tokens = round(data.about["length"] * n_all)
+    formula = {
+        "tokens": lambda n: 1 / all_tokens,
+        "answers": lambda n: 1 / (n_all * n),
+        "constant": lambda n: 1 / (n_all * 6),
+    }
+    assert 0 < len(data.attempts) <= n_all
+    for number, tried in enumerate(data.attempts):
+        found = data.beside["weight"][owner == number] / batch.count
+        assert found == pytest.approx(formula[loss_over](len(tried.ids)), rel=1e-5)
+
+
+def test_groups_without_a_signal_are_refilled(here, letters):
+    _, _, data = made(here, "--n_problems=2", "--refills=2", "--group_size=2")
+    for step in range(6):
+        data.batch(step, alone(), PLAN)
+        rewards = [tried.reward for tried in data.attempts]
+        pairs = list(zip(rewards[::2], rewards[1::2]))
+        assert len(pairs) <= 2 and all(a != b for a, b in pairs)
+
+
+# -- the gradient
+
+
+def test_the_gradient_is_that_of_the_expected_reward(here, monkeypatch):
+    """Answers of one token, all of which can be enumerated: sum over tokens of p R, differentiated."""
+    goal = torch.randn(320, generator=torch.Generator().manual_seed(1))
+
+    def rated(problems, attempts, *_):
+        for tried in attempts:
+            tried.reward = goal[tried.ids[0]].item()
+
+    monkeypatch.setattr(rollouts, "judge", rated)
+    monkeypatch.setattr(rollouts, "modes", lambda problems, *_, **__: (dict.fromkeys(problems, "sealed"), []))
+    settings, model, data = made(
+        here, "--n_problems=1", "--group_size=4096", "--max_new_tokens=1", "--sample_batch=4096"
+    )
+    batch = data.batch(0, alone(), PLAN)
+    found = gradients(settings, model, batch, 256)
+    prompt = torch.tensor([data.attempts[0].prompt])
+    model.zero_grad()
+    p = model(prompt)[0, -1].softmax(-1)
+    (-(p * goal[: len(p)]).sum()).backward()
+    sampled = torch.cat([gradient.flatten() for gradient in found.values()])
+    exact = torch.cat([p.grad.flatten() for p in model.parameters()])
+    alike = torch.nn.functional.cosine_similarity(sampled, exact, dim=0)
+    assert alike > 0.9 and sampled.norm() / exact.norm() == pytest.approx(1, abs=0.25)
+
+
+def test_a_model_learns_what_is_rewarded(here, letters, tmp_path):
+    settings = settings_of(here, "--max_steps=30", "--group_size=8", f"--out_dir={tmp_path}/out", "--n_problems=5")
+    grpo.main(settings)
+    rewards = [line["reward"] for line in metrics(tmp_path / "out") if "reward" in line]
+    assert len(rewards) == 30 and sum(rewards[-5:]) / 5 > 0.8 > 0.5 > sum(rewards[:3]) / 3
+    assert {"pass@1", "entropy", "groups_with_signal", "length", "cut_off"} <= metrics(tmp_path / "out")[0].keys()
+
+
+def test_a_critic_learns_what_to_expect(here, letters, tmp_path):
+    settings = settings_of(
+        here, "--critic", "--max_steps=25", "--group_size=8", f"--out_dir={tmp_path}/out", "--n_problems=5"
+    )
+    grpo.main(settings)
+    rewards = [line["reward"] for line in metrics(tmp_path / "out") if "reward" in line]
+    assert sum(rewards[-5:]) / 5 > 0.7 > sum(rewards[:3]) / 3
+    saved = torch.load(tmp_path / "out/step_00000025/model.pt", weights_only=True)
+    assert saved["value_head.weight"].abs().max() > 0
+    load_model(tmp_path / "out")  # what writes text needs no critic
+
+
+# -- rewards
+
+
+def test_programs_that_cheat_earn_nothing(tmp_path):
+    path, problems = problem_file(tmp_path, count=1)
+    found = list(read_problems(path, "11-510").values())
+    name = problems[0]["entry_point"]
+    always = "class Yes:\n        def __eq__(self, other): return True\n    return Yes()\n"
+    answers = {
+        problems[0]["canonical_solution"]: 1,
+        "    import os; os._exit(0)\n": 0,
+        "    raise SystemExit(0)\n": 0,
+        f"    {always}": 0,
+        "    return 0\n\ndef check(candidate):\n    pass\n": 0,
+        "    import builtins, sys; sys.modules['__main__'].check = print\n": 0,
+        "": 0,
+    }
+    attempts = [Attempt(0, [], [], [], text, False) for text in answers]
+    judge(found, attempts, {found[0].task_id: "sealed"}, chat=False)
+    assert [tried.reward for tried in attempts] == list(answers.values()), name
+
+
+def test_the_share_of_assertions_that_hold(tmp_path):
+    problem = {"task_id": "p", "prompt": "def f(x):\n", "entry_point": "f", "canonical_solution": "    return abs(x)\n"}
+    problem["test"] = "def check(candidate):\n" + "".join(
+        f"    assert candidate({x}) == {abs(x)}\n" for x in (1, 2, -3, 4)
+    )
+    (tmp_path / "p.jsonl").write_text(json.dumps(problem))
+    found = list(read_problems(tmp_path / "p.jsonl", "11-510").values())
+    assert len(single_tests(found[0].test)) == 4
+    texts = ["    return abs(x)\n", "    return x\n", "    return 3\n", "    return (\n"]
+    attempts = [Attempt(0, [], [], [], text, False) for text in texts]
+    judge(found, attempts, {"p": "sealed"}, chat=False, by_share=True)
+    assert [tried.reward for tried in attempts] == [1, 0.75, 0.25, 0]
+
+
+# -- the same run
+
+
+def run(here, *arguments):
+    """Train in this process."""
+    grpo.main(settings_of(here, *arguments))
+
+
+@pytest.mark.parametrize("arguments", [["--kl=0.1"], ["--critic", "--updates=3"]])
+def test_a_run_that_stopped_between_two_steps_on_the_same_attempts_is_the_unbroken_one(
+    here, letters, tmp_path, arguments
+):
+    run(here, *arguments, f"--out_dir={tmp_path}/whole", "--max_steps=6")
+    run(here, *arguments, f"--out_dir={tmp_path}/parts", "--max_steps=6", "--save_every=2")
+    for name in ("step_00000004", "step_00000006"):  # as a signal leaves it, after step 2
+        for path in sorted(Path(tmp_path, "parts", name).iterdir()):
+            path.unlink()
+        Path(tmp_path, "parts", name).rmdir()
+    run(here, *arguments, f"--out_dir={tmp_path}/parts", "--max_steps=6", "--resume")
+    assert tensors(tmp_path / "whole/step_00000006") == tensors(tmp_path / "parts/step_00000006")
+    assert metrics(tmp_path / "whole") == metrics(tmp_path / "parts")
+
+
+@pytest.mark.parametrize("arguments", [[], ["--critic", "--updates=2", "--kl=0.1"]])
+def test_two_processes_are_one(here, letters, tmp_path, arguments):
+    assert in_processes(2, run, here, *arguments, f"--out_dir={tmp_path}/two") == [None, None]
+    assert in_processes(1, run, here, *arguments, f"--out_dir={tmp_path}/one") == [None]
+    one, two = metrics(tmp_path / "one"), metrics(tmp_path / "two")
+    for a, b in itertools.zip_longest(one, two):
+        assert a.keys() == b.keys()
+        for key in a:
+            if key not in ("sources", "grad_norm", "loss"):
+                assert a[key] == pytest.approx(b[key], abs=1e-4), key
+            elif key != "sources":
+                assert math.isclose(a[key], b[key], rel_tol=1e-3, abs_tol=1e-4), key
+
+
+def test_mistakes_are_told_in_a_line(here, tmp_path):
+    places = [f"--init={here}/base", f"--problems={here}/problems.jsonl", "--device=cpu"]
+    found = stage("grpo.py", *places, "--n_problems=9", "--max_new_tokens=6", cwd=tmp_path, check=False)
+    assert_one_line_error(found, "5 problems", "n_problems=9")
