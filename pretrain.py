@@ -167,21 +167,19 @@ def next_token_loss(model, batch):
     return model(*batch.inputs()), batch.count
 
 
-def train(
-    settings, machine, model, tokenizer, data, schedule, val, init=None, note=None, loss_fn=next_token_loss, measure=None
-):
+def train(settings, machine, model, tokenizer, data, schedule, val, init=None, note=None, loss_fn=None, measure=None):
     """The training loop. All training stages call it; read it from top to bottom.
 
     settings: TrainSettings with out_dir. model: a Transformer on machine.device. data: a Mixture. schedule: a Schedule.
     val: [(shard folder, share)] to validate on. init: the checkpoint folder whose optimizer state to begin with. note:
     what else a checkpoint's meta.json should hold. loss_fn(model, batch) returns a summed loss and the number of items
-    in the sum, which is batch.count. measure(model, machine) returns what else to log of every evaluation, {name: value};
-    by default what Progress asks the model.
+    in the sum, which is batch.count; by default next_token_loss. measure(model, machine) returns what else to log of
+    an evaluation, {name: value}; by default what Progress asks the model.
 
     Leaves metrics.jsonl, settings.json and checkpoints in settings.out_dir. Everything random is a function of the seed
     and the step, so that a run that was killed and resumed equals the unbroken one, on a CPU bit for bit.
     """
-    plan = make_plan(model, settings, machine)
+    plan, loss_fn = make_plan(model, settings, machine), loss_fn or next_token_loss
     # Every evaluation of a run reads the same tokens: else the curve would jump with the text.
     val_sets = validation_sets(val, settings, model.config.block_size, tokenizer.eot)
     with machine.together():

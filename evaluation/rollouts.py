@@ -22,7 +22,8 @@ from training.policy import gae, group_advantages
 
 
 class Rollouts:
-    """The data of a run: attempts at problems by the model as it is at each step. It has what train() asks of a Mixture.
+    """The data of a run: attempts at problems by the model as it is at each step. train() asks of it what it asks of a
+    Mixture.
 
     Which problems a step asks, and with which seeds, is a function of the seed and the step; what the model writes
     depends on its weights as well, so that a run that is resumed writes what the unbroken one would have. Attempts that
@@ -207,14 +208,13 @@ class Rollouts:
         batch = make_batch(ids[own], targets[own], self.tokenizer.eot, plan.document_form, machine.device, n_rows)
         with_values = hasattr(model, "value_head")
         found = np.zeros((2, machine.world_size * n_rows, self.block_size), np.float32)
-        for i, part in enumerate(batch.split(plan.micro_batch)):
-            losses = model(*part.inputs(), reduction="values" if with_values else "none")
-            losses, values = losses if with_values else (losses, torch.zeros_like(losses))
-            rows = slice(
-                machine.rank * n_rows + i * plan.micro_batch, machine.rank * n_rows + (i + 1) * plan.micro_batch
-            )
-            found[0, rows] = -losses.float().view(part.ids.shape).cpu().numpy()
-            found[1, rows] = values.float().view(part.ids.shape).cpu().numpy()
+        first = machine.rank * n_rows
+        for part in batch.split(plan.micro_batch):
+            scores = model(*part.inputs(), reduction="values" if with_values else "none")
+            for n, values in enumerate(scores if with_values else [scores]):
+                found[n, first : first + len(part.ids)] = values.float().view(part.ids.shape).cpu().numpy()
+            first += len(part.ids)
+        found[0] *= -1
         found = np.array(machine.sum(*found.ravel().tolist()), np.float32).reshape(found.shape)[:, : len(ids)]
         return found * (targets != IGNORE)
 

@@ -40,8 +40,8 @@ def gae(reward, values, lam):
 
 
 def clipped_gain(logprobs, old_logprobs, advantages, clip_low, clip_high):
-    """What each token adds to the objective, for tensors of one shape: ratio x advantage, where the ratio is by how much
-    the token has become likelier since it was drawn.
+    """What each token adds to the objective, for tensors of one shape: ratio x advantage. The ratio is that of the
+    token's probability now to that when it was drawn.
 
     Beyond 1 - clip_low and 1 + clip_high the gain grows no further, and there is no gradient: samples say little of a
     policy far from the one that drew them. A larger clip_high lets rare tokens become likely (DAPO)."""
