@@ -92,17 +92,23 @@ def main(settings):
 
     model = resume.trained_model(config, start, meta, tokenizer, machine)
     reference = None
-    if settings.kl:
+    if settings.kl:  # a resumed run needs the model that it began with too
         reference, _, _ = checkpoint.load_model(settings.init, machine)
     state = None if settings.critic else resume.optimizer_state(settings, start, meta)
     if settings.critic:
         model.add_value_head()
     problems = list(read_problems(settings.problems, "11-510").values())
-    data = Rollouts(settings, model, reference, tokenizer, problems, chat, meta.get("rollout"))
+    data = Rollouts(settings, model, reference, tokenizer, problems, chat, meta if settings.resume else {})
     tests = Progress(settings.sample, settings.test, tokenizer, chat)
     before = answers_before(settings, tests, model, machine)
     note = {"chat": True} if chat else {}
-    train(settings, machine, model, tokenizer, data, schedule, val, state, note, make_loss(settings), tests.of)
+
+
+    def measure(model, machine):
+        """What to log of an evaluation."""
+        return {**tests.of(model, machine), "tokens": data.n_drawn}
+
+    train(settings, machine, model, tokenizer, data, schedule, val, state, note, make_loss(settings), measure)
     if before:
         compare(before, tests.answers, Path(settings.out_dir, "before_after.md"))
 

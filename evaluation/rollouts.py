@@ -25,6 +25,8 @@ class Rollouts:
     """The data of a run: attempts at problems by the model as it is at each step. train() asks of it what it asks of a
     Mixture.
 
+    begun: meta.json of the run's own checkpoint, where it is resumed, else {}.
+
     Which problems a step asks, and with which seeds, is a function of the seed and the step; what the model writes
     depends on its weights as well, so that a run that is resumed writes what the unbroken one would have. Attempts that
     several steps learn from (settings.updates) are a part of the checkpoints in between.
@@ -51,10 +53,11 @@ class Rollouts:
         sandbox.probe()
         self.mode_of = {}  # how a problem is judged is found out when it is asked first
         self.first, self.attempts, self.beside, self.about = None, [], {}, {}
-        if begun:  # of a checkpoint between two steps on the same attempts
-            self.first, self.about = begun["first"], begun["about"]
-            self.attempts = [Attempt(**record) for record in begun["attempts"]]
-            self.beside = {name: np.array(values, np.float32) for name, values in begun["beside"].items()}
+        self.n_drawn = begun.get("tokens", 0)  # tokens of all attempts so far
+        if rollout := begun.get("rollout"):  # of a checkpoint between two steps on the same attempts
+            self.first, self.about = rollout["first"], rollout["about"]
+            self.attempts = [Attempt(**record) for record in rollout["attempts"]]
+            self.beside = {name: np.array(values, np.float32) for name, values in rollout["beside"].items()}
 
     # -- what train() asks for
 
@@ -83,7 +86,7 @@ class Rollouts:
 
     def position(self, step):
         """What a checkpoint says of the data."""
-        said = {"data": self.identity(), "rows_read": {}, "read_before": {}}
+        said = {"data": self.identity(), "rows_read": {}, "read_before": {}, "tokens": self.n_drawn}
         if step % self.settings.updates == 0:
             return said
         beside = {name: values.tolist() for name, values in self.beside.items()}
@@ -105,7 +108,8 @@ class Rollouts:
             groups += [group for group in found if has_signal(group)] if self.settings.refills else found
             if len(groups) >= n or len(numbers) < n:
                 break
-        self.first, self.about = step, figures(asked)
+        self.n_drawn += sum(len(tried.ids) for group in asked for tried in group)
+        self.first, self.about = step, {"tokens": self.n_drawn, **figures(asked)}
         groups = groups[:n]
         # Without a penalty or a critic, attempts whose advantage is 0 have no gradient: computing it would be in vain.
         learns_from_all = self.settings.kl or self.settings.critic

@@ -87,7 +87,7 @@ class Log:
                 mfu = speed * self.model.flops_per_token() / (self.peak * self.machine.world_size)
             tokens = step * self.settings.batch_tokens
             record = {"step": step, "tokens": tokens, "loss": loss, "lr": lr, "grad_norm": grad_norm}
-            self.write({**record, "tokens_per_second": speed, "mfu": mfu, **about})
+            self.write({**record, **(about or {"tokens_per_second": speed, "mfu": mfu})})
             self.print_step(step, loss, lr, grad_norm, speed, mfu, about)
             self.start_clock(step)
         elif is_first:
@@ -110,7 +110,8 @@ class Log:
         """The line on the screen, of at most 80 characters."""
         line = f"{self.place(step)} loss {loss:6.3f} lr {lr:.1e} grad {grad_norm:5.2f}"
         if about:
-            line = f"{self.place(step)} " + " ".join(f"{name} {number:.3g}" for name, number in about.items())
+            shown = [f"{name} {number:.3g}" for name, number in about.items() if name != "tokens"]
+            line = " ".join([self.place(step), *shown])
         elif speed:
             line += f" {short(speed):>5} tok/s mfu {mfu:3.0%} eta {self.time_left(step, speed)}"
         print(line, flush=True)
@@ -121,7 +122,7 @@ class Log:
             self.eval_seconds = time.perf_counter() - self.step_time
         self.start_clock(step)
         if self.machine.is_main:
-            self.write({"step": step, **metrics, "tokens": step * self.settings.batch_tokens})
+            self.write({"step": step, "tokens": step * self.settings.batch_tokens, **metrics})
             if metrics["sources"]:
                 found = f"val loss {metrics['val_loss']:.4f}  val bpb {metrics['val_bpb']:.4f}"
                 print(f"{self.place(step)} {found}", flush=True)
@@ -164,11 +165,12 @@ format       {dtype_name(machine.dtype)}
 compiled     {compiled}
 attention    {kernel_name(plan.document_form, model.config.block_size, machine.device)}
 parameters   {n_params:,}{trained}
-tokens       {tokens:,}, {tokens / n_params:.1f} per parameter
-steps        {settings.max_steps:,} x {settings.batch_tokens:,} tokens
-planned      {flops:.3g} FLOPs
 memory       about {memory / 2**30:.2f} GiB per device at micro-batch {plan.micro_batch}{recomputed}"""
     )
+    if data.shards:  # else nobody knows how many tokens a step will have
+        print(f"tokens       {tokens:,}, {tokens / n_params:.1f} per parameter")
+        print(f"steps        {settings.max_steps:,} x {settings.batch_tokens:,} tokens")
+        print(f"planned      {flops:.3g} FLOPs")
     for shards, epochs in zip(data.shards, data.epochs(settings.max_steps)):
         print(f"epochs       {epochs:.2f} of {shards.folder}")
     print(flush=True)
