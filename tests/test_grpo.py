@@ -79,7 +79,7 @@ def made(here, *arguments):
         model.add_value_head()
         torch.nn.init.normal_(model.value_head.weight)
     problems = list(read_problems(here / "problems.jsonl", "11-510").values())
-    return settings, model, Rollouts(settings, model, model, tokenizer, problems, False, None)
+    return settings, model, Rollouts(settings, model, model, tokenizer, problems, False, {})
 
 
 def gradients(settings, model, batch, n_rows):

@@ -72,7 +72,7 @@ class Log:
             seconds += cost * (steps // every if every else 1)
         return clock(seconds)
 
-    def step(self, step, loss, lr, grad_norm, about):
+    def step(self, step, loss, lr, grad_norm, about=None):
         """Log the first, the last and every log_every-th step. about: what else there is to say of its batch."""
         self.step_time = time.perf_counter()
         is_first, is_last = step == self.first_step + 1, step == self.settings.max_steps
@@ -106,7 +106,7 @@ class Log:
         last = str(self.settings.max_steps)
         return f"{step:>{len(last)}}/{last}"
 
-    def print_step(self, step, loss, lr, grad_norm, speed, mfu, about):
+    def print_step(self, step, loss, lr, grad_norm, speed, mfu, about=None):
         """The line on the screen, of at most 80 characters."""
         line = f"{self.place(step)} loss {loss:6.3f} lr {lr:.1e} grad {grad_norm:5.2f}"
         if about:
