@@ -201,15 +201,16 @@ def pick(logits, sampling, draws):
         return logits.argmax(-1)
     if logits.device.type == "mps":
         logits = logits.cpu()  # Apple's GPUs have no float64
-    probabilities = torch.softmax(logits.double() / sampling.temperature, -1)
-    p, order = probabilities.sort(dim=-1, descending=True, stable=True)
-    if sampling.top_k:
-        p[:, sampling.top_k :] = 0
-    p /= p.sum(-1, keepdim=True)
-    p[p.cumsum(-1) - p >= sampling.top_p] = 0  # where the likelier tokens hold top_p already; the likeliest stays
+    p, order = torch.softmax(logits.double() / sampling.temperature, -1), None
+    if sampling.top_k or sampling.top_p < 1:  # sorting takes most of the time here
+        p, order = p.sort(dim=-1, descending=True, stable=True)
+        if sampling.top_k:
+            p[:, sampling.top_k :] = 0
+        p /= p.sum(-1, keepdim=True)
+        p[p.cumsum(-1) - p >= sampling.top_p] = 0  # where the likelier tokens hold top_p already; the likeliest stays
     # Every token has an interval on the line of cumulative sums. A draw, a share of the line, falls into one of them:
     #     0 |---- token 0 ----|-- token 1 --|- token 2 -| reached[-1]
     reached = p.cumsum(-1)
     target = torch.from_numpy(draws).to(p.device)[:, None] * reached[:, -1:]
     place = (reached <= target).sum(-1, keepdim=True).clamp(max=p.shape[1] - 1)
-    return order.gather(-1, place)[:, 0]
+    return (place if order is None else order.gather(-1, place))[:, 0]
