@@ -48,6 +48,7 @@ class Counts:
     read: dict = field(default_factory=dict)  # {source: {"documents", "raw_bytes", "bytes", "tokens"}}
     drops: dict = field(default_factory=dict)  # {source: {step: {rule: {"documents", "bytes", "tokens"}}}}
     replaced: dict = field(default_factory=dict)  # {"email": 3, "ip": 1}
+    retrieved: dict = field(default_factory=dict)  # {"neighbours": 30, "distractors": 10}: texts put before requests
     # {rule: [[sha256 of the text, id, detail, beginning of the text], ...]}: the EXAMPLES with the lowest sha256, which
     # is a random sample that depends on the texts alone
     examples: dict = field(default_factory=dict)
@@ -58,6 +59,7 @@ class Counts:
         add(self.read, other.read)
         add(self.drops, other.drops)
         add(self.replaced, other.replaced)
+        add(self.retrieved, other.retrieved)
         for rule, examples in other.examples.items():
             self.add_examples(rule, examples)
         for problem, (similarity, where) in other.closest.items():

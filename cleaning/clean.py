@@ -15,6 +15,7 @@ import numpy as np
 from cleaning import decontaminate, dedup, hashing, licences, pii, prose, rules
 from cleaning.chunks import DOCUMENT, STREAMS, Counts, add
 from cleaning.classifier import Classifier, Scores
+from cleaning.retrieval import Retriever
 from cleaning.view import CHINESE, CODE, PROSE, PYTHON, View, comments_of, kind_of
 from corpus import chats
 from corpus.documents import Document, Problem, joined
@@ -66,8 +67,10 @@ class Cleaner:
         self.settings, self.tokenizer = settings, tokenizer
         self.sources = [*settings.sources, *settings.against]
         self.prompts = chats.Prompts(settings.prompts)
-        self.benchmarks, self.classifier, self.scores = None, None, None
+        self.benchmarks, self.classifier, self.scores, self.retriever = None, None, None, None
         self.bands, self.rows = 0, 1  # of the signatures; no bands where near-duplicates are not sought
+        if settings.retrieve_from:
+            self.retriever = Retriever(settings, tokenizer)
         if settings.clean and settings.decontaminate:
             self.benchmarks = decontaminate.load(settings.decontaminate)
         if settings.clean and settings.quality:
@@ -121,7 +124,8 @@ class Cleaner:
         return Document(joined(files), document.where, document.meta, files)
 
     def cleaned(self, document, is_own, counts):
-        """A Document with its replacements made, tokenized: a Cleaned. What was replaced is added to counts."""
+        """A Document with its replacements made, tokenized: a Cleaned. What was replaced or retrieved is added
+        to counts."""
         settings, text = self.settings, document.text
         kind = "" if settings.chats else kind_of(text, document.meta, settings.kind)
         if settings.chats:
@@ -131,6 +135,9 @@ class Cleaner:
             text = json.dumps(chat, ensure_ascii=False)
             shown = "\n\n".join(message["content"] for message in chat["messages"])
             messages = chats.finished(text, self.prompts, settings.char_noise)
+            if self.retriever:
+                messages, found = self.retriever.applied(messages, text)
+                add(counts.retrieved, found)
             ids, mask = self.tokenizer.render(messages)
             n_bytes = sum(len(message["content"].encode()) for message in messages)
         elif document.files:

@@ -41,6 +41,7 @@ def write(out, chunks, kept, settings, tokenizer):
         "steps": funnel(counts.read, counts.drops, steps_that_ran(settings)),
         "sources": per_source(counts.drops, settings.sources),
         "replaced": counts.replaced,
+        "retrieved": counts.retrieved,
         "clusters": dict(zip(sizes.tolist(), numbers.tolist())),  # documents in a cluster -> number of such clusters
         "benchmarks": {"similar": similar},
         "examples": examples,
@@ -135,8 +136,9 @@ def contents(report):
     yield "bars", (["after", *SIZES], left)
     if off := [step["step"] for step in report["steps"] if not step["ran"]]:
         yield "text", f"Not asked for: {', '.join(off)}."
-    if report["replaced"]:
-        yield "text", "Replaced: " + ", ".join(f"{n:,} {what}" for what, n in sorted(report["replaced"].items())) + "."
+    for name, done in (("replaced", "Replaced"), ("retrieved", "Put before requests")):
+        if counts := report[name]:
+            yield "text", f"{done}: " + ", ".join(f"{n:,} {what}" for what, n in sorted(counts.items())) + "."
     yield "heading", "Rule by rule"
     if rules:
         yield "table", (["step", "rule", "documents dropped", "bytes", "documents left"], [*rules, total(report)])

@@ -13,7 +13,7 @@ from configurator import UserError
 from corpus import chats, documents
 from corpus.records import optional
 from corpus.sources import distinct, others, place_of, root_of
-from ranges import Natural, Place, Range, Share, ShareAbove0, ShareBelow1, Workers
+from ranges import Context, Natural, Place, Range, Share, ShareAbove0, ShareBelow1, Workers
 from shards import read_manifest
 
 # What a run replaces in out_dir, and what of it could be taken for a source.
@@ -25,6 +25,9 @@ NEEDS = {
     "min_quality": "quality",
     "min_score": "scores",
     "max_score": "scores",
+    "retrieve_from": "chats",
+    "distractors": "retrieve_from",
+    "golden_share": "retrieve_from",
 }
 
 
@@ -48,6 +51,15 @@ class Settings:
     chats: bool = False  # the records are conversations: render them by the chat template, with a loss mask
     prompts: str = ""  # a folder of <type>.pre.prompt and <type>.post.prompt, for requests of records with a type
     char_noise: ShareBelow1 = 0.0  # share of the characters of requests that are deleted or repeated
+
+    # -- retrieval, see cleaning/retrieval.py
+    # shard folders: texts of theirs are put before the first request of each chat (pip install bm25s)
+    retrieve_from: list[str] = field(default_factory=list)
+    retrieve: Annotated[int, Range(1, 100)] = 3  # so many that BM25 finds for the request
+    distractors: Annotated[int, Range(0, 100)] = 0  # and so many at random
+    # share of the chats that get a text which holds the answer (RAFT); the others never do
+    golden_share: Share = 0.0
+    context_tokens: Context = 1024  # a text is left out if it would make the chat longer than this
 
     # -- cleaning
     clean: bool = True  # all steps below; false = only documents that cannot be read are dropped
@@ -96,6 +108,8 @@ class Settings:
             optional("opencc", "simplified characters (--simplify)")
         for folder in self.against:
             read_manifest(folder)
+        if self.retrieve_from:
+            self.check_retrieval()
         self.sources = [] if self.adopt else distinct(self.sources)
         if not self.sources and not self.adopt:
             raise UserError("nothing to read: --sources=FILE,FOLDER,...")
@@ -107,6 +121,20 @@ class Settings:
                 raise UserError(
                     f"--out_dir={self.out_dir} is a source itself, or would overwrite {source}: "
                     "its shards go into a folder of their own"
+                )
+
+    def check_retrieval(self):
+        """Raises UserError where texts cannot be retrieved, or would show an answer that is kept for validation."""
+        optional("bm25s", "retrieved texts (--retrieve_from)")
+        for folder in self.retrieve_from:
+            made_with = read_manifest(folder).get("settings", {})
+            if os.path.realpath(folder) == os.path.realpath(self.out_dir):
+                raise UserError(f"--out_dir={folder} is in --retrieve_from too: new shards need a folder of their own")
+            # The same chat has the same hash there and here, by which it goes to train or val.
+            if made_with.get("chats") and made_with["val_fraction"] < self.val_fraction:
+                raise UserError(
+                    f"{folder} was made with --val_fraction={made_with['val_fraction']:g}, and this run with "
+                    f"{self.val_fraction:g}: some of its texts are answers that would now be kept for validation"
                 )
 
     def read(self, source, share=(0, 1), tokenizer=None):
@@ -125,7 +153,7 @@ class Settings:
         unimportant = ("out_dir", "num_workers", "adopt", "show")
         named = {setting.name: values[setting.name] for setting in fields(Settings) if setting.name not in unimportant}
         paths = [*self.decontaminate, self.quality, self.scores]
-        paths += [Path(folder) / "manifest.json" for folder in self.against]
+        paths += [Path(folder) / "manifest.json" for folder in [*self.against, *self.retrieve_from]]
         paths += sorted(Path(self.prompts).glob("*.prompt")) if self.prompts else []
         digests = {str(path): hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16] for path in paths if path}
         versions = {package: installed_version(package) for package in ("jieba", "opencc")}

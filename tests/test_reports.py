@@ -183,7 +183,7 @@ def cleaned(**settings):
     gone = {"documents": 1, "bytes": 5, "tokens": 2}
     drops = {"here": {"filters": {"too_short": gone}}} if "filters" in cleaning_report.steps_that_ran(settings) else {}
     steps = cleaning_report.funnel({"here": sizes}, drops, cleaning_report.steps_that_ran(settings))
-    about = {"replaced": {}, "clusters": {}, "duplicates": [], "benchmarks": {"similar": {}}, "examples": {}}
+    about = {"replaced": {}, "retrieved": {}, "clusters": {}, "duplicates": [], "benchmarks": {"similar": {}}, "examples": {}}
     blocks = list(cleaning_report.contents({"steps": steps, "made_by": {"command": "prepare_data.py"}, **about}))
     return {row[0] for kind, block in blocks if kind == "bars" for row in block[1]}, blocks
 
