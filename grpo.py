@@ -19,7 +19,7 @@ from typing import Literal
 
 import configurator
 from configurator import UserError
-from evaluation.problems import read_problems
+from evaluation.attempts import Tested
 from evaluation.progress import Progress
 from evaluation.rollouts import Rollouts
 from pretrain import DecayShape, LaterSettings, begin, train
@@ -97,8 +97,8 @@ def main(settings):
     state = None if settings.critic else resume.optimizer_state(settings, start, meta)
     if settings.critic:
         model.add_value_head()
-    problems = list(read_problems(settings.problems, "11-510").values())
-    data = Rollouts(settings, model, reference, tokenizer, problems, chat, meta if settings.resume else {})
+    task = Tested(settings.problems, tokenizer, chat, settings.reward == "share")
+    data = Rollouts(settings, model, reference, tokenizer, task, meta if settings.resume else {})
     tests = Progress(settings.sample, settings.test, tokenizer, chat)
     before = answers_before(settings, tests, model, machine)
     note = {"chat": True} if chat else {}

@@ -6,9 +6,13 @@ from dataclasses import dataclass
 
 from evaluation import sandbox
 from evaluation.formats import parsed
-from evaluation.generate import Sampling, generate
+from evaluation.generate import Sampling, generate, prompt_ids
+from evaluation.problems import read_problems
 from evaluation.replies import code_in
 from evaluation.steps import NOT_ASSERTIONS
+from evaluation.verdicts import modes
+
+ALL_OF_MBPP = "11-510"  # of a file of MBPP's shape: its test split
 
 
 @dataclass
@@ -38,41 +42,52 @@ def attempt(model, tokenizer, asked, max_new_tokens, batch_size):
     return found
 
 
-def judge(problems, attempts, mode_of, chat, by_share=False):
-    """Give every attempt its reward: 1 where the program passes its problem's test, else 0, or, by_share, the share of
-    the test's assertions that it passes. A program that was written several times is run once."""
-    programs = {}  # id of an attempt: (number of its problem, its program)
-    for tried in attempts:
-        problem = problems[tried.problem]
-        programs[id(tried)] = tried.problem, problem.program(code_in(tried.text) if chat else tried.text)
-    jobs = []
-    for number, program in dict.fromkeys(programs.values()):
-        problem = problems[number]
-        jobs.append(((number, program, None), program, problem.test, mode_of[problem.task_id]))
-    shares = {key[:2]: float(passed) for key, passed in passes(jobs).items()}
-    if by_share:
-        shares |= shares_of_failed([key for key in shares if not shares[key]], problems, mode_of)
-    for tried in attempts:
-        tried.reward = shares[programs[id(tried)]]
+class Tested:
+    """Problems with tests, which the sandbox judges: an attempt earns 1 where its program passes, else 0, or, by_share,
+    the share of the test's assertions that hold. prompts[n] are the ids of problem n, stops[n] its stop strings."""
+
+    def __init__(self, path, tokenizer, chat, by_share=False):
+        self.problems, self.chat, self.by_share = list(read_problems(path, ALL_OF_MBPP).values()), chat, by_share
+        self.prompts = [prompt_ids(tokenizer, one.asked(chat), chat, one.suffix) for one in self.problems]
+        self.stops = [() if chat else problem.stop for problem in self.problems]
+        self.mode_of = {}  # how a problem is judged is found out when it is asked first
+        sandbox.probe()
+
+    def judge(self, attempts):
+        """Give every Attempt its reward. A program that was written several times is run once."""
+        new = {self.problems[tried.problem].task_id: self.problems[tried.problem] for tried in attempts}
+        new = {task_id: problem for task_id, problem in new.items() if task_id not in self.mode_of}
+        self.mode_of |= modes(new, sandbox.Limits(), os.cpu_count(), quiet=True)[0]
+        programs = []  # (number of the problem, program) of each attempt
+        for tried in attempts:
+            text = code_in(tried.text) if self.chat else tried.text
+            programs.append((tried.problem, self.problems[tried.problem].program(text)))
+        jobs = [self.job(*key, None, self.problems[key[0]].test) for key in dict.fromkeys(programs)]
+        rewards = {key[:2]: float(passed) for key, passed in passes(jobs).items()}
+        if self.by_share:
+            rewards |= self.shares([key for key in rewards if not rewards[key]])
+        for tried, key in zip(attempts, programs):
+            tried.reward = rewards[key]
+
+    def shares(self, failed):
+        """{(number of a problem, program): the share of its assertions that hold} of programs that failed as a whole.
+        What does not even compile is not run again."""
+        jobs, held = [], {key: [] for key in failed}
+        for number, program in failed:
+            tests = single_tests(self.problems[number].test) if parsed(program) else []
+            jobs += [self.job(number, program, n, test) for n, test in enumerate(tests)]
+        for key, passed in passes(jobs).items():
+            held[key[:2]].append(passed)
+        return {key: sum(own) / max(1, len(own)) for key, own in held.items()}
+
+    def job(self, number, program, n, test):
+        """What the sandbox is to run: a program and a test, with a key to tell it by."""
+        return (number, program, n), program, test, self.mode_of[self.problems[number].task_id]
 
 
 def passes(jobs):
     """{key: whether the program passed} of jobs for the sandbox."""
     return {key: verdict.passed for key, verdict in sandbox.run_all(jobs, os.cpu_count())}
-
-
-def shares_of_failed(failed, problems, mode_of):
-    """{(number of a problem, program): the share of its assertions that it passes} of programs that failed as a whole.
-    What does not even compile is not run again."""
-    jobs = []
-    for number, program in failed:
-        problem = problems[number]
-        for n, test in enumerate(single_tests(problem.test) if parsed(program) else []):
-            jobs.append(((number, program, n), program, test, mode_of[problem.task_id]))
-    held = {key: [] for key in failed}
-    for job, passed in passes(jobs).items():
-        held[job[:2]].append(passed)
-    return {key: sum(own) / max(1, len(own)) for key, own in held.items()}
 
 
 def single_tests(test):

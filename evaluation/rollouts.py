@@ -5,16 +5,12 @@ problems of the step -> attempts -> rewards -> advantages -> rows of tokens with
 
 import copy
 import math
-import os
 
 import numpy as np
 import torch
 
 from configurator import UserError
-from evaluation import sandbox
-from evaluation.attempts import Attempt, attempt, judge
-from evaluation.generate import prompt_ids
-from evaluation.verdicts import modes
+from evaluation.attempts import Attempt, attempt
 from loss import IGNORE
 from shards import sha256_file
 from training.dataloader import best_fit, make_batch
@@ -25,7 +21,8 @@ class Rollouts:
     """The data of a run: attempts at problems by the model as it is at each step. train() asks of it what it asks of a
     Mixture.
 
-    begun: meta.json of the run's own checkpoint, where it is resumed, else {}.
+    task: what is asked and who judges, such as attempts.Tested. begun: meta.json of the run's own checkpoint, where it
+    is resumed, else {}.
 
     Which problems a step asks, and with which seeds, is a function of the seed and the step; what the model writes
     depends on its weights as well, so that a run that is resumed writes what the unbroken one would have. Attempts that
@@ -35,23 +32,18 @@ class Rollouts:
     mixture = shards = sources = ()  # there are no folders that are read
     read_before = {}
 
-    def __init__(self, settings, model, reference, tokenizer, problems, chat, begun):
+    def __init__(self, settings, model, reference, tokenizer, task, begun):
         self.settings, self.model, self.reference, self.tokenizer = settings, model, reference, tokenizer
-        self.chat, self.block_size = chat, model.config.block_size
-        prompts = [prompt_ids(tokenizer, problem.asked(chat), chat, problem.suffix) for problem in problems]
+        self.task, self.block_size = task, model.config.block_size
         room = self.block_size + 1 - settings.max_new_tokens
-        fitting = [n for n, prompt in enumerate(prompts) if len(prompt) <= room]
-        if len(fitting) < settings.n_problems:
+        self.numbers = [n for n, prompt in enumerate(task.prompts) if len(prompt) <= room]  # of problems that fit
+        if len(self.numbers) < settings.n_problems:
             raise UserError(
-                f"{settings.problems} has {len(fitting)} problems that leave {settings.max_new_tokens} tokens of "
+                f"{settings.problems} has {len(self.numbers)} problems that leave {settings.max_new_tokens} tokens of "
                 f"{self.block_size} for an answer, fewer than n_problems={settings.n_problems}"
             )
-        if len(fitting) < len(problems):
-            print(f"{len(problems) - len(fitting)} problems leave no room for an answer and are left out")
-        self.problems, self.prompts = [problems[n] for n in fitting], [prompts[n] for n in fitting]
-        self.stops = [() if chat else problem.stop for problem in self.problems]
-        sandbox.probe()
-        self.mode_of = {}  # how a problem is judged is found out when it is asked first
+        if left_out := len(task.prompts) - len(self.numbers):
+            print(f"{left_out} problems leave no room for an answer and are left out")
         self.first, self.attempts, self.beside, self.about = None, [], {}, {}
         self.n_drawn = begun.get("tokens", 0)  # tokens of all attempts so far
         if rollout := begun.get("rollout"):  # of a checkpoint between two steps on the same attempts
@@ -97,7 +89,7 @@ class Rollouts:
 
     def collect(self, step, machine, plan):
         """Have the model attempt the problems of a step, and lay beside each token what the loss needs."""
-        order = np.random.default_rng((self.settings.seed, step)).permutation(len(self.problems)).tolist()
+        order = np.random.default_rng((self.settings.seed, step)).permutation(self.numbers).tolist()
         n, asked, groups, sampler = self.settings.n_problems, [], [], self.sampler(machine)
         for start in range(0, (1 + self.settings.refills) * n, n):
             numbers = order[start : start + n]
@@ -124,16 +116,12 @@ class Rollouts:
     def attempts_at(self, numbers, step, sampler, machine):
         """group_size Attempts at each of the problems with these numbers, judged. Each process has a part of the
         problems attempted, and all get to know everything."""
-        settings, own = self.settings, numbers[machine.rank :: machine.world_size]
-        new = {self.problems[n].task_id: self.problems[n] for n in own if self.problems[n].task_id not in self.mode_of}
-        self.mode_of |= modes(new, sandbox.Limits(), os.cpu_count(), quiet=True)[0]
-        asked = []
-        for number in own:
+        settings, task, asked = self.settings, self.task, []
+        for number in numbers[machine.rank :: machine.world_size]:
             for k in range(settings.group_size):
-                seed = (settings.seed, step, number, k)
-                asked.append((number, self.prompts[number], self.stops[number], seed))
+                asked.append((number, task.prompts[number], task.stops[number], (settings.seed, step, number, k)))
         tried = attempt(sampler, self.tokenizer, asked, settings.max_new_tokens, settings.sample_batch) if asked else []
-        judge(self.problems, tried, self.mode_of, self.chat, settings.reward == "share")
+        task.judge(tried)
         place = {number: n for n, number in enumerate(numbers)}
         return sorted(machine.gathered(tried), key=lambda one: place[one.problem])
 

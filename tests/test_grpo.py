@@ -15,9 +15,7 @@ from test_processes import in_processes, metrics, tensors
 import configurator
 import grpo
 import pretrain
-from evaluation import rollouts
-from evaluation.attempts import Attempt, judge, single_tests
-from evaluation.problems import read_problems
+from evaluation.attempts import Attempt, Tested, single_tests
 from evaluation.rollouts import Rollouts
 from loss import IGNORE
 from model import ModelConfig, Transformer
@@ -59,14 +57,18 @@ def settings_of(here, *arguments):
 @pytest.fixture
 def letters(monkeypatch):
     """An attempt earns 1 where it has more e than a, and nothing is run."""
-
-    def rated(problems, attempts, *_):
-        for tried in attempts:
-            tried.reward = float(tried.text.count("e") > tried.text.count("a"))
-
-    monkeypatch.setattr(rollouts, "judge", rated)
-    monkeypatch.setattr(rollouts, "modes", lambda problems, *_, **__: (dict.fromkeys(problems, "sealed"), []))
+    judged_by(monkeypatch, lambda tried: float(tried.text.count("e") > tried.text.count("a")))
     monkeypatch.setattr("training.log.peak_flops", lambda *_: (1e12, "not measured"))
+
+
+def judged_by(monkeypatch, reward):
+    """Let reward(attempt) stand for the sandbox."""
+
+    def judge(self, attempts):
+        for tried in attempts:
+            tried.reward = reward(tried)
+
+    monkeypatch.setattr(Tested, "judge", judge)
 
 
 def made(here, *arguments):
@@ -78,8 +80,8 @@ def made(here, *arguments):
     if settings.critic:
         model.add_value_head()
         torch.nn.init.normal_(model.value_head.weight)
-    problems = list(read_problems(here / "problems.jsonl", "11-510").values())
-    return settings, model, Rollouts(settings, model, model, tokenizer, problems, False, {})
+    task = Tested(here / "problems.jsonl", tokenizer, chat=False)
+    return settings, model, Rollouts(settings, model, model, tokenizer, task, {})
 
 
 def gradients(settings, model, batch, n_rows):
@@ -135,7 +137,7 @@ def test_the_first_loss_is_that_of_ratio_one(here, letters):
 
 
 def test_nothing_is_learnt_where_all_earn_the_same(here, letters, monkeypatch):
-    monkeypatch.setattr(rollouts, "judge", lambda *_: None)
+    judged_by(monkeypatch, lambda tried: 0.25)
     settings, model, data = made(here)
     batch = data.batch(0, alone(), PLAN)
     assert batch.count == 0 and data.about["groups_with_signal"] == 0
@@ -179,13 +181,7 @@ def test_groups_without_a_signal_are_refilled(here, letters):
 def test_the_gradient_is_that_of_the_expected_reward(here, monkeypatch):
     """Answers of one token, all of which can be enumerated: sum over tokens of p R, differentiated."""
     goal = torch.randn(320, generator=torch.Generator().manual_seed(1))
-
-    def rated(problems, attempts, *_):
-        for tried in attempts:
-            tried.reward = goal[tried.ids[0]].item()
-
-    monkeypatch.setattr(rollouts, "judge", rated)
-    monkeypatch.setattr(rollouts, "modes", lambda problems, *_, **__: (dict.fromkeys(problems, "sealed"), []))
+    judged_by(monkeypatch, lambda tried: goal[tried.ids[0]].item())
     settings, model, data = made(
         here, "--n_problems=1", "--group_size=4096", "--max_new_tokens=1", "--sample_batch=4096"
     )
@@ -224,10 +220,8 @@ def test_a_critic_learns_what_to_expect(here, letters, tmp_path):
 # -- rewards
 
 
-def test_programs_that_cheat_earn_nothing(tmp_path):
+def test_programs_that_cheat_earn_nothing(tmp_path, tokenizer):
     path, problems = problem_file(tmp_path, count=1)
-    found = list(read_problems(path, "11-510").values())
-    name = problems[0]["entry_point"]
     always = "class Yes:\n        def __eq__(self, other): return True\n    return Yes()\n"
     answers = {
         problems[0]["canonical_solution"]: 1,
@@ -239,21 +233,21 @@ def test_programs_that_cheat_earn_nothing(tmp_path):
         "": 0,
     }
     attempts = [Attempt(0, [], [], [], text, False) for text in answers]
-    judge(found, attempts, {found[0].task_id: "sealed"}, chat=False)
-    assert [tried.reward for tried in attempts] == list(answers.values()), name
+    Tested(path, tokenizer, chat=False).judge(attempts)
+    assert [tried.reward for tried in attempts] == list(answers.values())
 
 
-def test_the_share_of_assertions_that_hold(tmp_path):
+def test_the_share_of_assertions_that_hold(tmp_path, tokenizer):
     problem = {"task_id": "p", "prompt": "def f(x):\n", "entry_point": "f", "canonical_solution": "    return abs(x)\n"}
     problem["test"] = "def check(candidate):\n" + "".join(
         f"    assert candidate({x}) == {abs(x)}\n" for x in (1, 2, -3, 4)
     )
     (tmp_path / "p.jsonl").write_text(json.dumps(problem))
-    found = list(read_problems(tmp_path / "p.jsonl", "11-510").values())
-    assert len(single_tests(found[0].test)) == 4
+    task = Tested(tmp_path / "p.jsonl", tokenizer, chat=False, by_share=True)
+    assert len(single_tests(task.problems[0].test)) == 4
     texts = ["    return abs(x)\n", "    return x\n", "    return 3\n", "    return (\n"]
     attempts = [Attempt(0, [], [], [], text, False) for text in texts]
-    judge(found, attempts, {"p": "sealed"}, chat=False, by_share=True)
+    task.judge(attempts)
     assert [tried.reward for tried in attempts] == [1, 0.75, 0.25, 0]
 
 
