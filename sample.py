@@ -28,7 +28,7 @@ class Settings:
     checkpoint: str = "out/pretrain"  # a checkpoint or a folder of them, of which the newest is taken
     # what to continue; with --suffix the text before the gap; with --chat a message; auto = a new text, or conversation
     prompt: Text | None = None
-    suffix: Text = ""  # text after a gap to fill, for a model that was trained on gaps (the demo's was not)
+    suffix: Text = ""  # text after a gap to fill, for a model that was trained on gaps (prepare_data.py --fim_rate)
     chat: bool = False  # answer the prompt as a message; without one, every line that is typed, until Ctrl-D
     num_samples: SmallCount = 1  # completions, made in one batch; a single one is shown as it grows
     max_new_tokens: Context = 200  # tokens to write at most

@@ -304,3 +304,15 @@ class Tokenizer:
         before, after = self.encode(prefix), self.encode(suffix)
         marks = [self.token_id(f"<|fim_{part}|>") for part in ("prefix", "suffix", "middle")]
         return [marks[0], *before, marks[1], *after, marks[2]]
+
+    def render_filled_gap(self, prefix, middle, suffix, suffix_first) -> list[int]:
+        r"""A document for training: the prompt of render_gap(), and behind it the middle.
+
+        With suffix_first the prefix stands behind the suffix, so that the middle goes on from it as in a whole text
+        (suffix-prefix-middle, in the form that needs no other marks):
+
+            <|fim_prefix|><|fim_suffix|>\n    return result<|fim_middle|>def area(r):\n    result = r * r
+        """
+        if suffix_first:
+            return [*self.render_gap("", suffix), *self.encode(prefix), *self.encode(middle)]
+        return [*self.render_gap(prefix, suffix), *self.encode(middle)]

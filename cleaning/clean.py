@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cleaning import decontaminate, dedup, hashing, licences, pii, prose, rules
+from cleaning import decontaminate, dedup, gaps, hashing, licences, pii, prose, rules
 from cleaning.chunks import DOCUMENT, STREAMS, Counts, add
 from cleaning.classifier import Classifier, Scores
 from cleaning.retrieval import Retriever
@@ -34,6 +34,7 @@ class Cleaned:
     ids: list
     mask: list | None  # chats: 1 for each token that counts in the loss
     n_bytes: int
+    is_gap: bool = False  # whether the ids are a gap to fill, see gaps.py
 
     def sizes(self):
         """What Counts says of the document. Its tokens include the <|endoftext|> in front."""
@@ -79,6 +80,8 @@ class Cleaner:
             self.scores = Scores(settings.scores, settings.min_score, settings.max_score)
         if settings.clean and settings.near_dedup:
             self.bands, self.rows = dedup.banding(settings.near_threshold)
+        if settings.fim_rate:
+            tokenizer.render_gap("", "")  # raises UserError where the tokenizer lacks the marks of a gap
         gc.freeze()  # what is loaded stays: the garbage collector need not look through it again and again
 
     def survey(self, batch):
@@ -147,8 +150,12 @@ class Cleaner:
             if settings.clean and is_own:
                 text = self.replaced(text, kind, document.meta, counts)
             ids, mask, n_bytes, shown = self.tokenizer.encode(text), None, len(text.encode()), text
-        view = self.view_of(shown, document.where, kind, len(ids))
-        return Cleaned(text, view, ids, mask, n_bytes)
+        view = self.view_of(shown, document.where, kind, len(ids))  # the rules judge the text as it was written
+        may_be_gap = settings.fim_rate and is_own and not document.files and not settings.is_val(split_number(text))
+        gap = gaps.cut(text, settings) if may_be_gap else None
+        if gap:
+            ids = self.tokenizer.render_filled_gap(*gap)
+        return Cleaned(text, view, ids, mask, n_bytes, bool(gap))
 
     def view_of(self, text, where, kind, n_tokens):
         """The View of a text, with what the rules want to know of its tokens."""
@@ -219,7 +226,8 @@ class Cleaner:
         document["shingles"] = len(shingles)
         document["meta"] = len(meta_line)
         document["source"] = number
-        document["split"] = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
+        document["gaps"] = cleaned.is_gap
+        document["split"] = split_number(text)
         document["digest"] = hashing.exact_digest(text)
 
         streams = surveyed.streams
@@ -228,6 +236,11 @@ class Cleaner:
         streams["mask"] += b"" if mask is None else bytes([0, *mask])
         streams["shingles"] += shingles.tobytes()
         streams["meta"] += meta_line
+
+
+def split_number(text):
+    """The leading 64 bits of a text's sha256, by which Settings.is_val() chooses its split."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
 
 
 def new_cleaner(settings):

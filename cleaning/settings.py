@@ -13,7 +13,7 @@ from configurator import UserError
 from corpus import chats, documents
 from corpus.records import optional
 from corpus.sources import distinct, others, place_of, root_of
-from ranges import Context, Natural, Place, Range, Share, ShareAbove0, ShareBelow1, Workers
+from ranges import Context, Natural, Place, Range, Seed, Share, ShareAbove0, ShareBelow1, Workers
 from shards import read_manifest
 
 # What a run replaces in out_dir, and what of it could be taken for a source.
@@ -61,6 +61,12 @@ class Settings:
     golden_share: Share = 0.0
     context_tokens: Context = 1024  # a text is left out if it would make the chat longer than this
 
+    # -- gaps to fill
+    # share of the training documents that become gaps: their middle goes to the end; chats and repositories stay whole
+    fim_rate: Share = 0.0
+    fim_spm_rate: Share = 0.5  # share of the gaps that begin with the suffix (SPM), not with the prefix (PSM)
+    fim_seed: Seed = 0  # another seed, other documents and other places
+
     # -- cleaning
     clean: bool = True  # all steps below; false = only documents that cannot be read are dropped
     replace_pii: bool | None = None  # e-mail and IP addresses, keys and tokens become placeholders; auto = not in chats
@@ -101,7 +107,7 @@ class Settings:
         for name, other in NEEDS.items():
             if getattr(self, name) and not getattr(self, other):
                 raise UserError(f"--{name} does nothing without --{other}")
-        for name in ("against", "kind", "simplify"):
+        for name in ("against", "kind", "simplify", "fim_rate"):
             if self.chats and getattr(self, name):
                 raise UserError(f"--{name} is for documents: it cannot be used with --chats")
         if self.clean and self.simplify:
@@ -136,6 +142,10 @@ class Settings:
                     f"{folder} was made with --val_fraction={made_with['val_fraction']:g}, and this run with "
                     f"{self.val_fraction:g}: some of its texts are answers that would now be kept for validation"
                 )
+
+    def is_val(self, split):
+        """Whether documents go to validation. split: their chunks.DOCUMENT["split"], a number or an array of them."""
+        return split < int(self.val_fraction * 2**64)
 
     def read(self, source, share=(0, 1), tokenizer=None):
         """Yield the Documents and Problems of a source, as documents.read() does, without this run's own output and

@@ -23,7 +23,8 @@ from corpus.records import json_line
 from shards import ShardWriter, WholeFile, files_of, naming, read_manifest
 from tokenizer import Tokenizer
 
-COUNTS = ("documents", "bytes", "tokens", "counted")  # counted: the tokens that count in the loss
+# counted: the tokens that count in the loss; gaps: the documents that became gaps to fill
+COUNTS = ("documents", "bytes", "tokens", "counted", "gaps")
 NEW = "chunks/shards"  # where new shards lie until all of them are whole, below the folder that they are for
 MANY_PAIRS, PAIRS_PER_TASK = 20_000, 5_000  # from how many on pairs are compared in several processes
 
@@ -126,7 +127,7 @@ def split_of(settings, chunks, kept, part):
     """(whether each document goes into the shards, whether it is one of validation): bool arrays for a slice."""
     documents, numbers = chunks.documents[part], np.arange(len(chunks))[part]
     stays = (kept[part] == numbers) & (documents["source"] < len(settings.sources))
-    return stays, documents["split"] < int(settings.val_fraction * 2**64)
+    return stays, settings.is_val(documents["split"])
 
 
 def write_shard(settings, chunks, kept, number):
@@ -296,6 +297,9 @@ def print_table(manifest, out):
     share = manifest["settings"]["val_fraction"]
     if share and not manifest["splits"]["val"]["documents"] and not manifest["settings"]["adopt"]:
         print(f"no document went to validation: use more documents or another share than --val_fraction={share:g}")
+    if manifest["settings"]["fim_rate"]:
+        train = manifest["splits"]["train"]
+        print(f"{train['gaps']:,} of {train['documents']:,} training documents became gaps to fill")
     if any(counts["dropped"] for counts in manifest["sources"].values()):
         print(f"what was dropped and why: {out / 'report.html'}, one line each: {out / 'dropped.jsonl'}")
     written = sum(split["bytes"] for split in manifest["splits"].values())

@@ -72,7 +72,7 @@ def test_foreign_shards_are_adopted(workdir, tmp_path, tokenizer):
     shutil.copytree(workdir / "data", tmp_path / "data")
     prepare(tmp_path, "--adopt", "--out_dir=x")
     assert Shards(tmp_path / "x", "val").tokens(1, 2).tolist() == [5, 6]
-    expected = {"documents": 2, "bytes": 3, "tokens": 5, "counted": 5}
+    expected = {"documents": 2, "bytes": 3, "tokens": 5, "counted": 5, "gaps": 0}
     assert shards.read_manifest(tmp_path / "x")["splits"]["train"] == expected
     (tmp_path / "x/fineweb_train_000001.bin").unlink()
     assert_one_line_error(prepare(tmp_path, "--adopt", "--out_dir=x", check=False), "no .bin shards for training in x")

@@ -1,0 +1,27 @@
+r"""Documents as gaps to fill: a part of the text goes to the end, where the model learns to write it.
+
+    def area(r):\n    return 3 * r * r\n                                              the text of a document
+    ------prefix------===middle===-suffix-                                            is cut at two places,
+
+    <|fim_prefix|>def area(r):\n    <|fim_suffix|> * r\n<|fim_middle|>return 3 * r    and put together like this (PSM)
+    <|fim_prefix|><|fim_suffix|> * r\n<|fim_middle|>def area(r):\n    return 3 * r    or with the suffix first (SPM)
+
+Such a document is read from left to right like any other, and all of it counts in the loss. Among whole documents it
+teaches a model to fill gaps, at little cost for what it learns of those (Bavarian et al., arXiv:2207.14255).
+"""
+
+import random
+
+
+def cut(text, settings):
+    """(prefix, middle, suffix, suffix_first) of a document that becomes a gap, or None for one that stays as it is.
+
+    Both places are uniform over all characters, so that a gap may begin inside of a word, as it does at a person's
+    cursor. What is drawn depends on the text and on settings.fim_seed alone: a higher settings.fim_rate makes gaps of
+    more documents, and leaves those of a lower one as they are.
+    """
+    rng = random.Random(f"{settings.fim_seed}|{text}")
+    if rng.random() >= settings.fim_rate:
+        return None
+    start, end = sorted((rng.randint(0, len(text)), rng.randint(0, len(text))))
+    return text[:start], text[start:end], text[end:], rng.random() < settings.fim_spm_rate
