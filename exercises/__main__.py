@@ -4,10 +4,11 @@
     python -m exercises --documents=2e6 --seed=7
 
 Leaves documents.jsonl (textbook pages), chats.jsonl (conversations), problems.jsonl (tests in
-HumanEval's shape, on six rungs: each differs from what is trained on in one respect) and, if asked,
-practice.jsonl (such tests of what is trained on: operations put together). Training on
-textbooks that are made up is an idea of phi-1's authors (arXiv:2306.11644), who had a language
-model write them; here they come from tables, exercises/operations/, that a person can extend.
+HumanEval's shape, on six rungs: each differs from what is trained on in one respect), gaps.jsonl
+(such problems with a line, or with several, cut out of the solution) and, if asked, practice.jsonl
+(tests of what is trained on: operations put together). Training on textbooks that are made up is
+an idea of phi-1's authors (arXiv:2306.11644), who had a language model write them; here they come
+from tables, exercises/operations/, that a person can extend.
 """
 
 import needs  # noqa: F401
@@ -32,10 +33,10 @@ class Settings:
     """How many exercises, and where to."""
 
     # -- results
-    out_dir: Place = "data/exercises"  # documents.jsonl, chats.jsonl, problems.jsonl
+    out_dir: Place = "data/exercises"  # documents.jsonl, chats.jsonl, problems.jsonl, gaps.jsonl
     documents: Natural = 40_000  # exercises as textbook pages
     chats: Natural = 16_000  # exercises as conversations
-    problems: Natural = 100  # exercises as test problems, on each rung of the ladder
+    problems: Natural = 100  # exercises as test problems, on each rung of the ladder; twice as many gaps
     practice: Natural = 0  # exercises with tests to learn from, for grpo.py: practice.jsonl
     # -- how they are made
     seed: Seed = 1337  # another seed, other exercises; which compositions are tested stays
@@ -47,16 +48,18 @@ PART = 200  # exercises that a worker makes at a time
 
 def main(settings):
     """Write the files, and made_by.json."""
-    out = Path(settings.out_dir)
+    out, n_problems = Path(settings.out_dir), settings.problems * len(making.LADDER)
     with exclusive(out):
         for name in ("documents", "chats"):
             write(out / f"{name}.jsonl", {name: getattr(settings, name)}, settings)
         write(out / "problems.jsonl", dict.fromkeys(making.LADDER, settings.problems), settings)
+        write(out / "gaps.jsonl", dict.fromkeys(views.GAPS, n_problems), settings)
         if settings.practice:
             write(out / "practice.jsonl", {making.PRACTICE: settings.practice}, settings)
         configurator.write_json(out / "made_by.json", {"settings": asdict(settings), "made_by": configurator.made_by()})
-    n_problems = settings.problems * len(making.LADDER)
-    print(f"{settings.documents:,} documents, {settings.chats:,} chats, {n_problems:,} problems -> {out}")
+    n_gaps = n_problems * len(views.GAPS)
+    what = f"{settings.documents:,} documents, {settings.chats:,} chats, {n_problems:,} problems, {n_gaps:,} gaps"
+    print(f"{what} -> {out}")
 
 
 def write(path, counts, settings):

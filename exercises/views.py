@@ -1,4 +1,4 @@
-"""An Exercise as a textbook page, as a conversation, or as a test problem."""
+"""An Exercise as a textbook page, as a conversation, as a test problem, or as a gap to fill."""
 
 import random
 import re
@@ -8,19 +8,21 @@ from configurator import UserError
 from exercises import wording
 from exercises.code import indented
 from exercises.examples import literal
-from exercises.making import make_exercise
+from exercises.making import LADDER, make_exercise
 from exercises.unseen import is_in_benchmark
 from tokenizer import complete_request, fenced
 
+GAPS = ("one_line", "several_lines")  # what is cut out of a solution, as in HumanEval infilling (arXiv:2207.14255)
+
 
 def record(view, seed, i):
-    """The i-th line of a view's file; a rung of the ladder is a view too."""
+    """The i-th line of a view's file; a rung of the ladder is a view too, and so is each of GAPS."""
     return made(view, seed, i)[1]
 
 
 def made(view, seed, i):
     """(Exercise, record) of the i-th line of a view's file; the Exercise is None for small talk. What is like a
-    benchmark is drawn anew. Raises UserError after 1,000 such ones."""
+    benchmark, or too short for a gap, is drawn anew. Raises UserError after 1,000 such ones."""
     for attempt in range(1000):
         number = f"{i}.{attempt}"
         rng = random.Random(f"{view}|{number}|{seed}")
@@ -31,6 +33,13 @@ def made(view, seed, i):
             exercise = make_exercise(view, number, seed)
             texts = [document(exercise, rng)]
             found = {"id": f"documents/{i}", "text": texts[0], "composition": ">".join(exercise.parts)}
+        elif view in GAPS:  # of the test problems, rung by rung
+            place, rung = divmod(i, len(LADDER))
+            exercise = make_exercise(LADDER[rung], f"{place}.{attempt}", seed)
+            if max(map(count_lines, exercise.bodies)) < 3:
+                continue  # with several lines cut out, nothing would follow
+            found = gap(exercise, view, i, rng)
+            texts = [found["prompt"] + found["canonical_solution"] + found["suffix"]]
         else:
             exercise = make_exercise(view, number, seed)
             found = problem(exercise, view, i, rng)
@@ -202,4 +211,26 @@ def problem(exercise, rung, number, rng):
         "test": test,
         "family": rung,
         "composition": ">".join(exercise.parts),
+    }
+
+
+def count_lines(body):
+    """How many lines a body has."""
+    return body.count("\n") + 1
+
+
+def gap(exercise, kind, number, rng):
+    """The exercise in the shape of HumanEval infilling: prompt + canonical_solution + suffix is a right program.
+
+    It is the longest way to write it, three lines at least. One line, or several, are the gap; never the last, so that
+    something follows."""
+    lines = [f"{line}\n" for line in indented(max(exercise.bodies, key=count_lines)).split("\n")]
+    n_lines = 1 if kind == "one_line" else rng.randint(2, len(lines) - 1)
+    starts = range(len(lines) - n_lines)
+    start = rng.choice([place for place in starts if lines[place].strip()])  # nobody misses an empty line
+    found = problem(exercise, kind, number, rng)
+    return found | {
+        "prompt": found["prompt"] + "".join(lines[:start]),
+        "canonical_solution": "".join(lines[start : start + n_lines]),
+        "suffix": "".join(lines[start + n_lines :]),
     }

@@ -11,6 +11,7 @@ import tokenize
 import pytest
 from conftest import DATA, stage
 
+from evaluation.formats import problem_of
 from evaluation.mutants import mutants
 from evaluation.replies import code_in
 from exercises import tables, unseen, wording
@@ -90,11 +91,26 @@ def test_nearly_every_mutant_fails(made):
     assert killed > 700 and killed / (killed + len(survivors)) >= 0.95, "\n\n".join(survivors[:20])
 
 
+def test_every_gap_is_filled_by_its_own_middle_and_hardly_one_by_nothing(made):
+    found = {"one_line": [], "several_lines": []}
+    for record in records(made, "gaps"):
+        problem = problem_of(record)
+        middle, suffix = problem.solution, problem.suffix
+        assert passes(problem.program(middle), record["test"], record["entry_point"]), problem.task_id
+        assert suffix.strip() and middle.endswith("\n") and problem.prompt.endswith("\n"), "whole lines"
+        n_lines = middle.count("\n")
+        assert n_lines == 1 if record["family"] == "one_line" else n_lines > 1
+        is_missed = not passes(problem.program(""), record["test"], record["entry_point"], seconds=0.1)
+        found[record["family"]].append(is_missed)
+    for is_missed in found.values():
+        assert len(is_missed) == 300 and sum(is_missed) / len(is_missed) > 0.98
+
+
 def test_the_same_seed_gives_the_same_bytes_with_any_number_of_workers(made, tmp_path):
     for name, extra in (("again", ["--num_workers=2"]), ("other", ["--seed=7", "--num_workers=2"])):
         arguments = [*COUNTS, *extra]
         stage("exercises", f"--out_dir={tmp_path / name}", *arguments, cwd=tmp_path)
-    for view in ("documents", "chats", "problems"):
+    for view in ("documents", "chats", "problems", "gaps"):
         first = (made / f"{view}.jsonl").read_bytes()
         assert (tmp_path / "again" / f"{view}.jsonl").read_bytes() == first
         assert (tmp_path / "other" / f"{view}.jsonl").read_bytes() != first
