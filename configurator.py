@@ -283,7 +283,7 @@ def runs_of(table, tables=()):
 def show(settings, stage):
     """Print what differs from the defaults on standard error, one setting a line."""
     known = settings_of(type(settings))
-    changed = {key: value for key, value in flat(settings).items() if key in known and value != known[key].default}
+    changed = {key: value for key, value in flat(settings).items() if value != known[key].default}
     print(f"{stage}:" + ("" if changed else " default settings"), file=sys.stderr, flush=True)
     for key, value in changed.items():
         print(f"  {key:<18} {value_text(value)}", file=sys.stderr, flush=True)
@@ -291,9 +291,10 @@ def show(settings, stage):
 
 def flat(settings):
     """{name: value} of all settings, those in tables of their own too."""
-    values = {}
+    values, computed = {}, {field.name for field in fields(settings) if not field.init}
     for key, value in asdict(settings).items():
-        values |= value if isinstance(value, dict) else {key: value}
+        if key not in computed:
+            values |= value if isinstance(value, dict) else {key: value}
     return values
 
 

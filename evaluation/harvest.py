@@ -1,9 +1,9 @@
-"""What a model's own samples teach: chats of programs that passed, and pairs with one that failed.
+"""What a model's own samples teach: programs that passed, and pairs with one that failed.
 
-    python eval_humaneval.py --checkpoint=out/sft --problems=practice.jsonl --n_samples=16
-        --temperature=1 --top_p=1 --out_dir=out/practice
     python -m evaluation.harvest --results=out/practice/results.jsonl
-        --problems=practice.jsonl --out_dir=data/harvest
+
+The results are those of eval_humaneval.py --problems=data/exercises/practice.jsonl --n_samples=16
+--temperature=1 --top_p=1 --out_dir=out/practice.
 
 Leaves passed.jsonl, for prepare_data.py --chats and sft.py (rejection sampling, as in STaR,
 arXiv:2203.14465), and pairs.jsonl, for prepare_data.py --pairs and dpo.py.

@@ -100,14 +100,13 @@ class Rollouts:
             groups += [group for group in found if has_signal(group)] if self.settings.refills else found
             if len(groups) >= n or len(numbers) < n:
                 break
-        self.n_drawn += sum(len(tried.ids) for group in asked for tried in group)
+        self.n_drawn += n_tokens_of(asked)
         self.first, self.about = step, {"tokens": self.n_drawn, **figures(asked)}
         groups = groups[:n]
         # Without a penalty or a critic, attempts whose advantage is 0 have no gradient: computing it would be in vain.
         learns_from_all = self.settings.kl or self.settings.critic
-        self.attempts = [tried for group in groups if learns_from_all or has_signal(group) for tried in group]
-        n_tokens = sum(len(tried.ids) for group in groups for tried in group)
-        self.beside = self.numbers_beside(n_tokens, sum(map(len, groups)), machine, plan)
+        self.attempts = sum(groups if learns_from_all else filter(has_signal, groups), [])
+        self.beside = self.numbers_beside(n_tokens_of(groups), len(sum(groups, [])), machine, plan)
 
     def sampler(self, machine):
         """A copy of the model as it is now, laid out for writing."""
@@ -220,6 +219,11 @@ def has_signal(group):
     return len({tried.reward for tried in group}) > 1
 
 
+def n_tokens_of(groups):
+    """How many tokens were drawn in groups of Attempts."""
+    return sum(len(tried.ids) for tried in sum(groups, []))
+
+
 def spread(numbers, owner):
     """One number per attempt -> an array of owner's shape with it at each token of the attempt, 0 elsewhere."""
     return np.append(np.array(numbers, dtype=np.float64), 0.0)[owner]
@@ -227,8 +231,7 @@ def spread(numbers, owner):
 
 def figures(groups):
     """What metrics.jsonl says of a step's attempts."""
-    attempts = [tried for group in groups for tried in group]
-    n_tokens = sum(len(tried.ids) for tried in attempts)
+    attempts, n_tokens = sum(groups, []), n_tokens_of(groups)
     return {
         "reward": sum(tried.reward for tried in attempts) / len(attempts),
         "pass@1": sum(tried.reward == 1 for tried in attempts) / len(attempts),

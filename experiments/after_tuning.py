@@ -1,6 +1,6 @@
 """What comes behind tuning, and does it help? One chat model of each seed, trained on in four ways.
 
-    python -m experiments.after_tuning --models=out/demo/sft,out/demo-seed2/sft,out/demo-seed3/sft
+    python -m experiments.after_tuning --models=out/demo/sft,out/demo-seed2/sft
 
 Rejection sampling, DPO, GRPO and PPO get equally many attempts at problems with tests. All models are
 scored on other problems, of a harder kind, by pass@1 and pass@16 at temperature 1, and by their bits
@@ -46,10 +46,10 @@ class Settings:
     group_size: SmallCount = 16  # attempts at each of them
     max_new_tokens: Count = 96  # length of an attempt
     # -- learning rates, of which the best of three was taken for each (experiments/README.md)
-    rejection_lr: Positive = 2e-3
-    dpo_lr: Positive = 2e-4
-    grpo_lr: Positive = 3e-4
-    ppo_lr: Positive = 3e-4
+    rejection_lr: Positive = 2e-3  # of tuning on the own programs that passed
+    dpo_lr: Positive = 2e-4  # of preferring them to those that failed
+    grpo_lr: Positive = 3e-4  # of GRPO
+    ppo_lr: Positive = 3e-4  # of PPO
     # -- results
     out_dir: Place = "out/after-tuning"  # models, samples, summary.json
     jobs: SmallCount = 2  # seeds under way at a time, each on one thread
@@ -61,10 +61,12 @@ def main(settings):
     models = [str(Path(model).resolve()) for model in settings.models.split(",")]
     with exclusive(out), ThreadPoolExecutor(settings.jobs) as pool:
         scores = list(pool.map(partial(all_arms, settings, out), range(len(models)), models))
-    summary = {"arms": {arm: [by_arm[arm] for by_arm in scores] for arm in ARMS}}
+    arms = {}
+    for arm in ARMS:
+        arms[arm] = [by_arm[arm] for by_arm in scores]
     about = {"settings": asdict(settings), "made_by": configurator.made_by()}
-    configurator.write_json(out / "summary.json", {**summary, **about})
-    print_summary(summary["arms"])
+    configurator.write_json(out / "summary.json", {"arms": arms, **about})
+    print_summary(arms)
 
 
 def all_arms(settings, out, seed, tuned):
@@ -118,8 +120,10 @@ def score(settings, folder, place):
     for record in read_lines(folder / "results.jsonl"):
         passed.setdefault(record["task_id"], []).append(record["passed"])
     counts = [(len(verdicts), sum(verdicts)) for verdicts in passed.values()]
-    found = {f"pass@{k}": statistics.mean(pass_at_k(n, c, k) for n, c in counts) for k in (1, 16)}
-    return found | {"bpb": library_bpb(settings, place)}
+    found = {"bpb": library_bpb(settings, place)}
+    for k in (1, 16):
+        found[f"pass@{k}"] = statistics.mean(pass_at_k(n, c, k) for n, c in counts)
+    return found
 
 
 def library_bpb(settings, place):
