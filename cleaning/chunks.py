@@ -9,14 +9,16 @@ Memory holds one record per document (DOCUMENT) and one band of signatures. Ever
     chunks/000000.shingles   uint32, the sets of n-grams from which true similarities are counted
     chunks/000000.bands      uint64 (bands, documents), the signatures: see hashing.band_keys()
     chunks/000000.documents  a DOCUMENT per document
-    chunks/000000.meta       a JSON line per document: source, where, and what decides which copy is kept
+    chunks/000000.meta       a JSON line per document: source, where, repository, and what decides which copy is kept
     chunks/000000.dropped    a JSON line per document that the first pass dropped
     chunks/progress.json     what has been finished with which settings; the files have the sha256 that it names
+    chunks/ordered/          with --order: the documents that are kept as chunks once more, see order.py
     chunks/shards/           the new shards and what describes them, until all of it is whole
 """
 
 import json
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +102,13 @@ class ChunkWriter:
         self.bands += surveyed.bands
         self.counts.add(surveyed.counts)
 
+    def append(self, document, tokens):
+        """Append a DOCUMENT that has been cleaned before, and its tokens: without what duplicates are sought by."""
+        document = document.copy()
+        document["shingles"] = document["meta"] = 0
+        self.files["documents"].write(document.tobytes())
+        self.files["tokens"].write(tokens.tobytes())
+
     def close(self):
         """Finish the files. Returns what Chunks needs to know of them, as JSON can hold it."""
         bands = np.array(self.bands, np.uint64).T
@@ -172,18 +181,28 @@ class Chunks:
         start = self.shingle_starts[i]
         return self.shingle_maps[self.chunk_of(i)][start : start + self.documents["shingles"][i]]
 
+    def metas(self):
+        """Yield meta(i) of all documents in their order."""
+        for entry in self.entries:
+            with open(self.folder / f"{entry['name']}.meta", "rb") as lines:
+                yield from map(json.loads, lines)
+
     def meta(self, i):
-        """What is known of document i: source, where, and stars, date and path where its record has them."""
+        """What is known of document i: source, where, and stars, date, path and repo where its record has them."""
         entry = self.entries[self.chunk_of(i)]
         with open(self.folder / f"{entry['name']}.meta", "rb") as file:
             file.seek(int(self.meta_starts[i]))
             return json.loads(file.readline())
 
+    @cached_property
+    def token_places(self):
+        """(the chunks' files of tokens, memory-mapped; where each document begins in its file), for tokens()."""
+        return [self.array(entry, "tokens", "<u2") for entry in self.entries], self.offsets("tokens")
+
     def tokens(self, i):
-        """The tokens of document i, without <|endoftext|>, uint16. Slow: for a few documents to look at."""
-        start = self.offsets("tokens")[i]
-        stream = self.array(self.entries[self.chunk_of(i)], "tokens", "<u2")
-        return stream[start + 1 : start + self.documents["tokens"][i]]
+        """The tokens of document i, without the <|endoftext|> that opens it, uint16."""
+        maps, starts = self.token_places
+        return maps[self.chunk_of(i)][starts[i] + 1 : starts[i] + self.documents["tokens"][i]]
 
     def counts(self):
         """The Counts of all chunks together."""

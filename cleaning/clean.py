@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cleaning import decontaminate, dedup, gaps, hashing, licences, pii, prose, rules
+from cleaning import decontaminate, dedup, gaps, hashing, licences, pii, prose, repositories, rules
 from cleaning.chunks import DOCUMENT, STREAMS, Counts, add
 from cleaning.classifier import Classifier, Scores
 from cleaning.retrieval import Retriever
@@ -110,7 +110,7 @@ class Cleaner:
 
     def without_bad_files(self, document, source, surveyed):
         """A repository's Document with replacements made in each of its files and without those to which a rule
-        objects, which are noted as dropped."""
+        objects, which are noted as dropped; the others in settings.order, if that is one of files."""
         settings, files = self.settings, []
         for path, text in document.files:
             meta, where = {"path": path}, f"{document.where}:{path}"
@@ -124,6 +124,7 @@ class Cleaner:
                 surveyed.drop(source, where, ("filters", *found), Cleaned(new, view, [], None, len(new.encode())))
             else:
                 files.append((path, new))
+        files = repositories.arranged(files, settings.order)
         return Document(joined(files), document.where, document.meta, files)
 
     def cleaned(self, document, is_own, counts):
@@ -213,7 +214,7 @@ class Cleaner:
             signature = hashing.signature(shingles, self.bands * self.rows)
             surveyed.bands.append(hashing.band_keys(signature, self.bands, self.rows))
         meta = {"source": self.sources[number], "where": item.where}
-        for key in ("stars", "date", "path"):  # by which dedup.priority() chooses among copies
+        for key in ("stars", "date", "path", "repo"):  # for dedup.priority() to choose among copies, and order.py
             if key in item.meta:
                 value = item.meta[key]
                 meta[key] = value if isinstance(value, (int, float, str)) else str(value)

@@ -43,8 +43,8 @@ class Settings(cleaning.settings.Settings):
 
     def check(self):
         """Raises UserError for values that make no sense, or where datatrove is not installed."""
-        if self.adopt or self.against:
-            raise UserError("--adopt and --against are prepare_data.py's alone")
+        if self.adopt or self.against or self.order != "as_read":
+            raise UserError("--adopt, --against and --order are prepare_data.py's alone")
         optional("datatrove", "cluster runs")
         super().check()
 

@@ -13,7 +13,7 @@ from configurator import UserError
 from corpus import chats, documents
 from corpus.records import optional
 from corpus.sources import distinct, others, place_of, root_of
-from ranges import Context, Natural, Place, Range, Seed, Share, ShareAbove0, ShareBelow1, Workers
+from ranges import Context, Count, Natural, Place, Range, Seed, Share, ShareAbove0, ShareBelow1, Workers
 from shards import read_manifest
 
 # What a run replaces in out_dir, and what of it could be taken for a source.
@@ -46,6 +46,12 @@ class Settings:
     num_workers: Workers = 0  # processes; 0 = one per core
     show: Natural = 0  # print this many records of each source as they are understood, and stop
     adopt: bool = False  # out_dir already holds shards of llm.c or modded-nanogpt: only describe them
+
+    # -- order of the documents
+    # what stands side by side in the shards: documents as they are read, random ones, similar ones, or all files of a
+    # repository, each after those that it imports or in random order
+    order: Literal["as_read", "random", "alike", "repository", "repository_random"] = "as_read"
+    path_tokens: Count = 512  # alike: a row of similar documents ends after so many, about two contexts of a model
 
     # -- chats
     chats: bool = False  # the records are conversations: render them by the chat template, with a loss mask
@@ -110,6 +116,8 @@ class Settings:
         for name in ("against", "kind", "simplify", "fim_rate"):
             if self.chats and getattr(self, name):
                 raise UserError(f"--{name} is for documents: it cannot be used with --chats")
+        if self.chats and self.order != "as_read":
+            raise UserError("--order is for documents: chats are packed one by one in training")
         if self.clean and self.simplify:
             optional("opencc", "simplified characters (--simplify)")
         for folder in self.against:

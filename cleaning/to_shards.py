@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 import configurator
-from cleaning import dedup, report
+from cleaning import dedup, order, report
 from cleaning.chunks import Chunks, add
 from cleaning.settings import Settings
 from configurator import UserError
@@ -49,8 +49,23 @@ def write_shards(run, entries):
     chunks = Chunks(run.out / "chunks", entries)
     kept = choose_kept(chunks, run.settings)
     shutil.rmtree(run.out / NEW, ignore_errors=True)
+    ordered, stay = (chunks, kept) if run.settings.order == "as_read" else in_order(run, chunks, kept)
     numbers = tqdm(range(len(entries)), desc="writing shards", unit="shard", delay=2)
-    finish(run, chunks, kept, [write_shard(run.settings, chunks, kept, number) for number in numbers])
+    finish(run, chunks, kept, [write_shard(run.settings, ordered, stay, number) for number in numbers])
+
+
+def in_order(run, chunks, kept):
+    """(the kept documents in settings.order, as Chunks; kept of these, where all of them stay). Raises UserError where
+    the names of all repositories send them to validation."""
+    stays, is_val = split_of(run.settings, chunks, kept, slice(None))
+    ordered = order.in_order(chunks, stays, is_val, run.settings, run.tokenizer)
+    stay = np.arange(len(ordered))
+    if split_of(run.settings, ordered, stay, slice(None))[1].all():
+        raise UserError(
+            f"by the hash of its name every repository goes to validation, {len(ordered):,} in all: "
+            f"use more of them or another share than --val_fraction={run.settings.val_fraction:g}"
+        )
+    return ordered, stay
 
 
 # -- which copies to keep
