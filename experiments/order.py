@@ -1,0 +1,191 @@
+"""What does a model learn from the order of the data? Five orders of one corpus, equal tokens each.
+
+    python -m experiments.order                 an hour: out/order
+    python -m experiments.order --max_steps=20 --seeds=2 --max_files=40    a try
+
+The corpus is the small files of the standard library and of the installed packages, so that a context
+holds several. The packages that are held out for the measures, see experiments/order_measures.py,
+are the same for all arms. A run that was stopped goes on where it was.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import statistics
+import sysconfig
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+from typing import Annotated
+
+import configurator
+from configurator import UserError
+from corpus.documents import Document, read
+from experiments.common import print_table, run_stage
+from ranges import Amount, Count, Natural, Place, Range
+
+# {arm: (the order of its shards, whether attention stays inside each document)}
+ARMS = {
+    "random": ("random", False),
+    "random, masked": ("random", True),
+    "alike": ("alike", False),
+    "repository, random": ("repository_random", False),
+    "repository": ("repository", False),
+}
+BLOCK_SIZE = 1024  # tokens: nine exercises and three files must fit into a context
+# {measure of order_measures.py: the head of its column}
+COLUMNS = {
+    "bpb": "bits per byte",
+    "late_minus_early": "late - early",
+    "gain_alike": "gain: alike",
+    "gain_random": "random",
+    "gain_in_context": "difference",
+    "gain_shots": "gain: 8 shots",
+    "gain_shuffled": "shuffled",
+    "copying": "copying",
+}
+
+
+@dataclass
+class Settings:
+    """The corpus and the models."""
+
+    # -- corpus
+    max_bytes: Amount = 6000  # larger files are left out
+    max_files: Count = 400  # of one package
+    problems: Count = 300  # exercises on each rung, of which the shots are taken
+    # -- models
+    seeds: Annotated[int, Range(1, 100)] = 3  # models per arm
+    max_steps: Count = 600  # of 4,096 tokens each
+    # -- results
+    examples: Natural = 60  # files, windows and exercises that a model is measured by
+    out_dir: Place = "out/order"  # corpus, shards, checkpoints, summary.json
+
+
+def main(settings):
+    """Write the corpus, train and measure the models, print and write what came out."""
+    out = Path(settings.out_dir).resolve()
+    prepare(out, settings)
+    jobs, arms = list(product(range(settings.seeds), ARMS)), {arm: [] for arm in ARMS}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = pool.map(lambda job: train_and_measure(out, settings, *job), jobs)
+        for (_, arm), measures in zip(jobs, results):
+            arms[arm].append(measures)
+    about = {"settings": asdict(settings), "made_by": configurator.made_by()}
+    configurator.write_json(out / "summary.json", {"arms": arms, "spread": spread(arms), **about})
+    print_spread(spread(arms))
+
+
+# -- what the models are trained on
+
+
+def prepare(out, settings):
+    """Make the corpus, the exercises, the tokenizer and the shards of all orders, as far as they are not there. Raises
+    UserError if the folder holds those of other settings."""
+    mine, note = asdict(settings), out / "settings.json"
+    if not note.exists():
+        write_corpus(out, settings)
+        exercises = ("--documents=0", "--chats=0", f"--problems={settings.problems}")
+        run_stage("exercises", *exercises, f"--out_dir={out}/exercises")
+        run_stage("tokenizer_train.py", f"--sources={out}/corpus", f"--out={out}/tokenizer.json")
+        configurator.write_json(note, mine)
+    before = json.loads(note.read_text(encoding="utf-8"))
+    if other := [name for name in mine if before[name] != mine[name] and name not in ("seeds", "out_dir")]:
+        raise UserError(f"{out} was begun with {other[0]}={before[other[0]]}: choose another --out_dir")
+    common = (f"--sources={out}/corpus", f"--tokenizer={out}/tokenizer.json")
+    for order in dict.fromkeys(order for order, _ in ARMS.values()):
+        path_tokens = f"--path_tokens={2 * BLOCK_SIZE}"
+        run_stage("prepare_data.py", *common, path_tokens, f"--order={order}", f"--out_dir={out}/shards-{order}")
+
+
+def write_corpus(out, settings):
+    """Write the Python files of the standard library and of the installed packages as PACKAGE/path: those of a tenth of
+    the packages, chosen by the hash of their names, into held-out/, the small ones of the others into corpus/."""
+    for folder in ("corpus", "held-out"):
+        shutil.rmtree(out / folder, ignore_errors=True)
+    n_files = Counter()
+    for source in ("stdlib", sysconfig.get_paths()["purelib"]):
+        for item in read(source):
+            package, *inner = item.where.split("/")
+            if (
+                not isinstance(item, Document)
+                or not item.where.endswith(".py")
+                or {"test", "tests", "_vendor"} & set(inner)
+            ):
+                continue
+            is_held_out = hashlib.sha256(package.encode()).digest()[0] < 26  # of 256
+            fits = is_held_out or len(item.text) <= settings.max_bytes
+            if fits and len(item.text) >= 200 and n_files[package] < settings.max_files:
+                n_files[package] += 1
+                configurator.write_text(out / ("held-out" if is_held_out else "corpus") / item.where, item.text)
+
+
+# -- the models
+
+
+def train_and_measure(out, settings, seed, arm):
+    """Train a model of an arm, if that has not been done, and return what order_measures.py says of it."""
+    order, doc_mask = ARMS[arm]
+    name = f"{arm.replace(', ', '-')}-{seed}"
+    steps, measures = settings.max_steps, out / f"{name}.json"
+    if not measures.exists():
+        schedule = (f"--max_steps={steps}", f"--decay_steps={steps // 4}", f"--warmup_steps={steps // 20}")
+        saving = ("--resume=auto", "--save_every=100", "--keep=1", f"--eval_every={steps}", "--eval_tokens=20000")
+        shape = (f"--block_size={BLOCK_SIZE}", "--batch_tokens=4096", f"--doc_mask={doc_mask}")
+        data = (f"--data={out}/shards-{order}", f"--seed={seed}", f"--out_dir={out}/{name}")
+        run_stage("pretrain.py", *schedule, *saving, *shape, *data)
+        held_out = (f"--held_out={out}/held-out", f"--problems={out}/exercises/problems.jsonl")
+        how = (f"--examples={settings.examples}", f"--repository={order.startswith('repository')}")
+        run_stage("experiments.order_measures", *held_out, *how, f"--checkpoint={out}/{name}", f"--out={measures}")
+    return json.loads(measures.read_text(encoding="utf-8"))["measures"]
+
+
+def spread(arms):
+    """{arm: {measure: {"mean", "sd", "difference", "stderr"}}}. sd: between seeds. difference: to the first arm with
+    the same seed, a mean with its standard error. What one seed cannot tell is None."""
+    table, first = {}, next(iter(arms.values()))
+    for arm, runs in arms.items():
+        table[arm] = {}
+        for key in runs[0]:
+            values, before = [run[key] for run in runs], [run[key] for run in first]
+            differences = [value - other for value, other in zip(values, before)]
+            cell = {"mean": statistics.mean(values), "sd": None}
+            cell |= {"difference": statistics.mean(differences), "stderr": None}
+            if len(runs) > 1:
+                cell["sd"] = statistics.stdev(values)
+                cell["stderr"] = statistics.stdev(differences) / len(runs) ** 0.5
+            table[arm][key] = cell
+    return table
+
+
+def print_spread(table):
+    """Print the measures of all arms, then how each differs from the first arm."""
+    first = next(iter(table))
+    for title, value, error in (
+        ("mean +- standard deviation between seeds", "mean", "sd"),
+        (f"minus that of {first}, +- standard error over seeds", "difference", "stderr"),
+    ):
+        rows = []
+        for arm, row in table.items():
+            rows.append([arm, *(with_error(row[key][value], row[key][error]) for key in COLUMNS)])
+        print(f"\n{title}")
+        print_table(["", *COLUMNS.values()], rows, "<" + ">" * len(COLUMNS))
+    print("\nbits per byte of an exercise's solution, behind so many others (with the answers of other exercises)")
+    shots = [key for key in table[first] if key.startswith("shots_")]
+    rows = []
+    for arm, row in table.items():
+        means = [(row[key]["mean"], row[key.replace("shots", "shuffled")]["mean"]) for key in shots]
+        rows.append([arm, *(f"{right:.3f} ({other:.3f})" for right, other in means)])
+    print_table(["", *(key.removeprefix("shots_") for key in shots)], rows, "<" + ">" * len(shots))
+
+
+def with_error(value, error):
+    """A number and what follows +-, which one seed alone does not tell."""
+    return f"{value:.3f}" + ("" if error is None else f" +- {error:.3f}")
+
+
+if __name__ == "__main__":
+    configurator.run(main, Settings)
