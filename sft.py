@@ -46,6 +46,7 @@ class Settings(LaterSettings):
     lora_alpha: Positive | None = None  # their change counts alpha / rank; auto = 2 * rank
     lora_by_root: bool = False  # alpha / sqrt(rank) instead (rsLoRA)
     lora_targets: list[str] = field(default_factory=lambda: list(TARGETS))  # the matrices that have adapters
+    lora_embeddings: bool = False  # train embeddings and norms too, for a longer context (LongLoRA, arXiv:2309.12307)
     # -- noise
     neftune: NotNegative = 0.0  # noise on the embeddings (arXiv:2310.05914): 5 is usual, 0 is none
 
@@ -81,7 +82,8 @@ def main(settings):
     if settings.lora_rank:
         torch.manual_seed(settings.seed)
         alpha = settings.lora_alpha or 2 * settings.lora_rank
-        add_adapters(model, settings.lora_rank, alpha, settings.lora_by_root, settings.lora_targets)
+        targets, embeddings = settings.lora_targets, settings.lora_embeddings
+        add_adapters(model, settings.lora_rank, alpha, settings.lora_by_root, targets, embeddings)
         state = None  # it is of the matrices that are not trained now
     train(settings, machine, model, tokenizer, data, schedule, val, init=state, note={"chat": True})
 

@@ -92,6 +92,42 @@ def test_gradients_and_state_take_the_memory_of_the_adapters_alone():
     assert before["gradients"] > 10 * after["gradients"]
 
 
+@pytest.mark.parametrize("tie_embeddings", [True, False])
+def test_embeddings_and_norms_are_trained_beside_adapters_if_that_is_asked(tie_embeddings):
+    model = tiny(tie_embeddings=tie_embeddings)
+    add_adapters(model, 4, 8.0, False, ["q_proj", "v_proj"], embeddings=True)
+    others = {name for name in trained(model) if "lora_" not in name}
+    norms = "input_layernorm post_attention_layernorm self_attn.q_norm self_attn.k_norm".split()
+    expected = {f"layers.{n}.{norm}.weight" for n in range(2) for norm in norms}
+    assert others == expected | {"norm.weight", "embed_tokens.weight"}
+
+
+@pytest.mark.parametrize("embeddings", [False, True])
+def test_what_is_trained_lies_in_a_file_of_its_own(tmp_path, tokenizer, embeddings):
+    """And whoever has the checkpoint that was tuned gets the tuned model by that file alone."""
+    before = checkpoint.save(tmp_path / "run", 1, tiny(), [], tokenizer, {"settings": {}}, alone())
+    model, ids = tiny(), torch.arange(32).view(2, 16)
+    add_adapters(model, 4, 8.0, False, ["q_proj", "down_proj"], embeddings)
+    torch.manual_seed(1)
+    for p in model.parameters():
+        p.data += 0.1 * torch.randn_like(p) * p.requires_grad
+    folder = checkpoint.save(tmp_path / "lora", 2, model, [], tokenizer, {"settings": {}}, alone())
+    held, adapters = (torch.load(folder / name) for name in ("model.pt", "adapters.pt"))
+    assert trained(model) <= adapters.keys() and not held.keys() & trained(model)
+    assert not any("lora_" in name for name in held)
+    assert {"model.pt", "adapters.pt"} <= json.loads((folder / "sha256.json").read_text()).keys()
+
+    again = tiny()
+    add_adapters(again, 4, 8.0, False, ["q_proj", "down_proj"], embeddings)
+    checkpoint.load_weights(again, folder, "cpu")
+    assert all(torch.equal(p, again.state_dict()[name]) for name, p in model.state_dict().items())
+    plain, _, meta = load_model(before)
+    (before / "adapters.pt").write_bytes((folder / "adapters.pt").read_bytes())
+    tuned, _, new_meta = load_model(before)
+    assert (tuned(ids) - model(ids)).abs().max() < 1e-5 < (plain(ids) - model(ids)).abs().max()
+    assert new_meta["sha256"] != meta["sha256"], "what was measured of the one does not count for the other"
+
+
 @pytest.fixture(scope="module")
 def chats(workdir):
     records = [
@@ -117,8 +153,11 @@ def test_tuning_by_adapters_learns_goes_on_and_is_read_by_later_stages(workdir, 
     for name in ("step_00000010", "step_00000012"):
         (cut / name).rename(cut / f"_{name}")
     stage("sft.py", *chats, "--max_steps=12", "--out_dir=lora-cut", "--save_every=5", "--resume", cwd=workdir)
-    first, again = (torch.load(path / "step_00000012/model.pt") for path in (workdir / "lora", cut))
-    assert first.keys() == again.keys() and all(torch.equal(first[name], again[name]) for name in first)
+    for file in ("model.pt", "adapters.pt"):
+        first, again = (torch.load(path / "step_00000012" / file) for path in (workdir / "lora", cut))
+        assert first.keys() == again.keys() and all(torch.equal(first[name], again[name]) for name in first)
+    size, whole = ((workdir / "lora/step_00000012" / name).stat().st_size for name in ("adapters.pt", "model.pt"))
+    assert size < whole
 
     model, tokenizer, meta = load_model(workdir / "lora")
     assert not any("lora_" in name for name in model.state_dict()) and meta["settings"]["lora_rank"] == 4
@@ -139,8 +178,26 @@ def test_unknown_targets_are_one_line(workdir, chats, monkeypatch):
 def test_a_damaged_adapter_is_one_line(tmp_path, tokenizer):
     model = tiny()
     add_adapters(model, 2, 4.0, False, ["q_proj"])
-    state = model.state_dict()
-    del state["layers.0.self_attn.q_proj.lora_b"]
-    torch.save(state, tmp_path / "model.pt")
+    folder = checkpoint.save(tmp_path, 1, model, [], tokenizer, {}, alone())
+    adapters = torch.load(folder / "adapters.pt")
+    del adapters["layers.0.self_attn.q_proj.lora_b"]
+    torch.save(adapters, folder / "adapters.pt")
     with pytest.raises(UserError, match="does not hold this model"):
-        checkpoint.load_weights(tiny(), tmp_path, "cpu")
+        checkpoint.load_weights(tiny(), folder, "cpu")
+    with pytest.raises(UserError, match="adapters.pt does not have its sha256"):
+        checkpoint.checked_meta(folder)
+    (folder / "adapters.pt").unlink()
+    with pytest.raises(UserError, match="is damaged.*adapters.pt"):
+        checkpoint.checked_meta(folder)
+
+
+def test_a_checkpoint_that_holds_adapters_and_weights_in_one_file_is_read(tmp_path):
+    """As they were written once."""
+    model, ids = tiny(), torch.arange(32).view(2, 16)
+    add_adapters(model, 2, 4.0, False, ["q_proj"])
+    for p in model.parameters():
+        p.data += 0.1 * p.requires_grad
+    torch.save(model.state_dict(), tmp_path / "model.pt")
+    plain = tiny()
+    checkpoint.load_weights(plain, tmp_path, "cpu")
+    assert (plain(ids) - model(ids)).abs().max() < 1e-5

@@ -2,6 +2,7 @@
 
     <out_dir>/step_00000600/   model.pt  optimizer-0.pt ...  tokenizer.json  meta.json  metrics.jsonl  sha256.json
 
+With LoRA, adapters.pt holds what is trained, and model.pt the weights that stay as they are (training/lora.py).
 meta.json holds the step, tokens seen, settings, schedule, model configuration, metrics, what has been read of which
 data, and the tokenizer's fingerprint; metrics.jsonl is the run's log so far; sha256.json holds the sha256 of every
 other file. Each process writes the state of the parameters that it owns, under their names: any number of processes
@@ -25,7 +26,7 @@ from hints import how_to_make
 from model import ModelConfig, Transformer
 from shards import naming, sha256_file
 from tokenizer import Tokenizer
-from training.lora import merged
+from training.lora import merged, stored_apart
 
 FILES = {"model.pt", "tokenizer.json", "meta.json"}  # what every checkpoint holds
 
@@ -46,7 +47,10 @@ def save(out_dir, step, model, optimizers, tokenizer, meta, machine):
             write_tensors(beside / f"optimizer-{machine.rank}.pt", states_by_name(model, optimizers))
             if machine.is_main:
                 tokenizer.save(beside / "tokenizer.json")
-                write_tensors(beside / "model.pt", model.state_dict())
+                weights, adapters = stored_apart(model)
+                write_tensors(beside / "model.pt", weights)
+                if adapters:
+                    write_tensors(beside / "adapters.pt", adapters)
                 about = {"step": step, **meta, "model": asdict(model.config), "tokenizer": tokenizer.fingerprint}
                 write_json(beside / "meta.json", {**about, "made_by": made_by()})
                 if (log := Path(out_dir, "metrics.jsonl")).exists():
@@ -204,6 +208,8 @@ def load_weights(model, folder, device):
     Raises UserError where they are not those of its shape."""
     weights = load_tensors(folder / "model.pt", device)
     try:
+        if (folder / "adapters.pt").exists():
+            weights |= load_tensors(folder / "adapters.pt", device)
         if not any(name.endswith("lora_a") for name, _ in model.named_parameters()):
             weights = merged(weights)
         if not hasattr(model, "value_head"):  # a stage that writes text needs no judgement of it
@@ -220,7 +226,9 @@ def load_model(path, machine):
     try:
         model = Transformer(ModelConfig(**meta["model"])).to(machine.device)
         load_weights(model, folder, machine.device)
-        meta["sha256"] = sha256_file(folder / "sha256.json")
+        # Adapters that a person has put there are not named in sha256.json.
+        parts = [folder / name for name in ("sha256.json", "adapters.pt") if (folder / name).exists()]
+        meta["sha256"] = " ".join(map(sha256_file, parts))
         return model.ready(machine.dtype), Tokenizer.load(folder / "tokenizer.json"), meta
     except (UserError, OSError, KeyError, TypeError, ValueError) as error:
         if not folder.exists():
