@@ -21,6 +21,7 @@ import torch
 
 import configurator
 import pretrain
+import rope
 from configurator import UserError, write_json
 from model import ModelConfig, Transformer
 from ranges import Place
@@ -41,6 +42,9 @@ NAMES = {  # of a shape's numbers in config.json
     "tie_embeddings": "tie_word_embeddings",
     "vocab_size": "vocab_size",
 }
+# YaRN as the paper and rope.py have it: a folder that gives another value is refused.
+YARN = {"beta_fast": rope.FAST, "beta_slow": rope.SLOW, "truncate": True, "attention_factor": None}
+YARN |= {"mscale": None, "mscale_all_dim": None}
 PREFIX = "model."  # of all names there but the head's
 
 
@@ -120,14 +124,30 @@ def config_json(config, tokenizer, dtype):
         "mlp_bias": False,
         "use_sliding_window": False,
         "sliding_window": None,  # transformers 4.51 masks by it all the same, and its default is 4,096
-        "rope_theta": config.rope_base,  # transformers 4
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_base},  # transformers 5
+        **rope_json(config),
         "torch_dtype": dtype,  # transformers 4
         "dtype": dtype,  # transformers 5
         "bos_token_id": tokenizer.eot,
         "eos_token_id": end_ids(tokenizer)[0],
         "pad_token_id": tokenizer.eot,
         "use_cache": True,
+    }
+
+
+def rope_json(config):
+    """What config.json says of rotary positions: in rope_scaling for transformers 4, in rope_parameters for 5."""
+    base = rope.rope_base(config)
+    if config.rope_scaling in ("none", "ntk"):  # ntk is another base, and nothing else
+        return {"rope_theta": base, "rope_parameters": {"rope_type": "default", "rope_theta": base}}
+    scaling = {"rope_type": config.rope_scaling, "factor": config.rope_factor}
+    if config.rope_scaling == "yarn":
+        scaling["original_max_position_embeddings"] = config.rope_trained
+    return {
+        "rope_theta": base,
+        "rope_scaling": scaling,
+        "rope_parameters": {"rope_theta": base, **scaling},
+        # transformers 4 takes YaRN's factor from this length and the original one.
+        "max_position_embeddings": round(config.rope_factor * config.rope_trained),
     }
 
 
@@ -257,12 +277,10 @@ def shape_of(about, tokenizer, weights):
     kind = about.get("model_type")
     if kind not in ARCHITECTURES:
         raise UserError(f"its model_type is {kind!r}: only {', '.join(ARCHITECTURES)} come in")
-    rope = about.get("rope_parameters") or about.get("rope_scaling") or {}
     size, n_head = about.get("head_dim"), about["num_attention_heads"]
     biases = {name for name in weights if name.endswith(".bias")}
     of_qkv = {name for name in biases if name.split(".")[-2] in ("q_proj", "k_proj", "v_proj")}
     refused = {
-        "a rope_type other than default": rope.get("rope_type", rope.get("type", "default")) != "default",
         "sliding windows": bool(about.get("use_sliding_window")),
         "another activation than silu": about.get("hidden_act", "silu") != "silu",
         "a bias elsewhere than on q, k and v": biases != of_qkv,
@@ -275,11 +293,29 @@ def shape_of(about, tokenizer, weights):
     numbers["vocab_size"] = -(-max(tokenizer.vocab_size, about["vocab_size"]) // 64) * 64
     numbers.setdefault("n_kv_head", numbers["n_head"])
     numbers.setdefault("tie_embeddings", False)
-    base = rope.get("rope_theta") or about.get("rope_theta") or 10000.0
     try:
-        return ModelConfig(**numbers, rope_base=base, qkv_bias=bool(of_qkv), qk_norm=kind == "qwen3")
-    except (ValueError, TypeError) as error:
+        numbers |= rope_of(about)
+        return ModelConfig(**numbers, qkv_bias=bool(of_qkv), qk_norm=kind == "qwen3")
+    except (ValueError, TypeError, KeyError, ZeroDivisionError) as error:
         raise UserError(f"its shape does not fit: {error}") from None
+
+
+def rope_of(about):
+    """The fields of a ModelConfig that are about rotary positions, of a config.json. Raises UserError for a way to
+    stretch them that rope.py does not have."""
+    said = about.get("rope_parameters") or about.get("rope_scaling") or {}
+    scaling = said.get("rope_type", said.get("type", "default"))
+    base = {"rope_base": said.get("rope_theta") or about.get("rope_theta") or 10000.0}
+    if scaling == "default":
+        return base
+    unusual = [key for key, usual in YARN.items() if said.get(key) not in (None, usual)]
+    if scaling not in ("linear", "yarn") or unusual:
+        its = f"a {' and a '.join(unusual)} of its own" if unusual else f"a rope_type of {scaling}"
+        raise UserError(f"it has {its}, which this project's model does not have")
+    factor, length = float(said["factor"]), about["max_position_embeddings"]
+    trained = length if scaling == "yarn" else round(length / factor)  # where it is not said, as transformers sees it
+    trained = said.get("original_max_position_embeddings") or trained
+    return {**base, "rope_scaling": scaling, "rope_factor": factor, "rope_trained": trained}
 
 
 def renamed(weights, config, old_ids):

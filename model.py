@@ -22,11 +22,12 @@ from torch.utils.checkpoint import checkpoint
 from attention import attention, attention_mask
 from loss import SummedLoss, chunks, loss_of_chunk, token_losses
 from ranges import Context, Range, RopeBase, ShareAbove0, SmallCount, Width, check_fields
+from rope import Factor, Scaling, rope_tables, rotate
 
 
 @dataclass
-class ModelConfig:
-    """The shape of a model. Raises ValueError where the numbers do not fit together."""
+class Shape:
+    """The shape of a new model. Raises ValueError where the numbers do not fit together."""
 
     # -- model
     # rows of the embedding; 0 = the tokenizer's size rounded up to a multiple of 64
@@ -44,7 +45,7 @@ class ModelConfig:
     qk_norm: bool = True  # RMSNorm on every query and key head, as in Qwen3: learns faster at a high lr
 
     def __post_init__(self):
-        check_fields(self, ModelConfig)
+        check_fields(self, Shape)
         if self.n_embd % self.n_head or (self.n_embd // self.n_head) % 2:
             raise ValueError(f"n_embd={self.n_embd} must give n_head={self.n_head} heads of an even size")
         if self.n_head % self.n_kv_head:
@@ -64,6 +65,26 @@ class ModelConfig:
     def mlp_width(self):
         """Width inside the MLP. With three matrices, 8/3 n_embd costs what 4 n_embd costs with two."""
         return self.mlp_dim or math.ceil(8 * self.n_embd / 3 / 64) * 64
+
+
+@dataclass
+class ModelConfig(Shape):
+    """The shape of a model, and how a later stage has stretched its positions over a longer context (rope.py)."""
+
+    rope_scaling: Scaling = "none"
+    rope_factor: Factor = 1.0  # how far they are stretched
+    rope_trained: Annotated[int, Range(0, 2**20)] = 0  # the context length before that; 0 where they are not
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_fields(self, ModelConfig)
+        if len({self.rope_scaling != "none", self.rope_factor > 1, self.rope_trained > 0}) > 1:
+            raise ValueError(
+                f"rope_scaling={self.rope_scaling} with rope_factor={self.rope_factor:g} does not fit: a scaling other "
+                "than none needs a block_size longer than the one that was trained, or a factor above 1"
+            )
+        if self.rope_scaling == "ntk" and self.head_dim == 2 or self.rope_scaling == "yarn" and self.rope_base == 1:
+            raise ValueError(f"rope_scaling={self.rope_scaling} needs heads of over 2 numbers and a rope_base above 1")
 
 
 class Linear(nn.Linear):
@@ -104,26 +125,6 @@ class RMSNorm(nn.RMSNorm):
     def forward(self, x: Tensor) -> Tensor:
         """x of any shape (..., n) -> the same shape and format."""
         return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
-
-
-def rope_tables(positions: Tensor, head_dim: int, base: float):
-    """cos and sin, each positions.shape + (head_dim / 2,): the angle of pair i at position p is p / base^(2i/head_dim).
-
-    The first pairs turn fast and tell neighbours apart, the last ones turn slowly and tell far from near.
-    """
-    frequencies = base ** (-torch.arange(0, head_dim, 2, device=positions.device).float() / head_dim)
-    angles = positions.float()[..., None] * frequencies
-    return angles.cos(), angles.sin()
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn pair (i, i + head_dim/2) of x (B, n_head, T, head_dim) by its angle.
-
-    A query turned by angle p and a key turned by angle q have a product that depends on p - q alone: on the distance.
-    """
-    a, b = x.chunk(2, dim=-1)
-    # Rounded before cat(): a compiled block would else write the whole in fp32 first.
-    return torch.cat(((a * cos - b * sin).to(x.dtype), (b * cos + a * sin).to(x.dtype)), dim=-1)
 
 
 class Attention(nn.Module):
@@ -231,7 +232,7 @@ class Transformer(nn.Module):
         """
         mask = attention_mask(doc_ids, ids.shape[1], ids.device)
         positions = torch.arange(ids.shape[1], device=ids.device)
-        rope = rope_tables(positions, self.config.head_dim, self.config.rope_base)
+        rope = rope_tables(positions, self.config)
         x = self.embed_tokens(ids).to(self.dtype)
         for layer in self.layers:
             if self.recompute and self.training:
@@ -311,7 +312,7 @@ class KVCache:
         # Keys and values beside each other: they are written at once.
         shape = (n_rows, 2 * c.n_kv_head, max_length, c.head_dim)
         self.layers = [torch.zeros(shape, dtype=model.dtype, device=device) for _ in range(c.n_layer)]
-        self.tables = rope_tables(torch.arange(max_length, device=device), c.head_dim, c.rope_base)
+        self.tables = rope_tables(torch.arange(max_length, device=device), c)
 
     def place(self, rows: list[int], T: int) -> Tensor:
         """Say where the keys and values go that append() is given next: those of the next T tokens of these rows.

@@ -22,7 +22,7 @@ import torch
 import configurator
 from configurator import Stopped, UserError
 from evaluation.progress import Progress
-from model import ModelConfig, Transformer
+from model import ModelConfig, Shape, Transformer
 from ranges import (
     Context,
     Count,
@@ -38,6 +38,7 @@ from ranges import (
     ShareBelow1,
     Text,
 )
+from rope import Factor, Scaling
 from shards import Shards, exclusive, load_tokenizer
 from training import checkpoint, resume
 from training import machine as machines
@@ -95,7 +96,7 @@ class TrainSettings:
 
 
 @dataclass
-class Settings(TrainSettings, ModelConfig):
+class Settings(TrainSettings, Shape):
     """The settings of pretraining."""
 
     # -- data and results
@@ -115,8 +116,10 @@ class LaterSettings(TrainSettings):
     # -- data and results
     init: str = "out/pretrain"  # the checkpoint to start from, or a folder of them, of which the newest is taken
     val: str = ""  # shard folders to validate on: a,b; empty = those that are trained on
-    block_size: Context | None = None  # context length; auto = as before, longer ones usually with a larger rope_base
+    block_size: Context | None = None  # context length; auto = as before, longer ones usually with a rope_scaling
     rope_base: RopeBase | None = None  # wavelengths of the rotary positions; auto = as before
+    rope_scaling: Scaling | None = None  # how positions are stretched over a longer context; auto = as before
+    rope_factor: Factor | None = None  # how far; auto = block_size / the length trained at first
     # -- batch
     batch_tokens: Count | None = None  # tokens per optimizer step, over all processes; auto = as before
     doc_mask: bool | None = None  # keep attention inside each document; auto = as before
@@ -154,7 +157,7 @@ def begin(settings):
 
 def model_config(settings, tokenizer):
     """The model's part of the settings, with the vocabulary filled in."""
-    config = ModelConfig(**{f.name: getattr(settings, f.name) for f in fields(ModelConfig)})
+    config = ModelConfig(**{f.name: getattr(settings, f.name) for f in fields(Shape)})
     if not config.vocab_size:
         config.vocab_size = math.ceil(tokenizer.vocab_size / 64) * 64  # a multiple of 64 is faster
     if config.vocab_size < tokenizer.vocab_size:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, door_error, stage, untrained_checkpoint
+from conftest import ROOT, door_error, load_model, stage, untrained_checkpoint
 
 import convert
 import tokenizer_train
@@ -105,7 +105,10 @@ def test_special_tokens_in_front_change_places_with_their_rows(exported, tmp_pat
     "changes, words",
     [
         ({"model_type": "gpt2"}, "only llama, qwen2, qwen3 come in"),
-        ({"rope_parameters": {"rope_type": "yarn"}}, "a rope_type other than default"),
+        ({"rope_parameters": {"rope_type": "llama3", "factor": 8.0}}, "a rope_type of llama3"),
+        ({"rope_scaling": {"type": "dynamic", "factor": 2.0}, "rope_parameters": None}, "a rope_type of dynamic"),
+        ({"rope_parameters": {"rope_type": "yarn", "factor": 4, "mscale": 1.0}}, "a mscale of its own"),
+        ({"rope_parameters": {"rope_type": "linear"}}, "does not fit"),
         ({"use_sliding_window": True}, "sliding windows"),
         ({"hidden_act": "gelu"}, "another activation than silu"),
         ({"head_dim": 24}, "heads whose size is not"),
@@ -165,6 +168,42 @@ def test_transformers_has_the_same_logits_ids_and_text(tmp_path, tokenizer, shap
     everything = "".join(chr(point) for point in range(sys.maxunicode + 1) if not 0xD800 <= point < 0xE000)
     for text in (everything, Path(pydoc.__file__).read_text(encoding="utf-8")):
         assert theirs_tokenizer(text)["input_ids"] == [tokenizer.eot, *tokenizer.encode(text)]
+
+
+def stretched(tmp_path, tokenizer, scaling):
+    """(model whose positions are stretched, its Hugging Face folder)"""
+    shape = dict(vocab_size=320, block_size=1000, n_layer=2, n_head=2, n_embd=64, mlp_dim=192, rope_base=5000.0)
+    torch.manual_seed(0)
+    model = Transformer(ModelConfig(**shape, rope_scaling=scaling, rope_factor=7.8125, rope_trained=128))
+    machine = convert.machines.start("cpu", "fp32")
+    checkpoint.save(tmp_path / "run", 1, model, [], tokenizer, convert.unknown_training(), machine)
+    convert.main(convert.Settings(checkpoint=str(tmp_path / "run"), out_dir=str(tmp_path / "hf")))
+    return model.eval(), tmp_path / "hf"
+
+
+@pytest.mark.parametrize("scaling", ["linear", "ntk", "yarn"])
+def test_stretched_positions_go_out_and_come_in(tmp_path, tokenizer, scaling):
+    """Also from a folder that transformers 4 has written. NTK's come in as the larger base that they are."""
+    model, hf = stretched(tmp_path, tokenizer, scaling)
+    ids = torch.arange(300)[None]
+    for n, changes in enumerate([{}, {"rope_parameters": None}]):
+        edited(hf, **changes)
+        convert.main(convert.Settings(hf=str(hf), out_dir=str(tmp_path / f"in{n}")))
+        back, _, _ = load_model(tmp_path / f"in{n}")
+        assert torch.allclose(back(ids), model(ids), atol=1e-5)
+        assert (back.config == model.config) == (scaling != "ntk") and back.config.block_size == 1000
+
+
+@pytest.mark.parametrize("scaling", ["linear", "ntk", "yarn"])
+def test_transformers_stretches_positions_alike(tmp_path, tokenizer, scaling):
+    transformers = pytest.importorskip("transformers")
+    model, hf = stretched(tmp_path, tokenizer, scaling)
+    ids = torch.randint(0, 320, (1, 1000))
+    with torch.no_grad():
+        for changes in ({}, {"rope_parameters": None}):  # what version 5 reads, and what version 4 does
+            edited(hf, **changes)
+            theirs = transformers.AutoModelForCausalLM.from_pretrained(hf).eval()
+            assert (theirs(ids).logits - model(ids)).abs().max() < 1e-4
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)

@@ -19,6 +19,7 @@ DATA = {"data", "batch_tokens", "block_size", "best_fit", "seed"}
 FREE = set("init val out_dir max_steps decay_tokens epochs micro_batch recompute device compile verify".split())
 FREE |= set("log_every eval_every eval_tokens save_every keep resume changed sample problems test tracker".split())
 INHERITED = "batch_tokens doc_mask optimizer weight_decay beta1 beta2 momentum grad_clip seed".split()
+RESHAPED = ("block_size", "rope_base", "rope_scaling", "rope_factor")  # what a later stage may change of a model
 # The setting that only one stage has.
 ONLY_OF = {"schedule": "pretrain.py", "decay_tokens": "anneal.py", "neftune": "sft.py", "group_size": "grpo.py"}
 
@@ -142,13 +143,26 @@ def starting_point(settings, machine):
     for key in [*INHERITED, *own]:
         if getattr(settings, key) is None:
             setattr(settings, key, meta["settings"][key])
-    changes = {key: getattr(settings, key) for key in ("block_size", "rope_base") if getattr(settings, key) is not None}
     try:
-        config = replace(ModelConfig(**meta["model"]), **changes)
+        config = lengthened(ModelConfig(**meta["model"]), settings)
     except ValueError as error:
         raise UserError(error) from None
-    settings.block_size, settings.rope_base = config.block_size, config.rope_base
+    for key in RESHAPED:
+        setattr(settings, key, getattr(config, key))
     return folder, meta, config
+
+
+def lengthened(config, settings):
+    """A checkpoint's ModelConfig with the context and the rotary positions that the settings ask for.
+
+    Positions are stretched from the length at which they were first learnt, and by default never less than before:
+    tuning on short rows must not undo what an anneal has learnt. Raises ValueError where settings do not fit."""
+    changes = {key: getattr(settings, key) for key in RESHAPED if getattr(settings, key) is not None}
+    if changes.get("rope_scaling", config.rope_scaling) == "none":
+        return replace(config, **{"rope_factor": 1.0, "rope_trained": 0, **changes})
+    trained = config.rope_trained or config.block_size
+    factor = max(config.rope_factor, changes.get("block_size", config.block_size) / trained)
+    return replace(config, **{"rope_factor": factor, "rope_trained": trained, **changes})
 
 
 def read_before(settings, meta):
