@@ -54,6 +54,7 @@ def main(settings):
     read_before = resume.read_before(settings, meta)
     data = Mixture(mixture, config.block_size, batch_size, settings.seed, tokenizer.eot, settings.best_fit, read_before)
     model = resume.trained_model(config, start, meta, tokenizer, machine)
+    model.shifted = settings.shifted_attention
     state = resume.optimizer_state(settings, start, meta)
     train(settings, machine, model, tokenizer, data, schedule, val, init=state)
 

@@ -57,7 +57,36 @@ def attention_mask(doc_ids: Tensor | None, T: int, device: torch.device) -> Tens
     return None if doc_ids is None else document_mask(doc_ids)
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+def shifted_masks(doc_ids: Tensor | None, B: int, T: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Shifted sparse attention (LongLoRA, arXiv:2309.12307), to train on long rows: one mask for the first half of the
+    heads, and one for the second. doc_ids as in attention_mask(); B rows of T tokens.
+
+    A row is cut into groups of T / 4 tokens, for the second half of the heads half a group later. A token looks at
+    those before it in its group. Through several blocks it learns of earlier groups too, as each group of one half
+    of the heads lies across two of the other:
+
+        position       0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15
+        first half     0 0 0 0 1 1 1 1 2 2  2  2  3  3  3  3
+        second half    0 0 1 1 1 1 2 2 2 2  3  3  3  3  4  4
+
+    The paper's code moves tokens round in a circle instead. The last of a row then join the first in a group, before
+    them, and these see what they are to predict. Here a group is just a document of its own. Only the kernel for
+    document_bounds() takes less time with it.
+    """
+    size, masks = math.ceil(T / 4), []
+    for shift in (0, size // 2):
+        groups = (torch.arange(T) + shift) // size  # 0 to 4
+        if doc_ids is None:
+            numbers = groups[None].to(device)
+        elif doc_ids.dim() == 1:  # some groups begin where a document does: each bound is to be there once
+            numbers = torch.cat([doc_ids, document_bounds(groups.expand(B, T)).to(device)]).unique()
+        else:
+            numbers = 5 * doc_ids + groups.to(device)
+        masks.append(attention_mask(numbers, T, device))
+    return tuple(masks)
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | tuple[Tensor, Tensor] | None) -> Tensor:
     """softmax(q k^T / sqrt(head_dim)) v, where a query looks at the keys before it, in its own document.
 
     q (B, n_head, T, head_dim), k and v (B, n_kv_head, T, head_dim) -> (B, n_head, T, head_dim). The mask says which
@@ -67,8 +96,14 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
                                size exist anywhere (arXiv:2307.08691)
         fp32, added to scores  two products and a softmax for BLOCK queries at a time: fastest on a CPU for short rows
         bool, or None          scaled_dot_product_attention
+
+    Two masks are shifted_masks(), for half of the heads each.
     """
     n_groups = q.shape[1] // k.shape[1]  # query heads that share a key head
+    if isinstance(mask, tuple):
+        k, v = k.repeat_interleave(n_groups, dim=1), v.repeat_interleave(n_groups, dim=1)
+        halves = [x.tensor_split([q.shape[1] // 2], dim=1) for x in (q, k, v)]
+        return torch.cat([attention(*parts) for parts in zip(*halves, mask)], dim=1)
     if mask is not None and mask.dtype == torch.int32:
         return varlen_attention(q, k, v, mask, n_groups)
     if q.shape[2] == 1 and mask is not None and mask.dtype == torch.bool:

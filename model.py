@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from attention import attention, attention_mask
+from attention import attention, attention_mask, shifted_masks
 from loss import SummedLoss, chunks, loss_of_chunk, token_losses
 from ranges import Context, Range, RopeBase, ShareAbove0, SmallCount, Width, check_fields
 from rope import Factor, Scaling, rope_tables, rotate
@@ -145,7 +145,7 @@ class Attention(nn.Module):
             self.q_norm = self.k_norm = nn.Identity()
 
     def forward(self, x, rope, mask, append=None):
-        """x (B, T, n_embd), rope (cos, sin), mask from attention_mask() -> (B, T, n_embd).
+        """x (B, T, n_embd), rope (cos, sin), mask from attention_mask() or shifted_masks() -> (B, T, n_embd).
 
         append(k, v) returns the keys and values of earlier tokens too."""
         B, T, _ = x.shape
@@ -205,6 +205,7 @@ class Transformer(nn.Module):
         self.dtype = torch.float32  # the format of activations and products: bf16 where the device has units for it
         self.chunk_loss = loss_of_chunk  # compile() puts the same compiled in its place
         self.recompute = False  # in training, keep each block's input alone and compute the rest again when needed
+        self.shifted = False  # in training, let each head look at its own part of a row alone (LongLoRA)
         self.init_weights()
 
     def init_weights(self):
@@ -230,7 +231,10 @@ class Transformer(nn.Module):
         IGNORE. "values": those, and beside them what value_head says of each token, (B * T,); see add_value_head().
         doc_ids (B, T) number the documents in each row, or are document_bounds(): attention then stays inside each.
         """
-        mask = attention_mask(doc_ids, ids.shape[1], ids.device)
+        if self.shifted and self.training:
+            mask = shifted_masks(doc_ids, *ids.shape, ids.device)
+        else:
+            mask = attention_mask(doc_ids, ids.shape[1], ids.device)
         positions = torch.arange(ids.shape[1], device=ids.device)
         rope = rope_tables(positions, self.config)
         x = self.embed_tokens(ids).to(self.dtype)

@@ -120,6 +120,7 @@ class LaterSettings(TrainSettings):
     rope_base: RopeBase | None = None  # wavelengths of the rotary positions; auto = as before
     rope_scaling: Scaling | None = None  # how positions are stretched over a longer context; auto = as before
     rope_factor: Factor | None = None  # how far; auto = block_size / the length trained at first
+    shifted_attention: bool = False  # in training a head sees a quarter of a row (LongLoRA, arXiv:2309.12307)
     # -- batch
     batch_tokens: Count | None = None  # tokens per optimizer step, over all processes; auto = as before
     doc_mask: bool | None = None  # keep attention inside each document; auto = as before

@@ -76,6 +76,7 @@ def main(settings):
     schedule = warmup_then_decay(settings)
 
     model = resume.trained_model(config, start, meta, tokenizer, machine)
+    model.shifted = settings.shifted_attention
     if settings.neftune:
         add_noise(model, settings.neftune, tokenizer.eot)
     state = resume.optimizer_state(settings, start, meta)

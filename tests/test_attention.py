@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 import attention as module
-from attention import attention, attention_mask, document_bounds, document_form, kernel_name
+from attention import attention, attention_mask, document_bounds, document_form, kernel_name, shifted_masks
 from loss import IGNORE
 from model import ModelConfig, Transformer
 from training.dataloader import make_batch
@@ -18,7 +18,7 @@ EOT = 63
 def varlen_stand_in(q, k, v, bounds, bounds_k, max_q, max_k, *, window_size, enable_gqa=False):
     """torch.nn.attention.varlen.varlen_attn, which needs a GPU, written as it is defined."""
     assert bounds is bounds_k and window_size == (-1, 0) and bounds.dtype == torch.int32 and bounds[0] == 0
-    assert q.shape[0] == bounds[-1] and bounds.diff().max() <= max_q == max_k
+    assert q.shape[0] == bounds[-1] and bounds.diff().min() > 0 and bounds.diff().max() <= max_q == max_k
     if enable_gqa:
         k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for x in (k, v))
     assert q.shape == k.shape == v.shape, "equally many heads"
@@ -95,6 +95,91 @@ def test_every_kernel_is_attention_within_documents(varlen, monkeypatch, n_kv_he
     for name, mask in masks.items():
         for got, want in zip(run(lambda q, k, v: attention(q, k, v, mask)), expected):
             assert torch.allclose(got, want, atol=1e-6), name
+
+
+# -- shifted sparse attention: half of the heads look at groups of T / 4, the others at groups half a group later
+
+
+def visible(T, documents=None):
+    """(2, T, T) bool by the definition: whether query i of either half of the heads looks at key j."""
+    size, seen = T // 4, torch.zeros(2, T, T, dtype=torch.bool)
+    for half, first_end in enumerate((size, size // 2)):
+        ends = range(first_end, T + size, size)  # of the groups
+        for i in range(T):
+            for j in range(i + 1):
+                same_group = [i < end for end in ends] == [j < end for end in ends]
+                seen[half, i, j] = same_group and (documents is None or documents[i] == documents[j])
+    return seen
+
+
+def test_shifted_masks_are_the_definition():
+    for documents in (None, *DOCUMENTS):
+        doc_ids = None if documents is None else documents[None]
+        masks = [mask[0, 0] == 0 for mask in shifted_masks(doc_ids, 1, 40, CPU)]
+        assert torch.equal(torch.stack(masks), visible(40, documents))
+    assert visible(40).sum() == 4 * 55 + 3 * 55 + 2 * 15, "groups of 10, and of 5, 10, 10, 10, 5"
+
+
+def test_shifted_attention_is_the_same_with_any_kernel(varlen):
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(4, heads, 40, 8, dtype=torch.double) for heads in (3, 1, 1))
+    seen = torch.stack([visible(40, documents) for documents in DOCUMENTS])[:, [0, 1, 1]]  # of three heads, one and two
+    expected = F.scaled_dot_product_attention(q, k.expand_as(q), v.expand_as(q), attn_mask=seen)
+    by_numbers = shifted_masks(DOCUMENTS, 4, 40, CPU)
+    masks = {
+        "bounds": shifted_masks(document_bounds(DOCUMENTS), 4, 40, CPU),
+        "bool": tuple(mask == 0 for mask in by_numbers),
+        "blocks": by_numbers,
+    }
+    for name, pair in masks.items():
+        assert torch.allclose(attention(q, k, v, pair), expected, atol=1e-6), name
+
+
+def rolled(q, k, v):
+    """Shifted sparse attention as LongLoRA's code does it: the tokens of half of the heads move round in a circle."""
+    B, H, T, d = q.shape
+    size, late = T // 4, slice(H // 2, H)
+    q, k, v = (x.clone() for x in (q, k, v))
+    for x in (q, k, v):
+        x[:, late] = x[:, late].roll(-(size // 2), dims=2)
+    groups = [x.reshape(B, H, 4, size, d) for x in (q, k, v)]
+    y = F.scaled_dot_product_attention(*groups, is_causal=True).reshape(B, H, T, d)
+    y[:, late] = y[:, late].roll(size // 2, dims=2)
+    return y
+
+
+def test_no_token_sees_a_later_one_as_it_would_if_tokens_moved_round():
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(1, 4, 40, 8) for _ in range(3))
+    masks = shifted_masks(None, 1, 40, CPU)
+    changed = [x.clone() for x in (q, k, v)]
+    for x in changed:
+        x[:, :, -1] += 1
+
+    def differs(function):
+        """The positions at which another last token gives another result."""
+        return (function(*changed) - function(q, k, v)).abs().amax((0, 1, 3)).gt(1e-6).nonzero()[:, 0].tolist()
+
+    assert differs(lambda *qkv: attention(*qkv, masks)) == [39]
+    assert differs(rolled) == [0, 1, 2, 3, 4, 39]
+    ours, theirs = attention(q, k, v, masks), rolled(q, k, v)
+    assert torch.allclose(ours[:, :, 5:], theirs[:, :, 5:], atol=1e-6), "the same but for what has moved round"
+    assert torch.allclose(ours[:, :2], theirs[:, :2], atol=1e-6)
+
+
+def test_a_model_is_shifted_in_training_alone():
+    torch.manual_seed(0)
+    model = Transformer(ModelConfig(vocab_size=64, block_size=40, n_layer=3, n_head=3, n_kv_head=3, n_embd=48))
+    ids = torch.randint(0, 64, (2, 40))
+    edited = torch.cat([ids[:, :-1], (ids[:, -1:] + 1) % 64], dim=1)
+    plain = model(ids)
+    model.shifted = True
+    shifted = model(ids)
+    assert torch.equal(model(edited)[:, :-1], shifted[:, :-1]) and not torch.equal(model(edited), shifted)
+    assert torch.equal(model.eval()(ids), plain) and torch.allclose(shifted[:, :5], plain[:, :5], atol=1e-6)
+    assert (shifted - plain)[:, 10:].abs().max() > 1e-3
+    model.train().recompute = True
+    model(ids, ids, DOCUMENTS[:2]).backward()
 
 
 def test_attention_in_bf16_is_as_exact_as_bf16():
