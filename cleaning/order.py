@@ -69,7 +69,9 @@ def by_hash(chunks, numbers, settings, tokenizer):
 
 def by_likeness(chunks, numbers, settings, tokenizer):
     """Numbers of documents in an order that has similar ones side by side."""
-    texts = (tokenizer.decode(chunks.tokens(i)) for i in numbers)
+    marks = list(tokenizer.special.values())  # of gaps and repositories: they are no words
+    ids = map(chunks.tokens, numbers)
+    texts = (tokenizer.decode(document[~np.isin(document, marks)]) for document in ids)
     return numbers[alike.arranged(texts, chunks.documents["tokens"][numbers], settings.path_tokens)]
 
 

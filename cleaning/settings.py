@@ -118,6 +118,8 @@ class Settings:
                 raise UserError(f"--{name} is for documents: it cannot be used with --chats")
         if self.chats and self.order != "as_read":
             raise UserError("--order is for documents: chats are packed one by one in training")
+        if self.fim_rate and self.order.startswith("repository"):
+            raise UserError(f"--fim_rate is for files one by one: it cannot be used with --order={self.order}")
         if self.clean and self.simplify:
             optional("opencc", "simplified characters (--simplify)")
         for folder in self.against:

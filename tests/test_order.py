@@ -172,6 +172,14 @@ def test_alike_puts_a_topic_side_by_side(corpus):
     assert same["alike"][0] > 0.9 > 0.5 > same["random"][0] and same["alike"][1] > 3 * same["random"][1]
 
 
+def test_marks_of_gaps_are_no_words(corpus, monkeypatch):
+    seen = []
+    monkeypatch.setattr(alike, "arranged", lambda texts, lengths, _: seen.extend(texts) or np.arange(len(lengths)))
+    prepare(["corpus"], clean=False, order="alike", fim_rate=1.0)
+    assert "<|fim_middle|>" in "".join(documents_in("out", "train")) and len(seen) == 80
+    assert sorted(map(sorted, seen)) == sorted(sorted(page(i)) for i in range(80))
+
+
 # -- repositories
 
 
@@ -274,6 +282,7 @@ def test_documents_without_a_repository_stay_as_they_are(work):  # noqa: F811
 def test_what_has_no_order_is_one_line(corpus):
     common = ("--sources=corpus/p1", "--tokenizer=bytes.json", "--num_workers=1", "--clean=false", "--out_dir=out")
     assert "chats are packed" in door_error(prepare_data, "--chats", "--order=alike", *common)
+    assert "files one by one" in door_error(prepare_data, "--fim_rate=0.5", "--order=repository", *common)
     name = next(name for name in "abcdefgh" if hash_of(name) < 2**63)  # the one repository goes to validation
     (corpus / "one" / name).mkdir(parents=True)
     for i in range(20):
