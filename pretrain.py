@@ -191,8 +191,7 @@ def train(settings, machine, model, tokenizer, data, schedule, val, init=None, n
             for folder in dict.fromkeys(folder for folder, _ in [*data.mixture, *val]):
                 Shards(folder, "train").verify()
     model.dtype, model.recompute = machine.dtype, plan.recompute
-    if measure is None:
-        measure = Progress(settings.sample, settings.problems, tokenizer, chat="chat" in (note or {})).of
+    measure = measure or Progress(settings.sample, settings.problems, tokenizer, chat="chat" in (note or {})).of
     log = Log(settings, machine, model, data, plan)
     # Each process updates the parameters that it owns, and has optimizer state for no others.
     optimizers = make_optimizers(model, settings, machines.fast_bf16(machine.device), machine.rank, machine.world_size)
