@@ -43,6 +43,7 @@ from shards import Shards, exclusive, load_tokenizer
 from training import checkpoint, resume
 from training import machine as machines
 from training.dataloader import Mixture, batch_shape, parse_mixture
+from training.dynamics import Dynamics
 from training.log import Log
 from training.optim import DECAYS, lr_at, make_optimizers, trained_parameters, wsd_or_cosine
 from training.plan import make_plan
@@ -78,6 +79,7 @@ class TrainSettings:
     grad_clip: NotNegative = 1.0  # gradients of a larger norm are scaled down to it; 0 = never
     # -- logging, evaluating, saving
     log_every: Count = 20  # steps between progress lines
+    dynamics_every: Natural = 0  # steps between lines on how the weights move, see training/dynamics.py; 0 = none
     eval_every: Natural = 425  # steps between evaluations; 0 = only after the last step
     eval_tokens: Natural = 0  # validation tokens per source and evaluation; 0 = all
     save_every: Natural = 425  # steps between checkpoints; 0 = only after the last step
@@ -193,6 +195,7 @@ def train(settings, machine, model, tokenizer, data, schedule, val, init=None, n
     model.dtype, model.recompute = machine.dtype, plan.recompute
     measure = measure or Progress(settings.sample, settings.problems, tokenizer, chat="chat" in (note or {})).of
     log = Log(settings, machine, model, data, plan)
+    dynamics = Dynamics(settings, machine, model, plan, val_sets, tokenizer, log)
     # Each process updates the parameters that it owns, and has optimizer state for no others.
     optimizers = make_optimizers(model, settings, machines.fast_bf16(machine.device), machine.rank, machine.world_size)
 
@@ -241,6 +244,7 @@ def train(settings, machine, model, tokenizer, data, schedule, val, init=None, n
             batch = data.batch(done + ahead, machine, plan)
             torch.manual_seed(settings.seed + done * machine.world_size + machine.rank)
 
+            dynamics.before(done, batch)
             result = train_step(settings, machine, model, optimizers, batch, plan.micro_batch, loss_fn, stop)
             # A signal may have reached only some of the processes: all of them stop after the same step, or those that
             # go on would wait for the others' gradients for ever.
@@ -251,6 +255,7 @@ def train(settings, machine, model, tokenizer, data, schedule, val, init=None, n
                 in_a_row = 0 if math.isfinite(loss) and math.isfinite(grad_norm) else in_a_row + 1
                 if not in_a_row:
                     log.step(done, loss, lr, grad_norm, batch.about)
+                    dynamics.after(done, grad_norm)
                 else:  # one odd batch costs a step; when no batch does any more, the weights themselves are bad
                     what = f"loss {loss} and gradient norm {grad_norm} at step {done - 1}"
                     log.event(done, f"skipped: {what}")

@@ -16,8 +16,9 @@ from training.optim import Schedule, lr_at
 # be skipped or read twice.
 DATA = {"data", "batch_tokens", "block_size", "best_fit", "seed"}
 # These do not decide what is learnt, or do so only through max_steps and the schedule, which are compared themselves.
-FREE = set("init val out_dir max_steps decay_tokens epochs micro_batch recompute device compile verify".split())
-FREE |= set("log_every eval_every eval_tokens save_every keep resume changed sample problems test tracker".split())
+FREE = set("init val out_dir max_steps decay_tokens epochs micro_batch recompute device compile verify changed".split())
+FREE |= set("log_every dynamics_every eval_every eval_tokens save_every keep resume sample problems test".split())
+FREE |= {"tracker"}
 INHERITED = "batch_tokens doc_mask optimizer weight_decay beta1 beta2 momentum grad_clip seed".split()
 RESHAPED = ("block_size", "rope_base", "rope_scaling", "rope_factor")  # what a later stage may change of a model
 # The setting that only one stage has.
