@@ -7,14 +7,14 @@ import sys
 from configurator import ROOT, UserError
 
 
-def run_stage(script, *arguments, folder=ROOT):
-    """Run a stage in a process of its own and on one thread, say so, and return what it printed.
+def run_stage(script, *arguments, folder=ROOT, threads=1):
+    """Run a stage in a process of its own and on one thread or more, say so, and return what it printed.
 
     script: "pretrain.py", or "exercises" for python -m exercises. folder: the checkout whose stage is run. Raises
     UserError with the last line of its standard error if it fails.
     """
     what = [script] if script.endswith(".py") else ["-m", script]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "TQDM_DISABLE": "1"}
     result = subprocess.run(
         [sys.executable, *what, *arguments], cwd=folder, env=environment, capture_output=True, text=True
     )

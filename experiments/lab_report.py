@@ -1,0 +1,245 @@
+"""The report of experiments.anneal_lab: curves, tables, and which published findings its figures bear out.
+
+python -m experiments.lab_report --lab=out/lab      writes report.html and report.md from summary.json
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import configurator
+import pages
+from configurator import UserError
+from experiments.lab_arms import BASELINE
+from experiments.lab_compare import deviation, difference, mean, pairs_of, pass_difference
+from experiments.lab_picture import draw
+from training.dynamics import gradient_noise_scale
+
+RULE = "A finding holds, or its opposite does, where the difference is more than two of its larger standard error."
+
+
+@dataclass
+class Settings:
+    """The settings of the report."""
+
+    # -- report
+    lab: str = "out/lab"  # the out_dir of a laboratory that has run
+
+
+def main(settings):
+    """Write the report of a laboratory's summary.json."""
+    out = Path(settings.lab)
+    try:
+        summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
+        draw(summary["arms"], out / "curves.png")
+        blocks = list(contents(summary, out / "curves.png"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        hint = "python -m experiments.anneal_lab makes such a folder"
+        raise UserError(f"{out} does not hold the results of a laboratory ({error!r}): {hint}") from None
+    pages.write(out / "report", blocks)
+    print(f"report -> {out / 'report.html'}  {out / 'report.md'}")
+
+
+def contents(summary, image):
+    """The report as blocks of pages.py."""
+    arms, tuned = summary["arms"], summary["tuned"]
+    decays, averaged = group(arms, "decay"), group(arms, "averages")
+    linear = of(decays, shape=BASELINE)
+    yield "title", "Ways down from one trunk"
+    yield "text", introduction(summary, decays)
+    yield "heading", "What the figures bear out"
+    yield "table", findings_table(arms, tuned)
+    yield "text", RULE
+    yield "heading", "On the way"
+    yield "image", image
+    yield "text", "Means over the orders of the data; the band is from the lowest to the highest."
+    yield "heading", "At the end"
+    yield "table", end_table(decays)
+    yield "text", "The mean over the orders ± the standard deviation between them. Rates: their sum over all steps."
+    yield "heading", f"Difference to {BASELINE}"
+    yield "table", difference_table(decays, decays, "shape", BASELINE, ["mixture", "seed"])
+    yield "text", "Pairs have the same mixture in the same order. ± standard error over pairs / over problems."
+    yield "heading", "Difference to the trunk's own mixture"
+    yield "table", difference_table(decays, decays, "mixture", "pretraining", ["shape", "seed"])
+    if same_tokens := [arm for arm in averaged if arm["mixture"]]:
+        yield "heading", f"Averages of checkpoints instead of a decay: difference to {BASELINE}"
+        yield "table", difference_table(same_tokens, linear, "shape", "", ["mixture", "seed"])
+        yield "text", "They are of the arms without decay, which have read as many tokens."
+    yield "heading", "Without another token"
+    yield "table", end_table([arm for arm in averaged if not arm["mixture"]])
+    if equal := group(arms, "equal sum"):
+        yield "heading", f"Equal sums of rates: difference to {BASELINE}"
+        yield "table", difference_table(equal, linear, "shape", "", ["mixture", "seed"])
+        yield "table", end_table(equal)
+    if tuned:
+        yield "heading", "Instructions in the anneal, in tuning, or in both"
+        yield "table", tuned_table(decays, tuned)
+        yield "text", "Asked in a chat. Tuned longer: by as many steps as the other anneals hold of chats."
+    if any(arm["dynamics"] for arm in decays):
+        yield "heading", "How the weights moved in the last steps"
+        yield "table", dynamics_table(of(decays, mixture=decays[0]["mixture"]))
+        yield "text", "`training/dynamics.py` says what the columns are. Means over the orders, of hidden matrices."
+
+
+def introduction(summary, decays):
+    """What was done, in a paragraph."""
+    settings = summary["settings"]
+    return " ".join(
+        [
+            f"{len(decays)} anneals of {decays[0]['tokens']:,} tokens, all from `{summary['trunk']}`,",
+            f"{settings['seeds']} orders of the data, from a rate of {summary['lr']:g} to {settings['floor']:g} of it.",
+            f"A mixture gives a share of {settings['share']:g} to documents, to chats, or to both, and the rest to the",
+            "trunk's own. Bits per byte are of held-out text, the same for all; pass@1 is the share of",
+            f"{len(decays[0]['passed'])} problems that are solved at the first try.",
+        ]
+    )
+
+
+def group(arms, name):
+    """The arms of one group."""
+    return [arm for arm in arms if arm["group"] == name]
+
+
+def of(arms, **what):
+    """The arms with these values, shape="linear"."""
+    return [arm for arm in arms if all(arm[key] == value for key, value in what.items())]
+
+
+def named(arms, key):
+    """{value of a key: the arms that have it}, in the order of the arms."""
+    return {value: of(arms, **{key: value}) for value in dict.fromkeys(arm[key] for arm in arms)}
+
+
+# -- tables
+
+
+def end_table(arms):
+    """A row per shape and mixture: where it ended."""
+    folders = list(arms[0]["sources"])
+    head = ["shape", "mixture", "tokens", "rates", *(f"bpb {Path(folder).name}" for folder in folders), "pass@1"]
+    rows = []
+    for shape, same_shape in named(arms, "shape").items():
+        for kind, own in named(same_shape, "mixture").items():
+            cells = [spread([arm["sources"][folder] for arm in own], ".4f") for folder in folders]
+            cells += [spread([arm["pass@1"] for arm in own], ".1%")]
+            rows.append([shape, kind, f"{own[0]['tokens']:,}", f"{own[0]['rates']:.1f}", *cells])
+    return head, rows
+
+
+def difference_table(arms, others, key, baseline, keys):
+    """A row per value of a key: its difference to those of the others that agree in `keys`. baseline: the value that
+    the others must have, and that gets no row; "" = any."""
+    folders = list(arms[0]["sources"]) if arms else []
+    theirs = of(others, **{key: baseline}) if baseline else others
+    head = ["", "pairs", *(f"bpb {Path(folder).name}" for folder in folders), "bpb, mean", "pass@1"]
+    rows = []
+    for value, own in named(arms, key).items():
+        pairs = pairs_of(own, theirs, keys)
+        if value != baseline and pairs:
+            cells = [shown(difference(pairs, lambda arm, f=folder: arm["sources"][f]), ".4f") for folder in folders]
+            cells += [shown(difference(pairs, bpb), ".4f"), shown(pass_difference(pairs), ".1%")]
+            rows.append([value, str(len(pairs)), *cells])
+    return head, rows
+
+
+def tuned_table(decays, tuned):
+    """A row per mixture of the anneal: what it answers in a chat before and after tuning."""
+    rows = []
+    for kind, annealed in named(of(decays, shape=BASELINE), "mixture").items():
+        after = [of(tuned, mixture=kind, shape=shape) for shape in ("tuned", "tuned longer")]
+        before = spread([arm["chat"]["pass@1"] for arm in annealed], ".1%")
+        rows.append([kind, before, *(spread([arm["pass@1"] for arm in own], ".1%") for own in after)])
+    return ["mixture of the anneal", "annealed", "then tuned", "tuned longer"], rows
+
+
+def dynamics_table(arms):
+    """A row per shape: the last line of the dynamics, and the noise scale of all lines."""
+    head = ["shape", "update rms", "cosine", "net / path", "curvature", "noise scale, tokens"]
+    rows = []
+    for shape, own in named(arms, "shape").items():
+        last = [arm["dynamics"][-1] for arm in own if arm["dynamics"]]
+        cells = []
+        for key, form in (("update_rms", ".2e"), ("cosine", ".3f"), ("net_over_path", ".3f")):
+            values = [line[kind][key] for line in last for kind in ("attention", "mlp")]
+            cells.append(average(values, form))
+        cells.append(average([mean(line["curvature"].values()) for line in last if line["curvature"]], ".2e"))
+        scales = [gradient_noise_scale([{"dynamics": line} for line in arm["dynamics"]]) for arm in own]
+        rows.append([shape, *cells, average(scales, ",.0f")])
+    return head, rows
+
+
+# -- findings
+
+
+def findings_table(arms, tuned):
+    """A row per published finding: what was found here, and whether it bears it out."""
+    decays = group(arms, "decay")
+    by_shape = {
+        shape: [arm for arm in arms if arm["shape"] == shape and arm["group"] != "equal sum"] for shape in shapes(arms)
+    }
+    linear, same_data = by_shape.get(BASELINE, []), ["mixture", "seed"]
+    rows = []
+
+    def compare(claim, ours, theirs, keys, sign=-1, passes=False):
+        """Add a row, if there are arms for it. sign: of the difference that the claim expects."""
+        pairs = pairs_of(ours, theirs, keys)
+        if pairs:
+            found = pass_difference(pairs) if passes else difference(pairs, bpb)
+            measure = "pass@1" if passes else "bits per byte"
+            rows.append([claim, measure, shown(found, ".1%" if passes else ".4f"), found.says(sign)])
+
+    flat = by_shape.get("no decay", [])
+    compare("a decay is better than none (arXiv:2404.06395)", linear, flat, same_data)
+    compare("1-sqrt is better than linear (arXiv:2405.18392)", by_shape.get("1-sqrt", []), linear, same_data)
+    for way in ("average", "EMA"):
+        own = by_shape.get(f"no decay, {way}", [])
+        compare(f"an average ({way}) is better than its last checkpoint (arXiv:2209.14981)", own, flat, same_data)
+        compare(f"a decay is better than the average ({way}; arXiv:2405.18392)", linear, own, same_data)
+    for kind in ("documents", "chats", "both"):
+        own, base = of(decays, mixture=kind), of(decays, mixture="pretraining")
+        compare(f"{kind} in the anneal are worth it (arXiv:2404.06395)", own, base, ["shape", "seed"], 1, True)
+    own = of(tuned, mixture="chats", shape="tuned")
+    claim = "instructions in anneal and tuning are better than in tuning"
+    compare(
+        f"{claim} alone (arXiv:2404.06395)", own, of(tuned, mixture="pretraining", shape="tuned"), ["seed"], 1, True
+    )
+    longer = of(tuned, mixture="pretraining", shape="tuned longer")
+    compare(f"{claim} alone for as many steps", own, longer, ["seed"], 1, True)
+    return ["finding", "measure", "difference ± over runs / over problems", "here"], rows
+
+
+def shapes(arms):
+    """The shapes of arms, each once."""
+    return dict.fromkeys(arm["shape"] for arm in arms)
+
+
+def bpb(arm):
+    """The measure of an arm that most comparisons are of."""
+    return arm["val_bpb"]
+
+
+# -- numbers as text
+
+
+def spread(values, form):
+    """The mean ± the standard deviation of numbers; the mean of a single one."""
+    if not values:
+        return ""
+    sd = deviation(values)
+    return format(mean(values), form) + (f" ± {sd:{form}}" if sd is not None else "")
+
+
+def shown(found, form):
+    """A Difference ± its standard errors, over runs / over problems."""
+    errors = [format(error, form) for error in (found.over_runs, found.over_problems) if error is not None]
+    return f"{found.value:+{form}}" + (" ± " + " / ".join(errors) if errors else "")
+
+
+def average(values, form):
+    """The mean of those of the values that are known."""
+    known = [value for value in values if value is not None]
+    return format(mean(known), form) if known else ""
+
+
+if __name__ == "__main__":
+    configurator.run(main, Settings)
