@@ -70,7 +70,7 @@ def test_the_loop_is_on_the_first_page():
         node.name: ast.unparse(node) for node in TREES["pretrain.py"].body if isinstance(node, ast.FunctionDef)
     }
     assert "train(" in functions["main"] and "train_step(" in functions["train"]
-    assert ".backward()" in functions["train_step"] and len(TEXTS["pretrain.py"].splitlines()) <= 330
+    assert ".backward()" in functions["train_step"] and len(TEXTS["pretrain.py"].splitlines()) <= 340
     others = [name for name in FILES if ".backward()" in TEXTS[name]]
     # The loop is written once; others' loops, to be compared with, once more; and passes that warm up.
     assert others == ["experiments/peers.py", "pretrain.py", "training/processes.py"]
