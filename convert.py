@@ -336,7 +336,8 @@ def renamed(weights, config, old_ids):
 def unknown_training():
     """What a checkpoint says of its training, for weights from elsewhere: the settings of pretrain.py, and no step."""
     settings = asdict(pretrain.Settings())
-    settings = {key: settings[key] for key in settings if key not in {f.name for f in fields(ModelConfig)}}
+    for field in fields(ModelConfig):
+        settings.pop(field.name, None)
     settings["decay_shape"] = settings["decay_shape"] or "linear"
     schedule = Schedule(settings["lr"], settings["max_steps"], 0, 0, settings["decay_shape"], 0.0)
     empty = {"metrics": {}, "data": [], "data_ahead": 0, "rows_read": {}, "read_before": {}}

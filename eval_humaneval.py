@@ -79,6 +79,7 @@ class Settings:
     unconfined: bool = False  # run programs where the system cannot confine them; they may do whatever you may
     # -- results
     out_dir: Place = "out/eval"  # samples.jsonl, results.jsonl, summary.json
+    smooth: bool = True  # say also how far failing programs get, and how likely own solutions are
     similar: str = ""  # prepare_data.py's report.json: score problems like a training document and the others apart
     min_similarity: ShareAbove0 = 0.8  # to a training document, from which a problem counts as similar; 0.8 as in phi-1
 
@@ -102,7 +103,7 @@ def main(settings):
         if not samples:
             samples, likelihood = write_samples(settings, problems, path_of, out)
         results = run_samples(problems, mode_of, samples, out, limits, num_workers)
-        steps = how_far(problems, mode_of, results, out / "steps", limits, num_workers)
+        steps = how_far(problems, mode_of, results, out / "steps", limits, num_workers) if settings.smooth else {}
 
     judged = {"sandbox": confined, "open": list(mode_of.values()).count("open"), "own_solution_fails": broken}
     summary = summarize(problems, results) | judged | {"likelihood": likelihood, "how_far": steps}
@@ -216,7 +217,9 @@ def write_samples(settings, problems, path_of, out):
                 done[task_id, number] = with_digest(record)
                 file.write(json_line(done[task_id, number]))
             file.flush()
-    likelihood = likelihoods(model, tokenizer, problems, settings.chat, settings.batch_size)
+    likelihood = {}
+    if settings.smooth:
+        likelihood = likelihoods(model, tokenizer, problems, settings.chat, settings.batch_size)
     return [done[key] for key in seeds], likelihood
 
 

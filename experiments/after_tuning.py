@@ -85,7 +85,7 @@ def harvest(settings, folder, tuned):
     sample = (f"--checkpoint={tuned}", f"--problems={settings.practice}", f"--limit={n_problems}")
     how = ("--temperature=1", "--top_p=1", f"--n_samples={settings.group_size}", "--batch_size=256")
     length = f"--max_new_tokens={settings.max_new_tokens}"
-    run_stage("eval_humaneval.py", *sample, *how, length, f"--out_dir={folder}/attempts")
+    run_stage("eval_humaneval.py", *sample, *how, length, "--smooth=false", f"--out_dir={folder}/attempts")
     results = (f"--results={folder}/attempts/results.jsonl", f"--problems={settings.practice}")
     run_stage("evaluation.harvest", *results, f"--out_dir={folder}/harvest")
     tokenizer = f"--tokenizer={checkpoint.newest(tuned)[0]}/tokenizer.json"
@@ -115,7 +115,7 @@ def score(settings, folder, place):
     """{"pass@1", "pass@16", "bpb"} of a model."""
     problems = (f"--problems={settings.test}", f"--limit={settings.n_test}", "--n_samples=16", "--batch_size=256")
     how = ("--temperature=1", "--top_p=1", f"--max_new_tokens={settings.max_new_tokens}")
-    run_stage("eval_humaneval.py", f"--checkpoint={place}", *problems, *how, f"--out_dir={folder}")
+    run_stage("eval_humaneval.py", f"--checkpoint={place}", *problems, *how, "--smooth=false", f"--out_dir={folder}")
     passed = {}
     for record in read_lines(folder / "results.jsonl"):
         passed.setdefault(record["task_id"], []).append(record["passed"])

@@ -1,8 +1,8 @@
-"""The annealing laboratory: from one trunk, every way down with every mixture, several times.
+"""The annealing laboratory: from one trunk, every way down with every mixture.
 
     python -m experiments.anneal_lab --out_dir=out/lab
-    python -m experiments.anneal_lab --out_dir=out/lab --shapes=linear,1-sqrt --mixtures=pretraining
-    python -m experiments.anneal_lab --out_dir=out/mine --trunk=out/demo/pretrain
+    python -m experiments.anneal_lab --shapes=linear,1-sqrt
+    python -m experiments.anneal_lab --trunk=out/demo/pretrain
 
 The trunk is the demo's, but for its mixture: the library and exercise pages, no chats, so that an
 anneal can bring them. Each arm goes on from it: a shape of the decay x a mixture x a seed, which

@@ -1,7 +1,7 @@
 """The average of the checkpoints of a run: what a decay of the learning rate gives, without one?
 
     python pretrain.py --save_every=50 --keep=8
-    python -m experiments.averages --checkpoints=out/pretrain --out_dir=out/average
+    python -m experiments.averages --checkpoints=out/pretrain
 
 Checkpoint j of n consists of the updates up to it. In their mean, update i has the weight
 (n - i + 1) / n, the share of the checkpoints that hold it: as if the learning rate had fallen

@@ -201,7 +201,9 @@ def result_of(arm, folder, scores):
     result |= {"sources": {name: own["val_bpb"] for name, own in last["sources"].items()}}
     result |= {"solutions_bpb": summary["likelihood"].get("bpb"), "passed": {key: int(p) for key, p in passed.items()}}
     keys = ("tokens", "val_bpb", "pass@1")
-    result["curve"] = [{key: line.get(key) for key in keys} | {"sources": bpb_of(line)} for line in evaluated]
+    result["curve"] = []
+    for line in evaluated:
+        result["curve"].append({**{key: line.get(key) for key in keys}, "sources": bpb_of(line)})
     result["dynamics"] = [{"step": line["step"], **line["dynamics"]} for line in lines if "dynamics" in line]
     if "chat" in scores:
         result["chat"] = {"pass@1": scores["chat"][0]["pass@1"]}

@@ -6,6 +6,7 @@ all of them share, a lucky order or a hard problem, then drops out of the differ
 
 import math
 from dataclasses import dataclass
+from operator import itemgetter
 
 
 def mean(values):
@@ -52,8 +53,9 @@ class Difference:
 
 def pairs_of(ours, theirs, keys):
     """[(arm, arm)] of those of two lists that agree in these keys."""
-    others = {tuple(arm[key] for key in keys): arm for arm in theirs}
-    own = {tuple(arm[key] for key in keys): arm for arm in ours}
+    values = itemgetter(*keys)
+    others = {values(arm): arm for arm in theirs}
+    own = {values(arm): arm for arm in ours}
     return [(arm, others[key]) for key, arm in own.items() if key in others]
 
 

@@ -102,12 +102,20 @@ def group(arms, name):
 
 def of(arms, **what):
     """The arms with these values, shape="linear"."""
-    return [arm for arm in arms if all(arm[key] == value for key, value in what.items())]
+    return [arm for arm in arms if what.items() <= {key: arm[key] for key in what}.items()]
+
+
+def passed(arm):
+    """The share of the problems that an arm solves."""
+    return arm["pass@1"]
 
 
 def named(arms, key):
     """{value of a key: the arms that have it}, in the order of the arms."""
-    return {value: of(arms, **{key: value}) for value in dict.fromkeys(arm[key] for arm in arms)}
+    found = {}
+    for arm in arms:
+        found.setdefault(arm[key], []).append(arm)
+    return found
 
 
 # -- tables
@@ -148,7 +156,7 @@ def tuned_table(decays, tuned):
     for kind, annealed in named(of(decays, shape=BASELINE), "mixture").items():
         after = [of(tuned, mixture=kind, shape=shape) for shape in ("tuned", "tuned longer")]
         before = spread([arm["chat"]["pass@1"] for arm in annealed], ".1%")
-        rows.append([kind, before, *(spread([arm["pass@1"] for arm in own], ".1%") for own in after)])
+        rows.append([kind, before, *(spread(list(map(passed, own)), ".1%") for own in after)])
     return ["mixture of the anneal", "annealed", "then tuned", "tuned longer"], rows
 
 
@@ -160,7 +168,7 @@ def dynamics_table(arms):
         last = [arm["dynamics"][-1] for arm in own if arm["dynamics"]]
         cells = []
         for key, form in (("update_rms", ".2e"), ("cosine", ".3f"), ("net_over_path", ".3f")):
-            values = [line[kind][key] for line in last for kind in ("attention", "mlp")]
+            values = [line["attention"][key] for line in last] + [line["mlp"][key] for line in last]
             cells.append(average(values, form))
         cells.append(average([mean(line["curvature"].values()) for line in last if line["curvature"]], ".2e"))
         scales = [gradient_noise_scale([{"dynamics": line} for line in arm["dynamics"]]) for arm in own]
@@ -174,9 +182,7 @@ def dynamics_table(arms):
 def findings_table(arms, tuned):
     """A row per published finding: what was found here, and whether it bears it out."""
     decays = group(arms, "decay")
-    by_shape = {
-        shape: [arm for arm in arms if arm["shape"] == shape and arm["group"] != "equal sum"] for shape in shapes(arms)
-    }
+    by_shape = named([arm for arm in arms if arm["group"] != "equal sum"], "shape")
     linear, same_data = by_shape.get(BASELINE, []), ["mixture", "seed"]
     rows = []
 
@@ -206,11 +212,6 @@ def findings_table(arms, tuned):
     longer = of(tuned, mixture="pretraining", shape="tuned longer")
     compare(f"{claim} alone for as many steps", own, longer, ["seed"], 1, True)
     return ["finding", "measure", "difference ± over runs / over problems", "here"], rows
-
-
-def shapes(arms):
-    """The shapes of arms, each once."""
-    return dict.fromkeys(arm["shape"] for arm in arms)
 
 
 def bpb(arm):

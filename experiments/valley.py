@@ -1,8 +1,8 @@
 """Is there a river in a valley? The loss along the lines between checkpoints, as a picture and JSON.
 
-    python anneal.py configs/demo.toml --init=out/demo/pretrain/step_00000450 --out_dir=out/demo/early
-    python -m experiments.valley --trunk=out/demo/pretrain/step_00000450,out/demo/pretrain \\
-        --annealed=out/demo/early,out/demo/anneal --val=data/demo/stdlib,data/demo/exercise-pages
+    python -m experiments.valley --trunk=EARLY,LATE --annealed=EARLY,LATE
+
+Each pair are two checkpoints of one run, and what anneal.py --init has made of them.
 
 In the picture of arXiv:2410.05192 training at a high rate flows down a river and bounces between
 the slopes of its valley; a decay comes to rest on the river. The loss should then fall along the

@@ -79,7 +79,10 @@ class Dynamics:
 
     def vectors(self):
         """{kind: its weights as one vector, a copy}."""
-        return {kind: torch.cat([p.detach().flatten() for p in own]) for kind, own in self.parameters.items()}
+        found = {}
+        for kind, own in self.parameters.items():
+            found[kind] = torch.cat([p.detach().flatten() for p in own])
+        return found
 
     def noise(self, grad_norm):
         """{"signal", "noise"}: means over the micro-batches of all processes; {} where a step has but one."""
@@ -111,8 +114,11 @@ class Dynamics:
                 losses.append(validate(self.model, self.probe, self.plan, self.machine, self.tokenizer)["sources"])
         self.model.dtype = dtype
         self.put({kind: walk.at for kind, walk in self.walks.items()})
-        behind, here, ahead = ({name: own["val_loss"] for name, own in sources.items()} for sources in losses)
-        return {name: (ahead[name] - 2 * here[name] + behind[name]) / e**2 for name in here}
+        found = {}
+        for name in losses[0]:
+            behind, here, ahead = (sources[name]["val_loss"] for sources in losses)
+            found[name] = (ahead - 2 * here + behind) / e**2
+        return found
 
     def put(self, vectors):
         """Give the model the weights in vectors."""
@@ -193,5 +199,5 @@ def signal_and_noise(small, b, large, B):
 def gradient_noise_scale(records):
     """tr S / |G|^2, in tokens, over the records of a metrics.jsonl; None where they do not tell."""
     found = [record["dynamics"] for record in records if "signal" in record.get("dynamics", {})]
-    signal, noise = (sum(line[key] for line in found) for key in ("signal", "noise"))
+    signal, noise = sum(line["signal"] for line in found), sum(line["noise"] for line in found)
     return noise / signal if signal > 0 else None

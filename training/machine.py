@@ -76,7 +76,7 @@ class Machine:
             return items
         lists = [None] * self.world_size
         torch.distributed.all_gather_object(lists, items)
-        return [item for part in lists for item in part]
+        return sum(lists, [])
 
     @contextmanager
     def together(self):
