@@ -249,8 +249,14 @@ class Transformer(nn.Module):
         x, targets = x.flatten(0, 1), targets.flatten()
         if reduction == "sum":
             return SummedLoss.apply(x, self.lm_head.weight, targets, self.chunk_loss)
-        losses = torch.cat([token_losses(self.lm_head(x[part]), targets[part]) for part in chunks(len(x))])
+        # Unlike those of a sum, the gradients of single losses come later: the logits are then made once more.
+        again = partial(checkpoint, self.losses_of, use_reentrant=False, preserve_rng_state=False)
+        losses = torch.cat([again(x[part], targets[part]) for part in chunks(len(x))])
         return (losses, self.value_head(x)[:, 0].float()) if reduction == "values" else losses
+
+    def losses_of(self, x: Tensor, targets: Tensor) -> Tensor:
+        """x (N, n_embd) behind the last norm, targets (N,) -> token_losses(), (N,)."""
+        return token_losses(self.lm_head(x), targets)
 
     @torch.no_grad()
     def extend(self, ids: Tensor, cache: "KVCache", rows: list[int], n_new: list[int]) -> Tensor:
