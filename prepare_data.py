@@ -1,7 +1,8 @@
-"""Stage 2: documents, chats -> token shards, cleaned.
+"""Stage 2: documents, chats, pairs of answers -> token shards, cleaned.
 
     python prepare_data.py --sources=my_code/,more.jsonl.gz --out_dir=data/mine
     python prepare_data.py --sources=chats.jsonl --chats --out_dir=data/chats
+    python prepare_data.py --sources=pairs.jsonl --pairs --out_dir=data/pairs
     python prepare_data.py --sources=dolly --chats --show=3    only show records
 
 A first pass reads the documents once: worker processes replace personal data, filter,
@@ -9,10 +10,10 @@ decontaminate, tokenize and sign them (MinHash signatures, by which similar docu
 what they return is written in chunks of `shard_bytes` of text. The second pass seeks duplicates
 across all chunks; the tokens of the documents that are kept become shards, shard n from chunk n.
 
-Documents go to train or val by the hash of their text, so that adding documents moves none. What
-the folder holds depends on the documents and the settings alone, not on the number of workers or on
-interruptions; what it held before stays until the new shards are whole. report.html says what was
-dropped and why.
+Documents go to train or val by the hash of their text, pairs by that of their prompt, so that adding
+some moves none. What the folder holds depends on the documents and the settings alone, not on the
+number of workers or on interruptions; what it held before stays until the new shards are whole.
+report.html says what was dropped and why.
 """
 
 import needs  # noqa: F401
@@ -33,6 +34,7 @@ from cleaning.settings import Settings
 from cleaning.to_shards import COUNTS, Run, describe, digest_of, print_table, settle, write_shards
 from configurator import UserError
 from corpus.documents import Document, Problem
+from corpus.pairs import ANSWERS
 from corpus.parallel import mapped
 from corpus.records import escaped
 from shards import Shards, describe_foreign, exclusive, load_tokenizer
@@ -90,8 +92,12 @@ def show(settings):
             if isinstance(item, Problem):
                 print(f"   cannot be used: {item.rule}: {item.detail}")
             elif settings.chats:
-                for message in json.loads(item.text)["messages"]:
-                    print(f"[{message['role']}]\n{escaped(message['content'])}")
+                messages = json.loads(item.text)["messages"]
+                said_by = [message["role"] for message in messages]
+                if settings.pairs:
+                    said_by[-2:] = ANSWERS
+                for name, message in zip(said_by, messages):
+                    print(f"[{name}]\n{escaped(message['content'])}")
             else:
                 about = ", ".join(f"{key} {value}" for key, value in item.meta.items())
                 print(f"[{escaped(about)}]\n{escaped(item.text)}")

@@ -13,7 +13,7 @@ import torch
 import pretrain
 from cleaning.classifier import labelled
 from configurator import UserError
-from corpus.chats import from_record
+from corpus import chats, pairs
 from corpus.documents import Document, read
 from corpus.sources import SETS, parsed, short_name, source_name
 from model import Transformer
@@ -28,7 +28,7 @@ def check(steps, processes):
     read as the recipe has it."""
     wanted = {}  # (source, what its records are taken for)
     for step in steps:
-        kind = "chat" if getattr(step.settings, "chats", False) else "text"
+        kind = next((kind for kind in ("pairs", "chats") if getattr(step.settings, kind, False)), "text")
         wanted |= dict.fromkeys((source, kind) for source in getattr(step.settings, "sources", []))
         for name in ("labelled", "tested_on"):
             wanted |= dict.fromkeys((source, "label") for source in getattr(step.settings, name, []))
@@ -61,12 +61,12 @@ def is_made(source, made):
 
 def first_record(source, kind):
     """(whether it can be used, how it begins or what is wrong) of the first record of a source that meets its
-    conditions, or of the next ones. kind: what it is taken for, a text, a chat or a text or chat with a label."""
+    conditions, or of the next ones. kind: what it is taken for, text, chats, pairs, or a text or chat with a label."""
     name, text, bad, unwanted = source_name(source), "no records", 0, 0
     label = parsed(source, must_exist=False).label
-    parse = {"text": None, "chat": from_record, "label": partial(labelled, label)}[kind]
+    parsers = {"text": None, "chats": chats.from_record, "pairs": pairs.from_record, "label": partial(labelled, label)}
     try:
-        for item in read(name + ("&" if "?" in name else "?") + "documents=1", parse):
+        for item in read(name + ("&" if "?" in name else "?") + "documents=1", parsers[kind]):
             if isinstance(item, Document):
                 return True, "ok: " + " ".join(item.text.split())[:60]
             text = f"{item.rule}: {item.detail}"

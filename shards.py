@@ -188,7 +188,8 @@ def read_header(path):
 
 
 class Shards:
-    """One split of a shard folder as one long array of tokens, memory-mapped. has_mask: whether it holds chats."""
+    """One split of a shard folder as one long array of tokens, memory-mapped. has_mask: whether it holds chats.
+    has_pairs: whether documents 2i and 2i + 1 are a better and a worse answer to one prompt."""
 
     def __init__(self, folder, split):
         self.folder = Path(folder)
@@ -209,6 +210,7 @@ class Shards:
         self.files = files = [f for f in self.manifest["files"] if f["split"] == split]
         self.key = files[0]["sha256"][:16] if files else ""  # names the data by its first file, wherever it lies
         self.has_mask = any("mask" in entry for entry in files)
+        self.has_pairs = self.manifest.get("pairs") is True
         self.parts, self.masks = [], []
         for entry in files:
             path = self.folder / entry["name"]

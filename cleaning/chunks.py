@@ -34,7 +34,7 @@ DOCUMENT = np.dtype(
         ("meta", "<u4"),  # bytes of its line in .meta
         ("source", "<u4"),  # number of the source
         ("gaps", "u1"),  # 1 if it became a gap to fill
-        ("split", "<u8"),  # the leading bits of the text's sha256: below val_fraction it is validation
+        ("split", "<u8"),  # the leading bits of the text's sha256, or of a pair's prompt's: low ones are validation
         ("digest", "<u8", 2),  # hashing.exact_digest()
     ]
 )

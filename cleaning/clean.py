@@ -17,7 +17,7 @@ from cleaning.chunks import DOCUMENT, STREAMS, Counts, add
 from cleaning.classifier import Classifier, Scores
 from cleaning.retrieval import Retriever
 from cleaning.view import CHINESE, CODE, PROSE, PYTHON, View, comments_of, kind_of
-from corpus import chats
+from corpus import chats, pairs
 from corpus.documents import Document, Problem, joined
 from corpus.records import json_line
 from tokenizer import Tokenizer
@@ -142,7 +142,7 @@ class Cleaner:
             if self.retriever:
                 messages, found = self.retriever.applied(messages, text)
                 add(counts.retrieved, found)
-            ids, mask = self.tokenizer.render(messages)
+            ids, mask = pairs.rendered(messages, self.tokenizer) if settings.pairs else self.tokenizer.render(messages)
             n_bytes = sum(len(message["content"].encode()) for message in messages)
         elif document.files:
             ids, mask = self.tokenizer.render_repository(document.meta["repo"], document.files), None
@@ -220,6 +220,7 @@ class Cleaner:
                 meta[key] = value if isinstance(value, (int, float, str)) else str(value)
         meta_line = json_line(meta)
 
+        by_hash = pairs.prompt_of(text) if self.settings.pairs else text
         document = np.zeros((), DOCUMENT)
         document["tokens"] = len(ids) + 1
         document["counted"] = len(ids) + 1 if mask is None else sum(mask)
@@ -228,7 +229,7 @@ class Cleaner:
         document["meta"] = len(meta_line)
         document["source"] = number
         document["gaps"] = cleaned.is_gap
-        document["split"] = split_number(text)
+        document["split"] = split_number(by_hash)
         document["digest"] = hashing.exact_digest(text)
 
         streams = surveyed.streams

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from cleaning.languages import KINDS
 from cleaning.rules import Thresholds
 from configurator import UserError
-from corpus import chats, documents
+from corpus import chats, documents, pairs
 from corpus.records import optional
 from corpus.sources import distinct, others, place_of, root_of
 from ranges import Context, Count, Natural, Place, Range, Seed, Share, ShareAbove0, ShareBelow1, Workers
@@ -55,6 +55,8 @@ class Settings:
 
     # -- chats
     chats: bool = False  # the records are conversations: render them by the chat template, with a loss mask
+    # the records are prompts with a chosen and a rejected answer: two conversations each, for dpo.py and reward.py
+    pairs: bool = False
     prompts: str = ""  # a folder of <type>.pre.prompt and <type>.post.prompt, for requests of records with a type
     char_noise: ShareBelow1 = 0.0  # share of the characters of requests that are deleted or repeated
 
@@ -84,7 +86,7 @@ class Settings:
     # -- quality
     quality: str = ""  # drop what this classifier scores low (python -m cleaning.classifier makes one)
     min_quality: Share | None = None  # the classifier's threshold; auto = the one that its training chose
-    # drop by the scores in this file, {"id", "score"} a line (python -m evaluation.score makes one)
+    # drop by the scores in this file, {"id", "score"} a line (evaluation.score makes one, of chats evaluation.rewards)
     scores: str = ""
     min_score: float | None = None  # keep from this score on; auto = from any
     max_score: float | None = None  # keep up to this score; auto = up to any
@@ -105,6 +107,7 @@ class Settings:
 
     def check(self):
         """Fill in what auto stands for. Raises UserError for values that make no sense, before anything is read."""
+        self.chats = self.chats or self.pairs
         # In conversations made-up addresses are part of the task, and requests that differ in one number are different.
         if self.replace_pii is None:
             self.replace_pii = not self.chats
@@ -160,7 +163,7 @@ class Settings:
     def read(self, source, share=(0, 1), tokenizer=None):
         """Yield the Documents and Problems of a source, as documents.read() does, without this run's own output and
         without other sources that lie below it. tokenizer: counts the tokens of a source that has a budget of them."""
-        parse = chats.from_record if self.chats else None
+        parse = pairs.from_record if self.pairs else chats.from_record if self.chats else None
         count_tokens = tokenizer and (lambda text: len(tokenizer.encode(text)))
         return documents.read(source, parse, share, others(source, self.sources, self.out_dir), count_tokens)
 

@@ -103,7 +103,7 @@ def nothing_left(settings, chunks, kept, n_val):
     with open(drops, encoding="utf-8") as lines:
         for dropped in map(json.loads, lines):
             rules[dropped["rule"]] += 1
-            if not unread and dropped["rule"] in ("no_text", "no_chat"):  # a shape of record that nobody knows
+            if not unread and dropped["rule"] in ("no_text", "no_chat", "no_pair"):  # a shape that nobody knows
                 how = "; say which of them is the text: 'FILE?text={body}'" if dropped["rule"] == "no_text" else ""
                 unread = f" ({dropped['id']}: {dropped['detail']}{how})"
     why = f"no documents for training in {', '.join(settings.sources)}"
@@ -272,6 +272,7 @@ def describe(run, shards, dropped, bytes_read=0):
     manifest = {
         "tokenizer": run.tokenizer.fingerprint,
         "vocab_size": run.tokenizer.vocab_size,
+        "pairs": run.settings.pairs,
         "seconds": round(time.time() - run.start, 3),
         "bytes_read": bytes_read,
         "sources": sources,

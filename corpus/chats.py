@@ -32,12 +32,13 @@ def from_record(record, where, shape=None):
     A message whose weight is 0 is not counted in the loss. shape: of all records, as shapes.toml has it; None = by the
     fields of each record."""
     try:
-        found = turns(record, shape)
-        for turn in found:
-            turn.content = plain(turn.content)
-        check(found)
+        return document(checked_turns(turns(record, shape)), record, where)
     except Unusable as error:
         return Problem(where, *error.args)
+
+
+def document(found, record, where):
+    """The Document of a record's Turns, with its type, or the Problem that its text has."""
     messages = []
     for turn in found:
         weight = {"weight": 0} if turn.role == "assistant" and not turn.counts else {}
@@ -192,9 +193,11 @@ def commit(record, before):
 READERS = {"turn_list": turn_list, "instances": instances, "moss": moss, "commit": commit, "translated": translated}
 
 
-def check(found):
-    """Raise Unusable for Turns that are no conversation: a blank one, or an order other than a system prompt, then
-    user and assistant by turns; and where the loss would count nothing."""
+def checked_turns(found):
+    """The Turns with line ends as Unix has them. Raises Unusable where they are no conversation: for a blank one, or an
+    order other than a system prompt, then user and assistant by turns; and where the loss would count nothing."""
+    for turn in found:
+        turn.content = plain(turn.content)
     for number, turn in enumerate(found, 1):
         if not turn.content.strip():
             raise Unusable("empty_turn", f"turn {number}, {turn.role}")
@@ -206,6 +209,7 @@ def check(found):
         raise Unusable("wrong_role_order", " ".join(roles[:6]))
     if not any(turn.counts for turn in found if turn.role == "assistant"):
         raise Unusable("nothing_counted", "the weight of every answer is 0")
+    return found
 
 
 # -- what may be done to a request before it is tokenized
