@@ -10,7 +10,6 @@ the global batch. All weights are trained, or with --lora_rank two narrow matric
 
 import needs  # noqa: F401
 
-import math
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -24,7 +23,6 @@ from shards import load_tokenizer
 from training import resume
 from training.dataloader import Mixture, batch_shape, parse_folders
 from training.lora import TARGETS, add_adapters
-from training.optim import warmup_then_decay
 
 
 @dataclass
@@ -67,14 +65,8 @@ def main(settings):
         if not shards.has_mask:
             raise UserError(f"{shards.folder} holds documents, not chats: prepare it with --chats")
 
-    if settings.lr is None:
-        settings.lr = meta["settings"]["lr"] / 3
-    if settings.max_steps is None:
-        settings.max_steps = math.ceil(settings.epochs * data.n_rows.sum() / batch_size)
-    if settings.warmup_steps is None:
-        settings.warmup_steps = min(20, settings.max_steps // 10)
-    schedule = warmup_then_decay(settings)
 
+    schedule = resume.tuning_schedule(settings, meta, data, slower=3)
     model = resume.trained_model(config, start, meta, tokenizer, machine)
     model.shifted = settings.shifted_attention
     if settings.neftune:

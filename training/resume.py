@@ -5,12 +5,13 @@ model and other settings than before. A later stage starts from another run's ch
 trained; when it is itself resumed, all that it inherited is in its own checkpoints, and the earlier run may be gone.
 """
 
+import math
 from dataclasses import asdict, replace
 
 from configurator import UserError
 from model import ModelConfig, Transformer
 from training.checkpoint import chosen, load_optimizers, load_weights, read_meta, saved
-from training.optim import Schedule, lr_at
+from training.optim import Schedule, lr_at, warmup_then_decay
 
 # These decide which rows a step reads. Rows are found by counting, so that after a change of any of them some would
 # be skipped or read twice.
@@ -164,6 +165,19 @@ def lengthened(config, settings):
     trained = config.rope_trained or config.block_size
     factor = max(config.rope_factor, changes.get("block_size", config.block_size) / trained)
     return replace(config, **{"rope_factor": factor, "rope_trained": trained, **changes})
+
+
+def tuning_schedule(settings, meta, data, slower):
+    """The Schedule of a stage that reads its data settings.epochs times; settings that are auto are filled in.
+
+    meta: of the checkpoint that it goes on from; slower: how many times lower than its run's the learning rate is."""
+    if settings.lr is None:
+        settings.lr = meta["settings"]["lr"] / slower
+    if settings.max_steps is None:
+        settings.max_steps = math.ceil(settings.epochs * data.n_rows.sum() / data.quotas.batch_size)
+    if settings.warmup_steps is None:
+        settings.warmup_steps = min(20, settings.max_steps // 10)
+    return warmup_then_decay(settings)
 
 
 def read_before(settings, meta):
