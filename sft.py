@@ -65,6 +65,8 @@ def main(settings):
         if not shards.has_mask:
             raise UserError(f"{shards.folder} holds documents, not chats: prepare it with --chats")
 
+        if shards.has_pairs and machine.is_main:
+            print(f"{shards.folder} holds pairs of answers: this stage reads the better ones alone")
 
     schedule = resume.tuning_schedule(settings, meta, data, slower=3)
     model = resume.trained_model(config, start, meta, tokenizer, machine)

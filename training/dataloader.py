@@ -202,25 +202,28 @@ class Packed:
     """A split as rows of whole documents, each beside those that fill its row best (arXiv:2404.10830).
 
     A text longer than a row becomes several pieces, and loses nothing. A chat longer than a row is cut behind the last
-    turn of the assistant that fits; one of which none fits is left out and counted in n_left_out. Targets that the
-    mask does not count, and the empty end of a row, are IGNORE.
+    turn of the assistant that fits; one of which none fits is left out and counted in n_left_out. Of a pair the better
+    answer is read, as a chat. Targets that the mask does not count, and the empty end of a row, are IGNORE.
     """
 
     def __init__(self, shards, block_size, seed, eot):
         self.shards, self.block_size, self.seed, self.eot = shards, block_size, seed, eot
-        starts, lengths = shards.documents(eot)
-        if shards.has_mask:
-            fitting = np.array([self.whole_turns(int(a), int(n)) for a, n in zip(starts, lengths)], dtype=np.int64)
-            self.starts, self.lengths = starts[fitting > 0], fitting[fitting > 0]
-            self.opens_row = np.zeros(len(self.starts), dtype=bool)
-            self.n_left_out = int((fitting == 0).sum())
-        else:
-            self.starts, self.lengths, self.opens_row = cut_into_pieces(starts, lengths, block_size)
-            self.n_left_out = 0
+        self.n_left_out = 0
+        self.starts, self.lengths, self.opens_row = self.pieces(*shards.documents(eot))
         self.arrange = lru_cache(maxsize=2)(self._arrange)
         # Every epoch has as many rows as epoch 0, since best_fit sees the same sequence of lengths each time: row n is
         # found without walking through the epochs before it.
         self.n_rows = len(self.arrange(0)) if len(self.starts) else 0
+
+    def pieces(self, starts, lengths):
+        """(starts, lengths, opens_row) of what is packed, of the documents with these starts and lengths."""
+        if not self.shards.has_mask:
+            return cut_into_pieces(starts, lengths, self.block_size)
+        if self.shards.has_pairs:
+            starts, lengths = starts[::2], lengths[::2]
+        fitting = np.array([self.whole_turns(int(a), int(n)) for a, n in zip(starts, lengths)], dtype=np.int64)
+        self.n_left_out = int((fitting == 0).sum())
+        return starts[fitting > 0], fitting[fitting > 0], np.zeros((fitting > 0).sum(), dtype=bool)
 
     def whole_turns(self, start, length):
         """How much of a chat fits into a row: all, or up to the last counted token of an answer, or 0."""
@@ -309,10 +312,7 @@ class Mixture:
         self.sources = []
         for shards in self.shards:
             own_seed = (seed, int(shards.key or "0", 16))  # the order of a folder does not depend on the others
-            if best_fit or shards.has_mask:
-                source = Packed(shards, block_size, own_seed, eot)
-            else:
-                source = Windows(shards, block_size, own_seed)
+            source = self.source_of(shards, block_size, own_seed, best_fit)
             if source.n_left_out and source.n_rows < 1:
                 raise UserError(f"{shards.folder}: not one answer of its chats ends within {block_size=}")
             if source.n_rows < 1:
@@ -323,6 +323,12 @@ class Mixture:
         shares = [by_rows[i] if share is None else share for i, (_, share) in enumerate(mixture)]
         self.quotas = Quotas(shares, batch_size)
 
+    def source_of(self, shards, block_size, seed, best_fit):
+        """The rows of one folder."""
+        if best_fit or shards.has_mask:
+            return Packed(shards, block_size, seed, self.eot)
+        return Windows(shards, block_size, seed)
+
     def rows(self, step):
         """[(source, number of the row since the start of training)] in the global batch of a step."""
         before, counts = self.quotas(step)
@@ -331,12 +337,14 @@ class Mixture:
             rows += [(source, int(n)) for n in range(first, first + count)]
         return rows
 
-    def arrays(self, step, rank=0, world_size=1):
-        """This process's rows of a step: ids and targets, int64 (rows, block_size). Where the processes do not divide
-        the batch, some get one row more than others."""
+    def own_rows(self, step, rank, world_size):
+        """This process's part of them. Where the processes do not divide the batch, some get one row more."""
         rows = self.rows(step)
-        own = rows[rank * len(rows) // world_size : (rank + 1) * len(rows) // world_size]
-        ids, targets = zip(*(self.sources[source].row(n) for source, n in own))
+        return rows[rank * len(rows) // world_size : (rank + 1) * len(rows) // world_size]
+
+    def arrays(self, step, rank=0, world_size=1):
+        """This process's rows of a step: ids and targets, int64 (rows, block_size)."""
+        ids, targets = zip(*(self.sources[source].row(n) for source, n in self.own_rows(step, rank, world_size)))
         return np.stack(ids), np.stack(targets)
 
     def batch(self, step, machine, plan):

@@ -153,7 +153,8 @@ def print_plan(settings, machine, model, data, plan, peak, origin):
     recomputed = ", recomputing in the backward pass" if plan.recompute else ""
     left_out = sum(source.n_left_out for source in data.sources)
     if left_out:
-        print(f"{left_out} conversations are left out: not one answer ends within block_size={model.config.block_size}")
+        why = f"no answer, or of a pair not both, ends within block_size={model.config.block_size}"
+        print(f"{left_out} conversations are left out: {why}")
     compiled = "yes: the first step takes a minute" if plan.compiles else "no"
     if not plan.compiles and settings.compile is None:
         compiled = f"no, training is slower: {why_not_compile(machine.device)}"
