@@ -252,7 +252,7 @@ class Transformer(nn.Module):
         # Unlike those of a sum, the gradients of single losses come later: the logits are then made once more.
         again = partial(checkpoint, self.losses_of, use_reentrant=False, preserve_rng_state=False)
         losses = torch.cat([again(x[part], targets[part]) for part in chunks(len(x))])
-        return (losses, self.value_head(x)[:, 0].float()) if reduction == "values" else losses
+        return (losses, self.value_head(x.float())[:, 0]) if reduction == "values" else losses
 
     def losses_of(self, x: Tensor, targets: Tensor) -> Tensor:
         """x (N, n_embd) behind the last norm, targets (N,) -> token_losses(), (N,)."""
