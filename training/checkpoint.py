@@ -219,12 +219,17 @@ def load_weights(model, folder, device):
         raise UserError(f"checkpoint {folder} does not hold this model: {error}") from None
 
 
-def load_model(path, machine):
+def load_model(path, machine, with_values=False):
     """(model, tokenizer, meta) of the newest whole checkpoint at path, ready to be asked: on the machine's device, its
-    weights in the machine's format, in evaluation mode. meta["sha256"] stands for all of the checkpoint's files."""
+    weights in the machine's format, in evaluation mode. meta["sha256"] stands for all of the checkpoint's files.
+    with_values: it must be a reward model, and keeps its value_head. Raises UserError where there is none."""
     folder, meta = newest(path)
+    if with_values and not meta.get("reward"):
+        raise UserError(f"{folder} is no reward model: python reward.py trains one")
     try:
         model = Transformer(ModelConfig(**meta["model"])).to(machine.device)
+        if with_values:
+            model.add_value_head()
         load_weights(model, folder, machine.device)
         # Adapters that a person has put there are not named in sha256.json.
         parts = [folder / name for name in ("sha256.json", "adapters.pt") if (folder / name).exists()]
@@ -232,7 +237,7 @@ def load_model(path, machine):
         return model.ready(machine.dtype), Tokenizer.load(folder / "tokenizer.json"), meta
     except (UserError, OSError, KeyError, TypeError, ValueError) as error:
         if not folder.exists():
-            return load_model(path, machine)
+            return load_model(path, machine, with_values)
         if isinstance(error, UserError | OSError):
             raise
         raise UserError(f"checkpoint {folder} does not hold this model: {error}") from None

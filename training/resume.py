@@ -24,7 +24,7 @@ INHERITED = "batch_tokens doc_mask optimizer weight_decay beta1 beta2 momentum g
 RESHAPED = ("block_size", "rope_base", "rope_scaling", "rope_factor")  # what a later stage may change of a model
 # The setting that only one stage has.
 ONLY_OF = {"schedule": "pretrain.py", "decay_tokens": "anneal.py", "neftune": "sft.py", "group_size": "grpo.py"}
-ONLY_OF |= {"beta": "dpo.py"}
+ONLY_OF |= {"beta": "dpo.py", "center": "reward.py"}
 
 
 def should_resume(settings):
