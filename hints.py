@@ -44,6 +44,9 @@ STAGES = (
         ("out/pretrain", "data/stdlib", "data/exercise-pages", "data/exercise-chats"),
     ),
     Maker("python sft.py", "out/sft", ("out/anneal", "data/exercise-chats")),
+    Maker("python prepare_data.py --pairs --sources=YOUR_PAIRS --out_dir=data/pairs", "data/pairs", (TOKENIZER,)),
+    Maker("python dpo.py", "out/dpo", ("out/sft", "data/pairs")),
+    Maker("python reward.py", "out/reward", ("out/sft", "data/pairs")),
 )
 
 

@@ -20,6 +20,8 @@ LOSS = {
     "pretrain": "Pretraining keeps the learning rate high.",
     "anneal": "The anneal brings the learning rate down: here the loss should drop.",
     "sft": "Then the model is tuned on conversations, in which only the answers count.",
+    "dpo": "The loss of preferences is of another kind: it begins at ln 2.",
+    "reward": "So does that of a reward model.",
 }
 
 

@@ -30,11 +30,11 @@ from exercises import making, tables, views, wording
 from experiments import walkthrough_pictures as pictures
 from experiments.report import first_answers, score_table
 from experiments.walkthrough_blocks import border, code, columns, contents, entry, piece, span, wrapped
-from experiments.walkthrough_pictures import memory_of, micro_batch, schedules_of
+from experiments.walkthrough_pictures import TRAINING, memory_of, micro_batch, schedules_of
 from loss import IGNORE
 from pages import to_markdown
 from ranges import Place
-from recipe import TRAINING, read_progress
+from recipe import read_progress
 from training import checkpoint
 from training.dataloader import Mixture, make_batch, parse_mixture
 from training.machine import Machine

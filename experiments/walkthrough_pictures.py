@@ -7,7 +7,6 @@ import pretrain
 from corpus.records import optional
 from loss import IGNORE
 from model import Transformer
-from recipe import TRAINING
 from training.dataloader import batch_shape
 from training.machine import Machine
 from training.memory import memory_parts
@@ -15,6 +14,7 @@ from training.optim import Schedule, lr_at
 from training.plan import Plan
 
 STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": False}
+TRAINING = ("pretrain", "anneal", "sft")  # the stages of the demo
 NEXT = {"arrowstyle": "-|>", "color": "0.4"}  # arrows
 PALETTE = "tab20"  # colours of documents that lie side by side
 
