@@ -38,7 +38,7 @@ from endings import Stopped, UserError, rank, told_in_one_line  # noqa: F401
 ROOT = Path(__file__).resolve().parent
 # The stages in the order in which they run. These, and recipe itself, may have a table in a TOML file.
 STAGES = ("exercises", "tokenizer_train", "classifier", "prepare_data", "pretrain", "anneal", "sft", "dpo", "reward")
-STAGES += ("eval_humaneval",)
+STAGES += ("grpo", "eval_humaneval")
 MODULES = {"exercises": "exercises.__main__", "classifier": "cleaning.classifier"}  # of stages that are no scripts
 TABLES = (*STAGES, "recipe")
 HELP_WIDTH, HELP_COLUMN = 100, 32

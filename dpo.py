@@ -19,6 +19,7 @@ import numpy as np
 
 import configurator
 from configurator import UserError
+from evaluation.progress import Progress
 from loss import IGNORE
 from pretrain import DecayShape, LaterSettings, begin, train
 from ranges import Count, Natural, NotNegative, Place, Positive
@@ -78,9 +79,11 @@ def main(settings):
         """The summed loss of a PairBatch, and the number of its pairs."""
         return preference_loss(answer_log_probs(model, batch), batch, settings), batch.count
 
-    def measure(model):
-        """How far the rewards tell the answers of held-out pairs apart."""
-        return data.compared(model, score, machine, plan)
+    progress = Progress(settings.sample, settings.problems, tokenizer, chat=True)
+
+    def measure(model, machine):
+        """What to log of an evaluation: also how far the rewards tell the answers of held-out pairs apart."""
+        return {**progress.of(model, machine), **data.compared(model, score, machine, plan)}
 
     # The optimizers begin with fresh state: what they remember are gradients of another size.
     note = {"chat": True}

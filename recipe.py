@@ -38,7 +38,7 @@ from training import checkpoint
 from training.log import clock
 from training.machine import StopRequested
 
-TRAINING = ("pretrain", "anneal", "sft", "dpo", "reward")  # these run under torchrun
+TRAINING = ("pretrain", "anneal", "sft", "dpo", "reward", "grpo")  # these run under torchrun
 
 
 @dataclass

@@ -16,6 +16,7 @@ import needs  # noqa: F401
 from dataclasses import dataclass
 
 import configurator
+from evaluation.progress import Progress
 from loss import IGNORE
 from pretrain import DecayShape, LaterSettings, begin, train
 from ranges import Count, Natural, NotNegative, Place, Positive
@@ -66,9 +67,11 @@ def main(settings):
         """The summed loss of a PairBatch, and the number of its pairs."""
         return reward_loss(rewards(model, batch), settings.center), batch.count
 
-    def measure(model):
-        """How far the rewards tell the answers of held-out pairs apart."""
-        return data.compared(model, rewards, machine, plan)
+    progress = Progress(settings.sample, settings.problems, tokenizer, chat=True)
+
+    def measure(model, machine):
+        """What to log of an evaluation: also how far the rewards tell the answers of held-out pairs apart."""
+        return {**progress.of(model, machine), **data.compared(model, rewards, machine, plan)}
 
     note = {"chat": True, "reward": True}
     train(settings, machine, model, tokenizer, data, schedule, val, note=note, loss_fn=loss_fn, measure=measure)
