@@ -19,7 +19,7 @@ from typing import Literal
 
 import configurator
 from configurator import UserError
-from evaluation.attempts import Tested
+from evaluation.attempts import Rated, Tested
 from evaluation.progress import Progress
 from evaluation.rollouts import Rollouts
 from pretrain import DecayShape, LaterSettings, begin, train
@@ -51,6 +51,8 @@ class Settings(LaterSettings):
     refills: Natural = 0
     # -- reward and advantage
     reward: Literal["all", "share"] = "all"  # 1 for passing all tests, or the share of assertions that hold
+    # reward.py's checkpoint, whose rating is the reward; problems are then chats or pairs, whose prompts are asked
+    reward_model: str = ""
     by_std: bool = False  # divide a group's advantages by their standard deviation, as the first GRPO did
     critic: bool = False  # PPO: advantages of tokens, from a value head, in place of those of a group
     gae_lambda: Share = 0.95  # how little the critic is trusted: 1 = each token's advantage is of the whole reward
@@ -97,7 +99,10 @@ def main(settings):
     state = None if settings.critic else resume.optimizer_state(settings, start, meta)
     if settings.critic:
         model.add_value_head()
-    task = Tested(settings.problems, tokenizer, chat, settings.reward == "share")
+    if settings.reward_model:
+        task = Rated(settings.problems, tokenizer, settings.reward_model, machine)
+    else:
+        task = Tested(settings.problems, tokenizer, chat, settings.reward == "share")
     data = Rollouts(settings, model, reference, tokenizer, task, meta if settings.resume else {})
     tests = Progress(settings.sample, settings.test, tokenizer, chat)
     before = answers_before(settings, tests, model, machine)

@@ -1,18 +1,25 @@
-"""A model's attempts at problems with tests, and what each has earned: what reinforcement learning learns from."""
+"""A model's attempts at what it is asked, and what each has earned: what reinforcement learning learns from."""
 
 import ast
+import json
 import os
 from dataclasses import dataclass
 
+from configurator import UserError
+from corpus import chats, pairs
+from corpus.documents import Problem, read
 from evaluation import sandbox
 from evaluation.formats import parsed
 from evaluation.generate import Sampling, generate, prompt_ids
 from evaluation.problems import read_problems
 from evaluation.replies import code_in
+from evaluation.rewards import rewards
 from evaluation.steps import NOT_ASSERTIONS
 from evaluation.verdicts import modes
+from training.checkpoint import load_model
 
 ALL_OF_MBPP = "11-510"  # of a file of MBPP's shape: its test split
+AT_ONCE = 32  # conversations that a reward model reads at a time
 
 
 @dataclass
@@ -45,6 +52,8 @@ def attempt(model, tokenizer, asked, max_new_tokens, batch_size):
 class Tested:
     """Problems with tests, which the sandbox judges: an attempt earns 1 where its program passes, else 0, or, by_share,
     the share of the test's assertions that hold. prompts[n] are the ids of problem n, stops[n] its stop strings."""
+
+    has_tests = True
 
     def __init__(self, path, tokenizer, chat, by_share=False):
         self.problems, self.chat, self.by_share = list(read_problems(path, ALL_OF_MBPP).values()), chat, by_share
@@ -83,6 +92,47 @@ class Tested:
     def job(self, number, program, n, test):
         """What the sandbox is to run: a program and a test, with a key to tell it by."""
         return (number, program, n), program, test, self.mode_of[self.problems[number].task_id]
+
+
+class Rated:
+    """Conversations whose next answer a reward model rates: what people prefer, and no test decides (InstructGPT,
+    arXiv:2203.02155). path: chats or pairs, of which the last answers are taken away; judge: reward.py's checkpoint."""
+
+    has_tests = False
+
+    def __init__(self, path, tokenizer, judge, machine):
+        self.model, self.tokenizer, _ = load_model(judge, machine, with_values=True)
+        self.conversations = list(asked_in(path))
+        if not self.conversations:
+            raise UserError(f"no conversations in {path}")
+        self.prompts, self.stops = [], [()] * len(self.conversations)
+        for messages in self.conversations:
+            ids, _ = tokenizer.render(messages, generation_prompt=True)
+            self.prompts.append([tokenizer.eot, *ids])
+
+    def judge(self, attempts):
+        """Give every Attempt its reward."""
+        answered = []
+        for tried in attempts:
+            answered.append([*self.conversations[tried.problem], {"role": "assistant", "content": tried.text}])
+        for tried, reward in zip(attempts, rewards(self.model, self.tokenizer, answered, AT_ONCE)):
+            tried.reward = reward
+
+
+def asked_in(path):
+    """The messages of each conversation in a file of chats or pairs, without the answers at its end."""
+    for item in read(path, either):
+        if not isinstance(item, Problem):
+            messages = json.loads(item.text)["messages"]
+            while messages and messages[-1]["role"] == "assistant":
+                messages.pop()
+            yield [{"role": message["role"], "content": message["content"]} for message in messages]
+
+
+def either(record, where, shape=None):
+    """A Document of a record that is a pair or a chat."""
+    found = pairs.from_record(record, where, shape)
+    return chats.from_record(record, where, shape) if isinstance(found, Problem) else found
 
 
 def passes(jobs):

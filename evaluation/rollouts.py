@@ -101,7 +101,7 @@ class Rollouts:
             if len(groups) >= n or len(numbers) < n:
                 break
         self.n_drawn += n_tokens_of(asked)
-        self.first, self.about = step, {"tokens": self.n_drawn, **figures(asked)}
+        self.first, self.about = step, {"tokens": self.n_drawn, **figures(asked, self.task.has_tests)}
         groups = groups[:n]
         # Without a penalty or a critic, attempts whose advantage is 0 have no gradient: computing it would be in vain.
         learns_from_all = self.settings.kl or self.settings.critic
@@ -229,12 +229,13 @@ def spread(numbers, owner):
     return np.append(np.array(numbers, dtype=np.float64), 0.0)[owner]
 
 
-def figures(groups):
-    """What metrics.jsonl says of a step's attempts."""
+def figures(groups, has_tests):
+    """What metrics.jsonl says of a step's attempts. has_tests: whether a reward of 1 says that all tests are passed."""
     attempts, n_tokens = sum(groups, []), n_tokens_of(groups)
-    return {
-        "reward": sum(tried.reward for tried in attempts) / len(attempts),
-        "pass@1": sum(tried.reward == 1 for tried in attempts) / len(attempts),
+    found = {"reward": sum(tried.reward for tried in attempts) / len(attempts)}
+    if has_tests:
+        found["pass@1"] = sum(tried.reward == 1 for tried in attempts) / len(attempts)
+    return found | {
         # The mean of -log p over what was drawn from p is an estimate of the entropy per token, in nats.
         "entropy": -sum(sum(tried.logprobs) for tried in attempts) / n_tokens,
         "length": n_tokens / len(attempts),

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY_MODEL, alone, assert_one_line_error, load_model, stage
+from conftest import TINY_MODEL, alone, assert_one_line_error, load_model, stage, write_records
 from test_evaluation import problem_file
 from test_processes import in_processes, metrics, tensors
 
 import configurator
 import grpo
 import pretrain
+from evaluation import attempts
 from evaluation.attempts import Attempt, Tested, single_tests
 from evaluation.rollouts import Rollouts
 from loss import IGNORE
@@ -64,8 +65,8 @@ def letters(monkeypatch):
 def judged_by(monkeypatch, reward):
     """Let reward(attempt) stand for the sandbox."""
 
-    def judge(self, attempts):
-        for tried in attempts:
+    def judge(self, found):
+        for tried in found:
             tried.reward = reward(tried)
 
     monkeypatch.setattr(Tested, "judge", judge)
@@ -232,9 +233,9 @@ def test_programs_that_cheat_earn_nothing(tmp_path, tokenizer):
         "    import builtins, sys; sys.modules['__main__'].check = print\n": 0,
         "": 0,
     }
-    attempts = [Attempt(0, [], [], [], text, False) for text in answers]
-    Tested(path, tokenizer, chat=False).judge(attempts)
-    assert [tried.reward for tried in attempts] == list(answers.values())
+    tried = [Attempt(0, [], [], [], text, False) for text in answers]
+    Tested(path, tokenizer, chat=False).judge(tried)
+    assert [one.reward for one in tried] == list(answers.values())
 
 
 def test_the_share_of_assertions_that_hold(tmp_path, tokenizer):
@@ -246,9 +247,34 @@ def test_the_share_of_assertions_that_hold(tmp_path, tokenizer):
     task = Tested(tmp_path / "p.jsonl", tokenizer, chat=False, by_share=True)
     assert len(single_tests(task.problems[0].test)) == 4
     texts = ["    return abs(x)\n", "    return x\n", "    return 3\n", "    return (\n"]
-    attempts = [Attempt(0, [], [], [], text, False) for text in texts]
-    task.judge(attempts)
-    assert [tried.reward for tried in attempts] == [1, 0.75, 0.25, 0]
+    tried = [Attempt(0, [], [], [], text, False) for text in texts]
+    task.judge(tried)
+    assert [one.reward for one in tried] == [1, 0.75, 0.25, 0]
+
+
+def test_a_reward_model_rates_the_next_answer_of_chats_and_pairs(tmp_path, tokenizer, monkeypatch):
+    asked = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}, {"role": "user", "content": "?"}]
+    chat = {"messages": [*asked, {"role": "assistant", "content": "the answer that is taken away"}]}
+    pair = {"prompt": "Say a", "chosen": "a", "rejected": "b"}
+    path = write_records(tmp_path / "asked.jsonl", [chat, pair, {"nothing": "of use"}])
+    seen = []
+
+    def longest_best(model, tokenizer, conversations, batch_size):
+        seen.extend(conversations)
+        return [float(len(messages[-1]["content"])) for messages in conversations]
+
+    monkeypatch.setattr(attempts, "load_model", lambda *_, **__: (None, tokenizer, {}))
+    monkeypatch.setattr(attempts, "rewards", longest_best)
+    task = attempts.Rated(path, tokenizer, "out/reward", alone())
+    assert [tokenizer.decode(prompt) for prompt in task.prompts] == [
+        "<|endoftext|><|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHo<|im_end|>\n"
+        "<|im_start|>user\n?<|im_end|>\n<|im_start|>assistant\n",
+        "<|endoftext|><|im_start|>user\nSay a<|im_end|>\n<|im_start|>assistant\n",
+    ]
+    tried = [Attempt(0, [], [], [], "long answer", False), Attempt(1, [], [], [], "", False)]
+    task.judge(tried)
+    assert [one.reward for one in tried] == [11, 0]
+    assert seen[0] == [*asked, {"role": "assistant", "content": "long answer"}] and seen[1][0]["content"] == "Say a"
 
 
 # -- the same run
