@@ -47,8 +47,7 @@ STAGES = (
     Maker("python prepare_data.py --pairs --sources=YOUR_PAIRS --out_dir=data/pairs", "data/pairs", (TOKENIZER,)),
     Maker("python dpo.py", "out/dpo", ("out/sft", "data/pairs")),
     Maker("python reward.py", "out/reward", ("out/sft", "data/pairs")),
-    Maker("python -m exercises --practice=6000", "data/exercises/practice.jsonl", ()),
-    Maker("python grpo.py", "out/grpo", ("out/sft", "data/exercises/practice.jsonl")),
+    Maker("python grpo.py", "out/grpo", ("out/sft",)),
 )
 
 

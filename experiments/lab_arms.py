@@ -198,18 +198,16 @@ def result_of(arm, folder, scores):
     summary, passed = scores["document"]
     result = {"group": arm.group, "shape": arm.shape, "mixture": arm.mixture, "seed": arm.seed, "tokens": arm.tokens}
     result |= {"rates": arm.rates, "val_bpb": last["val_bpb"], "pass@1": summary["pass@1"]}
-    result |= {"sources": {name: own["val_bpb"] for name, own in last["sources"].items()}}
+    result |= {"sources": point_of(last)["sources"]}
     result |= {"solutions_bpb": summary["likelihood"].get("bpb"), "passed": {key: int(p) for key, p in passed.items()}}
-    keys = ("tokens", "val_bpb", "pass@1")
-    result["curve"] = []
-    for line in evaluated:
-        result["curve"].append({**{key: line.get(key) for key in keys}, "sources": bpb_of(line)})
+    result["curve"] = [point_of(line) for line in evaluated]
     result["dynamics"] = [{"step": line["step"], **line["dynamics"]} for line in lines if "dynamics" in line]
     if "chat" in scores:
         result["chat"] = {"pass@1": scores["chat"][0]["pass@1"]}
     return result
 
 
-def bpb_of(line):
-    """{folder: bits per byte} of an evaluation in metrics.jsonl."""
-    return {name: own["val_bpb"] for name, own in line["sources"].items()}
+def point_of(line):
+    """An evaluation in metrics.jsonl as a point of curves. Averages have no pass@1 there."""
+    sources = {folder: own["val_bpb"] for folder, own in line["sources"].items()}
+    return {"tokens": line["tokens"], "val_bpb": line["val_bpb"], "pass@1": line.get("pass@1"), "sources": sources}

@@ -5,8 +5,8 @@ all of them share, a lucky order or a hard problem, then drops out of the differ
 """
 
 import math
+import operator
 from dataclasses import dataclass
-from operator import itemgetter
 
 
 def mean(values):
@@ -53,9 +53,9 @@ class Difference:
 
 def pairs_of(ours, theirs, keys):
     """[(arm, arm)] of those of two lists that agree in these keys."""
-    values = itemgetter(*keys)
-    others = {values(arm): arm for arm in theirs}
-    own = {values(arm): arm for arm in ours}
+    place = operator.itemgetter(*keys)
+    others = {place(arm): arm for arm in theirs}
+    own = {place(arm): arm for arm in ours}
     return [(arm, others[key]) for key, arm in own.items() if key in others]
 
 

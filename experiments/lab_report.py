@@ -102,12 +102,7 @@ def group(arms, name):
 
 def of(arms, **what):
     """The arms with these values, shape="linear"."""
-    return [arm for arm in arms if what.items() <= {key: arm[key] for key in what}.items()]
-
-
-def passed(arm):
-    """The share of the problems that an arm solves."""
-    return arm["pass@1"]
+    return [arm for arm in arms if what.items() <= arm.items()]
 
 
 def named(arms, key):
@@ -128,9 +123,10 @@ def end_table(arms):
     rows = []
     for shape, same_shape in named(arms, "shape").items():
         for kind, own in named(same_shape, "mixture").items():
-            cells = [spread([arm["sources"][folder] for arm in own], ".4f") for folder in folders]
-            cells += [spread([arm["pass@1"] for arm in own], ".1%")]
-            rows.append([shape, kind, f"{own[0]['tokens']:,}", f"{own[0]['rates']:.1f}", *cells])
+            cells = [f"{own[0]['tokens']:,}", f"{own[0]['rates']:.1f}"]
+            for folder in folders:
+                cells.append(spread([arm["sources"][folder] for arm in own], ".4f"))
+            rows.append([shape, kind, *cells, passes(own)])
     return head, rows
 
 
@@ -155,8 +151,7 @@ def tuned_table(decays, tuned):
     rows = []
     for kind, annealed in named(of(decays, shape=BASELINE), "mixture").items():
         after = [of(tuned, mixture=kind, shape=shape) for shape in ("tuned", "tuned longer")]
-        before = spread([arm["chat"]["pass@1"] for arm in annealed], ".1%")
-        rows.append([kind, before, *(spread(list(map(passed, own)), ".1%") for own in after)])
+        rows.append([kind, passes([arm["chat"] for arm in annealed]), *map(passes, after)])
     return ["mixture of the anneal", "annealed", "then tuned", "tuned longer"], rows
 
 
@@ -166,13 +161,12 @@ def dynamics_table(arms):
     rows = []
     for shape, own in named(arms, "shape").items():
         last = [arm["dynamics"][-1] for arm in own if arm["dynamics"]]
+        hidden = [line["attention"] for line in last] + [line["mlp"] for line in last]
         cells = []
         for key, form in (("update_rms", ".2e"), ("cosine", ".3f"), ("net_over_path", ".3f")):
-            values = [line["attention"][key] for line in last] + [line["mlp"][key] for line in last]
-            cells.append(average(values, form))
+            cells.append(average([kind[key] for kind in hidden], form))
         cells.append(average([mean(line["curvature"].values()) for line in last if line["curvature"]], ".2e"))
-        scales = [gradient_noise_scale([{"dynamics": line} for line in arm["dynamics"]]) for arm in own]
-        rows.append([shape, *cells, average(scales, ",.0f")])
+        rows.append([shape, *cells, average([gradient_noise_scale(arm["dynamics"]) for arm in own], ",.0f")])
     return head, rows
 
 
@@ -182,17 +176,17 @@ def dynamics_table(arms):
 def findings_table(arms, tuned):
     """A row per published finding: what was found here, and whether it bears it out."""
     decays = group(arms, "decay")
-    by_shape = named([arm for arm in arms if arm["group"] != "equal sum"], "shape")
+    by_shape = named(decays + group(arms, "averages"), "shape")
     linear, same_data = by_shape.get(BASELINE, []), ["mixture", "seed"]
     rows = []
 
-    def compare(claim, ours, theirs, keys, sign=-1, passes=False):
+    def compare(claim, ours, theirs, keys, sign=-1, of_problems=False):
         """Add a row, if there are arms for it. sign: of the difference that the claim expects."""
         pairs = pairs_of(ours, theirs, keys)
         if pairs:
-            found = pass_difference(pairs) if passes else difference(pairs, bpb)
-            measure = "pass@1" if passes else "bits per byte"
-            rows.append([claim, measure, shown(found, ".1%" if passes else ".4f"), found.says(sign)])
+            found = pass_difference(pairs) if of_problems else difference(pairs, bpb)
+            measure, form = ("pass@1", ".1%") if of_problems else ("bits per byte", ".4f")
+            rows.append([claim, measure, shown(found, form), found.says(sign)])
 
     flat = by_shape.get("no decay", [])
     compare("a decay is better than none (arXiv:2404.06395)", linear, flat, same_data)
@@ -228,6 +222,11 @@ def spread(values, form):
         return ""
     sd = deviation(values)
     return format(mean(values), form) + (f" ± {sd:{form}}" if sd is not None else "")
+
+
+def passes(arms):
+    """pass@1 of arms, ± the standard deviation."""
+    return spread([arm["pass@1"] for arm in arms], ".1%")
 
 
 def shown(found, form):

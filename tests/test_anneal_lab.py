@@ -251,9 +251,9 @@ def test_two_arms_are_interrupted_and_go_on(workdir, monkeypatch, stages):
     # The arm that was stopped ends where one that was not does.
     flat = ["--init=lab-trunk", "--data=data/shards", "--min_lr_fraction=1", "--decay_shape=linear", "--seed=0"]
     train(
-        anneal, *flat, "--max_steps=6", "--eval_tokens=500", "--compile=false", "--micro_batch=2", "--out_dir=unbroken"
+        anneal, *flat, "--max_steps=6", "--eval_tokens=500", "--compile=false", "--micro_batch=2", "--out_dir=lab-unbroken"
     )
-    *_, last = map(json.loads, (workdir / "unbroken/metrics.jsonl").read_text().splitlines())
+    *_, last = map(json.loads, (workdir / "lab-unbroken/metrics.jsonl").read_text().splitlines())
     assert found["no decay"]["val_bpb"] == last["val_bpb"]
     steps = [path.name for path in checkpoint.saved("lab/arms/decay_no-decay_pretraining_0")]
     assert steps == [f"step_{step:08}" for step in range(1, 7)]

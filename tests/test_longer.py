@@ -46,8 +46,8 @@ def longer(workdir):
     with contextlib.chdir(workdir):
         trunk = [*TINY_MODEL, "--batch_tokens=256", "--warmup_steps=1", "--max_steps=2", "--out_dir=short"]
         train(pretrain, *QUIET, *trunk)
-        train(anneal, *QUIET, *LONGER, "--init=short", "--save_every=2", "--out_dir=longer")
-    return workdir / "longer"
+        train(anneal, *QUIET, *LONGER, "--init=short", "--save_every=2", "--out_dir=stretched")
+    return workdir / "stretched"
 
 
 def test_a_run_on_longer_rows_goes_on_as_if_never_stopped(longer, workdir, tmp_path, monkeypatch):

@@ -19,6 +19,7 @@ import math
 from dataclasses import replace
 
 import torch
+from torch.nn.utils import parameters_to_vector
 
 from training.checkpoint import is_due
 from training.validation import validate
@@ -79,10 +80,7 @@ class Dynamics:
 
     def vectors(self):
         """{kind: its weights as one vector, a copy}."""
-        found = {}
-        for kind, own in self.parameters.items():
-            found[kind] = torch.cat([p.detach().flatten() for p in own])
-        return found
+        return {kind: parameters_to_vector(own).detach() for kind, own in self.parameters.items()}
 
     def noise(self, grad_norm):
         """{"signal", "noise"}: means over the micro-batches of all processes; {} where a step has but one."""
@@ -111,14 +109,12 @@ class Dynamics:
         with torch.compiler.set_stance("force_eager"):  # compiling for another format would take longer than this
             for share in (-e / length, 0.0, e / length):
                 self.put({kind: walk.at + share * walk.update for kind, walk in self.walks.items()})
-                losses.append(validate(self.model, self.probe, self.plan, self.machine, self.tokenizer)["sources"])
+                found = validate(self.model, self.probe, self.plan, self.machine, self.tokenizer)["sources"]
+                losses.append({folder: own["val_loss"] for folder, own in found.items()})
         self.model.dtype = dtype
         self.put({kind: walk.at for kind, walk in self.walks.items()})
-        found = {}
-        for name in losses[0]:
-            behind, here, ahead = (sources[name]["val_loss"] for sources in losses)
-            found[name] = (ahead - 2 * here + behind) / e**2
-        return found
+        behind, here, ahead = losses
+        return {folder: (ahead[folder] - 2 * here[folder] + behind[folder]) / e**2 for folder in here}
 
     def put(self, vectors):
         """Give the model the weights in vectors."""
@@ -196,8 +192,9 @@ def signal_and_noise(small, b, large, B):
     return (B * large - b * small) / (B - b), (small - large) / (1 / b - 1 / B)
 
 
-def gradient_noise_scale(records):
-    """tr S / |G|^2, in tokens, over the records of a metrics.jsonl; None where they do not tell."""
-    found = [record["dynamics"] for record in records if "signal" in record.get("dynamics", {})]
-    signal, noise = sum(line["signal"] for line in found), sum(line["noise"] for line in found)
+def gradient_noise_scale(lines):
+    """tr S / |G|^2, in tokens, over what metrics.jsonl holds under "dynamics"; None where that does not tell."""
+    found = [line for line in lines if "signal" in line]
+    signal = sum(line["signal"] for line in found)
+    noise = sum(line["noise"] for line in found)
     return noise / signal if signal > 0 else None
