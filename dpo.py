@@ -12,7 +12,7 @@ pair_loss, accuracy and margin on held-out pairs are logged beside the usual val
 import needs  # noqa: F401
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +43,8 @@ class Settings(LaterSettings):
     length_norm: bool = False  # divide each log-prob by the answer's length, so that long answers do not count more
     nll: NotNegative = 0.0  # how much the chosen answer's own loss counts beside the pair's: Llama 3 has 0.2
     # -- batch
-    doc_mask: bool = True  # always: the texts of a pair share a row, and must not see each other
+    doc_mask: bool = field(init=False, default=True)  # no setting: the texts of a pair share a row
+    shifted_attention: bool = field(init=False, default=False)  # no setting: answers are judged with full attention
     # -- learning rate and optimizer
     epochs: Positive = 1.0  # how often to read all pairs
     max_steps: Count | None = None  # length in optimizer steps; auto = what epochs comes to
@@ -59,7 +60,7 @@ def main(settings):
     folders = parse_folders(settings.data, "data")
     val = parse_folders(settings.val, "val") if settings.val else folders
     tokenizer = load_tokenizer([folder for folder, _ in folders + val])
-    data = Pairs(folders, settings, config.block_size, machine, tokenizer.eot)
+    data = Pairs(folders, val, settings, config.block_size, machine, tokenizer.eot)
     schedule = resume.tuning_schedule(settings, meta, data, slower=30)
     if settings.beta is None:
         settings.beta = 5.0 if settings.length_norm else 0.1

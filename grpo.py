@@ -1,4 +1,4 @@
-"""Behind stage 5: chat model + problems with tests -> a model that solves more.
+"""Stage 6: chat model + problems with tests -> a model that solves more of them.
 
     python grpo.py --problems=data/exercises/practice.jsonl --max_steps=60
     python grpo.py --critic --out_dir=out/ppo
@@ -38,14 +38,14 @@ class Settings(LaterSettings):
 
     # -- data and results
     init: str = "out/sft"  # the checkpoint to start from, or a folder of them, of which the newest is taken
-    problems: str = "data/exercises/practice.jsonl"  # problems with tests, to learn from
+    problems: str = "data/exercises/practice.jsonl"  # problems with tests to learn from, not to be measured on
     test: str = ""  # a file of other problems, whose pass@1 is measured at every evaluation
     val: str = ""  # shard folders to validate on: a,b; empty = none
     out_dir: Place = "out/grpo"  # checkpoints, metrics.jsonl, settings.json
     # -- samples
-    n_problems: Count = 32  # problems per step
+    n_problems: Count = 32  # problems that are asked at a time
     group_size: SmallCount = 16  # attempts at each of them
-    max_new_tokens: Context = 160  # length of an attempt: what is cut off has failed
+    max_new_tokens: Context = 160  # length of an attempt: what is cut off earns nothing
     sample_batch: SmallCount = 128  # attempts under way at a time
     # how often to ask as many problems again, in place of those at which all attempts pass, or none (DAPO's sampling)
     refills: Natural = 0
@@ -62,9 +62,9 @@ class Settings(LaterSettings):
     # (Dr. GRPO, arXiv:2503.20783)
     loss_over: Literal["tokens", "answers", "constant"] = "tokens"
     updates: SmallCount = 1  # steps on the same attempts; 1 = the policy that drew them learns from them
-    clip_low: Share = 0.2  # a token's gain ends where it is so much less likely than when it was drawn
+    clip_low: Share = 0.2  # with updates above 1: a token's gain ends where it is so much less likely than when drawn
     clip_high: NotNegative = 0.28  # and where it is so much likelier
-    kl: NotNegative = 0.0  # weight of the divergence from the model that training began with
+    kl: NotNegative = 0.0  # weight of the divergence from the model that training began with; 0.05 with a reward_model
     # -- learning rate and optimizer
     max_steps: Count = 100  # optimizer steps in all
     lr: Positive | None = None  # peak learning rate; auto = a twentieth of that of the checkpoint's run
@@ -74,8 +74,9 @@ class Settings(LaterSettings):
     log_every: Count = 1  # steps between progress lines
     eval_every: Natural = 20  # steps between evaluations; 0 = only after the last step
     save_every: Natural = 20  # steps between checkpoints; 0 = only after the last step
-    batch_tokens: int = field(init=False, default=0)  # no setting: as many as the attempts take
+    batch_tokens: int | None = field(init=False, default=None)  # no setting: as many as the attempts take
     doc_mask: bool = field(init=False, default=True)  # no setting: attempts share rows
+    shifted_attention: bool = field(init=False, default=False)  # no setting: attempts are written with full attention
 
 
 def main(settings):
@@ -84,19 +85,18 @@ def main(settings):
     start, meta, config = resume.starting_point(settings, machine)
     tokenizer = Tokenizer.load(start / "tokenizer.json")
     chat = meta.get("chat", False)
+    check(settings, chat)
     val = parse_folders(settings.val, "val") if settings.val else []
     if val and load_tokenizer([folder for folder, _ in val]).fingerprint != tokenizer.fingerprint:
         raise UserError(f"{settings.val} was made with another tokenizer than {start}")
     if settings.lr is None:
         settings.lr = meta["settings"]["lr"] / 20
-    settings.batch_tokens = settings.n_problems * settings.group_size * config.block_size
     schedule = warmup_then_decay(settings)
 
     model = resume.trained_model(config, start, meta, tokenizer, machine)
-    reference = None
-    if settings.kl:  # a resumed run needs the model that it began with too
-        reference, _, _ = checkpoint.load_model(settings.init, machine)
-    state = None if settings.critic else resume.optimizer_state(settings, start, meta)
+    model.dtype, note, reference = machine.dtype, {"chat": True} if chat else {}, None
+    if settings.kl:
+        reference, note["reference"] = reference_of(settings, config, meta, machine)
     if settings.critic:
         model.add_value_head()
     if settings.reward_model:
@@ -106,16 +106,41 @@ def main(settings):
     data = Rollouts(settings, model, reference, tokenizer, task, meta if settings.resume else {})
     tests = Progress(settings.sample, settings.test, tokenizer, chat)
     before = answers_before(settings, tests, model, machine)
-    note = {"chat": True} if chat else {}
 
 
     def measure(model, machine):
         """What to log of an evaluation."""
-        return {**tests.of(model, machine), "tokens": data.n_drawn}
+        found = tests.of(model, machine)
+        if "pass@1" in found:
+            found["test_pass@1"] = found.pop("pass@1")  # greedy; the steps' own is of what was drawn
+        return {**found, "tokens": data.n_drawn}
 
-    train(settings, machine, model, tokenizer, data, schedule, val, state, note, make_loss(settings), measure)
-    if before:
+    # The optimizers begin with fresh state: what they remember are gradients of another size.
+    train(settings, machine, model, tokenizer, data, schedule, val, None, note, make_loss(settings), measure)
+    if before and tests.answers:
         compare(before, tests.answers, Path(settings.out_dir, "before_after.md"))
+
+
+def check(settings, chat):
+    """Raises UserError for settings of which one does nothing because of another."""
+    if settings.reward_model and not chat:
+        raise UserError("a reward model rates answers in a chat: --init must be a tuned model, such as out/sft")
+    if settings.group_size == 1 and not settings.critic:
+        raise UserError("group_size=1: one attempt has none to be compared with; give more, or --critic")
+    if settings.critic and (settings.by_std or settings.refills):
+        raise UserError("by_std and refills are about groups, which --critic does without")
+    if settings.reward_model and (settings.reward == "share" or settings.refills):
+        raise UserError("reward and refills are about tests, which --reward_model does without")
+
+
+def reference_of(settings, config, meta, machine):
+    """(the model that the run began with, its sha256): what the divergence is from. Raises UserError where a resumed
+    run's --init is another one by now."""
+    model, _, found = checkpoint.load_model(settings.init, machine)
+    model.config = config  # positions as this run has them
+    if settings.resume and found["sha256"] != meta.get("reference"):
+        raise UserError(f"{settings.init} is not the model that {settings.out_dir} began with, which --kl needs")
+    return model, found["sha256"]
 
 
 def answers_before(settings, tests, model, machine):
@@ -131,6 +156,7 @@ def answers_before(settings, tests, model, machine):
 
 def compare(before, after, path):
     """Say how many of the test problems were solved before and after, and write both answers into a file."""
+    after = {task_id: answer for task_id, answer in after.items() if task_id in before}
     solved = collections.Counter((before[task_id][1], after[task_id][1]) for task_id in after)
     print(f"solved before and after {solved[True, True]}, only after {solved[False, True]}, ", end="")
     print(f"only before {solved[True, False]}, never {solved[False, False]}: {path}")

@@ -13,7 +13,7 @@ tests.
 
 import needs  # noqa: F401
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import configurator
 from evaluation.progress import Progress
@@ -38,7 +38,8 @@ class Settings(LaterSettings):
     # -- rewards
     center: NotNegative = 0.01  # weight of the squared sum of a pair's two rewards, which keeps them around 0
     # -- batch
-    doc_mask: bool = True  # always: the texts of a pair share a row, and must not see each other
+    doc_mask: bool = field(init=False, default=True)  # no setting: the texts of a pair share a row
+    shifted_attention: bool = field(init=False, default=False)  # no setting: answers are judged with full attention
     # -- learning rate and optimizer
     epochs: Positive = 1.0  # how often to read all pairs
     max_steps: Count | None = None  # length in optimizer steps; auto = what epochs comes to
@@ -54,7 +55,7 @@ def main(settings):
     folders = parse_folders(settings.data, "data")
     val = parse_folders(settings.val, "val") if settings.val else folders
     tokenizer = load_tokenizer([folder for folder, _ in folders + val])
-    data = Pairs(folders, settings, config.block_size, machine, tokenizer.eot)
+    data = Pairs(folders, val, settings, config.block_size, machine, tokenizer.eot)
     schedule = resume.tuning_schedule(settings, meta, data, slower=3)
 
     model = resume.trained_model(config, start, meta, tokenizer, machine)

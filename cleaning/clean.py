@@ -82,6 +82,8 @@ class Cleaner:
             self.bands, self.rows = dedup.banding(settings.near_threshold)
         if settings.fim_rate:
             tokenizer.render_gap("", "")  # raises UserError where the tokenizer lacks the marks of a gap
+        if settings.order.startswith("repository"):
+            tokenizer.render_repository("", [("", "")])  # or those of repositories
         gc.freeze()  # what is loaded stays: the garbage collector need not look through it again and again
 
     def survey(self, batch):

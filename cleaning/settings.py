@@ -118,7 +118,8 @@ class Settings:
                 raise UserError(f"--{name} does nothing without --{other}")
         for name in ("against", "kind", "simplify", "fim_rate"):
             if self.chats and getattr(self, name):
-                raise UserError(f"--{name} is for documents: it cannot be used with --chats")
+                chats_or_pairs = "pairs" if self.pairs else "chats"
+                raise UserError(f"--{name} is for documents: it cannot be used with --{chats_or_pairs}")
         if self.chats and self.order != "as_read":
             raise UserError("--order is for documents: chats are packed one by one in training")
         if self.fim_rate and self.order.startswith("repository"):
@@ -126,7 +127,8 @@ class Settings:
         if self.clean and self.simplify:
             optional("opencc", "simplified characters (--simplify)")
         for folder in self.against:
-            read_manifest(folder)
+            if read_manifest(folder).get("settings", {}).get("order", "").startswith("repository"):
+                raise UserError(f"{folder} holds whole repositories, and --against compares files: use another order's")
         if self.retrieve_from:
             self.check_retrieval()
         self.sources = [] if self.adopt else distinct(self.sources)
@@ -145,8 +147,12 @@ class Settings:
     def check_retrieval(self):
         """Raises UserError where texts cannot be retrieved, or would show an answer that is kept for validation."""
         optional("bm25s", "retrieved texts (--retrieve_from)")
+        if self.pairs:
+            raise UserError("--retrieve_from is for --chats: of a pair, the rejected answer would be read as well")
         for folder in self.retrieve_from:
             made_with = read_manifest(folder).get("settings", {})
+            if made_with.get("pairs"):
+                raise UserError(f"{folder} holds pairs, and so rejected answers: retrieve from documents or chats")
             if os.path.realpath(folder) == os.path.realpath(self.out_dir):
                 raise UserError(f"--out_dir={folder} is in --retrieve_from too: new shards need a folder of their own")
             # The same chat has the same hash there and here, by which it goes to train or val.

@@ -66,28 +66,30 @@ class Tested:
         """Give every Attempt its reward. A program that was written several times is run once."""
         new = {self.problems[tried.problem].task_id: self.problems[tried.problem] for tried in attempts}
         new = {task_id: problem for task_id, problem in new.items() if task_id not in self.mode_of}
-        self.mode_of |= modes(new, sandbox.Limits(), os.cpu_count(), quiet=True)[0]
+        self.mode_of |= modes(new, sandbox.Limits(), n_workers(), quiet=True)[0]
+        if n_open := sum(self.mode_of[task_id] == "open" for task_id in new):
+            print(f"warning: {n_open} problems are judged open: a program could learn to write the verdict itself")
         programs = []  # (number of the problem, program) of each attempt
         for tried in attempts:
             text = code_in(tried.text) if self.chat else tried.text
             programs.append((tried.problem, self.problems[tried.problem].program(text)))
         jobs = [self.job(*key, None, self.problems[key[0]].test) for key in dict.fromkeys(programs)]
-        rewards = {key[:2]: float(passed) for key, passed in passes(jobs).items()}
+        earned = {key[:2]: float(passed) for key, passed in passes(jobs).items()}
         if self.by_share:
-            rewards |= self.shares([key for key in rewards if not rewards[key]])
+            earned |= self.shares([key for key in earned if not earned[key]])
         for tried, key in zip(attempts, programs):
-            tried.reward = rewards[key]
+            tried.reward = 0.0 if tried.cut_off else earned[key]
 
     def shares(self, failed):
         """{(number of a problem, program): the share of its assertions that hold} of programs that failed as a whole.
-        What does not even compile is not run again."""
+        What does not even compile is not run again; all assertions, one by one, are still less than the whole."""
         jobs, held = [], {key: [] for key in failed}
         for number, program in failed:
             tests = single_tests(self.problems[number].test) if parsed(program) else []
             jobs += [self.job(number, program, n, test) for n, test in enumerate(tests)]
         for key, passed in passes(jobs).items():
             held[key[:2]].append(passed)
-        return {key: sum(own) / max(1, len(own)) for key, own in held.items()}
+        return {key: min(sum(own), len(own) - 1) / len(own) if own else 0.0 for key, own in held.items()}
 
     def job(self, number, program, n, test):
         """What the sandbox is to run: a program and a test, with a key to tell it by."""
@@ -115,8 +117,9 @@ class Rated:
         answered = []
         for tried in attempts:
             answered.append([*self.conversations[tried.problem], {"role": "assistant", "content": tried.text}])
-        for tried, reward in zip(attempts, rewards(self.model, self.tokenizer, answered, AT_ONCE)):
-            tried.reward = reward
+        found = rewards(self.model, self.tokenizer, answered, AT_ONCE)
+        for tried, reward in zip(attempts, found):
+            tried.reward = min(found) if tried.cut_off else reward  # an end that was not drawn is not rewarded
 
 
 def asked_in(path):
@@ -124,7 +127,7 @@ def asked_in(path):
     for item in read(path, either):
         if not isinstance(item, Problem):
             messages = json.loads(item.text)["messages"]
-            while messages and messages[-1]["role"] == "assistant":
+            while messages and messages[-1]["role"] != "user":
                 messages.pop()
             yield [{"role": message["role"], "content": message["content"]} for message in messages]
 
@@ -137,7 +140,12 @@ def either(record, where, shape=None):
 
 def passes(jobs):
     """{key: whether the program passed} of jobs for the sandbox."""
-    return {key: verdict.passed for key, verdict in sandbox.run_all(jobs, os.cpu_count())}
+    return {key: verdict.passed for key, verdict in sandbox.run_all(jobs, n_workers())}
+
+
+def n_workers():
+    """How many programs this process runs at a time: its share of the cores."""
+    return max(1, os.cpu_count() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
 
 def single_tests(test):

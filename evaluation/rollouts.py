@@ -35,7 +35,7 @@ class Rollouts:
     def __init__(self, settings, model, reference, tokenizer, task, begun):
         self.settings, self.model, self.reference, self.tokenizer = settings, model, reference, tokenizer
         self.task, self.block_size = task, model.config.block_size
-        room = self.block_size + 1 - settings.max_new_tokens
+        room = self.block_size - settings.max_new_tokens
         self.numbers = [n for n, prompt in enumerate(task.prompts) if len(prompt) <= room]  # of problems that fit
         if len(self.numbers) < settings.n_problems:
             raise UserError(
@@ -106,7 +106,9 @@ class Rollouts:
         # Without a penalty or a critic, attempts whose advantage is 0 have no gradient: computing it would be in vain.
         learns_from_all = self.settings.kl or self.settings.critic
         self.attempts = sum(groups if learns_from_all else filter(has_signal, groups), [])
-        self.beside = self.numbers_beside(n_tokens_of(groups), len(sum(groups, [])), machine, plan)
+        # All groups may be without a signal: then nothing is divided by these numbers.
+        n_tokens, n_attempts = max(1, n_tokens_of(groups)), max(1, len(sum(groups, [])))
+        self.beside = self.numbers_beside(n_tokens, n_attempts, machine, plan)
 
     def sampler(self, machine):
         """A copy of the model as it is now, laid out for writing."""
@@ -120,7 +122,8 @@ class Rollouts:
             for k in range(settings.group_size):
                 asked.append((number, task.prompts[number], task.stops[number], (settings.seed, step, number, k)))
         tried = attempt(sampler, self.tokenizer, asked, settings.max_new_tokens, settings.sample_batch) if asked else []
-        task.judge(tried)
+        with machine.together():
+            task.judge(tried)
         place = {number: n for n, number in enumerate(numbers)}
         return sorted(machine.gathered(tried), key=lambda one: place[one.problem])
 
@@ -180,8 +183,8 @@ class Rollouts:
         return advantages
 
     def from_critic(self, values, owner):
-        """(advantages, what the critic should have said), of each token. Advantages are brought to mean 0 and standard
-        deviation 1 over the batch, as PPO is mostly run: at first the critic knows nothing."""
+        """(advantages, the critic's targets), of each token. Advantages are brought to mean 0 and standard deviation 1
+        over the batch, so that the size of a step does not depend on that of the rewards."""
         advantages, returns = np.zeros(owner.shape), np.zeros(owner.shape)
         for number, tried in enumerate(self.attempts):
             place = owner == number
@@ -206,8 +209,9 @@ class Rollouts:
                 found[n, first : first + len(part.ids)] = values.float().view(part.ids.shape).cpu().numpy()
             first += len(part.ids)
         found[0] *= -1
-        found = np.array(machine.sum(*found.ravel().tolist()), np.float32).reshape(found.shape)[:, : len(ids)]
-        return found * (targets != IGNORE)
+        if machine.world_size > 1:
+            found = np.array(machine.sum(*found.ravel().tolist()), np.float32).reshape(found.shape)
+        return found[:, : len(ids)] * (targets != IGNORE)
 
     def rows_of_a_process(self, n_rows, machine, plan):
         """How many rows each process computes, whole micro-batches, empty rows among them."""

@@ -13,8 +13,10 @@ from training.validation import validate, validation_sets
 
 
 def weights_of(folder):
-    """The weights in a checkpoint folder, {name: tensor}, with LoRA's adapters merged."""
-    return merged(checkpoint.load_tensors(folder / "model.pt"))
+    """The weights in a checkpoint folder, {name: tensor}, with LoRA's adapters merged, and without a value head."""
+    weights = merged(checkpoint.stored_weights(folder))
+    weights.pop("value_head.weight", None)
+    return weights
 
 
 class HeldOut:

@@ -68,7 +68,7 @@ def setting(here, trunk):
     """(model, data): the trunk, and pairs whose reference is what it says of them."""
     model, tokenizer, _ = loaded(trunk)
     settings = Settings(batch_tokens=1024, seed=1)
-    data = Pairs([("data/say", 1.0)], settings, 128, alone(), tokenizer.eot)
+    data = Pairs([("data/say", 1.0)], [("data/say", 1.0)], settings, 128, alone(), tokenizer.eot)
     dpo.make_reference(data, model, "reference", alone(), PLAN)
     return model, data
 
@@ -221,7 +221,7 @@ def test_eight_pairs_can_be_learnt_by_heart(here, tmp_path):
     ]
     train(dpo, *how, f"--out_dir={tmp_path}/out", "--nll=0.2", "--beta=0.5")
     model, tokenizer, _ = loaded(tmp_path / "out")
-    data = Pairs([(str(tmp_path / "data"), 1.0)], Settings(batch_tokens=1024, seed=1), 128, alone(), tokenizer.eot)
+    data = Pairs([(str(tmp_path / "data"), 1.0)], [(str(tmp_path / "data"), 1.0)], Settings(batch_tokens=1024, seed=1), 128, alone(), tokenizer.eot)
     dpo.load_reference(data, tmp_path / "out")
     data.val = data.sources
 
@@ -238,7 +238,6 @@ def test_eight_pairs_can_be_learnt_by_heart(here, tmp_path):
     [
         (["--data=data/shards"], "holds no pairs of answers: prepare it with --pairs"),
         (["--block_size=8", "--batch_tokens=512"], "not one has both texts within block_size=8"),
-        (["--doc_mask=false"], "must not see each other"),
         (["--batch_tokens=384"], "no multiple of 2 x block_size=256"),
         (["--data=data/no-val"], "holds no validation pairs"),
         (["--epochs=0"], "epochs"),

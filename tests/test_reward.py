@@ -80,7 +80,7 @@ def test_rewards_are_centered():
 def test_a_text_has_the_reward_that_it_has_alone(here, trained, tokenizer):
     """In a row of several pairs, in a batch with longer texts, and by the last layer's product with the head."""
     model, tokenizer, _ = checkpoint.load_model(trained, alone(), with_values=True)
-    data = Pairs([("data/longer", 1.0)], reward.Settings(batch_tokens=2048, seed=1), 128, alone(), tokenizer.eot)
+    data = Pairs([("data/longer", 1.0)], [("data/longer", 1.0)], reward.Settings(batch_tokens=2048, seed=1), 128, alone(), tokenizer.eot)
     packed = scores_of(data.val[0], model, reward.rewards, alone(), PLAN, tokenizer.eot).ravel()
     texts, seen = data.val[0].shards, []
     model.norm.register_forward_hook(lambda module, inputs, output: seen.append(output))

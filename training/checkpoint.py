@@ -203,13 +203,21 @@ def load_tensors(path, device="cpu"):
         raise UserError(f"checkpoint {path.parent} does not hold this model's {path.name}: {error}") from None
 
 
+def stored_weights(folder, device="cpu"):
+    """{name: tensor} of all weights in a checkpoint folder, adapters beside the matrices that they are for. Raises
+    UserError where there are none."""
+    weights = load_tensors(folder / "model.pt", device)
+    try:
+        return weights | (load_tensors(folder / "adapters.pt", device) if (folder / "adapters.pt").exists() else {})
+    except TypeError as error:
+        raise UserError(f"checkpoint {folder} does not hold a model's weights: {error}") from None
+
+
 def load_weights(model, folder, device):
     """Give a model the weights in a checkpoint folder, with LoRA's adapters merged unless it has adapters itself.
     Raises UserError where they are not those of its shape."""
-    weights = load_tensors(folder / "model.pt", device)
+    weights = stored_weights(folder, device)
     try:
-        if (folder / "adapters.pt").exists():
-            weights |= load_tensors(folder / "adapters.pt", device)
         if not any(name.endswith("lora_a") for name, _ in model.named_parameters()):
             weights = merged(weights)
         if not hasattr(model, "value_head"):  # a stage that writes text needs no judgement of it

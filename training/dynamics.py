@@ -21,6 +21,7 @@ from dataclasses import replace
 import torch
 from torch.nn.utils import parameters_to_vector
 
+from attention import document_form
 from training.checkpoint import is_due
 from training.validation import validate
 
@@ -39,6 +40,9 @@ class Dynamics:
     def __init__(self, settings, machine, model, plan, sets, tokenizer, log):
         self.every, self.machine, self.model, self.plan = settings.dynamics_every, machine, model, plan
         self.tokenizer, self.log = tokenizer, log
+        # Curvature is computed in fp32, for which a GPU may have no kernel that takes the bounds of documents.
+        form = document_form(settings.doc_mask, machine.device, torch.float32, model.config.head_dim)
+        self.fp32_plan = replace(plan, document_form=form)
         n_rows = math.ceil(PROBE_TOKENS / model.config.block_size)
         self.probe = [replace(part, ids=part.ids[:n_rows], targets=part.targets[:n_rows]) for part in sets]
         self.parameters = {}  # kind -> those that are trained
@@ -109,7 +113,7 @@ class Dynamics:
         with torch.compiler.set_stance("force_eager"):  # compiling for another format would take longer than this
             for share in (-e / length, 0.0, e / length):
                 self.put({kind: walk.at + share * walk.update for kind, walk in self.walks.items()})
-                found = validate(self.model, self.probe, self.plan, self.machine, self.tokenizer)["sources"]
+                found = validate(self.model, self.probe, self.fp32_plan, self.machine, self.tokenizer)["sources"]
                 losses.append({folder: own["val_loss"] for folder, own in found.items()})
         self.model.dtype = dtype
         self.put({kind: walk.at for kind, walk in self.walks.items()})
@@ -127,6 +131,8 @@ def kind_of(name):
     """The kind of tensor that a parameter is, by its name."""
     if "norm" in name:
         return "norms"
+    if "value_head" in name:
+        return "value_head"
     if "self_attn" in name:
         return "attention"
     return "mlp" if "mlp" in name else "embeddings"

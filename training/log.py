@@ -110,7 +110,7 @@ class Log:
         """The line on the screen, of at most 80 characters."""
         line = f"{self.place(step)} loss {loss:6.3f} lr {lr:.1e} grad {grad_norm:5.2f}"
         if about:
-            shown = [f"{name} {number:.3g}" for name, number in about.items() if name != "tokens"]
+            shown = [f"{name.split('_')[-1]} {number:.2g}" for name, number in about.items() if name != "tokens"]
             line = " ".join([self.place(step), *shown])
         elif speed:
             line += f" {short(speed):>5} tok/s mfu {mfu:3.0%} eta {self.time_left(step, speed)}"

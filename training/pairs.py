@@ -79,12 +79,11 @@ def pair_batch(rows, n_rows, plan, machine, eot):
 
 
 class Pairs(Mixture):
-    """The pairs that a stage trains on, and those of the val split in the same folders. folders: [(folder, share)], of
-    which every pair is read once per epoch. Raises UserError where a folder holds no pairs, or none that fits."""
+    """The pairs that a stage trains on, and those it is measured on. folders: [(folder, share)], of which every pair is
+    read once per epoch; val: the same, of which the pairs among them are compared. Raises UserError where a folder
+    holds no pairs, or none that fits."""
 
-    def __init__(self, folders, settings, block_size, machine, eot):
-        if not settings.doc_mask:
-            raise UserError("--doc_mask=false: the two texts of a pair share a row, and must not see each other")
+    def __init__(self, folders, val, settings, block_size, machine, eot):
         if settings.batch_tokens % (2 * block_size):
             raise UserError(
                 f"batch_tokens={settings.batch_tokens} is no multiple of 2 x block_size={2 * block_size}: "
@@ -93,11 +92,13 @@ class Pairs(Mixture):
         batch_size, _ = batch_shape(settings, 2 * block_size, machine.world_size)
         super().__init__([(folder, None) for folder, _ in folders], block_size, batch_size, settings.seed, eot)
         self.val = []
-        for folder, _ in folders:
+        for folder, _ in val:
             shards = Shards(folder, "val")
-            if not len(shards):
-                raise UserError(f"{folder} holds no validation pairs: prepare it with a larger --val_fraction")
-            self.val.append(PairRows(shards, block_size, (0,), eot))
+            if len(shards) and shards.has_pairs:
+                self.val.append(PairRows(shards, block_size, (0,), eot))
+        if not self.val:
+            names = ", ".join(folder for folder, _ in val)
+            raise UserError(f"{names} holds no validation pairs: prepare it with a larger --val_fraction")
 
     def source_of(self, shards, block_size, seed, best_fit):
         """As in Mixture."""

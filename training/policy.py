@@ -24,8 +24,8 @@ def group_advantages(rewards, by_std):
 
 def gae(reward, values, lam):
     """Generalised advantage estimation (arXiv:1506.02438) for a text that earns its reward with its last token, without
-    discount. values[t] is the critic's expectation before token t is drawn. Returns (advantages, what the critic should
-    have said), a number per token.
+    discount. values[t] is the critic's expectation before token t is drawn. Returns (advantages, the critic's targets:
+    advantage + value), a number per token.
 
         how wrong the critic was at t   d[t] = values[t + 1] - values[t], at the end reward - values[-1]
         advantage of token t            d[t] + lam d[t + 1] + lam^2 d[t + 2] + ...
@@ -51,6 +51,7 @@ def clipped_gain(logprobs, old_logprobs, advantages, clip_low, clip_high):
 
 def divergence(logprobs, reference):
     """An estimate of KL(policy || reference) at each token that was drawn from the policy: never negative, and exact on
-    average (http://joschu.net/blog/kl-approx.html, k3)."""
+    average (http://joschu.net/blog/kl-approx.html, k3). As a loss its gradient is that of KL(reference || policy): for
+    two models that are near each other, nearly the same."""
     difference = reference - logprobs
     return difference.exp() - difference - 1

@@ -19,7 +19,7 @@ DATA = {"data", "batch_tokens", "block_size", "best_fit", "seed"}
 # These do not decide what is learnt, or do so only through max_steps and the schedule, which are compared themselves.
 FREE = set("init val out_dir max_steps decay_tokens epochs micro_batch recompute device compile verify changed".split())
 FREE |= set("log_every dynamics_every eval_every eval_tokens save_every keep resume sample problems test".split())
-FREE |= {"tracker"}
+FREE |= {"tracker", "sample_batch"}
 INHERITED = "batch_tokens doc_mask optimizer weight_decay beta1 beta2 momentum grad_clip seed".split()
 RESHAPED = ("block_size", "rope_base", "rope_scaling", "rope_factor")  # what a later stage may change of a model
 # The setting that only one stage has.
@@ -117,6 +117,8 @@ def compare(settings, folder, meta, data, schedule):
         lr_at(step, schedule) != lr_at(step, Schedule(**meta["schedule"])) for step in range(meta["step"])
     ):
         essential = {"max_steps"}  # a longer cosine is another schedule from its first step on
+    if "data" in essential and "data" not in now:
+        raise UserError(f"{folder} learnt from other problems than {settings.problems}: choose another --out_dir")
     if rows := essential & DATA:
         raise UserError(
             f"{folder} was trained with {values(rows, before)}, not {values(rows, now)}: rows would be skipped or read "
@@ -150,6 +152,8 @@ def starting_point(settings, machine):
         config = lengthened(ModelConfig(**meta["model"]), settings)
     except ValueError as error:
         raise UserError(error) from None
+    if settings.shifted_attention and config.n_head < 2:
+        raise UserError("shifted_attention needs two heads or more: half of them are shifted")
     for key in RESHAPED:
         setattr(settings, key, getattr(config, key))
     return folder, meta, config
