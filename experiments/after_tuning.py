@@ -45,7 +45,7 @@ class Settings:
     n_problems: Count = 32  # problems per step
     group_size: SmallCount = 16  # attempts at each of them
     max_new_tokens: Count = 96  # length of an attempt
-    # -- learning rates, of which the best of three was taken for each (experiments/README.md)
+    # -- learning rates
     rejection_lr: Positive = 2e-3  # of tuning on the own programs that passed
     dpo_lr: Positive = 2e-4  # of preferring them to those that failed
     grpo_lr: Positive = 3e-4  # of GRPO
