@@ -12,7 +12,8 @@ and --rope_scaling lengthen the context.
 from dataclasses import dataclass
 
 import configurator
-from pretrain import LaterSettings, begin, train
+from later import LaterSettings
+from pretrain import begin, train
 from ranges import Amount, Count, Natural, Place, Positive
 from shards import load_tokenizer
 from training import resume

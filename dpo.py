@@ -12,7 +12,7 @@ pair_loss, accuracy and margin on held-out pairs are logged beside the usual val
 import needs  # noqa: F401
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,53 +20,33 @@ import numpy as np
 import configurator
 from configurator import UserError
 from evaluation.progress import Progress
+from later import PairSettings, begin_on_pairs
 from loss import IGNORE
-from pretrain import DecayShape, LaterSettings, begin, train
-from ranges import Count, Natural, NotNegative, Place, Positive
-from shards import exclusive, load_tokenizer
-from training import resume
-from training.dataloader import parse_folders
-from training.pairs import Pairs, pair_loss, scores_of, text_sums
-from training.plan import make_plan
+from pretrain import train
+from ranges import NotNegative, Place, Positive
+from shards import exclusive
+from training.pairs import pair_loss, scores_of, text_sums
 
 
 @dataclass
-class Settings(LaterSettings):
+class Settings(PairSettings):
     """The settings of preference optimization."""
 
     # -- data and results
-    data: str = "data/pairs"  # folders of pairs, a,b: each pair is read once per epoch
-    init: str = "out/sft"  # the checkpoint to start from, or a folder of them, of which the newest is taken
     out_dir: Place = "out/dpo"  # checkpoints, metrics.jsonl, settings.json, reference.json
     # -- preference
     beta: Positive | None = None  # the larger, the nearer the model stays to the first one; auto = 0.1, length_norm: 5
     length_norm: bool = False  # divide each log-prob by the answer's length, so that long answers do not count more
     nll: NotNegative = 0.0  # how much the chosen answer's own loss counts beside the pair's: Llama 3 has 0.2
-    # -- batch
-    doc_mask: bool = field(init=False, default=True)  # no setting: the texts of a pair share a row
-    shifted_attention: bool = field(init=False, default=False)  # no setting: answers are judged with full attention
     # -- learning rate and optimizer
-    epochs: Positive = 1.0  # how often to read all pairs
-    max_steps: Count | None = None  # length in optimizer steps; auto = what epochs comes to
     lr: Positive | None = None  # peak learning rate; auto = a thirtieth of that of the checkpoint's run
-    decay_shape: DecayShape = "linear"  # the way down, over all steps after the warmup
-    warmup_steps: Natural | None = None  # steps of linear warmup; auto = 20, or a tenth of a short run
 
 
 def main(settings):
     """Optimize a chat model for the answers that are preferred."""
-    machine = begin(settings)
-    start, meta, config = resume.starting_point(settings, machine)
-    folders = parse_folders(settings.data, "data")
-    val = parse_folders(settings.val, "val") if settings.val else folders
-    tokenizer = load_tokenizer([folder for folder, _ in folders + val])
-    data = Pairs(folders, val, settings, config.block_size, machine, tokenizer.eot)
-    schedule = resume.tuning_schedule(settings, meta, data, slower=30)
+    machine, tokenizer, data, schedule, model, plan, val = begin_on_pairs(settings, slower=30)
     if settings.beta is None:
         settings.beta = 5.0 if settings.length_norm else 0.1
-
-    model = resume.trained_model(config, start, meta, tokenizer, machine)
-    model.dtype, plan = machine.dtype, make_plan(model, settings, machine)
     if settings.resume:
         load_reference(data, settings.out_dir)
     else:
@@ -74,18 +54,13 @@ def main(settings):
 
     def score(model, batch):
         """The rewards of a PairBatch's answers."""
-        return rewards(answer_log_probs(model, batch), batch, settings)
+        return implicit_rewards(answer_log_probs(model, batch), batch, settings)
 
     def loss_fn(model, batch):
         """The summed loss of a PairBatch, and the number of its pairs."""
         return preference_loss(answer_log_probs(model, batch), batch, settings), batch.count
 
-    progress = Progress(settings.sample, settings.problems, tokenizer, chat=True)
-
-    def measure(model, machine):
-        """What to log of an evaluation: also how far the rewards tell the answers of held-out pairs apart."""
-        return {**progress.of(model, machine), **data.compared(model, score, machine, plan)}
-
+    measure = data.measure(Progress(settings.sample, settings.problems, tokenizer, chat=True), score, plan)
     # The optimizers begin with fresh state: what they remember are gradients of another size.
     note = {"chat": True}
     train(settings, machine, model, tokenizer, data, schedule, val, note=note, loss_fn=loss_fn, measure=measure)
@@ -106,7 +81,7 @@ def lengths(batch):
     return text_sums((batch.targets != IGNORE).float(), batch)
 
 
-def rewards(log_probs, batch, settings):
+def implicit_rewards(log_probs, batch, settings):
     """The reward of each answer of a PairBatch, (pairs, 2): beta x log(its probability / that by the first model).
 
     A model that earns as much of some reward as it can, at a price beta for straying from the first model, is such that
@@ -121,7 +96,7 @@ def preference_loss(log_probs, batch, settings):
 
     Only the difference of two rewards counts, so the chosen answer may become less likely as long as the rejected one
     falls faster. nll x the chosen answer's loss per token keeps it up (arXiv:2404.19733; Llama 3, arXiv:2407.21783)."""
-    loss = pair_loss(rewards(log_probs, batch, settings))
+    loss = pair_loss(implicit_rewards(log_probs, batch, settings))
     if settings.nll:
         loss = loss - settings.nll * (log_probs / lengths(batch))[:, 0].sum()
     return loss

@@ -24,7 +24,6 @@ from configurator import Stopped, UserError
 from evaluation.progress import Progress
 from model import ModelConfig, Shape, Transformer
 from ranges import (
-    Context,
     Count,
     Device,
     Natural,
@@ -32,13 +31,11 @@ from ranges import (
     Place,
     Positive,
     Precision,
-    RopeBase,
     Seed,
     Share,
     ShareBelow1,
     Text,
 )
-from rope import Factor, Scaling
 from shards import Shards, exclusive, load_tokenizer
 from training import checkpoint, resume
 from training import machine as machines
@@ -109,33 +106,6 @@ class Settings(TrainSettings, Shape):
     schedule: Literal["wsd", "cosine"] = "wsd"  # wsd: constant, then decay_steps of decay; cosine: one decay
     decay_steps: Natural = 0  # length of wsd's decay; 0 ends at the trunk, for anneal.py to go on from
     decay_shape: DecayShape | None = None  # the way down of wsd; auto = 1-sqrt
-
-
-@dataclass
-class LaterSettings(TrainSettings):
-    """What differs in a stage that starts from a checkpoint: how it was trained is how it is trained on."""
-
-    # -- data and results
-    init: str = "out/pretrain"  # the checkpoint to start from, or a folder of them, of which the newest is taken
-    val: str = ""  # shard folders to validate on: a,b; empty = those that are trained on
-    block_size: Context | None = None  # context length; auto = as before, longer ones usually with a rope_scaling
-    rope_base: RopeBase | None = None  # wavelengths of the rotary positions; auto = as before
-    rope_scaling: Scaling | None = None  # how positions are stretched over a longer context; auto = as before
-    rope_factor: Factor | None = None  # how far; auto = block_size / the length trained at first
-    shifted_attention: bool = False  # in training a head sees a quarter of a row (LongLoRA, arXiv:2309.12307)
-    # -- batch
-    batch_tokens: Count | None = None  # tokens per optimizer step, over all processes; auto = as before
-    doc_mask: bool | None = None  # keep attention inside each document; auto = as before
-    # -- learning rate and optimizer
-    optimizer: Optimizer | None = None  # auto = as before; another one than before begins with fresh state
-    weight_decay: Share | None = None  # on the hidden matrices; auto = as before
-    beta1: ShareBelow1 | None = None  # AdamW: decay rate of the running mean of gradients; auto = as before
-    beta2: ShareBelow1 | None = None  # AdamW: decay rate of the running mean of squared gradients; auto = as before
-    momentum: ShareBelow1 | None = None  # Muon: decay rate of the running mean of gradients; auto = as before
-    # a gradient of a larger norm is scaled down to it; 0 = never; auto = as before
-    grad_clip: NotNegative | None = None
-    # -- machine
-    seed: Seed | None = None  # of the order of the data; auto = as before
 
 
 def main(settings):

@@ -13,74 +13,46 @@ tests.
 
 import needs  # noqa: F401
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import configurator
 from evaluation.progress import Progress
+from later import PairSettings, begin_on_pairs
 from loss import IGNORE
-from pretrain import DecayShape, LaterSettings, begin, train
-from ranges import Count, Natural, NotNegative, Place, Positive
-from shards import load_tokenizer
-from training import resume
-from training.dataloader import parse_folders
-from training.pairs import Pairs, pair_loss, text_sums
-from training.plan import make_plan
+from pretrain import train
+from ranges import NotNegative, Place
+from training.pairs import pair_loss, text_sums
 
 
 @dataclass
-class Settings(LaterSettings):
+class Settings(PairSettings):
     """The settings of a reward model."""
 
     # -- data and results
-    data: str = "data/pairs"  # folders of pairs, a,b: each pair is read once per epoch
-    init: str = "out/sft"  # the checkpoint to start from, or a folder of them, of which the newest is taken
     out_dir: Place = "out/reward"  # checkpoints, metrics.jsonl, settings.json
     # -- rewards
     center: NotNegative = 0.01  # weight of the squared sum of a pair's two rewards, which keeps them around 0
-    # -- batch
-    doc_mask: bool = field(init=False, default=True)  # no setting: the texts of a pair share a row
-    shifted_attention: bool = field(init=False, default=False)  # no setting: answers are judged with full attention
-    # -- learning rate and optimizer
-    epochs: Positive = 1.0  # how often to read all pairs
-    max_steps: Count | None = None  # length in optimizer steps; auto = what epochs comes to
-    lr: Positive | None = None  # peak learning rate; auto = a third of that of the checkpoint's run
-    decay_shape: DecayShape = "linear"  # the way down, over all steps after the warmup
-    warmup_steps: Natural | None = None  # steps of linear warmup; auto = 20, or a tenth of a short run
 
 
 def main(settings):
     """Train a reward model."""
-    machine = begin(settings)
-    start, meta, config = resume.starting_point(settings, machine)
-    folders = parse_folders(settings.data, "data")
-    val = parse_folders(settings.val, "val") if settings.val else folders
-    tokenizer = load_tokenizer([folder for folder, _ in folders + val])
-    data = Pairs(folders, val, settings, config.block_size, machine, tokenizer.eot)
-    schedule = resume.tuning_schedule(settings, meta, data, slower=3)
-
-    model = resume.trained_model(config, start, meta, tokenizer, machine)
+    machine, tokenizer, data, schedule, model, plan, val = begin_on_pairs(settings, slower=3)
     model.add_value_head()
-    if not config.tie_embeddings:
+    if not model.config.tie_embeddings:
         model.lm_head.requires_grad_(False)  # it has no part in a reward
-    plan = make_plan(model, settings, machine)
 
     def loss_fn(model, batch):
         """The summed loss of a PairBatch, and the number of its pairs."""
-        return reward_loss(rewards(model, batch), settings.center), batch.count
+        return reward_loss(end_values(model, batch), settings.center), batch.count
 
-    progress = Progress(settings.sample, settings.problems, tokenizer, chat=True)
-
-    def measure(model, machine):
-        """What to log of an evaluation: also how far the rewards tell the answers of held-out pairs apart."""
-        return {**progress.of(model, machine), **data.compared(model, rewards, machine, plan)}
-
+    measure = data.measure(Progress(settings.sample, settings.problems, tokenizer, chat=True), end_values, plan)
     note = {"chat": True, "reward": True}
     train(settings, machine, model, tokenizer, data, schedule, val, note=note, loss_fn=loss_fn, measure=measure)
 
 
-def rewards(model, batch):
+def end_values(model, batch):
     """What the model's value head makes of the <|im_end|> of each answer of a PairBatch: (pairs, 2)."""
-    _, values = model(*batch.inputs(), reduction="values")
+    values = model(*batch.inputs(), reduction="values")
     is_counted = batch.targets != IGNORE
     is_last = is_counted & ~is_counted.roll(-1, dims=1)  # the last token of an answer is the target here, ...
     is_end = is_last.roll(1, dims=1)  # ... and has been read one place further on

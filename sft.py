@@ -17,8 +17,9 @@ import torch
 
 import configurator
 from configurator import UserError
-from pretrain import DecayShape, LaterSettings, begin, train
-from ranges import Count, Natural, NotNegative, Place, Positive, Range
+from later import TuningSettings
+from pretrain import begin, train
+from ranges import NotNegative, Place, Positive, Range
 from shards import load_tokenizer
 from training import resume
 from training.dataloader import Mixture, batch_shape, parse_folders
@@ -26,19 +27,13 @@ from training.lora import TARGETS, add_adapters
 
 
 @dataclass
-class Settings(LaterSettings):
+class Settings(TuningSettings):
     """The settings of instruction tuning."""
 
     # -- data and results
     data: str = "data/exercise-chats"  # folders of chat shards, a,b: each conversation is read once per epoch
     init: str = "out/anneal"  # the checkpoint to start from, or a folder of them, of which the newest is taken
     out_dir: Place = "out/sft"  # checkpoints, metrics.jsonl, settings.json
-    # -- learning rate and optimizer
-    epochs: Positive = 1.0  # how often to read all conversations
-    max_steps: Count | None = None  # length in optimizer steps; auto = what epochs comes to
-    lr: Positive | None = None  # peak learning rate; auto = a third of that of the checkpoint's run
-    decay_shape: DecayShape = "linear"  # the way down, over all steps after the warmup
-    warmup_steps: Natural | None = None  # steps of linear warmup; auto = 20, or a tenth of a short run
     # -- LoRA
     lora_rank: Annotated[int, Range(0, 4096)] = 0  # of the adapters that are trained instead of the weights; 0 = none
     lora_alpha: Positive | None = None  # their change counts alpha / rank; auto = 2 * rank
@@ -64,7 +59,6 @@ def main(settings):
     for shards in data.shards:
         if not shards.has_mask:
             raise UserError(f"{shards.folder} holds documents, not chats: prepare it with --chats")
-
         if shards.has_pairs and machine.is_main:
             print(f"{shards.folder} holds pairs of answers: this stage reads the better ones alone")
 

@@ -70,7 +70,7 @@ def test_the_loop_is_on_the_first_page():
         node.name: ast.unparse(node) for node in TREES["pretrain.py"].body if isinstance(node, ast.FunctionDef)
     }
     assert "train(" in functions["main"] and "train_step(" in functions["train"]
-    assert ".backward()" in functions["train_step"] and len(TEXTS["pretrain.py"].splitlines()) <= 340
+    assert ".backward()" in functions["train_step"] and len(TEXTS["pretrain.py"].splitlines()) <= 330
     others = [name for name in FILES if ".backward()" in TEXTS[name]]
     # The loop is written once; others' loops, to be compared with, once more; and passes that warm up.
     assert others == ["experiments/peers.py", "pretrain.py", "training/processes.py"]
@@ -118,7 +118,8 @@ def test_imports_run_downwards(name):
         assert stages == set(), "no wing imports a stage"
         assert not any(module.startswith("experiments") for module in used)
     if not folder and name not in ("recipe.py",):
-        assert stages <= {"pretrain"}, "a later stage imports train from pretrain, and nothing from another stage"
+        shared = {"pretrain", "later"} - {name.removesuffix(".py")}
+        assert stages <= shared, "a later stage imports train from pretrain, and nothing from another stage"
     if name.removesuffix(".py") in SHARED:
         assert all(module in SHARED for module in used)
     if folder == "training":

@@ -8,6 +8,7 @@ from conftest import TINY_MODEL, door_error
 from test_resume import metrics, train, weights
 
 import anneal
+import later
 import pretrain
 from model import ModelConfig
 from training import checkpoint, resume
@@ -18,7 +19,7 @@ LONGER = ["--block_size=128", "--rope_scaling=yarn", "--shifted_attention", "--m
 
 def lengthened(config, **settings):
     """(block_size, rope_scaling, rope_factor, rope_trained) of a later stage with these settings."""
-    c = resume.lengthened(config, pretrain.LaterSettings(**settings))
+    c = resume.lengthened(config, later.LaterSettings(**settings))
     return c.block_size, c.rope_scaling, c.rope_factor, c.rope_trained
 
 

@@ -113,6 +113,11 @@ class Pairs(Mixture):
         at_once = rows_per_pass(plan.micro_batch)
         return pair_batch(rows, math.ceil(most / at_once) * at_once, plan, machine, self.eot)
 
+    def measure(self, progress, score, plan):
+        """The measure() that train() asks for: also how far a score tells the answers of held-out pairs apart.
+        progress: the Progress that other stages ask alone."""
+        return lambda model, machine: {**progress.of(model, machine), **self.compared(model, score, machine, plan)}
+
     def compared(self, model, score, machine, plan):
         """How well a score tells the answers of the validation pairs apart: for metrics.jsonl and the screen.
 
