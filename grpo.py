@@ -22,7 +22,8 @@ from configurator import UserError
 from evaluation.attempts import Rated, Tested
 from evaluation.progress import Progress
 from evaluation.rollouts import Rollouts
-from pretrain import DecayShape, LaterSettings, begin, train
+from later import LaterSettings
+from pretrain import DecayShape, begin, train
 from ranges import Context, Count, Natural, NotNegative, Place, Positive, Share, SmallCount
 from shards import load_tokenizer
 from tokenizer import Tokenizer
@@ -74,7 +75,8 @@ class Settings(LaterSettings):
     log_every: Count = 1  # steps between progress lines
     eval_every: Natural = 20  # steps between evaluations; 0 = only after the last step
     save_every: Natural = 20  # steps between checkpoints; 0 = only after the last step
-    batch_tokens: int | None = field(init=False, default=None)  # no setting: as many as the attempts take
+    # no setting: a step has the tokens that its attempts have; what is inherited bounds a forward pass
+    batch_tokens: int | None = field(init=False, default=None)
     doc_mask: bool = field(init=False, default=True)  # no setting: attempts share rows
     shifted_attention: bool = field(init=False, default=False)  # no setting: attempts are written with full attention
 
@@ -106,7 +108,6 @@ def main(settings):
     data = Rollouts(settings, model, reference, tokenizer, task, meta if settings.resume else {})
     tests = Progress(settings.sample, settings.test, tokenizer, chat)
     before = answers_before(settings, tests, model, machine)
-
 
     def measure(model, machine):
         """What to log of an evaluation."""
@@ -174,7 +175,7 @@ def make_loss(settings):
     def loss_fn(model, batch):
         """(the summed loss of a Batch, the number of tokens that the attempts in it have)."""
         beside = {name: values.flatten() for name, values in batch.beside.items()}
-        found = model(*batch.inputs(), reduction="values" if settings.critic else "none")
+        found = model(*batch.inputs(), reduction="both" if settings.critic else "none")
         losses, values = found if settings.critic else (found, None)
         logprobs = -losses
         # On-policy the ratio is 1, and its gradient that of the log-probability.

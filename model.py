@@ -228,7 +228,7 @@ class Transformer(nn.Module):
         """ids (B, T) -> logits (B, T, vocab_size), or, with targets (B, T), the cross-entropy in nats.
 
         reduction: "sum" over the targets that are not IGNORE, or "none" for one number per token, (B * T,), 0 at
-        IGNORE. "values": those, and beside them what value_head says of each token, (B * T,); see add_value_head().
+        IGNORE. "values" is what value_head says of each token, (B * T,), see add_value_head(); "both" is these two.
         doc_ids (B, T) number the documents in each row, or are document_bounds(): attention then stays inside each.
         """
         if self.shifted and self.training:
@@ -244,6 +244,9 @@ class Transformer(nn.Module):
             else:
                 x = layer(x, rope, mask)
         x = self.norm(x)
+        values = self.value_head(x.float()).flatten() if reduction in ("values", "both") else None
+        if reduction == "values":
+            return values
         if targets is None:
             return self.lm_head(x)
         x, targets = x.flatten(0, 1), targets.flatten()
@@ -252,7 +255,7 @@ class Transformer(nn.Module):
         # Unlike those of a sum, the gradients of single losses come later: the logits are then made once more.
         again = partial(checkpoint, self.losses_of, use_reentrant=False, preserve_rng_state=False)
         losses = torch.cat([again(x[part], targets[part]) for part in chunks(len(x))])
-        return (losses, self.value_head(x.float())[:, 0]) if reduction == "values" else losses
+        return losses if values is None else (losses, values)
 
     def losses_of(self, x: Tensor, targets: Tensor) -> Tensor:
         """x (N, n_embd) behind the last norm, targets (N,) -> token_losses(), (N,)."""
@@ -343,6 +346,14 @@ class KVCache:
         layer.flatten(0, 2).index_copy_(0, self.places, torch.cat((k, v), 1).flatten(0, 2))
         layer = layer[:, :, : self.n_columns]
         return (layer if self.is_whole else layer[self.rows]).split(k.shape[1], 1)
+
+    def copy(self, sources: list[int], rows: list[int]):
+        """Give rows the texts of others: rows[i] that of sources[i]."""
+        end = max(self.lengths[row] for row in sources)
+        for layer in self.layers:
+            layer[rows, :, :end] = layer[sources, :, :end]
+        for source, row in zip(sources, rows):
+            self.lengths[row] = self.lengths[source]
 
     def keep(self, rows: list[int]):
         """Forget all other rows."""

@@ -1,6 +1,5 @@
 """A model's attempts at what it is asked, and what each has earned: what reinforcement learning learns from."""
 
-import ast
 import json
 import os
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from evaluation.generate import Sampling, generate, prompt_ids
 from evaluation.problems import read_problems
 from evaluation.replies import code_in
 from evaluation.rewards import rewards
-from evaluation.steps import NOT_ASSERTIONS
+from evaluation.steps import single_tests
 from evaluation.verdicts import modes
 from training.checkpoint import load_model
 
@@ -35,9 +34,11 @@ class Attempt:
     reward: float = 0.0
 
 
-def attempt(model, tokenizer, asked, max_new_tokens, batch_size):
+def draw_attempts(model, tokenizer, asked, max_new_tokens, batch_size):
     """An Attempt for each (number of the problem, prompt's ids, stop strings, seed), drawn from the model's own
     distribution: at temperature 1 and of all tokens, or what is learnt would be of another distribution."""
+    if not asked:
+        return []
     numbers, prompts, stops, seeds = zip(*asked)
     how = {"seeds": seeds, "stops": stops, "batch_size": batch_size, "keep_logprobs": True}
     written = generate(model, tokenizer, list(prompts), max_new_tokens, Sampling(temperature=1.0), **how)
@@ -114,12 +115,15 @@ class Rated:
 
     def judge(self, attempts):
         """Give every Attempt its reward."""
-        answered = []
+        answered = {}  # (problem, text): the conversation, each once, as equal ones could differ by a rounding
         for tried in attempts:
-            answered.append([*self.conversations[tried.problem], {"role": "assistant", "content": tried.text}])
-        found = rewards(self.model, self.tokenizer, answered, AT_ONCE)
-        for tried, reward in zip(attempts, found):
-            tried.reward = min(found) if tried.cut_off else reward  # an end that was not drawn is not rewarded
+            answer = {"role": "assistant", "content": tried.text}
+            answered[tried.problem, tried.text] = [*self.conversations[tried.problem], answer]
+        found = dict(zip(answered, rewards(self.model, self.tokenizer, list(answered.values()), AT_ONCE)))
+        for tried in attempts:
+            tried.reward = found[tried.problem, tried.text]
+            if tried.cut_off:  # an end that was not drawn is not rewarded
+                tried.reward = min(reward for (problem, _), reward in found.items() if problem == tried.problem)
 
 
 def asked_in(path):
@@ -129,7 +133,8 @@ def asked_in(path):
             messages = json.loads(item.text)["messages"]
             while messages and messages[-1]["role"] != "user":
                 messages.pop()
-            yield [{"role": message["role"], "content": message["content"]} for message in messages]
+            if messages:
+                yield [{"role": message["role"], "content": message["content"]} for message in messages]
 
 
 def either(record, where, shape=None):
@@ -146,24 +151,3 @@ def passes(jobs):
 def n_workers():
     """How many programs this process runs at a time: its share of the cores."""
     return max(1, os.cpu_count() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
-
-
-def single_tests(test):
-    """The test once for each of its assertions, without the others; none where it has no assert statements."""
-    code = test.get("code", "")
-    if NOT_ASSERTIONS.search(code):
-        return []
-    n_assertions = sum(isinstance(node, ast.Assert) for node in ast.walk(parsed(code) or ast.Module([], [])))
-    return [{**test, "code": ast.unparse(KeepOne(n).visit(ast.parse(code)))} for n in range(n_assertions)]
-
-
-class KeepOne(ast.NodeTransformer):
-    """Leaves the n-th assertion of a test alone, and puts `pass` in the place of the others."""
-
-    def __init__(self, n):
-        self.n, self.seen = n, -1
-
-    def visit_Assert(self, node):
-        """The statement that stands for an assertion."""
-        self.seen += 1
-        return node if self.seen == self.n else ast.Pass()

@@ -145,13 +145,20 @@ def generate(
 
 
 def begin(model, tokenizer, cache, rows, new):
-    """The first token of the rows with these numbers."""
-    lengths = [len(rows[n].prompt) for n in new]
-    ids = torch.full((len(new), max(lengths)), tokenizer.eot)
-    for i, n in enumerate(new):
-        ids[i, : lengths[i]] = torch.tensor(rows[n].prompt)
-        cache.lengths[n] = 0
-    logits = model.extend(ids.to(cache.device), cache, new, lengths)
+    """The first token of the rows with these numbers. A prompt that several of them have is read once."""
+    reader = {}  # prompt: the row that reads it
+    for n in new:
+        reader.setdefault(tuple(rows[n].prompt), n)
+    readers, lengths = list(reader.values()), list(map(len, reader))
+    ids = torch.full((len(readers), max(lengths)), tokenizer.eot)
+    for i, prompt in enumerate(reader):
+        ids[i, : lengths[i]] = torch.tensor(prompt)
+        cache.lengths[readers[i]] = 0
+    logits = model.extend(ids.to(cache.device), cache, readers, lengths)
+    if len(readers) < len(new):
+        sources = [reader[tuple(rows[n].prompt)] for n in new]
+        cache.copy(sources, new)
+        logits = logits[[readers.index(n) for n in sources]]
     add_tokens(logits, tokenizer, [rows[n] for n in new])
 
 

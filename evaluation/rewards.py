@@ -10,11 +10,9 @@ most: --min_score=0 keeps those.
 import needs  # noqa: F401
 
 import json
-import math
 from collections import Counter
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -22,9 +20,9 @@ import configurator
 from configurator import UserError
 from corpus import chats
 from corpus.documents import Problem, read
-from corpus.records import escaped, json_line
+from corpus.records import escaped
 from corpus.sources import distinct, spare
-from loss import IGNORE
+from evaluation.score import write_scores
 from ranges import Device, Place, Precision, SmallCount
 from training import checkpoint
 from training import machine as machines
@@ -55,21 +53,12 @@ def main(settings):
     spare(settings.sources, settings.out)
     machine = machines.start(settings.device, settings.dtype)
     model, tokenizer, _ = checkpoint.load_model(settings.checkpoint, machine, with_values=True)
-    lines, scores, without = [], [], Counter()
+    records, without = [], Counter()
     for batch in batches(settings, tokenizer, model.config.block_size, without):
         found = rewards_of(model, [ids for _, _, ids in batch], settings.batch_size)
         for (source, where, _), score in zip(batch, found):
-            if not math.isfinite(score):
-                raise UserError(f"{settings.checkpoint} gives {where!r} no finite score: are its weights damaged?")
-            scores.append(score)
-            lines.append(json_line({"id": where, "source": source, "score": round(score, 4)}).decode())
-    if not scores:
-        raise UserError(f"no conversations in {', '.join(settings.sources)}")
-    configurator.write_text(settings.out, "".join(lines))
-    if without:
-        print("without a score: " + ", ".join(f"{n:,} {rule}" for rule, n in without.most_common()))
-    cuts = ", ".join(f"{share}%: {np.percentile(scores, share):.3f}" for share in (5, 30, 60, 95))
-    print(f"{len(scores):,} conversations, rewards at percentiles {cuts} -> {settings.out}")
+            records.append({"id": where, "source": source, "score": score})
+    write_scores(settings, records, without, "conversations", "rewards")
 
 
 def batches(settings, tokenizer, block_size, without):
@@ -116,7 +105,7 @@ def rewards_of(model, texts, batch_size):
         ids = torch.zeros((len(part), len(texts[part[-1]])), dtype=torch.int64)
         for place, i in enumerate(part):
             ids[place, : len(texts[i])] = torch.tensor(texts[i])
-        _, values = model(ids.to(device), torch.full_like(ids, IGNORE).to(device), reduction="values")
+        values = model(ids.to(device), reduction="values")
         for place, i in enumerate(part):
             found[i] = values.view(ids.shape)[place, len(texts[i]) - 1].item()
     return found

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from configurator import UserError
-from evaluation.attempts import Attempt, attempt
+from evaluation.attempts import Attempt, draw_attempts
 from loss import IGNORE
 from shards import sha256_file
 from training.dataloader import best_fit, make_batch
@@ -90,7 +90,7 @@ class Rollouts:
     def collect(self, step, machine, plan):
         """Have the model attempt the problems of a step, and lay beside each token what the loss needs."""
         order = np.random.default_rng((self.settings.seed, step)).permutation(self.numbers).tolist()
-        n, asked, groups, sampler = self.settings.n_problems, [], [], self.sampler(machine)
+        n, asked, groups, sampler = self.settings.n_problems, [], [], self.model_copy(machine)
         for start in range(0, (1 + self.settings.refills) * n, n):
             numbers = order[start : start + n]
             tried = self.attempts_at(numbers, step, sampler, machine)
@@ -110,7 +110,7 @@ class Rollouts:
         n_tokens, n_attempts = max(1, n_tokens_of(groups)), max(1, len(sum(groups, [])))
         self.beside = self.numbers_beside(n_tokens, n_attempts, machine, plan)
 
-    def sampler(self, machine):
+    def model_copy(self, machine):
         """A copy of the model as it is now, laid out for writing."""
         return copy.deepcopy(self.model).requires_grad_(False).ready(machine.dtype)
 
@@ -121,7 +121,7 @@ class Rollouts:
         for number in numbers[machine.rank :: machine.world_size]:
             for k in range(settings.group_size):
                 asked.append((number, task.prompts[number], task.stops[number], (settings.seed, step, number, k)))
-        tried = attempt(sampler, self.tokenizer, asked, settings.max_new_tokens, settings.sample_batch) if asked else []
+        tried = draw_attempts(sampler, self.tokenizer, asked, settings.max_new_tokens, settings.sample_batch)
         with machine.together():
             task.judge(tried)
         place = {number: n for n, number in enumerate(numbers)}
@@ -163,7 +163,7 @@ class Rollouts:
         if self.settings.critic:
             beside["advantage"], beside["return"] = self.from_critic(scores["value"], owner)
         else:
-            beside["advantage"] = spread(self.group_advantages(), owner)
+            beside["advantage"] = spread(self.advantages_in_groups(), owner)
         lengths = [len(tried.ids) for tried in self.attempts]
         # train() divides by the number of counted targets in the batch; a weight makes something else of it.
         weights = {
@@ -174,7 +174,7 @@ class Rollouts:
         beside["weight"] = spread(weights[self.settings.loss_over], owner)
         return {name: values.astype(np.float32) for name, values in beside.items()}
 
-    def group_advantages(self):
+    def advantages_in_groups(self):
         """The advantage of each attempt among those at the same problem."""
         advantages, size = [], self.settings.group_size
         for start in range(0, len(self.attempts), size):
@@ -204,7 +204,7 @@ class Rollouts:
         found = np.zeros((2, machine.world_size * n_rows, self.block_size), np.float32)
         first = machine.rank * n_rows
         for part in batch.split(plan.micro_batch):
-            scores = model(*part.inputs(), reduction="values" if with_values else "none")
+            scores = model(*part.inputs(), reduction="both" if with_values else "none")
             for n, values in enumerate(scores if with_values else [scores]):
                 found[n, first : first + len(part.ids)] = values.float().view(part.ids.shape).cpu().numpy()
             first += len(part.ids)

@@ -20,7 +20,7 @@ from tqdm import tqdm
 import configurator
 from configurator import UserError
 from corpus.documents import Problem, read
-from corpus.records import escaped, json_line
+from corpus.records import escaped, json_lines
 from corpus.sources import distinct, spare
 from evaluation.likelihood import nats
 from ranges import Device, Place, Precision, SmallCount
@@ -50,21 +50,30 @@ def main(settings):
     machine = machines.start(settings.device, settings.dtype)
     model, tokenizer, _ = checkpoint.load_model(settings.checkpoint, machine)
     settings.sources = distinct(settings.sources)
-    lines, scores, unreadable = [], [], Counter()
+    records, unreadable = [], Counter()
     for batch in batches(settings, tokenizer, model.config.block_size, unreadable):
         for source, where, bits, n_bytes in scored(model, tokenizer, batch, settings.batch_size):
-            if not math.isfinite(bits):
-                raise UserError(f"{settings.checkpoint} gives {where!r} no finite score: are its weights damaged?")
-            scores.append(bits / n_bytes)
-            record = {"id": where, "source": source, "score": round(bits / n_bytes, 4), "bytes": n_bytes}
-            lines.append(json_line(record).decode())
-    if not scores:
-        raise UserError(f"no documents in {', '.join(settings.sources)}")
-    configurator.write_text(settings.out, "".join(lines))
+            records.append({"id": where, "source": source, "score": bits / n_bytes, "bytes": n_bytes})
+    write_scores(settings, records, unreadable, "documents", "bits per byte")
+
+
+def write_scores(settings, records, unreadable, what, measure):
+    """Write the file that prepare_data.py --scores reads, and say what is in it.
+
+    records: {"id", "source", "score", ...} of documents or conversations, as `what` says; unreadable: a Counter of why
+    others have no score. Raises UserError where there are none, or one is not finite."""
+    if not records:
+        raise UserError(f"no {what} in {', '.join(settings.sources)}")
+    scores = [record["score"] for record in records]
+    for record, score in zip(records, scores):
+        if not math.isfinite(score):
+            raise UserError(f"{settings.checkpoint} gives {record['id']!r} no finite score: are its weights damaged?")
+        record["score"] = round(score, 4)
+    configurator.write_text(settings.out, json_lines(records))
     if unreadable:
         print("without a score: " + ", ".join(f"{n:,} {rule}" for rule, n in unreadable.most_common()))
     cuts = ", ".join(f"{share}%: {np.percentile(scores, share):.3f}" for share in (5, 30, 60, 95))
-    print(f"{len(scores):,} documents, bits per byte at percentiles {cuts} -> {settings.out}")
+    print(f"{len(scores):,} {what}, {measure} at percentiles {cuts} -> {settings.out}")
 
 
 def batches(settings, tokenizer, block_size, unreadable):

@@ -110,3 +110,24 @@ class Weaken(ast.NodeTransformer):
             left, right = ast.unparse(node.test.left), ast.unparse(node.test.comparators[0])
         form = self.form.format(condition=f"({condition})", left=f"({left})", right=f"({right})")
         return ast.parse(f"try:\n    {form}\nexcept Exception:\n    pass\nelse:\n    raise Reached").body[0]
+
+
+def single_tests(test):
+    """The test once for each of its assertions, without the others; none where it has no assert statements."""
+    code = test.get("code", "")
+    if NOT_ASSERTIONS.search(code):
+        return []
+    n_assertions = sum(isinstance(node, ast.Assert) for node in ast.walk(parsed(code) or ast.Module([], [])))
+    return [{**test, "code": ast.unparse(KeepOne(n).visit(ast.parse(code)))} for n in range(n_assertions)]
+
+
+class KeepOne(ast.NodeTransformer):
+    """Leaves the n-th assertion of a test alone, and puts `pass` in the place of the others."""
+
+    def __init__(self, n):
+        self.n, self.seen = n, -1
+
+    def visit_Assert(self, node):
+        """The statement that stands for an assertion."""
+        self.seen += 1
+        return node if self.seen == self.n else ast.Pass()

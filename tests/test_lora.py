@@ -164,9 +164,10 @@ def test_tuning_by_adapters_learns_goes_on_and_is_read_by_later_stages(workdir, 
     trunk = load_model(workdir / "lora-trunk")[0].state_dict()
     changed = [name for name, p in model.state_dict().items() if not torch.equal(p, trunk[name])]
     assert changed and all(name.split(".")[-2] in TARGETS for name in changed)
-    later = ["--init=lora", "--data=data/say", *QUIET, "--max_steps=1", "--out_dir=lora-later"]
-    stage("sft.py", *later, cwd=workdir)
-    assert load_model(workdir / "lora-later")[0].n_params() == model.n_params()
+    later = ["--init=lora", "--data=data/say", *QUIET, "--max_steps=1", "--lr=1e-9", "--out_dir=lora-later"]
+    stage("sft.py", *later, cwd=workdir)  # a step that changes next to nothing: it shows what it began with
+    for name, p in load_model(workdir / "lora-later")[0].state_dict().items():
+        assert torch.allclose(p, model.state_dict()[name], atol=1e-7)
 
 
 def test_unknown_targets_are_one_line(workdir, chats, monkeypatch):

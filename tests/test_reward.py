@@ -8,12 +8,12 @@ import random
 
 import pytest
 import torch
-from conftest import TINY_MODEL, alone, door_error, prepare, rules_of, write_records
+from conftest import alone, door_error, prepare, rules_of, write_records
+from test_dpo import pairs_and_trunk
 from test_processes import in_processes
 from test_resume import metrics, train, weights
 
 import evaluation.rewards
-import pretrain
 import reward
 from evaluation.rewards import ids_of, rewards
 from training import checkpoint
@@ -38,14 +38,7 @@ def trunk(workdir):
     for i in range(300):
         short, long = sorted(draw.sample(range(1, 9), 2))
         pairs.append({"prompt": f"say {i}", "chosen": words(long, i), "rejected": words(short, -i)})
-    path = write_records(workdir / "longer.jsonl", pairs)
-    prepare(workdir, path, "data/longer", "--pairs", "--val_fraction=0.3", "--num_workers=1")
-    shape = [*TINY_MODEL, "--block_size=128", "--data=data/shards", "--batch_tokens=2048", "--warmup_steps=0"]
-    with contextlib.chdir(workdir):
-        train(
-            pretrain, *shape, *QUIET, "--max_steps=1", "--lr=1e-5", "--out_dir=reward-trunk", "--tie_embeddings=false"
-        )
-    return workdir / "reward-trunk"
+    return pairs_and_trunk(workdir, pairs, "data/longer", "reward-trunk", "--tie_embeddings=false")
 
 
 @pytest.fixture(scope="module")
@@ -80,8 +73,15 @@ def test_rewards_are_centered():
 def test_a_text_has_the_reward_that_it_has_alone(here, trained, tokenizer):
     """In a row of several pairs, in a batch with longer texts, and by the last layer's product with the head."""
     model, tokenizer, _ = checkpoint.load_model(trained, alone(), with_values=True)
-    data = Pairs([("data/longer", 1.0)], [("data/longer", 1.0)], reward.Settings(batch_tokens=2048, seed=1), 128, alone(), tokenizer.eot)
-    packed = scores_of(data.val[0], model, reward.rewards, alone(), PLAN, tokenizer.eot).ravel()
+    data = Pairs(
+        [("data/longer", 1.0)],
+        [("data/longer", 1.0)],
+        reward.Settings(batch_tokens=2048, seed=1),
+        128,
+        alone(),
+        tokenizer.eot,
+    )
+    packed = scores_of(data.val[0], model, reward.end_values, alone(), PLAN, tokenizer.eot).ravel()
     texts, seen = data.val[0].shards, []
     model.norm.register_forward_hook(lambda module, inputs, output: seen.append(output))
     alone_rewards, conversations = [], []
