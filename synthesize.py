@@ -35,7 +35,7 @@ from cleaning import decontaminate
 from cleaning.view import View
 from configurator import UserError
 from corpus.documents import Document, read
-from corpus.records import json_line
+from corpus.records import json_line, json_lines
 from corpus.sources import parsed
 from evaluation import sandbox
 from evaluation.verdicts import whole_lines, with_digest
@@ -129,7 +129,7 @@ def main(settings):
         else:
             kept = exercises(settings, answered, replies, dropped, benchmarks, limits)
         for name, records in kept.items():
-            configurator.write_text(out / f"{name}.jsonl", b"".join(map(json_line, records)).decode())
+            configurator.write_text(out / f"{name}.jsonl", json_lines(records))
         report(settings, teacher, len(wanted), replies, dropped, kept, out)
 
 

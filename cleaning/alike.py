@@ -33,14 +33,14 @@ def arranged(texts, lengths, path_tokens):
 
 def similar_pairs(texts):
     """(pairs of documents that are neighbours, int (m, 2); their cosines), without near copies."""
-    starts, words, counts = words_of(texts)
+    starts, words, counts = bags_of_words(texts)
     pairs, cosines = neighbours(*vectors(starts, words, counts))
     sets = [words[start:end] for start, end in zip(starts[:-1], starts[1:])]
     is_copy = np.array([jaccard(sets[a], sets[b]) > MAX_JACCARD for a, b in pairs], bool)
     return pairs[~is_copy], cosines[~is_copy]
 
 
-def words_of(texts):
+def bags_of_words(texts):
     """(starts, words, counts): document i has the words with the numbers words[starts[i] : starts[i + 1]], rising, each
     as often as counts says."""
     numbers, words, counts = {}, [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]

@@ -16,6 +16,7 @@ Memory holds one record per document (DOCUMENT) and one band of signatures. Ever
     chunks/shards/           the new shards and what describes them, until all of it is whole
 """
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -210,3 +211,8 @@ class Chunks:
         for entry in self.entries:
             total.add(Counts(**entry["counts"]))
         return total
+
+
+def split_number(text):
+    """64 bits of the sha256 of a text or a name: DOCUMENT's split, by which Settings.is_val() chooses."""
+    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8])

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cleaning import decontaminate, dedup, gaps, hashing, licences, pii, prose, repositories, rules
-from cleaning.chunks import DOCUMENT, STREAMS, Counts, add
+from cleaning.chunks import DOCUMENT, STREAMS, Counts, add, split_number
 from cleaning.classifier import Classifier, Scores
 from cleaning.retrieval import Retriever
 from cleaning.view import CHINESE, CODE, PROSE, PYTHON, View, comments_of, kind_of
@@ -240,11 +240,6 @@ class Cleaner:
         streams["mask"] += b"" if mask is None else bytes([0, *mask])
         streams["shingles"] += shingles.tobytes()
         streams["meta"] += meta_line
-
-
-def split_number(text):
-    """The leading 64 bits of a text's sha256, by which Settings.is_val() chooses its split."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
 
 
 def new_cleaner(settings):

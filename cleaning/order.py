@@ -12,13 +12,12 @@ others. The order depends on the documents and the settings alone.
 Memory: about 1 kB per document, and one document's or the largest repository's text; with `alike` 13 kB per document.
 """
 
-import hashlib
 import shutil
 
 import numpy as np
 
 from cleaning import alike, repositories
-from cleaning.chunks import DOCUMENT, Chunks, ChunkWriter
+from cleaning.chunks import DOCUMENT, Chunks, ChunkWriter, split_number
 from corpus.documents import joined
 
 
@@ -86,7 +85,7 @@ def by_repository(chunks, stays, order, tokenizer):
     for i, meta in enumerate(chunks.metas()):
         if stays[i]:
             name, path = repository_of(meta), str(meta.get("path") or "")
-            split = hash_of(name) if name else int(chunks.documents["split"][i])
+            split = split_number(name) if name else int(chunks.documents["split"][i])
             alone = -1 if name and path else i  # a record that holds a whole repository has no path
             groups.setdefault((split, int(chunks.documents["source"][i]), name, alone), []).append((path, i))
     for (split, source, name, alone), members in sorted(groups.items()):
@@ -113,8 +112,3 @@ def repository_of(meta):
     path = str(meta.get("path") or "")
     is_file = path and meta["where"].startswith(path)  # a record is called by its file and line
     return str(meta.get("repo") or "") or (path.partition("/")[0].removesuffix(".py") if is_file else "")
-
-
-def hash_of(name):
-    """64 bits of the sha256 of a name, as DOCUMENT's split has them of a text."""
-    return int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()[:8])

@@ -34,8 +34,8 @@ def imports_of(text_of):
     packages = {folder_of(path) for path in text_of if path.endswith("/__init__.py")}
     # A name is sought from the top of the repository, and from every folder in which a package begins: src/app/area.py
     # is app.area for others.
-    roots = sorted({""} | {root_of(path, packages) for path in text_of if folder_of(path) in packages})
-    return {path: imported(path, text_of, [root_of(path, packages), *roots]) for path in text_of}
+    roots = sorted({""} | {import_root(path, packages) for path in text_of if folder_of(path) in packages})
+    return {path: imported(path, text_of, [import_root(path, packages), *roots]) for path in text_of}
 
 
 def imported(path, text_of, roots):
@@ -52,7 +52,7 @@ def imported(path, text_of, roots):
     for level, names in import_statements(tree):
         parents = path.split("/")[:-level] if level else []  # a dot is the file's own folder, two are the one above
         starts = ["/".join(parents)] if level else roots
-        places = [place_of(name, start, text_of) for name, start in product(names, starts)]
+        places = [module_path(name, start, text_of) for name, start in product(names, starts)]
         found.update(list(filter(None, places))[:1])
     return found - {path}
 
@@ -70,7 +70,7 @@ def import_statements(tree):
                 yield node.level, [f"{module}.{alias.name}".lstrip("."), module]
 
 
-def place_of(name, start, text_of):
+def module_path(name, start, text_of):
     """The path of the module of a dotted name that is sought from the folder start, or None."""
     base = "/".join(filter(None, [start, *name.split(".")]))
     return next((path for path in (f"{base}/__init__.py", f"{base}.py") if path in text_of), None)
@@ -81,7 +81,7 @@ def folder_of(path):
     return path.rpartition("/")[0]
 
 
-def root_of(path, packages):
+def import_root(path, packages):
     """The folder in which the outermost package that holds a file lies: src of src/app/area.py. packages: the folders
     with an __init__.py."""
     folder = folder_of(path)

@@ -338,6 +338,11 @@ def records(path):
         yield item[0], place
 
 
+def json_lines(records):
+    """Records as the text of a file of JSON lines."""
+    return b"".join(map(json_line, records)).decode()
+
+
 def read_lines(path):
     """Yield the records() of a file without their places."""
     for record, _ in records(path):

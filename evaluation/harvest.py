@@ -11,14 +11,13 @@ arXiv:2203.14465), and pairs.jsonl, for prepare_data.py --pairs and dpo.py.
 
 import needs  # noqa: F401
 
-import json
 import random
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import configurator
 from configurator import UserError
-from corpus.records import read_lines
+from corpus.records import json_lines, read_lines
 from evaluation.problems import read_sets
 from ranges import Count, Ids, Place, Seed
 from shards import exclusive
@@ -54,8 +53,8 @@ def main(settings):
         raise UserError(f"{settings.results}: no program has passed, and there is nothing to learn from")
     out = Path(settings.out_dir)
     with exclusive(out):
-        write_lines(out / "passed.jsonl", chats)
-        write_lines(out / "pairs.jsonl", pairs)
+        configurator.write_text(out / "passed.jsonl", json_lines(chats))
+        configurator.write_text(out / "pairs.jsonl", json_lines(pairs))
         configurator.write_json(out / "made_by.json", {"settings": asdict(settings), "made_by": configurator.made_by()})
     print(f"{len(answers):,} problems: {len(chats):,} programs that passed, {len(pairs):,} pairs -> {out}")
 
@@ -87,12 +86,6 @@ def drawn_pairs(rng, passed, failed, most):
 def said(role, content):
     """A message of a chat."""
     return {"role": role, "content": content}
-
-
-def write_lines(path, records):
-    """A file of JSON lines."""
-    lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
-    configurator.write_text(path, "".join(lines))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from dataclasses import asdict
 from tqdm import tqdm
 
 import configurator
-from corpus.records import json_line, read_lines
+from corpus.records import json_line, json_lines, read_lines
 from evaluation import sandbox
 from shards import naming
 
@@ -69,7 +69,7 @@ def run_samples(problems, mode_of, samples, out, limits, num_workers):
             file.write(json_line(verdicts[key]))
             file.flush()
     results = [with_digest({**sample, **verdicts[key]}) for sample, key in zip(samples, keys)]
-    configurator.write_text(path, b"".join(map(json_line, results)).decode())
+    configurator.write_text(path, json_lines(results))
     return results
 
 
@@ -83,7 +83,7 @@ def whole_lines(path):
     whole = [record for record in records if with_digest(record) == record]
     if len(whole) < len(records):
         print(f"warning: {len(records) - len(whole)} lines of {path} are damaged or another program's: made anew")
-        configurator.write_text(path, b"".join(map(json_line, whole)).decode())
+        configurator.write_text(path, json_lines(whole))
     return whole
 
 

@@ -19,13 +19,11 @@ from pathlib import Path
 import configurator
 from evaluation.problems import pass_at_k, read_lines
 from experiments.common import print_table, run_stage
-from pretrain import TrainSettings
+from experiments.held_out import HeldOut, weights_of
 from ranges import Count, Natural, Place, Positive, SmallCount
 from shards import exclusive
 from training import checkpoint
 from training import machine as machines
-from training.plan import make_plan
-from training.validation import evaluate, validation_sets
 
 ARMS = ("tuned", "rejection", "dpo", "grpo", "ppo")
 
@@ -37,6 +35,7 @@ class Settings:
     # -- models
     models: str = "out/demo/sft"  # the chat models to begin with, one for each seed
     library: str = "data/demo/stdlib"  # shard folder for the bits per byte
+    eval_tokens: Natural = 0  # of its validation tokens; 0 = all
     # -- attempts
     practice: str = "data/exercises/practice.jsonl"  # problems to learn from
     test: str = "data/exercises/problems.jsonl"  # problems to be scored on
@@ -128,11 +127,9 @@ def score(settings, folder, place):
 
 def library_bpb(settings, place):
     """Bits per byte of a model on the library's validation split."""
-    machine = machines.start("cpu", "fp32")
-    model, tokenizer, _ = checkpoint.load_model(place, machine)
-    how = TrainSettings(batch_tokens=16 * model.config.block_size, compile=False)
-    (part,) = validation_sets([(settings.library, 1.0)], how, model.config.block_size, tokenizer.eot)
-    return evaluate(model, part, make_plan(model, how, machine), machine, tokenizer)["val_bpb"]
+    folder, _ = checkpoint.newest(place)
+    held_out = HeldOut(folder, machines.start("cpu", "fp32"), settings.library, settings)
+    return held_out.losses(weights_of(folder))["val_bpb"]
 
 
 def print_summary(arms):

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import configurator
 from configurator import ROOT, UserError
-from corpus.records import json_line, read_lines
+from corpus.records import json_lines, read_lines
 from experiments import lab_report
 from experiments.common import run_stage
 from experiments.lab_arms import ADDED, BASELINE, N_SAVED, SHAPES, anneals, averages, run_all, tunings
@@ -123,7 +123,7 @@ def begin(settings):
     n = min(settings.n_problems, len(records))
     chosen = [records[i * len(records) // n] for i in range(n)]
     problems = out / f"problems-{n}.jsonl"
-    configurator.write_text(problems, b"".join(map(json_line, chosen)).decode())
+    configurator.write_text(problems, json_lines(chosen))
     return Lab(
         out=out,
         trunk=trunk,

@@ -1,9 +1,11 @@
 """What several experiments need: running a stage as a person would, and tables whose columns line up."""
 
+import json
 import os
 import subprocess
 import sys
 
+import pages
 from configurator import ROOT, UserError
 
 
@@ -31,3 +33,16 @@ def print_table(head, rows, sides):
     for row in (head, *rows):
         cells = [f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths)]
         print("  ".join(cells).rstrip())
+
+
+def write_report(folder, what, how, blocks_of):
+    """Write report.html and report.md into a folder, a Path: what blocks_of(summary) makes of its summary.json.
+
+    what: whose results belong there; how: the command that makes them. Raises UserError for any others."""
+    try:
+        blocks = list(blocks_of(json.loads((folder / "summary.json").read_text(encoding="utf-8"))))
+    except (UserError, OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        hint = f"{how} makes such a folder"
+        raise UserError(f"{folder} does not hold the results of {what} ({error!r}): {hint}") from None
+    pages.write(folder / "report", blocks)
+    print(f"report -> {folder / 'report.html'}  {folder / 'report.md'}")

@@ -3,13 +3,11 @@
 python -m experiments.lab_report --lab=out/lab      writes report.html and report.md from summary.json
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import configurator
-import pages
-from configurator import UserError
+from experiments.common import write_report
 from experiments.lab_arms import BASELINE
 from experiments.lab_compare import deviation, difference, mean, pairs_of, pass_difference
 from experiments.lab_picture import draw
@@ -28,16 +26,14 @@ class Settings:
 
 def main(settings):
     """Write the report of a laboratory's summary.json."""
-    out = Path(settings.lab)
-    try:
-        summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
-        draw(summary["arms"], out / "curves.png")
-        blocks = list(contents(summary, out / "curves.png"))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        hint = "python -m experiments.anneal_lab makes such a folder"
-        raise UserError(f"{out} does not hold the results of a laboratory ({error!r}): {hint}") from None
-    pages.write(out / "report", blocks)
-    print(f"report -> {out / 'report.html'}  {out / 'report.md'}")
+    image = Path(settings.lab, "curves.png")
+
+    def blocks_of(summary):
+        """The report, with its picture."""
+        draw(summary["arms"], image)
+        return contents(summary, image)
+
+    write_report(Path(settings.lab), "a laboratory", "python -m experiments.anneal_lab", blocks_of)
 
 
 def contents(summary, image):

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import configurator
-import pages
-from configurator import ROOT, UserError
+from configurator import ROOT
 from evaluation.problems import read_lines, read_sets
+from experiments.common import write_report
 from training.log import clock
 
 # What there is to see in the loss of a stage.
@@ -36,15 +36,13 @@ class Settings:
 def main(settings):
     """Write the report of a recipe's summary.json."""
     out = Path(settings.recipe)
-    try:
-        summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
+
+    def blocks_of(summary):
+        """The report, with the models' answers."""
         answers = {name: first_answers(score["results"]) for name, score in summary["exercises"].items()}
-        blocks = list(contents(summary, answers, out / "loss.png"))
-    except (UserError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        hint = "python recipe.py configs/demo.toml makes such a folder"
-        raise UserError(f"{out} does not hold the results of a recipe ({error!r}): {hint}") from None
-    pages.write(out / "report", blocks)
-    print(f"report -> {out / 'report.html'}  {out / 'report.md'}")
+        return contents(summary, answers, out / "loss.png")
+
+    write_report(out, "a recipe", "python recipe.py configs/demo.toml", blocks_of)
 
 
 def first_answers(folder):

@@ -15,7 +15,7 @@ from test_repositories import documents_in, row
 
 import prepare_data
 from cleaning import alike, repositories
-from cleaning.order import hash_of
+from cleaning.chunks import split_number
 from shards import read_manifest
 
 ORDERS = ("random", "alike", "repository", "repository_random")
@@ -126,7 +126,7 @@ def cosines_of(texts):
 
 def test_neighbours_are_those_of_brute_force():
     texts = random_texts(500)
-    pairs, cosines = alike.neighbours(*alike.vectors(*alike.words_of(texts)))
+    pairs, cosines = alike.neighbours(*alike.vectors(*alike.bags_of_words(texts)))
     dense = cosines_of(texts)
     np.testing.assert_allclose(cosines, dense[tuple(pairs.T)], atol=1e-12)
     np.fill_diagonal(dense, 0)
@@ -136,7 +136,7 @@ def test_neighbours_are_those_of_brute_force():
 
 
 def test_identifiers_are_cut_into_words():
-    starts, words, counts = alike.words_of(["readLine read_line", "HTTPServer2 中文", ""])
+    starts, words, counts = alike.bags_of_words(["readLine read_line", "HTTPServer2 中文", ""])
     assert np.diff(starts).tolist() == [2, 4, 0] and counts.tolist() == [2, 2, 1, 1, 1, 1]
 
 
@@ -283,7 +283,7 @@ def test_what_has_no_order_is_one_line(corpus):
     common = ("--sources=corpus/p1", "--tokenizer=bytes.json", "--num_workers=1", "--clean=false", "--out_dir=out")
     assert "chats are packed" in door_error(prepare_data, "--chats", "--order=alike", *common)
     assert "files one by one" in door_error(prepare_data, "--fim_rate=0.5", "--order=repository", *common)
-    name = next(name for name in "abcdefgh" if hash_of(name) < 2**63)  # the one repository goes to validation
+    name = next(name for name in "abcdefgh" if split_number(name) < 2**63)  # the one repository goes to validation
     (corpus / "one" / name).mkdir(parents=True)
     for i in range(20):
         (corpus / "one" / name / f"{i}.py").write_text(page(i))
