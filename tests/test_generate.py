@@ -81,6 +81,15 @@ def test_texts_that_have_ended_make_room_for_others(model, tokenizer, monkeypatc
     assert batch_size == 1 or len(sizes) < sum(longest), "the steps of one batch after the other"
 
 
+def test_a_prompt_is_read_once_for_all_its_texts(model, tokenizer, monkeypatch):
+    prompts = [PROMPTS[0]] * 3 + [PROMPTS[2]] + [PROMPTS[0], PROMPTS[2]]
+    alone = [generate(model, tokenizer, [prompt], 9, WARM, [n], **NO_STOP)[0] for n, prompt in enumerate(prompts)]
+    read, extend = [], model.extend
+    monkeypatch.setattr(model, "extend", lambda ids, *rest: read.append(ids.numel()) or extend(ids, *rest))
+    assert generate(model, tokenizer, prompts, 9, WARM, **NO_STOP) == alone
+    assert read == [2 * len(PROMPTS[2])] + [len(prompts)] * 8, "two prompts, the shorter one filled up"
+
+
 def test_streaming_shows_the_text_and_never_a_part_of_the_stop_string(model, tokenizer):
     for stop in ([], ["e"], ["lu"], ["ret", "\n"]):
         shown = []
