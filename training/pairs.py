@@ -80,8 +80,8 @@ def pair_batch(rows, n_rows, plan, machine, eot):
 
 class Pairs(Mixture):
     """The pairs that a stage trains on, and those it is measured on. folders: [(folder, share)], of which every pair is
-    read once per epoch; val: the same, of which the pairs among them are compared. Raises UserError where a folder
-    holds no pairs, or none that fits."""
+    read once per epoch; val: the same, of which the pairs among them are compared, or where there are none, those in
+    the folders' own val split. Raises UserError where a folder holds no pairs, or none that fits."""
 
     def __init__(self, folders, val, settings, block_size, machine, eot):
         if settings.batch_tokens % (2 * block_size):
@@ -91,14 +91,11 @@ class Pairs(Mixture):
             )
         batch_size, _ = batch_shape(settings, 2 * block_size, machine.world_size)
         super().__init__([(folder, None) for folder, _ in folders], block_size, batch_size, settings.seed, eot)
-        self.val = []
-        for folder, _ in val:
-            shards = Shards(folder, "val")
-            if len(shards) and shards.has_pairs:
-                self.val.append(PairRows(shards, block_size, (0,), eot))
-        if not self.val:
-            names = ", ".join(folder for folder, _ in val)
-            raise UserError(f"{names} holds no validation pairs: prepare it with a larger --val_fraction")
+        self.val, measured = [], [Shards(folder, "val") for folder, _ in val]
+        for shards in [one for one in measured if one.has_pairs] or [Shards(folder, "val") for folder, _ in folders]:
+            if not len(shards):
+                raise UserError(f"{shards.folder} holds no validation pairs: prepare it with a larger --val_fraction")
+            self.val.append(PairRows(shards, block_size, (0,), eot))
 
     def source_of(self, shards, block_size, seed, best_fit):
         """As in Mixture."""
