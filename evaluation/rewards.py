@@ -3,8 +3,9 @@
     python -m evaluation.rewards --checkpoint=out/reward --sources=c.jsonl
     python prepare_data.py --chats --sources=c.jsonl --scores=data/rewards.jsonl
 
-The reward of a conversation is that of its last answer. It is above 0 for one that is better than
-most: --min_score=0 keeps those.
+The reward of a conversation is that of its last answer. 0 lies midway between the better and the
+worse answers of the pairs that were learnt from. Other texts may lie elsewhere: choose --min_score
+by the percentiles that are printed.
 """
 
 import needs  # noqa: F401

@@ -243,6 +243,6 @@ def figures(groups, has_tests):
         # The mean of -log p over what was drawn from p is an estimate of the entropy per token, in nats.
         "entropy": -sum(sum(tried.logprobs) for tried in attempts) / n_tokens,
         "length": n_tokens / len(attempts),
-        "cut_off": sum(tried.cut_off for tried in attempts) / len(attempts),
+        "truncated": sum(tried.cut_off for tried in attempts) / len(attempts),
         "groups_with_signal": sum(map(has_signal, groups)) / len(groups),
     }

@@ -209,7 +209,7 @@ def test_a_model_learns_what_is_rewarded(here, letters, tmp_path):
     grpo.main(settings)
     rewards = [line["reward"] for line in metrics(tmp_path / "out") if "reward" in line]
     assert len(rewards) == 30 and sum(rewards[-5:]) / 5 > 0.8 > 0.5 > sum(rewards[:3]) / 3
-    assert {"pass@1", "entropy", "groups_with_signal", "length", "cut_off"} <= metrics(tmp_path / "out")[0].keys()
+    assert {"pass@1", "entropy", "groups_with_signal", "length", "truncated"} <= metrics(tmp_path / "out")[0].keys()
 
 
 def test_a_critic_learns_what_to_expect(here, letters, tmp_path):
