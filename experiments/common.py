@@ -1,10 +1,13 @@
-"""What several experiments need: running a stage as a person would, and tables whose columns line up."""
+"""What several experiments need: running a stage as a person would, comparing arms, tables whose columns line up."""
 
 import json
 import os
+import statistics
 import subprocess
 import sys
+from dataclasses import asdict
 
+import configurator
 import pages
 from configurator import ROOT, UserError
 
@@ -27,12 +30,66 @@ def run_stage(script, *arguments, folder=ROOT, threads=1):
     return result.stdout
 
 
+def begin(folder, settings):
+    """Note in a folder, a Path, that what a run with these settings begins with is there."""
+    configurator.write_json(folder / "settings.json", asdict(settings))
+
+
+def has_begun(folder, settings):
+    """Whether begin() has noted these settings in a folder. More seeds may come. Raises UserError for other settings."""
+    note, mine = folder / "settings.json", asdict(settings)
+    if not note.exists():
+        return False
+    before = json.loads(note.read_text(encoding="utf-8"))
+    if other := [name for name in mine if before[name] != mine[name] and name not in ("seeds", "out_dir")]:
+        raise UserError(f"{folder} was begun with {other[0]}={before[other[0]]}: choose another --out_dir")
+    return True
+
+
+def spread(arms):
+    """{arm: {measure: {"mean", "sd", "difference", "stderr"}}}. sd: between seeds. difference: to the first arm with
+    the same seed, a mean with its standard error. What one seed cannot tell is None."""
+    table, first = {}, next(iter(arms.values()))
+    for arm, runs in arms.items():
+        table[arm] = {}
+        for key in runs[0]:
+            values, before = [run[key] for run in runs], [run[key] for run in first]
+            differences = [value - other for value, other in zip(values, before)]
+            cell = {"mean": statistics.mean(values), "sd": None}
+            cell |= {"difference": statistics.mean(differences), "stderr": None}
+            if len(runs) > 1:
+                cell["sd"] = statistics.stdev(values)
+                cell["stderr"] = statistics.stdev(differences) / len(runs) ** 0.5
+            table[arm][key] = cell
+    return table
+
+
 def print_table(head, rows, sides):
     """Print rows of strings under a head. sides: < or > for each column, the side on which its cells are aligned."""
     widths = [max(map(len, column)) for column in zip(head, *rows)]
     for row in (head, *rows):
         cells = [f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths)]
         print("  ".join(cells).rstrip())
+
+
+def print_spread(table, columns):
+    """Print what spread() found of some measures, then how each arm differs from the first. columns: {measure: the head
+    of its column}."""
+    first = next(iter(table))
+    for title, value, error in (
+        ("mean +- standard deviation between seeds", "mean", "sd"),
+        (f"minus that of {first}, +- standard error over seeds", "difference", "stderr"),
+    ):
+        rows = []
+        for arm, row in table.items():
+            rows.append([arm, *(with_error(row[key][value], row[key][error]) for key in columns)])
+        print(f"\n{title}")
+        print_table(["", *columns.values()], rows, "<" + ">" * len(columns))
+
+
+def with_error(value, error):
+    """A number and what follows +-, which one seed alone does not tell."""
+    return f"{value:.3f}" + ("" if error is None else f" +- {error:.3f}")
 
 
 def write_report(folder, what, how, blocks_of):

@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import shutil
-import statistics
 import sysconfig
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -22,9 +21,8 @@ from pathlib import Path
 from typing import Annotated
 
 import configurator
-from configurator import UserError
 from corpus.documents import Document, read
-from experiments.common import print_table, run_stage
+from experiments.common import begin, has_begun, print_spread, print_table, run_stage, spread
 from ranges import Amount, Count, Natural, Place, Range
 
 # {arm: (the order of its shards, whether attention stays inside each document)}
@@ -76,7 +74,8 @@ def main(settings):
             arms[arm].append(measures)
     about = {"settings": asdict(settings), "made_by": configurator.made_by()}
     configurator.write_json(out / "summary.json", {"arms": arms, "spread": spread(arms), **about})
-    print_spread(spread(arms))
+    print_spread(spread(arms), COLUMNS)
+    print_shots(spread(arms))
 
 
 # -- what the models are trained on
@@ -85,20 +84,16 @@ def main(settings):
 def prepare(out, settings):
     """Make the corpus, the exercises, the tokenizer and the shards of all orders, as far as they are not there. Raises
     UserError if the folder holds those of other settings."""
-    mine, note = asdict(settings), out / "settings.json"
-    if not note.exists():
+    if not has_begun(out, settings):
         write_corpus(out, settings)
         exercises = ("--documents=0", "--chats=0", f"--problems={settings.problems}")
         run_stage("exercises", *exercises, f"--out_dir={out}/exercises")
         run_stage("tokenizer_train.py", f"--sources={out}/corpus", f"--out={out}/tokenizer.json")
-        configurator.write_json(note, mine)
-    before = json.loads(note.read_text(encoding="utf-8"))
-    if other := [name for name in mine if before[name] != mine[name] and name not in ("seeds", "out_dir")]:
-        raise UserError(f"{out} was begun with {other[0]}={before[other[0]]}: choose another --out_dir")
+        begin(out, settings)
     common = (f"--sources={out}/corpus", f"--tokenizer={out}/tokenizer.json")
     for order in dict.fromkeys(order for order, _ in ARMS.values()):
-        path_tokens = f"--path_tokens={2 * BLOCK_SIZE}"
-        run_stage("prepare_data.py", *common, path_tokens, f"--order={order}", f"--out_dir={out}/shards-{order}")
+        path_tokens = [f"--path_tokens={2 * BLOCK_SIZE}"] if order == "alike" else []
+        run_stage("prepare_data.py", *common, *path_tokens, f"--order={order}", f"--out_dir={out}/shards-{order}")
 
 
 def write_corpus(out, settings):
@@ -143,48 +138,15 @@ def train_and_measure(out, settings, seed, arm):
     return json.loads(measures.read_text(encoding="utf-8"))["measures"]
 
 
-def spread(arms):
-    """{arm: {measure: {"mean", "sd", "difference", "stderr"}}}. sd: between seeds. difference: to the first arm with
-    the same seed, a mean with its standard error. What one seed cannot tell is None."""
-    table, first = {}, next(iter(arms.values()))
-    for arm, runs in arms.items():
-        table[arm] = {}
-        for key in runs[0]:
-            values, before = [run[key] for run in runs], [run[key] for run in first]
-            differences = [value - other for value, other in zip(values, before)]
-            cell = {"mean": statistics.mean(values), "sd": None}
-            cell |= {"difference": statistics.mean(differences), "stderr": None}
-            if len(runs) > 1:
-                cell["sd"] = statistics.stdev(values)
-                cell["stderr"] = statistics.stdev(differences) / len(runs) ** 0.5
-            table[arm][key] = cell
-    return table
-
-
-def print_spread(table):
-    """Print the measures of all arms, then how each differs from the first arm."""
-    first = next(iter(table))
-    for title, value, error in (
-        ("mean +- standard deviation between seeds", "mean", "sd"),
-        (f"minus that of {first}, +- standard error over seeds", "difference", "stderr"),
-    ):
-        rows = []
-        for arm, row in table.items():
-            rows.append([arm, *(with_error(row[key][value], row[key][error]) for key in COLUMNS)])
-        print(f"\n{title}")
-        print_table(["", *COLUMNS.values()], rows, "<" + ">" * len(COLUMNS))
+def print_shots(table):
+    """Print what an exercise costs behind so many others."""
     print("\nbits per byte of an exercise's solution, behind so many others (with the answers of other exercises)")
-    shots = [key for key in table[first] if key.startswith("shots_")]
+    shots = [key for key in next(iter(table.values())) if key.startswith("shots_")]
     rows = []
     for arm, row in table.items():
         means = [(row[key]["mean"], row[key.replace("shots", "shuffled")]["mean"]) for key in shots]
         rows.append([arm, *(f"{right:.3f} ({other:.3f})" for right, other in means)])
     print_table(["", *(key.removeprefix("shots_") for key in shots)], rows, "<" + ">" * len(shots))
-
-
-def with_error(value, error):
-    """A number and what follows +-, which one seed alone does not tell."""
-    return f"{value:.3f}" + ("" if error is None else f" +- {error:.3f}")
 
 
 if __name__ == "__main__":

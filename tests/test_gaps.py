@@ -1,17 +1,21 @@
 """Gaps to fill: nothing of a document is lost in them, and a gap is asked for as the model has read them."""
 
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import door_error, program, write_records
 
+import configurator
 import prepare_data
 import sample
 from cleaning import gaps
 from cleaning.settings import Settings
 from evaluation.generate import Completion, generate, prompt_ids
+from experiments import gaps as gaps_experiment
 from model import ModelConfig, Transformer
 from shards import Shards, read_manifest
 from tokenizer import PATTERN, SPECIAL_TOKENS, Tokenizer
@@ -171,3 +175,34 @@ def test_a_model_that_knows_its_gaps_by_heart_fills_them_and_stops(workdir, toke
         prompt = prompt_ids(tokenizer, prefix, suffix=suffix)
         (completion,) = generate(model.eval(), tokenizer, [prompt], 60)
         assert (completion.text, completion.reason) == (middle, "stop") and prefix + middle + suffix in texts
+
+
+def test_the_experiment_trains_each_arm_on_its_own_gaps(tmp_path, monkeypatch, capsys):
+    """A stand-in for the stages: a model's losses and scores follow from the shards that it is trained on."""
+    rates, trained = {}, []
+
+    def run_stage(script, *arguments):
+        given = dict(argument.lstrip("-").split("=", 1) for argument in arguments if "=" in argument)
+        out = given["out_dir"] if "out_dir" in given else tmp_path
+        if script == "prepare_data.py":
+            rates[out] = float(given.get("fim_rate", 0)), float(given.get("fim_spm_rate", 0))
+        if script == "pretrain.py":
+            mixture = dict(part.split(":") for part in given["data"].split(","))
+            trained.append([rates[folder] for folder in mixture])
+            sources = {folder: {"val_bpb": 1 + rates[folder][0] + 0.1 * int(given["seed"])} for folder in mixture}
+            lines = json.dumps({"sources": sources}) + "\n" + json.dumps({"step": 1}) + "\n"
+            configurator.write_text(Path(out, "metrics.jsonl"), lines)
+        if script == "eval_humaneval.py":
+            families = {kind: {"pass@1": 0.5} for kind in ("one_line", "several_lines")}
+            configurator.write_json(Path(out, "summary.json"), {"families": families})
+
+    monkeypatch.setattr(gaps_experiment, "run_stage", run_stage)
+    gaps_experiment.main(gaps_experiment.Settings(seeds=2, out_dir=str(tmp_path)))
+    # (share, share with the suffix first) of the library and of the exercises
+    arms = [[(0, 0), (0, 0)], [(0, 0), (0.5, 0.5)], [(0, 0), (0.5, 0)], [(0, 0), (0.9, 0.5)], [(0.5, 0.5)] * 2]
+    assert sorted(trained) == sorted(2 * arms)
+    found = json.loads((tmp_path / "summary.json").read_text())["spread"]
+    assert found["no gaps"]["bpb_exercises"]["mean"] == pytest.approx(1.05)
+    assert found["nine tenths"]["bpb_exercises"]["difference"] == pytest.approx(0.9)
+    assert found["half, of the library too"]["bpb_library"]["difference"] == pytest.approx(0.5)
+    assert "nine tenths" in capsys.readouterr().out

@@ -10,7 +10,8 @@ from conftest import program
 from test_order import page
 
 from corpus.documents import Document
-from experiments import order, order_measures
+from configurator import UserError
+from experiments import common, order, order_measures
 from tokenizer import PATTERN, Tokenizer
 
 BYTES = Tokenizer.from_bpe(PATTERN, [bytes([byte]) for byte in range(256)])
@@ -79,12 +80,12 @@ def test_who_looks_back_gains_by_similar_files_and_by_right_answers(tmp_path):
 
 def test_the_spread_compares_models_of_the_same_seed():
     arms = {"random": [{"bpb": 1.0}, {"bpb": 3.0}], "alike": [{"bpb": 2.0}, {"bpb": 4.0}]}
-    cell = order.spread(arms)["alike"]["bpb"]
+    cell = common.spread(arms)["alike"]["bpb"]
     assert cell == {"mean": 3.0, "sd": pytest.approx(2**0.5), "difference": 1.0, "stderr": 0.0}
-    assert order.spread({"random": [{"bpb": 1.0}]})["random"]["bpb"]["sd"] is None
+    assert common.spread({"random": [{"bpb": 1.0}]})["random"]["bpb"]["sd"] is None
 
 
 def test_other_settings_want_another_folder(tmp_path):
     (tmp_path / "settings.json").write_text(json.dumps(vars(order.Settings(max_steps=7))))
-    with pytest.raises(order.UserError, match="max_steps=7: choose another --out_dir"):
+    with pytest.raises(UserError, match="max_steps=7: choose another --out_dir"):
         order.prepare(tmp_path, order.Settings())

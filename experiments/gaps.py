@@ -1,0 +1,114 @@
+"""What do gaps in the training data bring, and what do they cost? Five shares of them, equal tokens each.
+
+    python -m experiments.gaps                 half an hour: out/fim
+    python -m experiments.gaps --max_steps=20 --seeds=2 --documents=2000    a try
+
+The data are the standard library and exercises. All models are scored by the gaps of exercises that
+none has seen, and by their bits per byte on held-out text as it stands, from left to right. A run
+that was stopped goes on where it was.
+"""
+
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+from typing import Annotated
+
+import configurator
+from corpus.records import read_lines
+from exercises.views import GAPS
+from experiments.common import begin, has_begun, print_spread, run_stage, spread
+from ranges import Count, Place, Range
+
+# {arm: (share of the exercises that become gaps, share of the library, share of the gaps that begin with the suffix)}
+ARMS = {
+    "no gaps": (0, 0, 0),
+    "half": (0.5, 0, 0.5),
+    "half, all prefix first": (0.5, 0, 0),
+    "nine tenths": (0.9, 0, 0.5),
+    "half, of the library too": (0.5, 0.5, 0.5),
+}
+# {measure: the head of its column}
+COLUMNS = {
+    "bpb_library": "bits per byte: library",
+    "bpb_exercises": "exercises",
+    "one_line": "gaps of one line",
+    "several_lines": "of several",
+}
+
+
+@dataclass
+class Settings:
+    """The data and the models."""
+
+    # -- data
+    documents: Count = 32_000  # exercises to learn from
+    problems: Count = 50  # exercises on each rung that gaps are cut into, one line and several
+    # -- models
+    seeds: Annotated[int, Range(1, 100)] = 3  # models per arm
+    max_steps: Count = 600  # of 4,096 tokens each
+    # -- results
+    out_dir: Place = "out/fim"  # exercises, shards, checkpoints, summary.json
+
+
+def main(settings):
+    """Make the data, train and score the models, print and write what came out."""
+    out = Path(settings.out_dir).resolve()
+    prepare(out, settings)
+    jobs, arms = list(product(range(settings.seeds), ARMS)), {arm: [] for arm in ARMS}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = pool.map(lambda job: train_and_score(out, settings, *job), jobs)
+        for (_, arm), measures in zip(jobs, results):
+            arms[arm].append(measures)
+    about = {"settings": asdict(settings), "made_by": configurator.made_by()}
+    configurator.write_json(out / "summary.json", {"arms": arms, "spread": spread(arms), **about})
+    print_spread(spread(arms), COLUMNS)
+
+
+def prepare(out, settings):
+    """Make the exercises, the tokenizer and the shards of all arms, as far as they are not there. Raises UserError if
+    the folder holds those of other settings."""
+    if not has_begun(out, settings):
+        many = (f"--documents={settings.documents}", f"--problems={settings.problems}", "--chats=0")
+        run_stage("exercises", *many, f"--out_dir={out}/exercises")
+        sources = f"--sources=stdlib,{out}/exercises/documents.jsonl"
+        run_stage("tokenizer_train.py", sources, f"--out={out}/tokenizer.json")
+        begin(out, settings)
+    for library, pages in map(folders, ARMS):
+        shards(out, library, "--sources=stdlib")
+        shards(out, pages, f"--sources={out}/exercises/documents.jsonl", "--filters=false", "--near_dedup=false")
+
+
+def folders(arm):
+    """The names of an arm's two shard folders, which say what is in them: library-0.5-0.5."""
+    of_pages, of_library, suffix_first = ARMS[arm]
+    return [f"library-{of_library}-{suffix_first}", f"pages-{of_pages}-{suffix_first}"]
+
+
+def shards(out, name, *source):
+    """Make a shard folder, if it is not there; its name says which share of it becomes gaps."""
+    _, share, suffix_first = name.split("-")
+    gaps = (f"--fim_rate={share}", f"--fim_spm_rate={suffix_first}") if share != "0" else ()
+    run_stage("prepare_data.py", *source, *gaps, f"--tokenizer={out}/tokenizer.json", f"--out_dir={out}/{name}")
+
+
+def train_and_score(out, settings, seed, arm):
+    """Train a model of an arm and let it fill gaps, as far as that has not been done; its measures."""
+    steps, run = settings.max_steps, out / f"{arm.replace(', ', '-').replace(' ', '-')}-{seed}"
+    library, pages = (f"{out}/{name}" for name in folders(arm))
+    schedule = (f"--max_steps={steps}", f"--decay_steps={steps // 4}", f"--warmup_steps={steps // 20}")
+    saving = ("--resume=auto", "--save_every=100", "--keep=1", f"--eval_every={steps}", "--eval_tokens=0")
+    data = (f"--data={library}:1,{pages}:5", "--best_fit", "--batch_tokens=4096", f"--seed={seed}")
+    run_stage("pretrain.py", *schedule, *saving, *data, f"--out_dir={run}")
+    *_, last = (line for line in read_lines(run / "metrics.jsonl") if "sources" in line)
+    measures = {"bpb_library": last["sources"][library]["val_bpb"], "bpb_exercises": last["sources"][pages]["val_bpb"]}
+    problems = (f"--problems={out}/exercises/gaps.jsonl", "--max_new_tokens=100", "--num_workers=1", "--smooth=false")
+    run_stage("eval_humaneval.py", f"--checkpoint={run}", *problems, f"--out_dir={run}/eval")
+    families = json.loads((run / "eval" / "summary.json").read_text(encoding="utf-8"))["families"]
+    return measures | {kind: families[kind]["pass@1"] for kind in GAPS}
+
+
+if __name__ == "__main__":
+    configurator.run(main, Settings)
