@@ -26,8 +26,12 @@ NEEDS = {
     "min_score": "scores",
     "max_score": "scores",
     "retrieve_from": "chats",
+    "retrieve": "retrieve_from",
     "distractors": "retrieve_from",
     "golden_share": "retrieve_from",
+    "context_tokens": "retrieve_from",
+    "fim_spm_rate": "fim_rate",
+    "fim_seed": "fim_rate",
 }
 
 
@@ -114,8 +118,10 @@ class Settings:
         if self.near_dedup is None:
             self.near_dedup = not self.chats
         for name, other in NEEDS.items():
-            if getattr(self, name) and not getattr(self, other):
+            if self.is_set(name) and not getattr(self, other):
                 raise UserError(f"--{name} does nothing without --{other}")
+        if self.is_set("path_tokens") and self.order != "alike":
+            raise UserError("--path_tokens does nothing without --order=alike")
         for name in ("against", "kind", "simplify", "fim_rate"):
             if self.chats and getattr(self, name):
                 chats_or_pairs = "pairs" if self.pairs else "chats"
@@ -143,6 +149,11 @@ class Settings:
                     f"--out_dir={self.out_dir} is a source itself, or would overwrite {source}: "
                     "its shards go into a folder of their own"
                 )
+
+    def is_set(self, name):
+        """Whether a setting has another value than by default."""
+        (default,) = (setting.default for setting in fields(self) if setting.name == name)
+        return getattr(self, name) not in (default, [])
 
     def check_retrieval(self):
         """Raises UserError where texts cannot be retrieved, or would show an answer that is kept for validation."""

@@ -207,7 +207,11 @@ def test_mistakes_end_in_one_line(workdir, dirty, tmp_path):
         (["--prompts=here"], "--prompts does nothing without --chats"),
         (["--char_noise=0.1"], "--char_noise does nothing without --chats"),
         (["--min_quality=0.5"], "--min_quality does nothing without --quality"),
+        (["--min_quality=0"], "--min_quality does nothing without --quality"),
         (["--max_score=0.5"], "--max_score does nothing without --scores"),
+        (["--fim_spm_rate=0"], "--fim_spm_rate does nothing without --fim_rate"),
+        (["--retrieve=1"], "--retrieve does nothing without --retrieve_from"),
+        (["--order=random", "--path_tokens=99"], "--path_tokens does nothing without --order=alike"),
         (["--chats", "--simplify"], "--simplify is for documents"),
         (["--chats", "--kind=prose"], "--kind is for documents"),
     ):
