@@ -10,12 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-try:
-    from torch.nn.attention.varlen import varlen_attn
+VARLEN_OPTIONS, varlen_attn = (), None
+if torch.version.cuda:  # it takes seconds to import, and a CPU has no use for it
+    try:
+        from torch.nn.attention.varlen import varlen_attn
 
-    VARLEN_OPTIONS = inspect.signature(varlen_attn).parameters
-except ImportError:
-    VARLEN_OPTIONS = ()
+        VARLEN_OPTIONS = inspect.signature(varlen_attn).parameters
+    except ImportError:
+        pass
 
 BLOCK = 128  # queries at a time, on a CPU
 LONGEST_IN_BLOCKS = 1024  # tokens in a row: beyond, what is kept of so many products costs too much memory

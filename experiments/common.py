@@ -36,7 +36,8 @@ def begin(folder, settings):
 
 
 def has_begun(folder, settings):
-    """Whether begin() has noted these settings in a folder. More seeds may come. Raises UserError for other settings."""
+    """Whether begin() has noted these settings in a folder; of seeds there may be more now. Raises UserError for other
+    settings."""
     note, mine = folder / "settings.json", asdict(settings)
     if not note.exists():
         return False

@@ -1,4 +1,4 @@
-"""What do gaps in the training data bring, and what do they cost? Five shares of them, equal tokens each.
+"""What do gaps in the training data bring, and what do they cost? Five arms, equal tokens each.
 
     python -m experiments.gaps                 half an hour: out/fim
     python -m experiments.gaps --max_steps=20 --seeds=2 --documents=2000    a try
