@@ -1,18 +1,23 @@
 """What several tests need: small sources, a small tokenizer, small shards, and a way to run a stage as a person would."""
 
 import contextlib
+import importlib
 import io
 import json
 import os
 import random
 import re
+import select
+import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 import configurator
+from tests.faults.common import call_stage, recipe_in_forks
 
 os.environ["OMP_NUM_THREADS"] = "1"  # small models: threads cost more than they give, above all on a busy machine
 
@@ -23,20 +28,46 @@ TINY_MODEL = ["--n_layer=2", "--n_head=2", "--n_kv_head=1", "--n_embd=32", "--bl
 
 def stage(script, *arguments, cwd, check=True, torchrun=0, preexec_fn=None):
     """Run a stage, "pretrain.py" or "exercises" for python -m exercises; its CompletedProcess, with output as text."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={torchrun}"] if torchrun else []
-    what = [str(ROOT / script)] if script.endswith(".py") else ["-m", script]
-    result = subprocess.run(
-        [sys.executable, *launcher, *what, *map(str, arguments)],
-        cwd=cwd,
-        text=True,
-        capture_output=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
-        preexec_fn=preexec_fn,
-        timeout=240,
-    )
+    arguments = list(map(str, arguments))
+    if torchrun:
+        launcher = ["torch.distributed.run", "--standalone", f"--nproc_per_node={torchrun}", str(ROOT / script)]
+        result = subprocess.run(
+            [sys.executable, "-m", *launcher, *arguments], cwd=cwd, text=True, capture_output=True, timeout=240
+        )
+    else:
+        result = in_a_fork(script, arguments, cwd, recipe_in_forks if script == "recipe.py" else preexec_fn)
     if check:
         assert result.returncode == 0, result.stderr + result.stdout
     return result
+
+
+def in_a_fork(script, arguments, cwd, prepare=None):
+    """Run a stage in a fork of this process, which has imported what it needs: to import PyTorch takes seconds.
+    prepare: what the fork calls first."""
+    name = script.removesuffix(".py")
+    module = importlib.import_module(configurator.MODULES.get(name, name))
+    if "torch" in sys.modules:
+        importlib.import_module("torch._dynamo")  # every optimizer imports it
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                os.chdir(cwd)
+                for target, file in enumerate((open(os.devnull), out, err)):
+                    os.dup2(file.fileno(), target)
+                sys.modules["__main__"].__spec__ = None if script.endswith(".py") else module.__spec__
+                code = call_stage(module.__name__, [script, *arguments], prepare)
+                sys.stdout.flush()
+            finally:  # it must not go on as its parent
+                os._exit(code)
+        handle = os.pidfd_open(child)
+        if not select.select([handle], [], [], 600)[0]:
+            os.kill(child, signal.SIGKILL)
+        os.close(handle)
+        _, status = os.waitpid(child, 0)
+        texts = [(file.seek(0), file.read())[1] for file in (out, err)]
+    return subprocess.CompletedProcess([script, *arguments], os.waitstatus_to_exitcode(status), *texts)
 
 
 def alone():

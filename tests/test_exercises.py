@@ -107,13 +107,14 @@ def test_every_gap_is_filled_by_its_own_middle_and_hardly_one_by_nothing(made):
 
 
 def test_the_same_seed_gives_the_same_bytes_with_any_number_of_workers(made, tmp_path):
-    for name, extra in (("again", ["--num_workers=2"]), ("other", ["--seed=7", "--num_workers=2"])):
-        arguments = [*COUNTS, *extra]
-        stage("exercises", f"--out_dir={tmp_path / name}", *arguments, cwd=tmp_path)
+    few = ["--documents=20", "--chats=20", "--problems=2", "--seed=7"]
+    for name, arguments in (("again", COUNTS), ("other", few)):
+        stage("exercises", f"--out_dir={tmp_path / name}", *arguments, "--num_workers=2", cwd=tmp_path)
     for view in ("documents", "chats", "problems", "gaps"):
         first = (made / f"{view}.jsonl").read_bytes()
         assert (tmp_path / "again" / f"{view}.jsonl").read_bytes() == first
-        assert (tmp_path / "other" / f"{view}.jsonl").read_bytes() != first
+        other = (tmp_path / "other" / f"{view}.jsonl").read_bytes().splitlines()
+        assert other != first.splitlines()[: len(other)]
 
 
 def test_the_views_are_what_they_say(made):

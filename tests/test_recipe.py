@@ -18,7 +18,7 @@ from corpus.sources import parsed
 from evaluation.problems import DOWNLOADS
 
 TINY = {
-    "exercises": ["documents = 300", "chats = 120", "problems = 12"],
+    "exercises": ["documents = 300", "chats = 120", "problems = 3"],
     "tokenizer_train": ["max_bytes = 300_000", "vocab_size = 512"],
     "prepare_data": ["val_fraction = 0.1"],
     "pretrain": ["n_layer = 1", "n_embd = 32", "n_head = 2", "n_kv_head = 2", "max_steps = 3", "warmup_steps = 1"],
@@ -51,7 +51,7 @@ def test_the_demo_runs_from_end_to_end(tiny_demo):
     summary = json.loads((folder / "out/summary.json").read_text())
     assert list(summary["exercises"]) == ["base", "annealed", "tuned"]
     for score in summary["exercises"].values():
-        assert score["n"] == 12 and 0 <= score["pass@1"] <= 1 and score["stderr"] >= 0
+        assert score["n"] == 3 and 0 <= score["pass@1"] <= 1 and score["stderr"] >= 0
     rungs = "compositions function_names parameter_names nouns wordings constants by_hand requests"
     assert list(summary["ladder"])[:8] == rungs.split()
     for scores in summary["ladder"].values():

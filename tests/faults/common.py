@@ -20,6 +20,7 @@ import signal
 import sys
 import time
 import traceback
+import types
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,7 +79,7 @@ class Run:
                 os.environ.update(environment or {})
                 for number, target in ((os.open(os.devnull, os.O_RDONLY), 0), (write_end, 1), (write_end, 2)):
                     os.dup2(number, target)
-                code = call_stage(self.stage, arguments, prepare)
+                code = call_stage(self.stage, [self.stage, *arguments], prepare)
             finally:  # whatever a signal raises here: this process must not go on as its parent
                 os._exit(code)
         os.close(write_end)
@@ -113,17 +114,18 @@ class Run:
         return outcome
 
 
-def call_stage(stage, arguments, prepare=None):
-    """In a process of its own: what the command line does. Returns the exit code."""
+def call_stage(stage, argv, prepare=None):
+    """In a process of its own: what the command line does. argv: with the name of the script. Returns the exit code."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8", buffering=1, closefd=False) for number in (1, 2))
-    sys.argv = [stage, *arguments]
+    sys.argv = argv
     code, at_the_end = 1, None
     try:
         module = importlib.import_module(stage)
         at_the_end = prepare() if prepare else None
-        configurator.run(module.main, module.Settings)
+        tables = {path: table for table, path in configurator.MODULES.items()}
+        configurator.run(module.main, module.Settings, tables.get(stage))
         code = 0
     except SystemExit as exit:
         code = exit.code or 0
@@ -132,6 +134,43 @@ def call_stage(stage, arguments, prepare=None):
     if at_the_end:
         at_the_end()
     return code if isinstance(code, int) else 1
+
+
+class Forked:
+    """What the recipe needs of subprocess.Popen, as a fork of this process."""
+
+    def __init__(self, arguments, env=None, **_):
+        name, *rest = arguments[1:]
+        if name == "-m":
+            name, *rest = rest
+        stage = "exercises.__main__" if name == "exercises" else name.removesuffix(".py")
+        sys.stdout.flush()
+        self.returncode, self.pid = None, os.fork()
+        if self.pid == 0:
+            code = 1
+            try:
+                os.environ.update(env or {})
+                code = call_stage(stage, [name, *rest])
+                sys.stdout.flush()
+            finally:
+                os._exit(code)
+
+    def wait(self, timeout=None):
+        """The exit code, negative for a signal."""
+        if self.returncode is None:
+            self.returncode = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return self.returncode
+
+    def send_signal(self, number):
+        """Send a signal."""
+        os.kill(self.pid, number)
+
+
+def recipe_in_forks():
+    """Have recipe.py, in this process, start its stages as forks."""
+    import recipe
+
+    recipe.subprocess = types.SimpleNamespace(Popen=Forked)
 
 
 # -- where a process is struck

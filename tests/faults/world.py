@@ -7,7 +7,6 @@ import shutil
 import signal
 import sys
 import time
-import types
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 import recipe
 from cleaning.classifier import BUCKETS_LOG2, Classifier
 from tests.conftest import TINY_MODEL, program
-from tests.faults.common import Run, Strike, call_stage, case_folder, result
+from tests.faults.common import Run, Strike, case_folder, recipe_in_forks, result
 
 TRAINING = " ".join(
     "--batch_tokens=256 --micro_batch=4 --max_steps=10 --warmup_steps=2 --log_every=1 --eval_every=4 --save_every=3 "
@@ -25,7 +24,7 @@ TRAINING = " ".join(
 )
 DATA = "--tokenizer=in/tokenizer.json --val_fraction=0.2 --out_dir=out"
 COMMANDS = {
-    "exercises": "exercises.__main__ --documents=500 --chats=150 --problems=30 --num_workers=2 --out_dir=out",
+    "exercises": "exercises.__main__ --documents=300 --chats=100 --problems=5 --num_workers=2 --out_dir=out",
     "tokenizer_train": "tokenizer_train --sources=in/src --vocab_size=320 --out=out/tokenizer.json",
     "prepare_data": f"prepare_data --sources=in/src --shard_bytes=20000 --num_workers=1 {DATA}",
     "prepare_data, 2 workers": f"prepare_data --sources=in/src --shard_bytes=30000 --num_workers=2 {DATA}",
@@ -186,34 +185,5 @@ def begin(stage, folder, prepare=None, extra="", environment=None):
 def prepared(stage, prepare):
     """In a stage's process: have the recipe start its stages as forks too."""
     if stage == "recipe":
-        recipe.subprocess = types.SimpleNamespace(Popen=Forked)
+        recipe_in_forks()
     return prepare() if prepare else None
-
-
-class Forked:
-    """What the recipe needs of subprocess.Popen, as a fork of this process."""
-
-    def __init__(self, arguments, env=None, **_):
-        name, *rest = arguments[1:]
-        if name == "-m":
-            name, *rest = rest
-        stage = "exercises.__main__" if name == "exercises" else name.removesuffix(".py")
-        sys.stdout.flush()
-        self.returncode, self.pid = None, os.fork()
-        if self.pid == 0:
-            code = 1
-            try:
-                os.environ.update(env or {})
-                code = call_stage(stage, rest)
-            finally:
-                os._exit(code)
-
-    def wait(self, timeout=None):
-        """The exit code, negative for a signal."""
-        if self.returncode is None:
-            self.returncode = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-        return self.returncode
-
-    def send_signal(self, number):
-        """Send a signal."""
-        os.kill(self.pid, number)
