@@ -9,8 +9,8 @@ import torch
 from conftest import program
 from test_order import page
 
-from corpus.documents import Document
 from configurator import UserError
+from corpus.documents import Document
 from experiments import common, order, order_measures
 from tokenizer import PATTERN, Tokenizer
 

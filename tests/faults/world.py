@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import sys
 import time
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 
-import recipe
 from cleaning.classifier import BUCKETS_LOG2, Classifier
 from tests.conftest import TINY_MODEL, program
 from tests.faults.common import Run, Strike, case_folder, recipe_in_forks, result
