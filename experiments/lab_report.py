@@ -86,7 +86,8 @@ def introduction(summary, decays):
             f"{settings['seeds']} orders of the data, from a rate of {summary['lr']:g} to {settings['floor']:g} of it.",
             f"A mixture gives a share of {settings['share']:g} to documents, to chats, or to both, and the rest to the",
             "trunk's own. Bits per byte are of held-out text, the same for all; pass@1 is the share of",
-            f"{len(decays[0]['passed'])} problems that are solved at the first try.",
+            f"{len(decays[0]['passed'])} problems that are solved at the first try, and the bits per byte of their own",
+            "solutions tell models apart that solve next to none.",
         ]
     )
 
@@ -115,14 +116,15 @@ def named(arms, key):
 def end_table(arms):
     """A row per shape and mixture: where it ended."""
     folders = list(arms[0]["sources"])
-    head = ["shape", "mixture", "tokens", "rates", *(f"bpb {Path(folder).name}" for folder in folders), "pass@1"]
+    head = ["shape", "mixture", "tokens", "rates", *(f"bpb {Path(folder).name}" for folder in folders)]
+    head += ["bpb solutions", "pass@1"]
     rows = []
     for shape, same_shape in named(arms, "shape").items():
         for kind, own in named(same_shape, "mixture").items():
             cells = [f"{own[0]['tokens']:,}", f"{own[0]['rates']:.1f}"]
             for folder in folders:
                 cells.append(spread([arm["sources"][folder] for arm in own], ".4f"))
-            rows.append([shape, kind, *cells, passes(own)])
+            rows.append([shape, kind, *cells, spread(list(map(solutions, own)), ".4f"), passes(own)])
     return head, rows
 
 
@@ -131,13 +133,14 @@ def difference_table(arms, others, key, baseline, keys):
     the others must have, and that gets no row; "" = any."""
     folders = list(arms[0]["sources"]) if arms else []
     theirs = of(others, **{key: baseline}) if baseline else others
-    head = ["", "pairs", *(f"bpb {Path(folder).name}" for folder in folders), "bpb, mean", "pass@1"]
+    head = ["", "pairs", *(f"bpb {Path(folder).name}" for folder in folders), "bpb, mean", "bpb solutions", "pass@1"]
     rows = []
     for value, own in named(arms, key).items():
         pairs = pairs_of(own, theirs, keys)
         if value != baseline and pairs:
             cells = [shown(difference(pairs, lambda arm, f=folder: arm["sources"][f]), ".4f") for folder in folders]
-            cells += [shown(difference(pairs, bpb), ".4f"), shown(pass_difference(pairs), ".1%")]
+            cells += [shown(difference(pairs, bpb), ".4f"), shown(difference(pairs, solutions), ".4f")]
+            cells.append(shown(pass_difference(pairs), ".1%"))
             rows.append([value, str(len(pairs)), *cells])
     return head, rows
 
@@ -176,13 +179,19 @@ def findings_table(arms, tuned):
     linear, same_data = by_shape.get(BASELINE, []), ["mixture", "seed"]
     rows = []
 
-    def compare(claim, ours, theirs, keys, sign=-1, of_problems=False):
-        """Add a row, if there are arms for it. sign: of the difference that the claim expects."""
+    def compare(claim, ours, theirs, keys, of_problems=False):
+        """Add a row, if there are arms for it, of held-out text; or two, of problems: fewer bits per byte, or more that
+        is solved, bear the claim out."""
         pairs = pairs_of(ours, theirs, keys)
-        if pairs:
-            found = pass_difference(pairs) if of_problems else difference(pairs, bpb)
-            measure, form = ("pass@1", ".1%") if of_problems else ("bits per byte", ".4f")
-            rows.append([claim, measure, shown(found, form), found.says(sign)])
+        if pairs and not of_problems:
+            add(claim, "bits per byte", difference(pairs, bpb), ".4f", -1)
+        if pairs and of_problems:
+            add(claim, "pass@1", pass_difference(pairs), ".1%", 1)
+            add(claim, "bits per byte of solutions", difference(pairs, solutions), ".4f", -1)
+
+    def add(claim, measure, found, form, sign):
+        """Add a row. sign: of the difference that the claim expects."""
+        rows.append([claim, measure, shown(found, form), found.says(sign)])
 
     flat = by_shape.get("no decay", [])
     compare("a decay is better than none (arXiv:2404.06395)", linear, flat, same_data)
@@ -193,20 +202,23 @@ def findings_table(arms, tuned):
         compare(f"a decay is better than the average ({way}; arXiv:2405.18392)", linear, own, same_data)
     for kind in ("documents", "chats", "both"):
         own, base = of(decays, mixture=kind), of(decays, mixture="pretraining")
-        compare(f"{kind} in the anneal are worth it (arXiv:2404.06395)", own, base, ["shape", "seed"], 1, True)
+        compare(f"{kind} in the anneal are worth it (arXiv:2404.06395)", own, base, ["shape", "seed"], True)
     own = of(tuned, mixture="chats", shape="tuned")
     claim = "instructions in anneal and tuning are better than in tuning"
-    compare(
-        f"{claim} alone (arXiv:2404.06395)", own, of(tuned, mixture="pretraining", shape="tuned"), ["seed"], 1, True
-    )
+    compare(f"{claim} alone (arXiv:2404.06395)", own, of(tuned, mixture="pretraining", shape="tuned"), ["seed"], True)
     longer = of(tuned, mixture="pretraining", shape="tuned longer")
-    compare(f"{claim} alone for as many steps", own, longer, ["seed"], 1, True)
+    compare(f"{claim} alone for as many steps", own, longer, ["seed"], True)
     return ["finding", "measure", "difference ± over runs / over problems", "here"], rows
 
 
 def bpb(arm):
     """The measure of an arm that most comparisons are of."""
     return arm["val_bpb"]
+
+
+def solutions(arm):
+    """Bits per byte of the problems' own solutions, which tell models apart that solve next to none of them."""
+    return arm["solutions_bpb"]
 
 
 # -- numbers as text

@@ -66,8 +66,9 @@ def in_a_fork(script, arguments, cwd, prepare=None):
             os.kill(child, signal.SIGKILL)
         os.close(handle)
         _, status = os.waitpid(child, 0)
-        texts = [(file.seek(0), file.read())[1] for file in (out, err)]
-    return subprocess.CompletedProcess([script, *arguments], os.waitstatus_to_exitcode(status), *texts)
+        for file in (out, err):
+            file.seek(0)
+        return subprocess.CompletedProcess(script, os.waitstatus_to_exitcode(status), out.read(), err.read())
 
 
 def alone():

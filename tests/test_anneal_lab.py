@@ -73,6 +73,7 @@ def arm(shape, seed=0, mixture="pretraining", bpb=1.0, passed=(1, 0), group="dec
     rate = sum(passed.values()) / len(passed)
     point = {"tokens": 1000, "val_bpb": bpb, "pass@1": rate, "sources": {"data/a": bpb, "data/b": bpb}}
     about = {"group": group, "shape": shape, "mixture": mixture, "seed": seed, "rates": 10.0, "passed": passed}
+    about["solutions_bpb"] = 2 * bpb
     return {**about, **point, "curve": [point, point | {"tokens": 2000}], "dynamics": [], **more}
 
 
@@ -138,11 +139,15 @@ def test_the_findings_are_computed(tmp_path):
     markdown = (tmp_path / "report.md").read_text()
     rows = [line.strip("| ").split(" | ") for line in markdown.splitlines() if line.startswith("| ")]
     found = {row[0]: (row[2], row[3]) for row in rows if len(row) == 4 and row[1] in ("bits per byte", "pass@1")}
+    of_solutions = {
+        row[0]: (row[2], row[3]) for row in rows if len(row) == 4 and row[1] == "bits per byte of solutions"
+    }
     error = statistics.stdev([0.0, 0.004, -0.004]) / math.sqrt(3)
     assert found["1-sqrt is better than linear (arXiv:2405.18392)"] == (f"-0.0200 ± {error:.4f}", "holds")
     assert found["a decay is better than the average (average; arXiv:2405.18392)"][1] == "open"
     assert found["a decay is better than none (arXiv:2404.06395)"][1] == "holds"
     assert found["chats in the anneal are worth it (arXiv:2404.06395)"][1] == "open"  # they solve the same problems
+    assert of_solutions["chats in the anneal are worth it (arXiv:2404.06395)"] == ("-0.2000 ± 0.0000", "holds")
     (tuning,) = [key for key in found if "tuning alone (" in key]
     assert found[tuning] == (f"+45.0% ± 0.0% / {100 * math.sqrt(18 * 22 / 40 / 39 / 40):.1f}%", "holds")
     assert not any("EMA" in key for key in found), "of what was not done nothing is said"
@@ -251,7 +256,13 @@ def test_two_arms_are_interrupted_and_go_on(workdir, monkeypatch, stages):
     # The arm that was stopped ends where one that was not does.
     flat = ["--init=lab-trunk", "--data=data/shards", "--min_lr_fraction=1", "--decay_shape=linear", "--seed=0"]
     train(
-        anneal, *flat, "--max_steps=6", "--eval_tokens=500", "--compile=false", "--micro_batch=2", "--out_dir=lab-unbroken"
+        anneal,
+        *flat,
+        "--max_steps=6",
+        "--eval_tokens=500",
+        "--compile=false",
+        "--micro_batch=2",
+        "--out_dir=lab-unbroken",
     )
     *_, last = map(json.loads, (workdir / "lab-unbroken/metrics.jsonl").read_text().splitlines())
     assert found["no decay"]["val_bpb"] == last["val_bpb"]
