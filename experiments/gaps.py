@@ -1,6 +1,6 @@
 """What do gaps in the training data bring, and what do they cost? Five arms, equal tokens each.
 
-    python -m experiments.gaps                 half an hour: out/fim
+    python -m experiments.gaps                 half an hour or more: out/fim
     python -m experiments.gaps --max_steps=20 --documents=2000    a try
 
 The data are the standard library and exercises. All models are scored by the gaps of exercises that
