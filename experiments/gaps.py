@@ -76,28 +76,30 @@ def prepare(out, settings):
         sources = f"--sources=stdlib,{out}/exercises/documents.jsonl"
         run_stage("tokenizer_train.py", sources, f"--out={out}/tokenizer.json")
         begin(out, settings)
-    for library, pages in map(folders, ARMS):
-        shards(out, library, "--sources=stdlib")
-        shards(out, pages, f"--sources={out}/exercises/documents.jsonl", "--filters=false", "--near_dedup=false")
+    for of_pages, of_library, suffix_first in ARMS.values():
+        shards(out, "library", of_library, suffix_first, "--sources=stdlib")
+        pages = (f"--sources={out}/exercises/documents.jsonl", "--filters=false", "--near_dedup=false")
+        shards(out, "pages", of_pages, suffix_first, *pages)
 
 
-def folders(arm):
-    """The names of an arm's two shard folders, which say what is in them: library-0.5-0.5."""
-    of_pages, of_library, suffix_first = ARMS[arm]
-    return [f"library-{of_library}-{suffix_first}", f"pages-{of_pages}-{suffix_first}"]
+def folder(kind, share, suffix_first):
+    """The name of a shard folder, which says how much of it are gaps: pages-0.5-0.5, pages-whole."""
+    return f"{kind}-{share}-{suffix_first}" if share else f"{kind}-whole"
 
 
-def shards(out, name, *source):
-    """Make a shard folder, if it is not there; its name says which share of it becomes gaps."""
-    _, share, suffix_first = name.split("-")
-    gaps = (f"--fim_rate={share}", f"--fim_spm_rate={suffix_first}") if share != "0" else ()
-    run_stage("prepare_data.py", *source, *gaps, f"--tokenizer={out}/tokenizer.json", f"--out_dir={out}/{name}")
+def shards(out, kind, share, suffix_first, *source):
+    """Make a shard folder, if it is not there."""
+    gaps = (f"--fim_rate={share}", f"--fim_spm_rate={suffix_first}") if share else ()
+    place = f"--out_dir={out}/{folder(kind, share, suffix_first)}"
+    run_stage("prepare_data.py", *source, *gaps, f"--tokenizer={out}/tokenizer.json", place)
 
 
 def train_and_score(out, settings, seed, arm):
     """Train a model of an arm and let it fill gaps, as far as that has not been done; its measures."""
     steps, run = settings.max_steps, out / f"{arm.replace(', ', '-').replace(' ', '-')}-{seed}"
-    library, pages = (f"{out}/{name}" for name in folders(arm))
+    of_pages, of_library, suffix_first = ARMS[arm]
+    library = f"{out}/{folder('library', of_library, suffix_first)}"
+    pages = f"{out}/{folder('pages', of_pages, suffix_first)}"
     schedule = (f"--max_steps={steps}", f"--decay_steps={steps // 4}", f"--warmup_steps={steps // 20}")
     saving = ("--resume=auto", "--save_every=100", "--keep=1", f"--eval_every={steps}", "--eval_tokens=0")
     data = (f"--data={library}:1,{pages}:5", "--best_fit", "--batch_tokens=4096", f"--seed={seed}")
