@@ -71,6 +71,7 @@ def contents(summary, image):
         yield "heading", "Instructions in the anneal, in tuning, or in both"
         yield "table", tuned_table(decays, tuned)
         yield "text", "Asked in a chat. Tuned longer: by as many steps as the other anneals hold of chats."
+        yield "table", end_table(tuned)
     if any(arm["dynamics"] for arm in decays):
         yield "heading", "How the weights moved in the last steps"
         yield "table", dynamics_table(of(decays, mixture=decays[0]["mixture"]))
@@ -203,11 +204,11 @@ def findings_table(arms, tuned):
     for kind in ("documents", "chats", "both"):
         own, base = of(decays, mixture=kind), of(decays, mixture="pretraining")
         compare(f"{kind} in the anneal are worth it (arXiv:2404.06395)", own, base, ["shape", "seed"], True)
-    own = of(tuned, mixture="chats", shape="tuned")
-    claim = "instructions in anneal and tuning are better than in tuning"
-    compare(f"{claim} alone (arXiv:2404.06395)", own, of(tuned, mixture="pretraining", shape="tuned"), ["seed"], True)
-    longer = of(tuned, mixture="pretraining", shape="tuned longer")
-    compare(f"{claim} alone for as many steps", own, longer, ["seed"], True)
+    alone, longer = (of(tuned, mixture="pretraining", shape=shape) for shape in ("tuned", "tuned longer"))
+    for kind in ("chats", "both"):
+        own, claim = of(tuned, mixture=kind, shape="tuned"), f"{kind} in the anneal and tuning are better than tuning"
+        compare(f"{claim} alone (arXiv:2404.06395)", own, alone, ["seed"], True)
+        compare(f"{claim} alone for as many steps", own, longer, ["seed"], True)
     return ["finding", "measure", "difference ± over runs / over problems", "here"], rows
 
 
