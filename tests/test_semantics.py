@@ -180,7 +180,7 @@ def differences(solutions, most):
         if set(both) == {"passed", "timed out"}:  # a slow mutant, on a slow machine: again, with more time
             mode, *job, _ = drawn[number]
             verdicts[number] = tuple(judge_all([("plain", *job, 5), (mode, *job, 5)]))
-    num_failed = sum(verdict != "passed" for verdict in plain)
+    num_failed = sum(verdict != "passed" for verdict, _ in verdicts)
     different = [(job[1], *both) for job, both in zip(drawn, verdicts) if both.count("passed") == 1]
     return len(drawn), num_failed, different
 
