@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 VARLEN_OPTIONS, varlen_attn = (), None
-if torch.version.cuda:  # it takes seconds to import, and a CPU has no use for it
+if torch.cuda.device_count():  # to import it takes seconds, and a CPU has no use for it
     try:
         from torch.nn.attention.varlen import varlen_attn
 

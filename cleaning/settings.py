@@ -151,7 +151,7 @@ class Settings:
                 )
 
     def is_set(self, name):
-        """Whether a setting has another value than by default."""
+        """Whether a setting has another value than by default, which for lists is an empty one."""
         (default,) = (setting.default for setting in fields(self) if setting.name == name)
         return getattr(self, name) not in (default, [])
 

@@ -5,7 +5,9 @@ import os
 import statistics
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from itertools import product
 
 import configurator
 import pages
@@ -31,20 +33,42 @@ def run_stage(script, *arguments, folder=ROOT, threads=1):
 
 
 def begin(folder, settings):
-    """Note in a folder, a Path, that what a run with these settings begins with is there."""
+    """Write settings.json into an experiment's folder, a Path: what all of its models need is now there."""
     configurator.write_json(folder / "settings.json", asdict(settings))
 
 
 def has_begun(folder, settings):
-    """Whether begin() has noted these settings in a folder; of seeds there may be more now. Raises UserError for other
-    settings."""
+    """Whether begin() was called for this folder. Raises UserError if that was with other settings: only the number of
+    seeds may change, and the folder's name."""
     note, mine = folder / "settings.json", asdict(settings)
     if not note.exists():
         return False
     before = json.loads(note.read_text(encoding="utf-8"))
-    if other := [name for name in mine if before[name] != mine[name] and name not in ("seeds", "out_dir")]:
-        raise UserError(f"{folder} was begun with {other[0]}={before[other[0]]}: choose another --out_dir")
+    if other := [name for name in mine if before.get(name) != mine[name] and name not in ("seeds", "out_dir")]:
+        raise UserError(f"{folder} was begun with {other[0]}={before.get(other[0])}: choose another --out_dir")
     return True
+
+
+def pretrain(folder, steps, *arguments):
+    """Train a model into a folder, in so many steps of 4,096 tokens: a twentieth of them warmup, the last quarter of
+    them decay, validated at the end. A run that was stopped goes on, and one that is finished is left as it is."""
+    schedule = (f"--max_steps={steps}", f"--decay_steps={steps // 4}", f"--warmup_steps={steps // 20}")
+    saving = ("--resume=auto", "--save_every=100", "--keep=1", f"--eval_every={steps}")
+    run_stage("pretrain.py", "--batch_tokens=4096", *schedule, *saving, *arguments, f"--out_dir={folder}")
+
+
+def run_arms(folder, settings, arms, measures_of):
+    """Make the models of all arms, as many at a time as there are cores; what spread() says of them. It goes into the
+    folder's summary.json. settings: has seeds, models per arm; measures_of(seed, arm): makes one, {measure: number}."""
+    jobs, found = list(product(range(settings.seeds), arms)), {arm: [] for arm in arms}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = pool.map(lambda job: measures_of(*job), jobs)
+        for (_, arm), measures in zip(jobs, results):
+            found[arm].append(measures)
+    about = {"settings": asdict(settings), "made_by": configurator.made_by()}
+    table = spread(found)
+    configurator.write_json(folder / "summary.json", {"arms": found, "spread": table, **about})
+    return table
 
 
 def spread(arms):

@@ -1,6 +1,6 @@
 """What do gaps in the training data bring, and what do they cost? Five arms, equal tokens each.
 
-    python -m experiments.gaps                 half an hour or more: out/fim
+    python -m experiments.gaps    the results go to out/fim
     python -m experiments.gaps --max_steps=20 --documents=2000    a try
 
 The data are the standard library and exercises. All models are scored by the gaps of exercises that
@@ -9,17 +9,15 @@ that was stopped goes on where it was.
 """
 
 import json
-import os
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
-from itertools import product
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import configurator
 from corpus.records import read_lines
 from exercises.views import GAPS
-from experiments.common import begin, has_begun, print_spread, run_stage, spread
+from experiments.common import begin, has_begun, pretrain, print_spread, run_arms, run_stage
 from ranges import Count, Place, Range
 
 # {arm: (share of the exercises that become gaps, share of the library, share of the gaps that begin with the suffix)}
@@ -57,14 +55,7 @@ def main(settings):
     """Make the data, train and score the models, print and write what came out."""
     out = Path(settings.out_dir).resolve()
     prepare(out, settings)
-    jobs, arms = list(product(range(settings.seeds), ARMS)), {arm: [] for arm in ARMS}
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = pool.map(lambda job: train_and_score(out, settings, *job), jobs)
-        for (_, arm), measures in zip(jobs, results):
-            arms[arm].append(measures)
-    about = {"settings": asdict(settings), "made_by": configurator.made_by()}
-    configurator.write_json(out / "summary.json", {"arms": arms, "spread": spread(arms), **about})
-    print_spread(spread(arms), COLUMNS)
+    print_spread(run_arms(out, settings, ARMS, partial(train_and_score, out, settings)), COLUMNS)
 
 
 def prepare(out, settings):
@@ -76,10 +67,19 @@ def prepare(out, settings):
         sources = f"--sources=stdlib,{out}/exercises/documents.jsonl"
         run_stage("tokenizer_train.py", sources, f"--out={out}/tokenizer.json")
         begin(out, settings)
+    sources = {
+        "library": ["--sources=stdlib"],
+        "pages": [f"--sources={out}/exercises/documents.jsonl", "--filters=false", "--near_dedup=false"],
+    }
+    made = set()
     for of_pages, of_library, suffix_first in ARMS.values():
-        shards(out, "library", of_library, suffix_first, "--sources=stdlib")
-        pages = (f"--sources={out}/exercises/documents.jsonl", "--filters=false", "--near_dedup=false")
-        shards(out, "pages", of_pages, suffix_first, *pages)
+        for kind, share in (("library", of_library), ("pages", of_pages)):
+            place = out / folder(kind, share, suffix_first)
+            gaps = [f"--fim_rate={share}", f"--fim_spm_rate={suffix_first}"] if share else []
+            if place not in made:
+                tokenizer = f"--tokenizer={out}/tokenizer.json"
+                run_stage("prepare_data.py", *sources[kind], *gaps, tokenizer, f"--out_dir={place}")
+                made.add(place)
 
 
 def folder(kind, share, suffix_first):
@@ -87,23 +87,15 @@ def folder(kind, share, suffix_first):
     return f"{kind}-{share}-{suffix_first}" if share else f"{kind}-whole"
 
 
-def shards(out, kind, share, suffix_first, *source):
-    """Make a shard folder, if it is not there."""
-    gaps = (f"--fim_rate={share}", f"--fim_spm_rate={suffix_first}") if share else ()
-    place = f"--out_dir={out}/{folder(kind, share, suffix_first)}"
-    run_stage("prepare_data.py", *source, *gaps, f"--tokenizer={out}/tokenizer.json", place)
-
-
 def train_and_score(out, settings, seed, arm):
     """Train a model of an arm and let it fill gaps, as far as that has not been done; its measures."""
-    steps, run = settings.max_steps, out / f"{arm.replace(', ', '-').replace(' ', '-')}-{seed}"
     of_pages, of_library, suffix_first = ARMS[arm]
+    run = out / f"{arm.replace(', ', '-').replace(' ', '-')}-{seed}"
     library = f"{out}/{folder('library', of_library, suffix_first)}"
     pages = f"{out}/{folder('pages', of_pages, suffix_first)}"
-    schedule = (f"--max_steps={steps}", f"--decay_steps={steps // 4}", f"--warmup_steps={steps // 20}")
-    saving = ("--resume=auto", "--save_every=100", "--keep=1", f"--eval_every={steps}", "--eval_tokens=0")
-    data = (f"--data={library}:1,{pages}:5", "--best_fit", "--batch_tokens=4096", f"--seed={seed}")
-    run_stage("pretrain.py", *schedule, *saving, *data, f"--out_dir={run}")
+    # One part library and five parts exercises, as in the demo. A gap that a row's end cuts could not be filled.
+    data = (f"--data={library}:1,{pages}:5", "--best_fit", "--eval_tokens=0")
+    pretrain(run, settings.max_steps, *data, f"--seed={seed}")
     *_, last = (line for line in read_lines(run / "metrics.jsonl") if "sources" in line)
     measures = {"bpb_library": last["sources"][library]["val_bpb"], "bpb_exercises": last["sources"][pages]["val_bpb"]}
     problems = (f"--problems={out}/exercises/gaps.jsonl", "--max_new_tokens=100", "--num_workers=1", "--smooth=false")

@@ -60,10 +60,11 @@ def pairs_of(ours, theirs, keys):
 
 
 def difference(pairs, value):
-    """The Difference of value(arm) over pairs of arms; None without any."""
-    if not pairs:
+    """The Difference of value(arm) over pairs of arms; None without any, and where the value of an arm is not known."""
+    values = [(value(arm), value(other)) for arm, other in pairs]
+    if not values or None in sum(values, ()):
         return None
-    found = [value(arm) - value(other) for arm, other in pairs]
+    found = [ours - theirs for ours, theirs in values]
     return Difference(mean(found), len(found), standard_error(found))
 
 

@@ -71,7 +71,10 @@ def contents(summary, image):
         yield "heading", "Instructions in the anneal, in tuning, or in both"
         yield "table", tuned_table(decays, tuned)
         yield "text", "Asked in a chat. Tuned longer: by as many steps as the other anneals hold of chats."
+        yield "text", "Where the tuned models ended, and what difference the mixture of the anneal makes to them:"
         yield "table", end_table(tuned)
+        same_steps = of(tuned, shape="tuned")
+        yield "table", difference_table(same_steps, same_steps, "mixture", "pretraining", ["seed"])
     if any(arm["dynamics"] for arm in decays):
         yield "heading", "How the weights moved in the last steps"
         yield "table", dynamics_table(of(decays, mixture=decays[0]["mixture"]))
@@ -181,8 +184,8 @@ def findings_table(arms, tuned):
     rows = []
 
     def compare(claim, ours, theirs, keys, of_problems=False):
-        """Add a row, if there are arms for it, of held-out text; or two, of problems: fewer bits per byte, or more that
-        is solved, bear the claim out."""
+        """Say whether our arms are better than theirs, if there are both: in bits per byte of held-out text, or if
+        of_problems, in how many are solved and in the bits per byte of their solutions."""
         pairs = pairs_of(ours, theirs, keys)
         if pairs and not of_problems:
             add(claim, "bits per byte", difference(pairs, bpb), ".4f", -1)
@@ -191,8 +194,9 @@ def findings_table(arms, tuned):
             add(claim, "bits per byte of solutions", difference(pairs, solutions), ".4f", -1)
 
     def add(claim, measure, found, form, sign):
-        """Add a row. sign: of the difference that the claim expects."""
-        rows.append([claim, measure, shown(found, form), found.says(sign)])
+        """Add a row for a Difference, if it is known. sign: of the difference that the claim expects."""
+        if found:
+            rows.append([claim, measure, shown(found, form), found.says(sign)])
 
     flat = by_shape.get("no decay", [])
     compare("a decay is better than none (arXiv:2404.06395)", linear, flat, same_data)
@@ -218,7 +222,8 @@ def bpb(arm):
 
 
 def solutions(arm):
-    """Bits per byte of the problems' own solutions, which tell models apart that solve next to none of them."""
+    """Bits per byte of the problems' own solutions, which tell models apart that solve next to none of them; None where
+    the problems have no solutions."""
     return arm["solutions_bpb"]
 
 
@@ -226,8 +231,8 @@ def solutions(arm):
 
 
 def spread(values, form):
-    """The mean ± the standard deviation of numbers; the mean of a single one."""
-    if not values:
+    """The mean ± the standard deviation of numbers; the mean of a single one; "" where one is not known."""
+    if not values or None in values:
         return ""
     sd = deviation(values)
     return format(mean(values), form) + (f" ± {sd:{form}}" if sd is not None else "")
@@ -239,7 +244,9 @@ def passes(arms):
 
 
 def shown(found, form):
-    """A Difference ± its standard errors, over runs / over problems."""
+    """A Difference ± its standard errors, over runs / over problems; "" where it is not known."""
+    if not found:
+        return ""
     errors = [format(error, form) for error in (found.over_runs, found.over_problems) if error is not None]
     return f"{found.value:+{form}}" + (" ± " + " / ".join(errors) if errors else "")
 

@@ -10,19 +10,17 @@ are the same for all arms. A run that was stopped goes on where it was.
 
 import hashlib
 import json
-import os
 import shutil
 import sysconfig
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
-from itertools import product
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import configurator
 from corpus.documents import Document, read
-from experiments.common import begin, has_begun, print_spread, print_table, run_stage, spread
+from experiments.common import begin, has_begun, pretrain, print_spread, print_table, run_arms, run_stage
 from ranges import Amount, Count, Natural, Place, Range
 
 # {arm: (the order of its shards, whether attention stays inside each document)}
@@ -67,15 +65,9 @@ def main(settings):
     """Write the corpus, train and measure the models, print and write what came out."""
     out = Path(settings.out_dir).resolve()
     prepare(out, settings)
-    jobs, arms = list(product(range(settings.seeds), ARMS)), {arm: [] for arm in ARMS}
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = pool.map(lambda job: train_and_measure(out, settings, *job), jobs)
-        for (_, arm), measures in zip(jobs, results):
-            arms[arm].append(measures)
-    about = {"settings": asdict(settings), "made_by": configurator.made_by()}
-    configurator.write_json(out / "summary.json", {"arms": arms, "spread": spread(arms), **about})
-    print_spread(spread(arms), COLUMNS)
-    print_shots(spread(arms))
+    table = run_arms(out, settings, ARMS, partial(train_and_measure, out, settings))
+    print_spread(table, COLUMNS)
+    print_shots(table)
 
 
 # -- what the models are trained on
@@ -125,13 +117,10 @@ def train_and_measure(out, settings, seed, arm):
     """Train a model of an arm, if that has not been done, and return what order_measures.py says of it."""
     order, doc_mask = ARMS[arm]
     name = f"{arm.replace(', ', '-')}-{seed}"
-    steps, measures = settings.max_steps, out / f"{name}.json"
+    measures = out / f"{name}.json"
     if not measures.exists():
-        schedule = (f"--max_steps={steps}", f"--decay_steps={steps // 4}", f"--warmup_steps={steps // 20}")
-        saving = ("--resume=auto", "--save_every=100", "--keep=1", f"--eval_every={steps}", "--eval_tokens=20000")
-        shape = (f"--block_size={BLOCK_SIZE}", "--batch_tokens=4096", f"--doc_mask={doc_mask}")
-        data = (f"--data={out}/shards-{order}", f"--seed={seed}", f"--out_dir={out}/{name}")
-        run_stage("pretrain.py", *schedule, *saving, *shape, *data)
+        shape = (f"--block_size={BLOCK_SIZE}", f"--doc_mask={doc_mask}", "--eval_tokens=20000")
+        pretrain(out / name, settings.max_steps, *shape, f"--data={out}/shards-{order}", f"--seed={seed}")
         held_out = (f"--held_out={out}/held-out", f"--problems={out}/exercises/problems.jsonl")
         how = (f"--examples={settings.examples}", f"--repository={order.startswith('repository')}")
         run_stage("experiments.order_measures", *held_out, *how, f"--checkpoint={out}/{name}", f"--out={measures}")

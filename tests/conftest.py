@@ -7,7 +7,6 @@ import json
 import os
 import random
 import re
-import select
 import signal
 import subprocess
 import sys
@@ -17,58 +16,70 @@ from pathlib import Path
 import pytest
 
 import configurator
-from tests.faults.common import call_stage, recipe_in_forks
+from tests.faults.common import call_stage, ends_within, forked, recipe_in_forks, settle
 
 os.environ["OMP_NUM_THREADS"] = "1"  # small models: threads cost more than they give, above all on a busy machine
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT.parent / "shared/data"  # real benchmarks and instruction sets, where they lie beside the checkout
+FORKS = sys.platform == "linux" and not os.path.exists("/dev/nvidiactl")  # CUDA does not work in a fork
+TIMEOUT = 600  # seconds after which a stage hangs
 TINY_MODEL = ["--n_layer=2", "--n_head=2", "--n_kv_head=1", "--n_embd=32", "--block_size=32"]
 
 
-def stage(script, *arguments, cwd, check=True, torchrun=0, preexec_fn=None):
-    """Run a stage, "pretrain.py" or "exercises" for python -m exercises; its CompletedProcess, with output as text."""
+def stage(script, *arguments, cwd, check=True, torchrun=0, preexec_fn=None, forks=FORKS):
+    """Run a stage, "pretrain.py" or "exercises" for python -m exercises; its CompletedProcess, with output as text.
+
+    It is a fork of this process where it can be one. forks=False: a Python of its own, with another hash seed and nothing
+    imported or drawn before, as a person starts it."""
     arguments = list(map(str, arguments))
-    if torchrun:
-        launcher = ["torch.distributed.run", "--standalone", f"--nproc_per_node={torchrun}", str(ROOT / script)]
-        result = subprocess.run(
-            [sys.executable, "-m", *launcher, *arguments], cwd=cwd, text=True, capture_output=True, timeout=240
-        )
-    else:
-        result = in_a_fork(script, arguments, cwd, recipe_in_forks if script == "recipe.py" else preexec_fn)
+    run = in_a_fork if forks and not torchrun and not preexec_fn else in_a_process
+    result = run(script, arguments, cwd, *([] if run is in_a_fork else [torchrun, preexec_fn]))
     if check:
         assert result.returncode == 0, result.stderr + result.stdout
     return result
 
 
-def in_a_fork(script, arguments, cwd, prepare=None):
-    """Run a stage in a fork of this process, which has imported what it needs: to import PyTorch takes seconds.
-    prepare: what the fork calls first."""
+def in_a_process(script, arguments, cwd, torchrun, preexec_fn):
+    """Run a stage in a Python of its own, or under torchrun in so many."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={torchrun}"] if torchrun else []
+    what = [str(ROOT / script)] if script.endswith(".py") else ["-m", script]
+    return subprocess.run(
+        [sys.executable, *launcher, *what, *arguments],
+        cwd=cwd,
+        text=True,
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
+        preexec_fn=preexec_fn,
+        timeout=TIMEOUT,
+    )
+
+
+def in_a_fork(script, arguments, cwd):
+    """Run a stage in a fork of this process, which has imported what it needs: to import PyTorch takes seconds."""
     name = script.removesuffix(".py")
     module = importlib.import_module(configurator.MODULES.get(name, name))
     if "torch" in sys.modules:
         importlib.import_module("torch._dynamo")  # every optimizer imports it
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-        child = os.fork()
-        if child == 0:
-            code = 1
-            try:
-                os.chdir(cwd)
-                for target, file in enumerate((open(os.devnull), out, err)):
-                    os.dup2(file.fileno(), target)
-                sys.modules["__main__"].__spec__ = None if script.endswith(".py") else module.__spec__
-                code = call_stage(module.__name__, [script, *arguments], prepare)
-                sys.stdout.flush()
-            finally:  # it must not go on as its parent
-                os._exit(code)
-        handle = os.pidfd_open(child)
-        if not select.select([handle], [], [], 600)[0]:
-            os.kill(child, signal.SIGKILL)
-        os.close(handle)
+
+        def work():
+            """In the fork: what the command line does."""
+            settle(cwd, out.fileno(), err.fileno())
+            sys.modules["__main__"].__spec__ = None if script.endswith(".py") else module.__spec__
+            prepare = recipe_in_forks if script == "recipe.py" else None
+            return call_stage(module.__name__, [script, *arguments], prepare)
+
+        child = forked(work)
+        ended = ends_within(child, TIMEOUT)
+        if not ended:
+            os.killpg(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         for file in (out, err):
             file.seek(0)
-        return subprocess.CompletedProcess(script, os.waitstatus_to_exitcode(status), out.read(), err.read())
+        result = subprocess.CompletedProcess(script, os.waitstatus_to_exitcode(status), out.read(), err.read())
+    assert ended, f"{script} hangs: {result.stderr[-2000:]}"
+    return result
 
 
 def alone():

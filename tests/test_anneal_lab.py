@@ -84,6 +84,7 @@ def test_a_difference_is_over_pairs_and_its_error_that_of_pairs():
     each = [-0.1, -0.2, -0.3]
     assert found.value == pytest.approx(statistics.mean(each)) and found.n == 3
     assert found.over_runs == pytest.approx(statistics.stdev(each) / math.sqrt(3))
+    assert difference([*zip(ours, theirs)], lambda a: None) is None, "problems without solutions"
     assert difference([], len) is None and difference([(ours[0], theirs[0])], lambda a: 1).error is None
 
 
@@ -152,6 +153,12 @@ def test_the_findings_are_computed(tmp_path):
     assert found[tuning] == (f"+45.0% ± 0.0% / {100 * math.sqrt(18 * 22 / 40 / 39 / 40):.1f}%", "holds")
     assert not any("EMA" in key for key in found), "of what was not done nothing is said"
     assert (tmp_path / "report.html").exists() and "curves.png" in markdown
+    summary = made_up_summary()
+    for one in summary["arms"] + summary["tuned"]:
+        one["solutions_bpb"] = None  # the file of problems has none
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    lab_report.main(lab_report.Settings(lab=str(tmp_path)))
+    assert "| bits per byte of solutions |" not in (tmp_path / "report.md").read_text()
 
 
 def test_a_folder_without_a_laboratory_is_one_line(tmp_path):

@@ -15,6 +15,7 @@ import sample
 from cleaning import gaps
 from cleaning.settings import Settings
 from evaluation.generate import Completion, generate, prompt_ids
+from experiments import common
 from experiments import gaps as gaps_experiment
 from model import ModelConfig, Transformer
 from shards import Shards, read_manifest
@@ -179,9 +180,10 @@ def test_a_model_that_knows_its_gaps_by_heart_fills_them_and_stops(workdir, toke
 
 def test_the_experiment_trains_each_arm_on_its_own_gaps(tmp_path, monkeypatch, capsys):
     """A stand-in for the stages: a model's losses and scores follow from the shards that it is trained on."""
-    rates, trained = {}, []
+    rates, trained, ran = {}, [], []
 
     def run_stage(script, *arguments):
+        ran.append(script)
         given = dict(argument.lstrip("-").split("=", 1) for argument in arguments if "=" in argument)
         out = given["out_dir"] if "out_dir" in given else tmp_path
         if script == "prepare_data.py":
@@ -193,11 +195,14 @@ def test_the_experiment_trains_each_arm_on_its_own_gaps(tmp_path, monkeypatch, c
             lines = json.dumps({"sources": sources}) + "\n" + json.dumps({"step": 1}) + "\n"
             configurator.write_text(Path(out, "metrics.jsonl"), lines)
         if script == "eval_humaneval.py":
-            families = {kind: {"pass@1": 0.5} for kind in ("one_line", "several_lines")}
+            families = {"one_line": {"pass@1": 0.5}, "several_lines": {"pass@1": 0.25}}
             configurator.write_json(Path(out, "summary.json"), {"families": families})
 
     monkeypatch.setattr(gaps_experiment, "run_stage", run_stage)
-    gaps_experiment.main(gaps_experiment.Settings(seeds=2, out_dir=str(tmp_path)))
+    monkeypatch.setattr(common, "run_stage", run_stage)
+    settings = gaps_experiment.Settings(seeds=2, out_dir=str(tmp_path))
+    gaps_experiment.main(settings)
+    assert ran.count("prepare_data.py") == len(rates) == 6 and ran.count("exercises") == 1
     # (share, share with the suffix first) of the library and of the exercises
     arms = [[(0, 0), (0, 0)], [(0, 0), (0.5, 0.5)], [(0, 0), (0.5, 0)], [(0, 0), (0.9, 0.5)], [(0.5, 0.5)] * 2]
     assert sorted(trained) == sorted(2 * arms)
@@ -205,4 +210,9 @@ def test_the_experiment_trains_each_arm_on_its_own_gaps(tmp_path, monkeypatch, c
     assert found["no gaps"]["bpb_exercises"]["mean"] == pytest.approx(1.05)
     assert found["nine tenths"]["bpb_exercises"]["difference"] == pytest.approx(0.9)
     assert found["half, of the library too"]["bpb_library"]["difference"] == pytest.approx(0.5)
+    assert found["half"]["one_line"]["mean"] == 0.5 and found["half"]["several_lines"]["mean"] == 0.25
     assert "nine tenths" in capsys.readouterr().out
+    gaps_experiment.main(settings)
+    assert ran.count("exercises") == 1, "what is there is not made again"
+    with pytest.raises(configurator.UserError, match="max_steps=600: choose another --out_dir"):
+        gaps_experiment.main(gaps_experiment.Settings(max_steps=7, out_dir=str(tmp_path)))

@@ -60,6 +60,37 @@ class Outcome:
         return self
 
 
+def forked(work):
+    """The pid of a fork of this process, which calls work() and ends with the exit code that it returns."""
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        code = work()
+        sys.stdout.flush()
+    finally:  # whatever a signal raises here: the fork must not go on as its parent
+        os._exit(code)
+
+
+def settle(folder, out, err):
+    """In a fork: go to a folder, and write to these file descriptors, in a session that can be killed as a whole."""
+    os.setsid()
+    os.chdir(folder)
+    for number, target in ((os.open(os.devnull, os.O_RDONLY), 0), (out, 1), (err, 2)):
+        os.dup2(number, target)
+
+
+def ends_within(pid, seconds):
+    """Whether a process ends within so many seconds."""
+    handle = os.pidfd_open(pid)
+    try:
+        return bool(select.select([handle], [], [], seconds)[0])
+    finally:
+        os.close(handle)
+
+
 class Run:
     """A stage in a process of its own. command: "pretrain --lr=1". prepare() is called in the process first; what it
     returns, if anything, is called last."""
@@ -69,19 +100,14 @@ class Run:
         self.read_end, write_end = os.pipe()
         with contextlib.suppress(OSError):
             fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, 1 << 20)  # nobody reads before the process has ended
-        sys.stdout.flush()
-        self.pid = os.fork()
-        if self.pid == 0:
-            code = 1
-            try:
-                os.setsid()
-                os.chdir(folder)
-                os.environ.update(environment or {})
-                for number, target in ((os.open(os.devnull, os.O_RDONLY), 0), (write_end, 1), (write_end, 2)):
-                    os.dup2(number, target)
-                code = call_stage(self.stage, [self.stage, *arguments], prepare)
-            finally:  # whatever a signal raises here: this process must not go on as its parent
-                os._exit(code)
+
+        def work():
+            """In the fork: the stage in its folder."""
+            os.environ.update(environment or {})
+            settle(folder, write_end, write_end)
+            return call_stage(self.stage, [self.stage, *arguments], prepare)
+
+        self.pid = forked(work)
         os.close(write_end)
 
     def signal(self, number, everybody=False):
@@ -91,11 +117,7 @@ class Run:
 
     def ends_within(self, seconds):
         """Whether the process ends within so many seconds."""
-        handle = os.pidfd_open(self.pid)
-        try:
-            return bool(select.select([handle], [], [], seconds)[0])
-        finally:
-            os.close(handle)
+        return ends_within(self.pid, seconds)
 
     def wait(self, seconds=TIME_LIMIT):
         """The Outcome; what the process has started ends with it. Raises Lost if it hangs."""
@@ -143,19 +165,16 @@ class Forked:
         name, *rest = arguments[1:]
         if name == "-m":
             name, *rest = rest
-        stage = "exercises.__main__" if name == "exercises" else name.removesuffix(".py")
-        sys.stdout.flush()
-        self.returncode, self.pid = None, os.fork()
-        if self.pid == 0:
-            code = 1
-            try:
-                os.environ.update(env or {})
-                code = call_stage(stage, [name, *rest])
-                sys.stdout.flush()
-            finally:
-                os._exit(code)
+        stage = name.removesuffix(".py")
 
-    def wait(self, timeout=None):
+        def work():
+            """In the fork: the stage."""
+            os.environ.update(env or {})
+            return call_stage(configurator.MODULES.get(stage, stage), [name, *rest])
+
+        self.returncode, self.pid = None, forked(work)
+
+    def wait(self):
         """The exit code, negative for a signal."""
         if self.returncode is None:
             self.returncode = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
