@@ -76,9 +76,10 @@ def contents(summary, image):
         same_steps = of(tuned, shape="tuned")
         yield "table", difference_table(same_steps, same_steps, "mixture", "pretraining", ["seed"])
     if any(arm["dynamics"] for arm in decays):
-        yield "heading", "How the weights moved in the last steps"
+        yield "heading", "How the weights moved"
         yield "table", dynamics_table(of(decays, mixture=decays[0]["mixture"]))
-        yield "text", "`training/dynamics.py` says what the columns are. Means over the orders, of hidden matrices."
+        yield "text", "Of hidden matrices, at the last line; the noise is of all lines. Means over the orders."
+        yield "text", "`training/dynamics.py` says what the columns are."
 
 
 def introduction(summary, decays):

@@ -19,6 +19,7 @@ import configurator
 from tests.faults.common import call_stage, ends_within, forked, recipe_in_forks, settle
 
 os.environ["OMP_NUM_THREADS"] = "1"  # small models: threads cost more than they give, above all on a busy machine
+os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # a fork would wait for ever for the compiler's workers of its parent
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT.parent / "shared/data"  # real benchmarks and instruction sets, where they lie beside the checkout
