@@ -1,5 +1,5 @@
 # make demo   trains a small code model from nothing, 15 to 20 minutes on two cores
-# make test   proves the parts, in five minutes
+# make test   proves the parts, in five to twelve minutes
 # make faults goes on looking for what breaks: kills, damaged files, full disks, fuzzed input; 50 minutes
 PYTHON ?= python3
 START := $(shell date +%s)
