@@ -38,13 +38,13 @@ def begin(folder, settings):
 
 
 def has_begun(folder, settings):
-    """Whether begin() was called for this folder. Raises UserError if that was with other settings: only the number of
-    seeds may change, and the folder's name."""
+    """Whether begin() was called for this folder. Raises UserError if that was with other settings: only which models
+    are made may change, and the folder's name."""
     note, mine = folder / "settings.json", asdict(settings)
     if not note.exists():
         return False
     before = json.loads(note.read_text(encoding="utf-8"))
-    if other := [name for name in mine if before.get(name) != mine[name] and name not in ("seeds", "out_dir")]:
+    if other := [name for name in mine if before.get(name) != mine[name] and name not in ("arms", "seeds", "out_dir")]:
         raise UserError(f"{folder} was begun with {other[0]}={before.get(other[0])}: choose another --out_dir")
     return True
 

@@ -1,6 +1,7 @@
 """What do gaps in the training data bring, and what do they cost? Five arms, equal tokens each.
 
     python -m experiments.gaps    the results go to out/fim
+    python -m experiments.gaps --arms='no gaps,half'    what half costs and brings, alone
     python -m experiments.gaps --max_steps=20 --documents=2000    a try
 
 The data are the standard library and exercises. All models are scored by the gaps of exercises that
@@ -9,12 +10,13 @@ that was stopped goes on where it was.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import configurator
+from configurator import UserError
 from corpus.records import read_lines
 from exercises.views import GAPS
 from experiments.common import begin, has_begun, pretrain, print_spread, run_arms, run_stage
@@ -24,9 +26,9 @@ from ranges import Count, Place, Range
 ARMS = {
     "no gaps": (0, 0, 0),
     "half": (0.5, 0, 0.5),
-    "half, all prefix first": (0.5, 0, 0),
+    "half and prefix first": (0.5, 0, 0),
     "nine tenths": (0.9, 0, 0.5),
-    "half, of the library too": (0.5, 0.5, 0.5),
+    "half and library too": (0.5, 0.5, 0.5),
 }
 # {measure: the head of its column}
 COLUMNS = {
@@ -45,6 +47,7 @@ class Settings:
     documents: Count = 32_000  # exercises to learn from
     problems: Count = 50  # exercises on each rung that gaps are cut into, one line and several
     # -- models
+    arms: list[str] = field(default_factory=lambda: list(ARMS))  # which; the others are compared with the first
     seeds: Annotated[int, Range(1, 100)] = 3  # models per arm
     max_steps: Count = 600  # of 4,096 tokens each
     # -- results
@@ -53,13 +56,15 @@ class Settings:
 
 def main(settings):
     """Make the data, train and score the models, print and write what came out."""
+    if not settings.arms or set(settings.arms) - set(ARMS):
+        raise UserError(f"arms are some of {', '.join(ARMS)}")
     out = Path(settings.out_dir).resolve()
     prepare(out, settings)
-    print_spread(run_arms(out, settings, ARMS, partial(train_and_score, out, settings)), COLUMNS)
+    print_spread(run_arms(out, settings, settings.arms, partial(train_and_score, out, settings)), COLUMNS)
 
 
 def prepare(out, settings):
-    """Make the exercises, the tokenizer and the shards of all arms, as far as they are not there. Raises UserError if
+    """Make the exercises, the tokenizer and the shards of the arms, as far as they are not there. Raises UserError if
     the folder holds those of other settings."""
     if not has_begun(out, settings):
         many = (f"--documents={settings.documents}", f"--problems={settings.problems}", "--chats=0")
@@ -72,7 +77,7 @@ def prepare(out, settings):
         "pages": [f"--sources={out}/exercises/documents.jsonl", "--filters=false", "--near_dedup=false"],
     }
     made = set()
-    for of_pages, of_library, suffix_first in ARMS.values():
+    for of_pages, of_library, suffix_first in map(ARMS.get, settings.arms):
         for kind, share in (("library", of_library), ("pages", of_pages)):
             place = out / folder(kind, share, suffix_first)
             gaps = [f"--fim_rate={share}", f"--fim_spm_rate={suffix_first}"] if share else []
@@ -90,7 +95,7 @@ def folder(kind, share, suffix_first):
 def train_and_score(out, settings, seed, arm):
     """Train a model of an arm and let it fill gaps, as far as that has not been done; its measures."""
     of_pages, of_library, suffix_first = ARMS[arm]
-    run = out / f"{arm.replace(', ', '-').replace(' ', '-')}-{seed}"
+    run = out / f"{arm.replace(' ', '-')}-{seed}"
     library = f"{out}/{folder('library', of_library, suffix_first)}"
     pages = f"{out}/{folder('pages', of_pages, suffix_first)}"
     # One part library and five parts exercises, as in the demo. A gap that a row's end cuts could not be filled.

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -209,10 +210,15 @@ def test_the_experiment_trains_each_arm_on_its_own_gaps(tmp_path, monkeypatch, c
     found = json.loads((tmp_path / "summary.json").read_text())["spread"]
     assert found["no gaps"]["bpb_exercises"]["mean"] == pytest.approx(1.05)
     assert found["nine tenths"]["bpb_exercises"]["difference"] == pytest.approx(0.9)
-    assert found["half, of the library too"]["bpb_library"]["difference"] == pytest.approx(0.5)
+    assert found["half and library too"]["bpb_library"]["difference"] == pytest.approx(0.5)
     assert found["half"]["one_line"]["mean"] == 0.5 and found["half"]["several_lines"]["mean"] == 0.25
     assert "nine tenths" in capsys.readouterr().out
     gaps_experiment.main(settings)
     assert ran.count("exercises") == 1, "what is there is not made again"
+    ran.clear()
+    gaps_experiment.main(replace(settings, arms=["no gaps", "half"], seeds=1))
+    assert ran.count("prepare_data.py") == 3 and ran.count("pretrain.py") == 2, "those arms alone"
+    with pytest.raises(configurator.UserError, match="arms are some of no gaps, half, "):
+        gaps_experiment.main(replace(settings, arms=["third"]))
     with pytest.raises(configurator.UserError, match="max_steps=600: choose another --out_dir"):
         gaps_experiment.main(gaps_experiment.Settings(max_steps=7, out_dir=str(tmp_path)))
