@@ -202,7 +202,7 @@ def test_a_resumed_run_logs_the_same_and_may_be_watched_at_other_steps(watched, 
     if every == 4:
         assert metrics(tmp_path / "half") == metrics(watched)
     else:
-        assert {step: line["steps"] for step, line in of_dynamics(tmp_path / "half").items()} == {4: 4, 6: 2}
+        assert {step: line["steps"] for step, line in of_dynamics(tmp_path / "half").items()} == {4: 4, 6: 2, 8: 2}
 
 
 def test_two_processes_find_what_one_finds(watched, workdir, monkeypatch):

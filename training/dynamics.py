@@ -1,8 +1,8 @@
-"""How the weights move, logged at every n-th step with --dynamics_every=n.
+"""How the weights move, logged at every n-th step and at the last one with --dynamics_every=n.
 
 A line of metrics.jsonl then holds, under "dynamics", of the n steps up to this one:
 
-    steps                   how many there were: fewer than n behind a resume or a skipped step
+    steps                   how many there were: fewer than n behind a resume or a skipped step, and at the end
     attention, mlp, ...     of each kind of tensor:
         weight_norm         |w|
         update_rms          root mean square of the changes of single weights in a step
@@ -38,7 +38,8 @@ class Dynamics:
     """
 
     def __init__(self, settings, machine, model, plan, sets, tokenizer, log):
-        self.every, self.machine, self.model, self.plan = settings.dynamics_every, machine, model, plan
+        self.every, self.n_steps = settings.dynamics_every, settings.max_steps
+        self.machine, self.model, self.plan = machine, model, plan
         self.tokenizer, self.log = tokenizer, log
         # Curvature is computed in fp32, for which a GPU may have no kernel that takes the bounds of documents.
         form = document_form(settings.doc_mask, machine.device, torch.float32, model.config.head_dim)
@@ -61,7 +62,7 @@ class Dynamics:
         if self.gradients:
             self.gradients.stop()  # of a step that came to nothing
             self.gradients = None
-        if is_due(step + 1, self.every):
+        if is_due(step + 1, self.every) or step + 1 == self.n_steps:
             self.gradients = Gradients(self.model)
             self.counts = [part.count for part in batch.split(self.plan.micro_batch)]
 
