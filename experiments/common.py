@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from itertools import product
 
+from tqdm import tqdm
+
 import configurator
 import pages
 from configurator import ROOT, UserError
@@ -28,7 +30,8 @@ def run_stage(script, *arguments, folder=ROOT, threads=1):
     if result.returncode:
         last = (result.stderr.strip().splitlines() or ["it said nothing"])[-1]
         raise UserError(f"{script} ended with exit code {result.returncode}: {last}")
-    print(script, *arguments[-1:], flush=True)
+    with tqdm.external_write_mode():  # above the bar, if there is one
+        print(script, *arguments[-1:], flush=True)
     return result.stdout
 
 
@@ -63,7 +66,7 @@ def run_arms(folder, settings, arms, measures_of):
     jobs, found = list(product(range(settings.seeds), arms)), {arm: [] for arm in arms}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = pool.map(lambda job: measures_of(*job), jobs)
-        for (_, arm), measures in zip(jobs, results):
+        for (_, arm), measures in zip(jobs, tqdm(results, total=len(jobs), unit="model", leave=False)):
             found[arm].append(measures)
     about = {"settings": asdict(settings), "made_by": configurator.made_by()}
     table = spread(found)

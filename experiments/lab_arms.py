@@ -4,6 +4,8 @@ import json
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 
+from tqdm import tqdm
+
 import configurator
 from configurator import UserError
 from evaluation.problems import read_lines
@@ -153,7 +155,7 @@ def run_all(lab, arms, jobs):
     with ThreadPoolExecutor(jobs) as pool:
         running = {pool.submit(run, lab, arm): arm for arm in arms}
         try:
-            for future in as_completed(running):
+            for future in tqdm(as_completed(running), total=len(running), unit="arm", leave=False):
                 found[running[future]] = future.result()
         except BaseException:  # a person's Ctrl-C too: it reaches the stages, which save and end
             pool.shutdown(cancel_futures=True)

@@ -15,6 +15,8 @@ import needs  # noqa: F401
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from tqdm import tqdm
+
 import configurator
 from configurator import UserError
 from corpus.records import optional
@@ -59,7 +61,7 @@ def main(settings):
     if last:
         pairs["trunk, early to late"] = ends["trunk", 0], ends["trunk", 1]
         pairs["annealed, early to late"] = ends["annealed", 0], ends["annealed", 1]
-    lines = {name: line(held_out, *pair) for name, pair in pairs.items()}
+    lines = {name: line(held_out, name, *pair) for name, pair in pairs.items()}
     found = predictions(lines)
     draw(lines, settings.out)
     about = {"settings": asdict(settings), "made_by": configurator.made_by()}
@@ -70,11 +72,13 @@ def main(settings):
     print(f"picture -> {settings.out}")
 
 
-def line(held_out, first, second):
-    """{folder: its loss in nats per token at each of ALPHAS} between two checkpoint folders, and a bit beyond both."""
+def line(held_out, name, first, second):
+    """{folder: its loss in nats per token at each of ALPHAS} between two checkpoint folders, and a bit beyond both.
+
+    name: of the line, for the progress bar."""
     first, second = weights_of(first), weights_of(second)
     losses = {}
-    for alpha in ALPHAS:
+    for alpha in tqdm(ALPHAS, desc=name, unit="place", leave=False):
         for folder, found in held_out.losses(average([first, second], [1 - alpha, alpha]))["sources"].items():
             losses.setdefault(folder, []).append(found["val_loss"])
     return losses
