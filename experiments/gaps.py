@@ -1,7 +1,7 @@
-"""What do gaps in the training data bring, and what do they cost? Five arms, equal tokens each.
+"""What do gaps in the training data bring, and what do they cost? Four arms, equal tokens each.
 
     python -m experiments.gaps    the results go to out/fim
-    python -m experiments.gaps --arms='no gaps,half'    what half costs and brings, alone
+    python -m experiments.gaps --arms='no gaps,half'    two of the arms
     python -m experiments.gaps --max_steps=20 --documents=2000    a try
 
 The data are the standard library and exercises. All models are scored by the gaps of exercises that
@@ -22,14 +22,9 @@ from exercises.views import GAPS
 from experiments.common import begin, has_begun, pretrain, print_spread, run_arms, run_stage
 from ranges import Count, Place, Range
 
-# {arm: (share of the exercises that become gaps, share of the library, share of the gaps that begin with the suffix)}
-ARMS = {
-    "no gaps": (0, 0, 0),
-    "half": (0.5, 0, 0.5),
-    "half and prefix first": (0.5, 0, 0),
-    "nine tenths": (0.9, 0, 0.5),
-    "half and library too": (0.5, 0.5, 0.5),
-}
+# {arm: (share of the exercises that become gaps, share of the gaps that begin with the suffix)}. The library stays whole,
+# as its files are longer than a context: the parts of a gap would stand in different rows.
+ARMS = {"no gaps": (0, 0), "half": (0.5, 0.5), "half and prefix first": (0.5, 0), "nine tenths": (0.9, 0.5)}
 # {measure: the head of its column}
 COLUMNS = {
     "bpb_library": "bits per byte: library",
@@ -72,32 +67,23 @@ def prepare(out, settings):
         sources = f"--sources=stdlib,{out}/exercises/documents.jsonl"
         run_stage("tokenizer_train.py", sources, f"--out={out}/tokenizer.json")
         begin(out, settings)
-    sources = {
-        "library": ["--sources=stdlib"],
-        "pages": [f"--sources={out}/exercises/documents.jsonl", "--filters=false", "--near_dedup=false"],
-    }
-    made = set()
-    for of_pages, of_library, suffix_first in map(ARMS.get, settings.arms):
-        for kind, share in (("library", of_library), ("pages", of_pages)):
-            place = out / folder(kind, share, suffix_first)
-            gaps = [f"--fim_rate={share}", f"--fim_spm_rate={suffix_first}"] if share else []
-            if place not in made:
-                tokenizer = f"--tokenizer={out}/tokenizer.json"
-                run_stage("prepare_data.py", *sources[kind], *gaps, tokenizer, f"--out_dir={place}")
-                made.add(place)
+    common = f"--tokenizer={out}/tokenizer.json"
+    run_stage("prepare_data.py", "--sources=stdlib", common, f"--out_dir={out}/library")
+    pages = (f"--sources={out}/exercises/documents.jsonl", "--filters=false", "--near_dedup=false", common)
+    for arm in settings.arms:
+        share, suffix_first = ARMS[arm]
+        gaps = [f"--fim_rate={share}", f"--fim_spm_rate={suffix_first}"] if share else []
+        run_stage("prepare_data.py", *pages, *gaps, f"--out_dir={out}/pages-{named(arm)}")
 
 
-def folder(kind, share, suffix_first):
-    """The name of a shard folder, which says how much of it are gaps: pages-0.5-0.5, pages-whole."""
-    return f"{kind}-{share}-{suffix_first}" if share else f"{kind}-whole"
+def named(arm):
+    """An arm as a part of a folder's name."""
+    return arm.replace(" ", "-")
 
 
 def train_and_score(out, settings, seed, arm):
     """Train a model of an arm and let it fill gaps, as far as that has not been done; its measures."""
-    of_pages, of_library, suffix_first = ARMS[arm]
-    run = out / f"{arm.replace(' ', '-')}-{seed}"
-    library = f"{out}/{folder('library', of_library, suffix_first)}"
-    pages = f"{out}/{folder('pages', of_pages, suffix_first)}"
+    run, library, pages = out / f"{named(arm)}-{seed}", f"{out}/library", f"{out}/pages-{named(arm)}"
     # One part library and five parts exercises, as in the demo. A gap that a row's end cuts could not be filled.
     data = (f"--data={library}:1,{pages}:5", "--best_fit", "--eval_tokens=0")
     pretrain(run, settings.max_steps, *data, f"--seed={seed}")
