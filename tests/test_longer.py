@@ -34,6 +34,9 @@ def test_positions_are_stretched_from_the_length_that_was_trained():
     assert lengthened(longer, block_size=256) == (256, "yarn", 4, 256), "short rows undo nothing"
     assert lengthened(longer, block_size=2048) == (2048, "yarn", 8, 256)
     assert lengthened(longer, rope_scaling="linear") == (1024, "linear", 4, 256)
+    half = ModelConfig(block_size=1024, rope_scaling="yarn", rope_factor=2.0, rope_trained=256)
+    assert lengthened(half) == lengthened(half, block_size=1024) == (1024, "yarn", 2, 256), "as it was chosen"
+    assert lengthened(half, block_size=2048) == (2048, "yarn", 8, 256)
     assert lengthened(longer, rope_scaling="none") == (1024, "none", 1, 0)
     with pytest.raises(ValueError, match="needs a block_size longer"):
         lengthened(trunk, rope_scaling="yarn")

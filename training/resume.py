@@ -81,8 +81,7 @@ def restore(settings, machine, model, optimizers, tokenizer, data, schedule):
     load_weights(model, folder, machine.device)
     if optimizer_state(settings, folder, meta):
         load_optimizers(folder, model, optimizers, machine.device)
-    if machine.is_main:
-        print(f"resuming from {folder}" + (f" with other settings: {differing}" if differing else ""), flush=True)
+    machine.say(f"resuming from {folder}" + (f" with other settings: {differing}" if differing else ""))
     return folder, meta
 
 
@@ -163,12 +162,14 @@ def lengthened(config, settings):
     """A checkpoint's ModelConfig with the context and the rotary positions that the settings ask for.
 
     Positions are stretched from the length at which they were first learnt, and by default never less than before:
-    tuning on short rows must not undo what an anneal has learnt. Raises ValueError where settings do not fit."""
+    tuning on short rows must not undo what an anneal has learnt. What is not changed stays as it is. Raises
+    ValueError where settings do not fit."""
     changes = {key: getattr(settings, key) for key in RESHAPED if getattr(settings, key) is not None}
     if changes.get("rope_scaling", config.rope_scaling) == "none":
         return replace(config, **{"rope_factor": 1.0, "rope_trained": 0, **changes})
-    trained = config.rope_trained or config.block_size
-    factor = max(config.rope_factor, changes.get("block_size", config.block_size) / trained)
+    trained, factor = config.rope_trained or config.block_size, config.rope_factor
+    if any(changes.get(key, getattr(config, key)) != getattr(config, key) for key in ("block_size", "rope_scaling")):
+        factor = max(factor, changes.get("block_size", config.block_size) / trained)
     return replace(config, **{"rope_factor": factor, "rope_trained": trained, **changes})
 
 
