@@ -47,6 +47,8 @@ class LaterSettings(TrainSettings):
 class TuningSettings(LaterSettings):
     """What a stage has that reads its data a given number of times, while the learning rate falls."""
 
+    # -- batch
+    doc_mask: bool = field(init=False, default=True)  # no setting: conversations, or the texts of a pair, share a row
     # -- learning rate and optimizer
     epochs: Positive = 1.0  # how often to read all data
     max_steps: Count | None = None  # length in optimizer steps; auto = what epochs comes to
@@ -63,7 +65,6 @@ class PairSettings(TuningSettings):
     data: str = "data/pairs"  # folders of pairs, a,b: each pair is read once per epoch
     init: str = "out/sft"  # the checkpoint to start from, or a folder of them, of which the newest is taken
     # -- batch
-    doc_mask: bool = field(init=False, default=True)  # no setting: the texts of a pair share a row
     shifted_attention: bool = field(init=False, default=False)  # no setting: answers are judged with full attention
 
 

@@ -36,7 +36,7 @@ class Settings(TuningSettings):
     out_dir: Place = "out/sft"  # checkpoints, metrics.jsonl, settings.json
     # -- LoRA
     lora_rank: Annotated[int, Range(0, 4096)] = 0  # of the adapters that are trained instead of the weights; 0 = none
-    lora_alpha: Positive | None = None  # their change counts alpha / rank; auto = 2 * rank
+    lora_alpha: Positive | None = None  # their change counts alpha / rank; auto = 2 * rank, or 16 with lora_by_root
     lora_by_root: bool = False  # alpha / sqrt(rank) instead (rsLoRA)
     lora_targets: list[str] = field(default_factory=lambda: list(TARGETS))  # the matrices that have adapters
     lora_embeddings: bool = False  # train embeddings and norms too, for a longer context (LongLoRA, arXiv:2309.12307)
@@ -46,6 +46,7 @@ class Settings(TuningSettings):
 
 def main(settings):
     """Tune a model on conversations."""
+    check(settings)
     machine = begin(settings)
     if settings.lora_rank and settings.optimizer is None:
         settings.optimizer = "adamw"  # Muon would make all directions of a narrow matrix equally large
@@ -59,8 +60,8 @@ def main(settings):
     for shards in data.shards:
         if not shards.has_mask:
             raise UserError(f"{shards.folder} holds documents, not chats: prepare it with --chats")
-        if shards.has_pairs and machine.is_main:
-            print(f"{shards.folder} holds pairs of answers: this stage reads the better ones alone")
+        if shards.has_pairs:
+            machine.say(f"{shards.folder} holds pairs of answers: this stage reads the better ones alone")
 
     schedule = resume.tuning_schedule(settings, meta, data, slower=3)
     model = resume.trained_model(config, start, meta, tokenizer, machine)
@@ -70,17 +71,27 @@ def main(settings):
     state = resume.optimizer_state(settings, start, meta)
     if settings.lora_rank:
         torch.manual_seed(settings.seed)
-        alpha = settings.lora_alpha or 2 * settings.lora_rank
+        alpha = settings.lora_alpha or (16 if settings.lora_by_root else 2 * settings.lora_rank)
         targets, embeddings = settings.lora_targets, settings.lora_embeddings
         add_adapters(model, settings.lora_rank, alpha, settings.lora_by_root, targets, embeddings)
         state = None  # it is of the matrices that are not trained now
     train(settings, machine, model, tokenizer, data, schedule, val, init=state, note={"chat": True})
 
 
+def check(settings):
+    """Raises UserError for settings of adapters where there are none, and where one would be changed on the way."""
+    of_adapters, usual = ("lora_alpha", "lora_by_root", "lora_targets", "lora_embeddings"), Settings()
+    given = [name for name in of_adapters if getattr(settings, name) != getattr(usual, name)]
+    if given and not settings.lora_rank:
+        raise UserError(f"{given[0]} is about adapters: give --lora_rank too")
+    if stored := {"lora_rank", *of_adapters} & set(settings.changed):
+        raise UserError(f"{min(stored)} cannot be changed on the way: choose another --out_dir")
+
+
 def add_noise(model, alpha, eot):
     """NEFTune (arXiv:2310.05914): in training, uniform noise in +-alpha / sqrt(length x n_embd) on the embeddings.
 
-    length is that of the token's own conversation. What is drawn depends on the seed and the step alone.
+    length is that of the token's own conversation. What is drawn depends on the seed, the step and the process alone.
     """
 
     def noisy(module, inputs, embedded):

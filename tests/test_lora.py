@@ -174,6 +174,17 @@ def test_unknown_targets_are_one_line(workdir, chats, monkeypatch):
     monkeypatch.chdir(workdir)
     error = door_error(sft, *chats, "--max_steps=1", "--out_dir=lora-none", "--lora_targets=qproj,v_proj")
     assert "not qproj" in error and "gate_proj" in error
+    assert "lora_targets are some of" in door_error(
+        sft, *chats, "--max_steps=1", "--out_dir=lora-none", "--lora_targets="
+    )
+
+
+@pytest.mark.parametrize("given", ["lora_alpha=64", "lora_by_root=true", "lora_targets=q_proj", "lora_embeddings=true"])
+def test_settings_of_adapters_need_adapters_and_stay_as_they_are(workdir, given, monkeypatch):
+    monkeypatch.chdir(workdir)
+    assert f"{given.split('=')[0]} is about adapters" in door_error(sft, f"--{given}")
+    changed = f"--changed={given.split('=')[0]}"
+    assert "cannot be changed" in door_error(sft, "--lora_rank=4", f"--{given}", "--resume", changed)
 
 
 def test_a_damaged_adapter_is_one_line(tmp_path, tokenizer):

@@ -11,6 +11,7 @@ import anneal
 import sft
 from configurator import UserError
 from loss import IGNORE
+from model import ModelConfig, Transformer
 from shards import Shards
 from training import checkpoint
 from training.dataloader import Mixture, Packed
@@ -219,6 +220,32 @@ def test_a_later_stage_trains_on_as_the_one_before_unless_told_otherwise(workdir
     expected = dict(doc_mask=False, beta2=0.9, momentum=0.8, grad_clip=0.5, weight_decay=0.2, seed=7)
     assert inherited == expected and same["optimizer"] == "adamw" and same["batch_tokens"] == 256
     assert (other["optimizer"], other["seed"], other["beta2"]) == ("muon", 8, 0.9)
+
+
+def test_conversations_are_kept_apart_whatever_the_trunk_did(workdir, trunk, chats, tmp_path):
+    how = [*QUIET, "--max_steps=1", "--micro_batch=2"]
+    whole, tuned = f"{tmp_path}/whole", f"{tmp_path}/tuned"
+    stage(
+        "anneal.py", "--init=trunk", "--data=data/shards", *how, "--doc_mask=false", f"--out_dir={whole}", cwd=workdir
+    )
+    stage("sft.py", f"--init={whole}", "--data=data/chats", *how, f"--out_dir={tuned}", cwd=workdir)
+    said = json.loads((tmp_path / "tuned/settings.json").read_text())
+    assert said["settings"]["doc_mask"] is True and said["plan"]["document_form"] == "ids"
+
+
+def test_noise_is_for_training_alone_and_shrinks_with_the_length_of_a_conversation():
+    """Uniform in +-alpha / sqrt(length x n_embd): of 2 x 8 and of 8 x 8 numbers the largest are near the bound."""
+    model = Transformer(ModelConfig(vocab_size=64, block_size=10, n_layer=1, n_head=1, n_kv_head=1, n_embd=8))
+    alpha, eot = 5.0, 63
+    ids = torch.tensor([[eot, 1, eot, 2, 3, 4, 5, 6, 7, 8]])
+    plain = model.embed_tokens(ids)
+    sft.add_noise(model, alpha, eot)
+    assert torch.equal(model.eval().embed_tokens(ids), plain)
+    torch.manual_seed(0)
+    noise = (model.train().embed_tokens(ids) - plain).detach().abs()[0]
+    for part, length in ((noise[:2], 2), (noise[2:], 8)):
+        bound = alpha / (length * 8) ** 0.5
+        assert 0.8 * bound < part.max() <= bound * 1.0001
 
 
 @pytest.mark.parametrize(

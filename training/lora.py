@@ -25,6 +25,8 @@ def add_adapters(model, rank, alpha, by_root, targets, embeddings=False):
     (LongLoRA, arXiv:2309.12307).
     alpha: scale is alpha / rank, or, by_root, alpha / sqrt(rank), with which a larger rank does not learn more slowly
     (rsLoRA, arXiv:2312.03732). Raises UserError for a target that no block has."""
+    if not targets:
+        raise UserError(f"lora_targets are some of {', '.join(TARGETS)}")
     if unknown := set(targets) - set(TARGETS):
         raise UserError(f"lora_targets are {', '.join(TARGETS)}, not {', '.join(sorted(unknown))}")
     for name, p in model.named_parameters():

@@ -62,6 +62,11 @@ class Machine:
         """Whether this is the process that prints and saves."""
         return self.rank == 0
 
+    def say(self, line):
+        """Print a line, once and not in every process."""
+        if self.is_main:
+            print(line, flush=True)
+
     def sum(self, *numbers):
         """The sum of each number over all processes, as floats."""
         if self.world_size == 1:
