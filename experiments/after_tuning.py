@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 
 import configurator
+from configurator import UserError
 from evaluation.problems import pass_at_k, read_lines
 from experiments.common import print_table, run_stage
 from experiments.held_out import HeldOut, weights_of
@@ -58,6 +59,7 @@ def main(settings):
     """Train and score all models, print and write what came out."""
     out = Path(settings.out_dir).resolve()
     models = [str(Path(model).resolve()) for model in settings.models.split(",")]
+    check(settings)
     with exclusive(out), ThreadPoolExecutor(settings.jobs) as pool:
         scores = list(pool.map(partial(all_arms, settings, out), range(len(models)), models))
     arms = {}
@@ -66,6 +68,15 @@ def main(settings):
     about = {"settings": asdict(settings), "made_by": configurator.made_by()}
     configurator.write_json(out / "summary.json", {"arms": arms, **about})
     print_summary(arms)
+
+
+def check(settings):
+    """Raises UserError where there are too few problems for all ways of learning to have equally many attempts."""
+    n, needed = sum(1 for _ in read_lines(Path(settings.practice))), settings.steps * settings.n_problems
+    if n < needed:
+        raise UserError(
+            f"{settings.practice} has {n} problems, and {settings.steps} steps ask {needed}: give fewer steps"
+        )
 
 
 def all_arms(settings, out, seed, tuned):
@@ -140,12 +151,12 @@ def print_summary(arms):
         row = [arm]
         for measure, form in (("pass@1", "{:.1%}"), ("pass@16", "{:.1%}"), ("bpb", "{:.3f}")):
             values = [score[measure] for score in scores]
-            gains = [value - before[measure] for value, before in zip(values, arms["tuned"])]
-            error = statistics.stdev(gains) / math.sqrt(len(gains)) if len(gains) > 1 else math.nan
-            gain = f"{form.format(statistics.mean(gains))} +- {form.format(error)}"
-            row += [form.format(statistics.mean(values)), gain]
+            changes = [value - before[measure] for value, before in zip(values, arms["tuned"])]
+            error = statistics.stdev(changes) / math.sqrt(len(changes)) if len(changes) > 1 else math.nan
+            change = f"{form.format(statistics.mean(changes))} +- {form.format(error)}"
+            row += [form.format(statistics.mean(values)), change]
         rows.append(row)
-    print_table(["", "pass@1", "gain", "pass@16", "gain", "bpb", "gain"], rows, "<>>>>>>")
+    print_table(["", "pass@1", "change", "pass@16", "change", "bpb", "change"], rows, "<>>>>>>")
 
 
 if __name__ == "__main__":
