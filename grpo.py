@@ -65,7 +65,8 @@ class Settings(LaterSettings):
     updates: SmallCount = 1  # steps on the same attempts; 1 = the policy that drew them learns from them
     clip_low: Share = 0.2  # with updates above 1: a token's gain ends where it is so much less likely than when drawn
     clip_high: NotNegative = 0.28  # and where it is so much likelier
-    kl: NotNegative = 0.0  # weight of the divergence from the model that training began with; 0.05 with a reward_model
+    # weight of the divergence from the model that training began with; 0.05 is usual with a reward_model, which errs
+    kl: NotNegative = 0.0
     # -- learning rate and optimizer
     max_steps: Count = 100  # optimizer steps in all
     lr: Positive | None = None  # peak learning rate; auto = a twentieth of that of the checkpoint's run
@@ -85,6 +86,10 @@ def main(settings):
     """Let a model learn from what its own programs have earned."""
     machine = begin(settings)
     start, meta, config = resume.starting_point(settings, machine)
+    n_rows = max(1, settings.batch_tokens // settings.block_size)
+    settings.batch_tokens = n_rows * settings.block_size
+    if n_rows < machine.world_size:
+        raise UserError(f"{machine.world_size} processes for the {n_rows} rows of {start}'s batches: start fewer")
     tokenizer = Tokenizer.load(start / "tokenizer.json")
     chat = meta.get("chat", False)
     check(settings, chat)
@@ -104,7 +109,7 @@ def main(settings):
     if settings.reward_model:
         task = Rated(settings.problems, tokenizer, settings.reward_model, machine)
     else:
-        task = Tested(settings.problems, tokenizer, chat, settings.reward == "share")
+        task = Tested(settings.problems, tokenizer, chat, settings.reward == "share", machine.say)
     data = Rollouts(settings, model, reference, tokenizer, task, meta if settings.resume else {})
     tests = Progress(settings.sample, settings.test, tokenizer, chat)
     before = answers_before(settings, tests, model, machine)

@@ -1,5 +1,6 @@
 """A model's attempts at what it is asked, and what each has earned: what reinforcement learning learns from."""
 
+import hashlib
 import json
 import os
 from dataclasses import dataclass
@@ -10,14 +11,14 @@ from corpus.documents import Problem, read
 from evaluation import sandbox
 from evaluation.formats import parsed
 from evaluation.generate import Sampling, generate, prompt_ids
-from evaluation.problems import read_problems
+from evaluation.problems import MBPP_TRAIN, read_problems
 from evaluation.replies import code_in
 from evaluation.rewards import rewards
 from evaluation.steps import single_tests
 from evaluation.verdicts import modes
+from shards import sha256_file
 from training.checkpoint import load_model
 
-ALL_OF_MBPP = "11-510"  # of a file of MBPP's shape: its test split
 AT_ONCE = 32  # conversations that a reward model reads at a time
 
 
@@ -52,12 +53,15 @@ def draw_attempts(model, tokenizer, asked, max_new_tokens, batch_size):
 
 class Tested:
     """Problems with tests, which the sandbox judges: an attempt earns 1 where its program passes, else 0, or, by_share,
-    the share of the test's assertions that hold. prompts[n] are the ids of problem n, stops[n] its stop strings."""
+    the share of the test's assertions that hold. prompts[n] are the ids of problem n, stops[n] its stop strings; say is
+    called with a line for what a person should know."""
 
     has_tests = True
 
-    def __init__(self, path, tokenizer, chat, by_share=False):
-        self.problems, self.chat, self.by_share = list(read_problems(path, ALL_OF_MBPP).values()), chat, by_share
+    def __init__(self, path, tokenizer, chat, by_share=False, say=print):
+        self.problems = list(read_problems(path, MBPP_TRAIN, say).values())
+        self.chat, self.by_share, self.say = chat, by_share, say
+        self.key = sha256_file(path)  # by which a resumed run knows that it is asked the same
         self.prompts = [prompt_ids(tokenizer, one.asked(chat), chat, one.suffix) for one in self.problems]
         self.stops = [() if chat else problem.stop for problem in self.problems]
         self.mode_of = {}  # how a problem is judged is found out when it is asked first
@@ -69,7 +73,7 @@ class Tested:
         new = {task_id: problem for task_id, problem in new.items() if task_id not in self.mode_of}
         self.mode_of |= modes(new, sandbox.Limits(), n_workers(), quiet=True)[0]
         if n_open := sum(self.mode_of[task_id] == "open" for task_id in new):
-            print(f"warning: {n_open} problems are judged open: a program could learn to write the verdict itself")
+            self.say(f"warning: {n_open} problems are judged open: a program could learn to write the verdict itself")
         programs = []  # (number of the problem, program) of each attempt
         for tried in attempts:
             text = code_in(tried.text) if self.chat else tried.text
@@ -105,9 +109,10 @@ class Rated:
 
     def __init__(self, path, tokenizer, judge, machine):
         self.model, self.tokenizer, _ = load_model(judge, machine, with_values=True)
-        self.conversations = list(asked_in(path))
+        self.conversations, self.say = list(asked_in(path)), machine.say
         if not self.conversations:
             raise UserError(f"no conversations in {path}")
+        self.key = hashlib.sha256(json.dumps(self.conversations).encode()).hexdigest()
         self.prompts, self.stops = [], [()] * len(self.conversations)
         for messages in self.conversations:
             ids, _ = tokenizer.render(messages, generation_prompt=True)

@@ -173,7 +173,8 @@ def go_on(model, tokenizer, cache, rows, numbers):
 
 def add_tokens(logits, tokenizer, rows):
     """Draw a token for each row of logits, and append it."""
-    logits = logits[:, : tokenizer.vocab_size].float()  # the model's vocabulary may be padded
+    all_logits = logits.float()
+    logits = all_logits[:, : tokenizer.vocab_size]  # the model's vocabulary may be padded
     alike = {}  # rows that draw in the same way
     for n, row in enumerate(rows):
         alike.setdefault(row.sampling, []).append(n)
@@ -182,7 +183,8 @@ def add_tokens(logits, tokenizer, rows):
         tokens = pick(logits[numbers], sampling, draws)
         logprobs = [None] * len(numbers)
         if any(rows[n].keeps_logprobs for n in numbers):
-            logprobs = logits[numbers].log_softmax(-1).gather(1, tokens[:, None].to(logits.device))[:, 0].tolist()
+            # Over the padding too, as the loss has them: what learns from its own texts compares the two.
+            logprobs = all_logits[numbers].log_softmax(-1).gather(1, tokens[:, None].to(logits.device))[:, 0].tolist()
         for n, token, logprob in zip(numbers, tokens.tolist(), logprobs):
             if rows[n].on_logits:
                 rows[n].on_logits(logits[n], token)

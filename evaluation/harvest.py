@@ -18,7 +18,7 @@ from pathlib import Path
 import configurator
 from configurator import UserError
 from corpus.records import json_lines, read_lines
-from evaluation.problems import read_sets
+from evaluation.problems import MBPP_TRAIN, read_sets
 from ranges import Count, Ids, Place, Seed
 from shards import exclusive
 from tokenizer import fenced
@@ -31,7 +31,7 @@ class Settings:
     # -- samples
     results: str = "out/eval/results.jsonl"  # what eval_humaneval.py has left of a chat model's samples
     problems: str = "data/exercises/practice.jsonl"  # the files of problems that it was given
-    mbpp_ids: Ids = "11-510"  # as it was given
+    mbpp_ids: Ids = MBPP_TRAIN  # as it was given; 601-974 = the training split of MBPP, others are to measure by
     # -- results
     out_dir: Place = "data/harvest"  # passed.jsonl, pairs.jsonl
     per_problem: Count = 4  # at most so many chats, and pairs, of a problem: else the easy ones would be most of them

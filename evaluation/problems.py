@@ -14,6 +14,7 @@ from corpus.records import read_lines
 from evaluation.formats import Untested, mbpp_number, problem_of
 from hints import how_to_make
 
+MBPP_TRAIN = "601-974"  # the ids of MBPP's training split; 11-510 is its test split
 # What is downloaded once, by its name: the address, the place, and the sha256 where one is published with it.
 DOWNLOADS = {
     "humaneval": (
@@ -93,7 +94,7 @@ def read_problems(path, mbpp_ids, say=print):
         try:
             number = mbpp_number(record)
             if number is not None and not first <= number <= last:
-                left_out[f"their ids are not in --mbpp_ids={mbpp_ids}"] += 1
+                left_out[f"their ids are not in mbpp_ids={mbpp_ids}"] += 1
                 continue
             problem = problem_of(record)
         except Untested:

@@ -12,16 +12,15 @@ import torch
 from configurator import UserError
 from evaluation.attempts import Attempt, draw_attempts
 from loss import IGNORE
-from shards import sha256_file
 from training.dataloader import best_fit, make_batch
-from training.policy import gae, group_advantages
+from training.policy import divergence, gae, group_advantages
 
 
 class Rollouts:
     """The data of a run: attempts at problems by the model as it is at each step. train() asks of it what it asks of a
     Mixture.
 
-    task: what is asked and who judges, such as attempts.Tested. begun: meta.json of the run's own checkpoint, where it
+    task: what is asked and who judges, attempts.Tested or Rated. begun: meta.json of the run's own checkpoint, where it
     is resumed, else {}.
 
     Which problems a step asks, and with which seeds, is a function of the seed and the step; what the model writes
@@ -43,9 +42,9 @@ class Rollouts:
                 f"{self.block_size} for an answer, fewer than n_problems={settings.n_problems}"
             )
         if left_out := len(task.prompts) - len(self.numbers):
-            print(f"{left_out} problems leave no room for an answer and are left out")
+            task.say(f"{left_out} problems leave no room for an answer and are left out")
         self.first, self.attempts, self.beside, self.about = None, [], {}, {}
-        self.n_drawn = begun.get("tokens", 0)  # tokens of all attempts so far
+        self.n_drawn = self.n_before = begun.get("tokens", 0)  # tokens of all attempts so far, and before those at hand
         if rollout := begun.get("rollout"):  # of a checkpoint between two steps on the same attempts
             self.first, self.about = rollout["first"], rollout["about"]
             self.attempts = [Attempt(**record) for record in rollout["attempts"]]
@@ -70,7 +69,7 @@ class Rollouts:
 
     def identity(self):
         """What data this is."""
-        return [[sha256_file(self.settings.problems), 1.0]]
+        return [[self.task.key, 1.0]]
 
     def epochs(self, step):
         """Of no folder."""
@@ -79,6 +78,8 @@ class Rollouts:
     def position(self, step):
         """What a checkpoint says of the data."""
         said = {"data": self.identity(), "rows_read": {}, "read_before": {}, "tokens": self.n_drawn}
+        if step == self.first:  # a signal came before anything was learnt from the attempts: they will be made again
+            return said | {"tokens": self.n_before}
         if step % self.settings.updates == 0:
             return said
         beside = {name: values.tolist() for name, values in self.beside.items()}
@@ -100,7 +101,7 @@ class Rollouts:
             groups += [group for group in found if has_signal(group)] if self.settings.refills else found
             if len(groups) >= n or len(numbers) < n:
                 break
-        self.n_drawn += n_tokens_of(asked)
+        self.n_before, self.n_drawn = self.n_drawn, self.n_drawn + n_tokens_of(asked)
         self.first, self.about = step, {"tokens": self.n_drawn, **figures(asked, self.task.has_tests)}
         groups = groups[:n]
         # Without a penalty or a critic, attempts whose advantage is 0 have no gradient: computing it would be in vain.
@@ -158,6 +159,7 @@ class Rollouts:
             scores["old"], scores["value"] = self.scored(self.model, ids, targets, machine, plan)
         if self.settings.kl:
             beside["reference"], _ = self.scored(self.reference, ids, targets, machine, plan)
+            self.about["divergence"] = self.divergence_of_drawn(beside["reference"], owner)
         if self.settings.updates > 1:
             beside["old"] = scores["old"]
         if self.settings.critic:
@@ -181,6 +183,13 @@ class Rollouts:
             rewards = [tried.reward for tried in self.attempts[start : start + size]]
             advantages += group_advantages(rewards, self.settings.by_std)
         return advantages
+
+    def divergence_of_drawn(self, reference, owner):
+        """How far the model has moved from the reference: the mean of divergence() over the tokens that were drawn."""
+        logprobs = np.zeros(owner.shape)
+        for number, tried in enumerate(self.attempts):
+            logprobs[owner == number] = tried.logprobs
+        return divergence(torch.from_numpy(logprobs), torch.from_numpy(reference))[owner >= 0].mean().item()
 
     def from_critic(self, values, owner):
         """(advantages, the critic's targets), of each token. Advantages are brought to mean 0 and standard deviation 1
@@ -239,10 +248,13 @@ def figures(groups, has_tests):
     found = {"reward": sum(tried.reward for tried in attempts) / len(attempts)}
     if has_tests:
         found["pass@1"] = sum(tried.reward == 1 for tried in attempts) / len(attempts)
-    return found | {
+    found |= {
         # The mean of -log p over what was drawn from p is an estimate of the entropy per token, in nats.
         "entropy": -sum(sum(tried.logprobs) for tried in attempts) / n_tokens,
         "length": n_tokens / len(attempts),
         "truncated": sum(tried.cut_off for tried in attempts) / len(attempts),
         "groups_with_signal": sum(map(has_signal, groups)) / len(groups),
     }
+    if has_tests:  # where this falls while pass@1 rises, a model only becomes surer of what it could do before
+        found[f"pass@{len(groups[0])}"] = sum(any(one.reward == 1 for one in group) for group in groups) / len(groups)
+    return found

@@ -2,8 +2,8 @@
 by cheating, and a run that stops, or has two processes, is the same run."""
 
 import itertools
-import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ import grpo
 import pretrain
 from configurator import UserError
 from evaluation import attempts
-from evaluation.attempts import Attempt, Tested, single_tests
+from evaluation.attempts import Tested, draw_attempts
 from evaluation.rollouts import Rollouts
 from loss import IGNORE
 from model import ModelConfig, Transformer
@@ -111,6 +111,38 @@ def test_the_log_probabilities_of_sampler_and_trainer_are_the_same(here, letters
         text = torch.tensor([tried.prompt + tried.ids])  # alone, without neighbours in its row
         alone_scores = -model(text[:, :-1], text[:, 1:], reduction="none")[len(tried.prompt) - 1 :]
         assert tried.logprobs == pytest.approx(alone_scores.tolist(), abs=1e-5)
+
+
+def test_padding_of_the_vocabulary_counts_in_both(here, letters):
+    """An untrained model gives its padding as much as anything else."""
+    _, model, data = made(here)
+    tokenizer = data.tokenizer
+    shape = {**vars(model.config), "vocab_size": tokenizer.vocab_size + 64}
+    padded, prompt = Transformer(ModelConfig(**shape)), data.task.prompts[0]
+    (tried,) = draw_attempts(padded.eval(), tokenizer, [(0, prompt, (), (5, 0, 0))], 6, 1)
+    text = torch.tensor([tried.prompt + tried.ids])
+    scores = -padded(text[:, :-1], text[:, 1:], reduction="none")[len(prompt) - 1 :]
+    assert tried.logprobs == pytest.approx(scores.tolist(), abs=1e-5) and max(tried.ids) < tokenizer.vocab_size
+
+
+def test_the_divergence_is_that_of_what_was_drawn_and_a_group_is_solved_by_any_of_its_attempts(here, letters):
+    settings, model, data = made(here, "--kl=0.1")
+    data.reference = Transformer(model.config)
+    torch.manual_seed(1)
+    for p in data.reference.parameters():
+        p.data += 0.1 * torch.randn_like(p)
+    about = data.batch(0, alone(), PLAN).about
+    found, n_solved = [], 0
+    for start in range(0, len(data.attempts), 4):
+        group = data.attempts[start : start + 4]
+        n_solved += max(tried.reward for tried in group) == 1
+        for tried in group:
+            text = torch.tensor([tried.prompt + tried.ids])
+            scores = -data.reference(text[:, :-1], text[:, 1:], reduction="none")[len(tried.prompt) - 1 :]
+            gaps = [score - logprob for score, logprob in zip(scores.tolist(), tried.logprobs)]
+            found += [math.exp(gap) - gap - 1 for gap in gaps]
+    assert about["divergence"] == pytest.approx(sum(found) / len(found), rel=1e-3) and about["divergence"] > 0.01
+    assert about["pass@4"] == n_solved / 3 >= about["pass@1"]
 
 
 def test_prompts_and_the_ends_of_rows_have_no_part_in_it(here, letters):
@@ -224,65 +256,6 @@ def test_a_critic_learns_what_to_expect(here, letters, tmp_path):
     load_model(tmp_path / "out")  # what writes text needs no critic
 
 
-# -- rewards
-
-
-def test_programs_that_cheat_earn_nothing(tmp_path, tokenizer):
-    path, problems = problem_file(tmp_path, count=1)
-    always = "class Yes:\n        def __eq__(self, other): return True\n    return Yes()\n"
-    answers = {
-        problems[0]["canonical_solution"]: 1,
-        "    import os; os._exit(0)\n": 0,
-        "    raise SystemExit(0)\n": 0,
-        f"    {always}": 0,
-        "    return 0\n\ndef check(candidate):\n    pass\n": 0,
-        "    import builtins, sys; sys.modules['__main__'].check = print\n": 0,
-        "": 0,
-    }
-    tried = [Attempt(0, [], [], [], text, False) for text in answers]
-    Tested(path, tokenizer, chat=False).judge(tried)
-    assert [one.reward for one in tried] == list(answers.values())
-
-
-def test_the_share_of_assertions_that_hold(tmp_path, tokenizer):
-    problem = {"task_id": "p", "prompt": "def f(x):\n", "entry_point": "f", "canonical_solution": "    return abs(x)\n"}
-    problem["test"] = "def check(candidate):\n" + "".join(
-        f"    assert candidate({x}) == {abs(x)}\n" for x in (1, 2, -3, 4)
-    )
-    (tmp_path / "p.jsonl").write_text(json.dumps(problem))
-    task = Tested(tmp_path / "p.jsonl", tokenizer, chat=False, by_share=True)
-    assert len(single_tests(task.problems[0].test)) == 4
-    texts = ["    return abs(x)\n", "    return x\n", "    return 3\n", "    return (\n"]
-    tried = [Attempt(0, [], [], [], text, False) for text in texts]
-    task.judge(tried)
-    assert [one.reward for one in tried] == [1, 0.75, 0.25, 0]
-
-
-def test_a_reward_model_rates_the_next_answer_of_chats_and_pairs(tmp_path, tokenizer, monkeypatch):
-    asked = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}, {"role": "user", "content": "?"}]
-    chat = {"messages": [*asked, {"role": "assistant", "content": "the answer that is taken away"}]}
-    pair = {"prompt": "Say a", "chosen": "a", "rejected": "b"}
-    path = write_records(tmp_path / "asked.jsonl", [chat, pair, {"nothing": "of use"}])
-    seen = []
-
-    def longest_best(model, tokenizer, conversations, batch_size):
-        seen.extend(conversations)
-        return [float(len(messages[-1]["content"])) for messages in conversations]
-
-    monkeypatch.setattr(attempts, "load_model", lambda *_, **__: (None, tokenizer, {}))
-    monkeypatch.setattr(attempts, "rewards", longest_best)
-    task = attempts.Rated(path, tokenizer, "out/reward", alone())
-    assert [tokenizer.decode(prompt) for prompt in task.prompts] == [
-        "<|endoftext|><|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHo<|im_end|>\n"
-        "<|im_start|>user\n?<|im_end|>\n<|im_start|>assistant\n",
-        "<|endoftext|><|im_start|>user\nSay a<|im_end|>\n<|im_start|>assistant\n",
-    ]
-    tried = [Attempt(0, [], [], [], "long answer", False), Attempt(1, [], [], [], "", False)]
-    task.judge(tried)
-    assert [one.reward for one in tried] == [11, 0]
-    assert seen[0] == [*asked, {"role": "assistant", "content": "long answer"}] and seen[1][0]["content"] == "Say a"
-
-
 # -- the same run
 
 
@@ -306,6 +279,40 @@ def test_a_run_that_stopped_between_two_steps_on_the_same_attempts_is_the_unbrok
     assert metrics(tmp_path / "whole") == metrics(tmp_path / "parts")
 
 
+def test_what_was_drawn_in_vain_is_not_counted_twice(here, letters):
+    """A signal comes while a step's attempts are drawn: its checkpoint says what one that waited for the step says."""
+    _, _, data = made(here)
+    data.batch(0, alone(), PLAN)
+    on_time = data.position(1)
+    data.batch(1, alone(), PLAN)
+    assert data.position(1) == on_time and data.position(2)["tokens"] > on_time["tokens"] > 0
+
+
+def test_a_run_with_a_reward_model_saves_and_goes_on(here, tmp_path, monkeypatch):
+    """Its problems are a folder of pairs, which the checkpoint knows by what is asked."""
+    monkeypatch.setattr("training.log.peak_flops", lambda *_: (1e12, "not measured"))
+    monkeypatch.setattr(grpo, "check", lambda *_: None)  # the base model stands in for a tuned one
+    monkeypatch.setattr(attempts, "load_model", lambda *_, **__: (None, None, {}))
+    monkeypatch.setattr(attempts, "rewards", lambda _, __, asked, ___: [float(len(m[-1]["content"])) for m in asked])
+    (tmp_path / "asked").mkdir()
+    pairs = [{"prompt": text, "chosen": "a", "rejected": "b"} for text in "abcd"]
+    write_records(tmp_path / "asked/pairs.jsonl", pairs[:3])
+    how = [f"--problems={tmp_path}/asked", "--reward_model=out/reward", f"--out_dir={tmp_path}/run", "--save_every=2"]
+    run(here, *how)
+    shutil.rmtree(tmp_path / "run/step_00000004")
+    run(here, *how, "--resume")
+    assert checkpoint.newest(tmp_path / "run")[1]["step"] == 4
+    shutil.rmtree(tmp_path / "run/step_00000004")
+    write_records(tmp_path / "asked/pairs.jsonl", pairs)
+    with pytest.raises(UserError, match="learnt from other problems"):
+        run(here, *how, "--resume")
+
+
+def test_no_process_is_without_a_row(here, letters, tmp_path):
+    errors = in_processes(3, run, here, f"--out_dir={tmp_path}/three")
+    assert all("3 processes for the 2 rows" in str(error) for error in errors)
+
+
 @pytest.mark.parametrize("arguments", [[], ["--critic", "--updates=2", "--kl=0.1"]])
 def test_two_processes_are_one(here, letters, tmp_path, arguments):
     assert in_processes(2, run, here, *arguments, f"--out_dir={tmp_path}/two") == [None, None]
@@ -318,13 +325,6 @@ def test_two_processes_are_one(here, letters, tmp_path, arguments):
                 assert a[key] == pytest.approx(b[key], abs=1e-4), key
             elif key != "sources":
                 assert math.isclose(a[key], b[key], rel_tol=1e-3, abs_tol=1e-4), key
-
-
-def test_what_is_cut_off_earns_nothing(tmp_path, tokenizer):
-    path, problems = problem_file(tmp_path, count=1)
-    tried = [Attempt(0, [], [], [], problems[0]["canonical_solution"], cut_off) for cut_off in (False, True)]
-    Tested(path, tokenizer, chat=False).judge(tried)
-    assert [one.reward for one in tried] == [1, 0]
 
 
 @pytest.mark.parametrize(

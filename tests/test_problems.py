@@ -280,7 +280,7 @@ def test_records_of_several_kinds_and_what_is_left_out(tmp_path, capsys):
     names = "HumanEval/0 SingleLineInfilling/HumanEval/0/L1 11 two-sum BigCodeBench/0 0 abc1_a"
     assert list(problems) == names.split()
     printed = capsys.readouterr().out
-    assert f"2 of 11 problems of {path} are left out: their ids are not in --mbpp_ids=11-510\n" in printed
+    assert f"2 of 11 problems of {path} are left out: their ids are not in mbpp_ids=11-510\n" in printed
     assert "1 of 11" in printed and "no tests" in printed and "same id" in printed and printed.count("\n") == 3
     assert list(read_problems(write_records(path, [EVALPLUS_MBPP, plus]), "2-700")) == ["Mbpp/2", "700"]
     assert capsys.readouterr().out == ""

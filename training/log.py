@@ -112,6 +112,8 @@ class Log:
         if about:
             shown = [f"{name.split('_')[-1]} {number:.2g}" for name, number in about.items() if name != "tokens"]
             line = " ".join([self.place(step), *shown])
+            while len(line) > 80:  # metrics.jsonl has them all
+                line = line.rsplit(" ", 2)[0]
         elif speed:
             line += f" {short(speed):>5} tok/s mfu {mfu:3.0%} eta {self.time_left(step, speed)}"
         print(line, flush=True)
