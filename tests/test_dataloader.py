@@ -57,6 +57,19 @@ def stream(workdir, split="train"):
     return Shards(workdir / "data/shards", split).tokens(0, 1 << 40)
 
 
+def test_every_part_of_a_batch_has_its_share_of_each_source(workdir):
+    """Gradients of micro-batches then differ by chance alone, and not by what they are of."""
+    folder = str(workdir / "data/shards")
+    data = mixture(workdir, mixture=[(folder, 0.75), (folder, 0.25)], batch_size=16)
+    for step in range(3):
+        rows = data.rows(step)
+        assert sorted(rows) == [(0, n) for n in range(12 * step, 12 * step + 12)] + [
+            (1, n) for n in range(4 * step, 4 * step + 4)
+        ]
+        for start in range(0, 16, 4):
+            assert [source for source, _ in rows[start : start + 4]].count(1) == 1
+
+
 def test_each_window_is_read_once_per_epoch_and_epochs_differ(workdir):
     data, tokens = mixture(workdir, batch_size=1), stream(workdir).tolist()
     text = "".join(map(chr, tokens))

@@ -330,12 +330,13 @@ class Mixture:
         return Windows(shards, block_size, seed)
 
     def rows(self, step):
-        """[(source, number of the row since the start of training)] in the global batch of a step."""
+        """[(source, number of the row since the start of training)] in the global batch of a step. Each source is
+        spread over the batch, so that every process and every micro-batch has about its share of it."""
         before, counts = self.quotas(step)
         rows = []
         for source, (first, count) in enumerate(zip(before + self.first, counts)):
-            rows += [(source, int(n)) for n in range(first, first + count)]
-        return rows
+            rows += [((k + 0.5) / count, source, int(first) + k) for k in range(count)]
+        return [(source, n) for _, source, n in sorted(rows)]
 
     def own_rows(self, step, rank, world_size):
         """This process's part of them. Where the processes do not divide the batch, some get one row more."""
