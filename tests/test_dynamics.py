@@ -165,6 +165,26 @@ def test_a_logged_step_is_what_brute_force_finds(monkeypatch):
     assert found["curvature"]["probe"] == pytest.approx(((slopes[1] - slopes[0]) / 2e-2).item(), rel=0.05)
 
 
+@pytest.mark.parametrize("optimizer, cosine", [("muon", 0.7), ("adamw", 0.9)])
+def test_noise_alone_looks_like_a_way_straight_ahead_because_of_momentum(optimizer, cosine):
+    torch.manual_seed(0)
+    model = Transformer(ModelConfig(vocab_size=64, block_size=16, n_layer=1, n_head=2, n_kv_head=2, n_embd=32))
+    settings = pretrain.TrainSettings(optimizer=optimizer, lr=1e-4)
+    optimizers = make_optimizers(model, settings, False)
+    hidden = [p for name, p in model.named_parameters() if "mlp" in name]
+    for step in range(130):
+        if step == 100:  # momentum has filled up
+            walk = Walk(torch.nn.utils.parameters_to_vector(hidden).detach())
+        for p in model.parameters():
+            p.grad = torch.randn_like(p)
+        for one in optimizers:
+            one.step()
+        if step >= 100:
+            walk.add(torch.nn.utils.parameters_to_vector(hidden).detach())
+    found = walk.summary()
+    assert (found["cosine"], found["net_over_path"]) == pytest.approx((cosine, 0.7), abs=0.1)
+
+
 # -- whole runs
 
 

@@ -34,9 +34,12 @@ def memory_parts(model, settings, machine, plan):
     # After that Muon has a stack three times, and its smaller product twice.
     muon = 5 * b * min(STACK, sum(p.numel() for p in hidden)) * (settings.optimizer == "muon")
     for_a_moment = max(max(loss, 4 * head, block), muon - kept)
-    return {
+    trained = sum(p.numel() for p in hidden | others)  # adapters alone, where there are some
+    # What dynamics.py remembers: where the weights were and are, and went twice, and the gradient so far.
+    watched = {"dynamics": 24 * trained} if settings.dynamics_every else {}
+    return watched | {
         "weights": 4 * model.n_params(),
-        "gradients": 4 * sum(p.numel() for p in hidden | others),  # of adapters alone, where there are some
+        "gradients": 4 * trained,
         "optimizer state": max(states),
         "kept for the backward pass": kept,
         "for a moment": for_a_moment,
