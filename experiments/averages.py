@@ -49,7 +49,7 @@ def main(settings):
     if checkpoint.saved(out):
         raise UserError(f"{out} already holds checkpoints: choose another --out_dir")
     trained_on = ",".join(folder for folder, _ in parse_mixture(meta["settings"]["data"]))
-    held_out = HeldOut(newest, machines.start(dtype="fp32"), settings.val or trained_on, settings)
+    held_out = HeldOut(newest, machines.start(), settings.val or trained_on, settings)
     weights = average(map(weights_of, folders), shares(len(folders), settings.ema))
     metrics = {"step": meta["step"], **held_out.losses(weights)}
     configurator.write_text(out / "metrics.jsonl", json_line({**metrics, "tokens": meta["tokens"]}).decode())

@@ -83,13 +83,13 @@ def test_an_average_is_a_checkpoint_that_can_be_gone_on_from(run, workdir, monke
 
 
 def test_one_checkpoint_is_validated_as_its_run_did(run, workdir, monkeypatch):
-    """Another machine format than the run's would differ a little more."""
+    """Another machine format than the run's, or other text, would differ more."""
     monkeypatch.chdir(workdir)
     averages.main(averages.Settings(checkpoints="averaged/step_00000004", last=1, out_dir="fourth"))
     found = json.loads((workdir / "fourth/metrics.jsonl").read_text())
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     (expected,) = [line for line in lines if "sources" in line and line["step"] == 4]
-    assert found["val_loss"] == pytest.approx(expected["val_loss"], rel=1e-2) and found["tokens"] == 4 * 256
+    assert found["val_loss"] == pytest.approx(expected["val_loss"], rel=1e-5) and found["tokens"] == 4 * 256
     assert found["sources"].keys() == expected["sources"].keys()
 
 
@@ -127,17 +127,19 @@ def test_a_line_has_the_loss_of_every_place_on_it(monkeypatch):
 @pytest.mark.parametrize(
     "name, pair, holds",
     [
-        ("trunk to annealed", ((0.0, 0.2), (0.0, 0.0)), True),  # down the slope
-        ("trunk to annealed", ((0.0, 0.2), (0.0, -0.1)), False),  # and up the other one
-        ("trunk, early to late", ((0.0, 0.2), (0.5, -0.2)), True),  # from slope to slope, across the river
-        ("trunk, early to late", ((0.0, 0.2), (0.5, 0.2)), False),  # along one of them
-        ("annealed, early to late", ((0.0, 0.0), (0.5, 0.0)), True),  # along the river
-        ("annealed, early to late", ((0.5, 0.0), (0.0, 0.0)), False),  # up the river
+        ("trunk to annealed", ((0.0, 0.2), (0.0, 0.0)), [True, True]),  # down the slope
+        ("trunk to annealed", ((0.0, 0.2), (0.0, -0.1)), [False, True]),  # and up the other one
+        ("trunk, early to late", ((0.0, 0.2), (0.5, -0.2)), [True]),  # from slope to slope, across the river
+        ("trunk, early to late", ((0.0, 0.2), (0.5, 0.2)), [False]),  # along one of them
+        ("annealed, early to late", ((0.0, 0.0), (0.5, 0.0)), [True, True]),  # along the river
+        ("annealed, early to late", ((0.0, 0.1), (0.5, -0.05)), [False, True]),  # across it, and up again
+        ("annealed, early to late", ((0.5, 0.0), (0.0, 0.0)), [False, True]),  # up the river
+        ("annealed, early to late", ((0.9, 0.0), (1.9, 0.0)), [False, True]),  # beyond its end
     ],
 )
 def test_what_a_river_valley_predicts_holds_in_one(monkeypatch, name, pair, holds):
-    (found,) = valley.predictions(lines_between(monkeypatch, **{name: pair}))
-    assert found["holds"] is holds and found["of"] == "set"
+    found = valley.predictions(lines_between(monkeypatch, **{name: pair}))
+    assert [one["holds"] for one in found] == holds and {one["of"] for one in found} == {"set"}
 
 
 def test_the_valley_of_two_trunks_is_drawn(run, workdir, monkeypatch, capsys):
@@ -147,7 +149,7 @@ def test_the_valley_of_two_trunks_is_drawn(run, workdir, monkeypatch, capsys):
     arguments = [trunk, "--annealed=averaged/step_00000004,averaged", "--val=data/shards", "--eval_tokens=100"]
     train(valley, *arguments, "--out=picture/valley.png")
     found = json.loads((workdir / "picture/valley.json").read_text())
-    assert len(found["lines"]) == len(found["predictions"]) == 3
+    assert len(found["lines"]) == 3 and len(found["predictions"]) == 5
     ends = found["lines"]["trunk, early to late"]["data/shards"]
     assert ends[found["alphas"].index(1)] == pytest.approx(
         found["lines"]["annealed, early to late"]["data/shards"][found["alphas"].index(0)], abs=1e-6
