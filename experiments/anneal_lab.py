@@ -6,9 +6,10 @@
 
 The trunk is the demo's, but for its mixture: the library and exercise pages, no chats, so that an
 anneal can bring them. Each arm goes on from it: a shape of the decay x a mixture x a seed, which
-is the order of the data. Averages of checkpoints cost no training; then the linear arms are tuned
-on chats. The same command goes on where an interrupted one stopped. Paths are relative to the
-repository. Leaves summary.json, report.html and report.md.
+is the order in which the arm reads its data, what the trunk has read among them. Averages of
+checkpoints cost no training; then the linear arms are tuned on chats. The same command goes on
+where an interrupted one stopped. Paths are relative to the repository. Leaves summary.json,
+report.html and report.md.
 """
 
 import needs  # noqa: F401
@@ -70,6 +71,7 @@ class Lab:
     trunk_data: str
     best_fit: bool
     lr: float
+    seed: int
     batch_tokens: int
     rows: int  # of a batch
     steps: int  # of an anneal
@@ -130,6 +132,7 @@ def begin(settings):
         trunk_data=trained["data"],
         best_fit=trained.get("best_fit", False),
         lr=trained["lr"],
+        seed=trained["seed"],
         batch_tokens=batch_tokens,
         rows=batch_tokens // meta["model"]["block_size"],
         steps=max(1, settings.decay_tokens // batch_tokens // N_SAVED) * N_SAVED,

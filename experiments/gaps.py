@@ -22,8 +22,8 @@ from exercises.views import GAPS
 from experiments.common import begin, has_begun, pretrain, print_spread, run_arms, run_stage
 from ranges import Count, Place, Range
 
-# {arm: (share of the exercises that become gaps, share of the gaps that begin with the suffix)}. The library stays whole,
-# as its files are longer than a context: the parts of a gap would stand in different rows.
+# {arm: (share of the exercises that become gaps, share of these that begin with the suffix)}. The library stays whole:
+# its files are longer than a context, so that the parts of a gap would stand in different rows.
 ARMS = {"no gaps": (0, 0), "half": (0.5, 0.5), "half and prefix first": (0.5, 0), "nine tenths": (0.9, 0.5)}
 # {measure: the head of its column}
 COLUMNS = {

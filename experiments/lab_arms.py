@@ -74,11 +74,17 @@ def steps_of_equal_sum(shape, steps, floor):
     return round(steps * sum_of_rates(BASELINE, steps, floor) / sum_of_rates(shape, steps, floor))
 
 
+def orders(n, seed):
+    """The seeds of n orders of the data, none of which is the trunk's: with that one an anneal would read on where the
+    trunk stopped, and with the others it reads its data in a new order."""
+    return [other for other in range(n + 1) if other != seed][:n]
+
+
 def anneals(settings, lab):
     """The Arms that go on from the trunk, and those of equal sums of rates if settings.equal_sums."""
     arms = []
     for kind in settings.mixtures:
-        for seed in range(settings.seeds):
+        for seed in orders(settings.seeds, lab.seed):
             for shape in settings.shapes:
                 arms.append(anneal(settings, lab, "decay", shape, kind, seed, lab.steps))
             for shape in settings.shapes if settings.equal_sums and kind == settings.mixtures[0] else ():
@@ -130,19 +136,25 @@ def average(settings, lab, shape, kind, seed, tokens, rates, checkpoints, how):
 
 def tunings(settings, lab, arms):
     """The Arms that are tuned on the chats: the baseline's anneal with each mixture, and that with the trunk's own once
-    more, for as many steps longer as the other anneals hold of chats."""
+    more for each mixture with chats, for as many steps longer as that anneal holds of chats."""
     found = []
     for arm in arms:
         if settings.sft_steps and arm.group == "decay" and arm.shape == BASELINE:
             lengths = {"tuned": settings.sft_steps}
-            if arm.mixture == "pretraining":
-                lengths["tuned longer"] = settings.sft_steps + round(settings.share * lab.steps)
+            for kind in settings.mixtures if arm.mixture == "pretraining" else ():
+                if "chats" in ADDED[kind]:
+                    lengths[longer(kind)] = settings.sft_steps + round(settings.share * lab.steps / len(ADDED[kind]))
             for name, steps in lengths.items():
                 arguments = [f"--init={lab.folder(arm)}", f"--data={settings.chats}", f"--max_steps={steps}"]
                 arguments += [f"--lr={lab.lr}", f"--seed={arm.seed}", "--eval_every=0", "--save_every=0", *lab.common]
                 tokens = steps * lab.batch_tokens
                 found.append(Arm("tuned", name, arm.mixture, arm.seed, tokens, 0.0, "sft.py", tuple(arguments)))
     return found
+
+
+def longer(kind):
+    """What the report calls tuning that is longer by the chats of an anneal with this mixture."""
+    return f"tuned longer, as {kind}"
 
 
 # -- making it

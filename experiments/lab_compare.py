@@ -6,7 +6,7 @@ all of them share, a lucky order or a hard problem, then drops out of the differ
 
 import math
 import operator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 def mean(values):
@@ -29,24 +29,27 @@ def standard_error(values):
     return None if sd is None else sd / math.sqrt(len(values))
 
 
+# Half the 95 % confidence interval of a mean of n numbers, in standard errors: Student's t for n = 2, 3, ... 10.
+STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
+
+
 @dataclass(frozen=True)
 class Difference:
     """A mean of paired differences, and its standard errors, each None where there is nothing to know it from."""
 
     value: float
     n: int  # pairs of runs
-    over_runs: float | None  # sd of the pairs' differences / sqrt(pairs)
+    orders: int  # how many orders of the data these are of
+    over_orders: float | None  # sd of the orders' means / sqrt(orders)
     over_problems: float | None = None  # sd of the problems' differences / sqrt(problems)
 
-    @property
-    def error(self):
-        """The larger of the standard errors that are known, or None."""
-        return max((error for error in (self.over_runs, self.over_problems) if error is not None), default=None)
-
     def says(self, sign):
-        """Whether it bears out that the difference has this sign, 1 or -1: a difference of up to two standard errors
-        leaves it open."""
-        if self.error is None or abs(self.value) <= 2 * self.error:
+        """Whether it bears out that the difference has this sign, 1 or -1: open where 0 lies within a 95 % confidence
+        interval, of the orders or of the problems."""
+        margins = [] if self.over_problems is None else [2 * self.over_problems]
+        if self.over_orders is not None:
+            margins.append(STUDENT[min(self.orders - 2, len(STUDENT) - 1)] * self.over_orders)
+        if not margins or abs(self.value) <= max(margins):
             return "open"
         return "holds" if self.value * sign > 0 else "the opposite"
 
@@ -60,20 +63,23 @@ def pairs_of(ours, theirs, keys):
 
 
 def difference(pairs, value):
-    """The Difference of value(arm) over pairs of arms; None without any, and where the value of an arm is not known."""
-    values = [(value(arm), value(other)) for arm, other in pairs]
-    if not values or None in sum(values, ()):
-        return None
-    found = [ours - theirs for ours, theirs in values]
-    return Difference(mean(found), len(found), standard_error(found))
+    """The Difference of value(arm) over pairs of arms; None without any, and where the value of an arm is not known.
+    Pairs with the same order of the data have much in common, so that its mean counts as one number."""
+    by_order = {}
+    for arm, other in pairs:
+        if value(arm) is None or value(other) is None:
+            return None
+        by_order.setdefault(arm["seed"], []).append(value(arm) - value(other))
+    means = list(map(mean, by_order.values()))
+    return Difference(mean(means), len(pairs), len(means), standard_error(means)) if means else None
 
 
 def pass_difference(pairs):
     """The Difference of pass@1 over pairs of arms; None without any."""
-    over_runs = difference(pairs, lambda arm: arm["pass@1"])
-    if over_runs is None:
+    found = difference(pairs, lambda arm: arm["pass@1"])
+    if found is None:
         return None
     by_problem = []
     for task in pairs[0][0]["passed"]:
         by_problem.append(mean(arm["passed"][task] - other["passed"][task] for arm, other in pairs))
-    return Difference(over_runs.value, over_runs.n, over_runs.over_runs, standard_error(by_problem))
+    return replace(found, over_problems=standard_error(by_problem))

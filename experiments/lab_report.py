@@ -8,12 +8,15 @@ from pathlib import Path
 
 import configurator
 from experiments.common import write_report
-from experiments.lab_arms import BASELINE
+from experiments.lab_arms import BASELINE, longer
 from experiments.lab_compare import deviation, difference, mean, pairs_of, pass_difference
 from experiments.lab_picture import draw
 from training.dynamics import gradient_noise_scale
 
-RULE = "A finding holds, or its opposite does, where the difference is more than two of its larger standard error."
+RULE = (
+    "A finding holds, or its opposite does, where 0 lies outside of the 95 % confidence intervals: of n orders of the "
+    "data it is Student's t times their standard error, 4.3 of them with three orders; of problems, two of theirs."
+)
 
 
 @dataclass
@@ -54,7 +57,7 @@ def contents(summary, image):
     yield "text", "The mean over the orders ± the standard deviation between them. Rates: their sum over all steps."
     yield "heading", f"Difference to {BASELINE}"
     yield "table", difference_table(decays, decays, "shape", BASELINE, ["mixture", "seed"])
-    yield "text", "Pairs have the same mixture in the same order. ± standard error over pairs / over problems."
+    yield "text", "Pairs have the same mixture in the same order. ± standard error over orders / over problems."
     yield "heading", "Difference to the trunk's own mixture"
     yield "table", difference_table(decays, decays, "mixture", "pretraining", ["shape", "seed"])
     if same_tokens := [arm for arm in averaged if arm["mixture"]]:
@@ -70,7 +73,10 @@ def contents(summary, image):
     if tuned:
         yield "heading", "Instructions in the anneal, in tuning, or in both"
         yield "table", tuned_table(decays, tuned)
-        yield "text", "Asked in a chat. Tuned longer: by as many steps as the other anneals hold of chats."
+        yield (
+            "text",
+            "Asked in a chat. In the last column are the anneal's chats a part of a longer tuning instead.",
+        )
         yield "text", "Where the tuned models ended, and what difference the mixture of the anneal makes to them:"
         yield "table", end_table(tuned)
         same_steps = of(tuned, shape="tuned")
@@ -78,7 +84,10 @@ def contents(summary, image):
     if any(arm["dynamics"] for arm in decays):
         yield "heading", "How the weights moved"
         yield "table", dynamics_table(of(decays, mixture=decays[0]["mixture"]))
-        yield "text", "Of hidden matrices, at the last line; the noise is of all lines. Means over the orders."
+        yield (
+            "text",
+            "Of hidden matrices, at the last line, means over the orders; the noise is of all lines.",
+        )
         yield "text", "`training/dynamics.py` says what the columns are."
 
 
@@ -154,14 +163,16 @@ def tuned_table(decays, tuned):
     """A row per mixture of the anneal: what it answers in a chat before and after tuning."""
     rows = []
     for kind, annealed in named(of(decays, shape=BASELINE), "mixture").items():
-        after = [of(tuned, mixture=kind, shape=shape) for shape in ("tuned", "tuned longer")]
+        after = of(tuned, mixture=kind, shape="tuned"), of(tuned, shape=longer(kind))
         rows.append([kind, passes([arm["chat"] for arm in annealed]), *map(passes, after)])
-    return ["mixture of the anneal", "annealed", "then tuned", "tuned longer"], rows
+    return ["mixture of the anneal", "annealed", "then tuned", "tuned longer instead"], rows
 
 
 def dynamics_table(arms):
     """A row per shape: the last line of the dynamics, and the noise scale of all lines."""
-    head = ["shape", "update rms", "cosine", "net / path", "curvature", "noise scale, tokens"]
+    folders = list(arms[0]["sources"])
+    head = ["shape", "update rms", "cosine", "net / path", *(f"curvature {Path(folder).name}" for folder in folders)]
+    head.append("noise scale, tokens")
     rows = []
     for shape, own in named(arms, "shape").items():
         last = [arm["dynamics"][-1] for arm in own if arm["dynamics"]]
@@ -169,8 +180,9 @@ def dynamics_table(arms):
         cells = []
         for key, form in (("update_rms", ".2e"), ("cosine", ".3f"), ("net_over_path", ".3f")):
             cells.append(average([kind[key] for kind in hidden], form))
-        cells.append(average([mean(line["curvature"].values()) for line in last if line["curvature"]], ".2e"))
-        rows.append([shape, *cells, average([gradient_noise_scale(arm["dynamics"]) for arm in own], ",.0f")])
+        cells += [average([line["curvature"].get(folder) for line in last], ".2e") for folder in folders]
+        scale = gradient_noise_scale([line for arm in own for line in arm["dynamics"]])
+        rows.append([shape, *cells, "" if scale is None else f"{scale:,.0f}"])
     return head, rows
 
 
@@ -209,12 +221,12 @@ def findings_table(arms, tuned):
     for kind in ("documents", "chats", "both"):
         own, base = of(decays, mixture=kind), of(decays, mixture="pretraining")
         compare(f"{kind} in the anneal are worth it (arXiv:2404.06395)", own, base, ["shape", "seed"], True)
-    alone, longer = (of(tuned, mixture="pretraining", shape=shape) for shape in ("tuned", "tuned longer"))
+    alone = of(tuned, mixture="pretraining", shape="tuned")
     for kind in ("chats", "both"):
         own, claim = of(tuned, mixture=kind, shape="tuned"), f"{kind} in the anneal and tuning are better than tuning"
         compare(f"{claim} alone (arXiv:2404.06395)", own, alone, ["seed"], True)
-        compare(f"{claim} alone for as many steps", own, longer, ["seed"], True)
-    return ["finding", "measure", "difference ± over runs / over problems", "here"], rows
+        compare(f"{claim} alone on as many chats", own, of(tuned, shape=longer(kind)), ["seed"], True)
+    return ["finding", "measure", "difference ± over orders / over problems", "here"], rows
 
 
 def bpb(arm):
@@ -245,10 +257,10 @@ def passes(arms):
 
 
 def shown(found, form):
-    """A Difference ± its standard errors, over runs / over problems; "" where it is not known."""
+    """A Difference ± its standard errors, over orders / over problems; "" where it is not known."""
     if not found:
         return ""
-    errors = [format(error, form) for error in (found.over_runs, found.over_problems) if error is not None]
+    errors = [format(error, form) for error in (found.over_orders, found.over_problems) if error is not None]
     return f"{found.value:+{form}}" + (" ± " + " / ".join(errors) if errors else "")
 
 

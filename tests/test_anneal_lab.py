@@ -5,9 +5,11 @@ import importlib
 import json
 import math
 import os
+import random
 import signal
 import statistics
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -23,7 +25,7 @@ from experiments import anneal_lab, lab_arms, lab_report
 from experiments.lab_arms import SHAPES, mixture, steps_of_equal_sum, sum_of_rates
 from experiments.lab_compare import Difference, difference, pairs_of, pass_difference
 from training import checkpoint
-from training.dataloader import parse_mixture
+from training.dataloader import Quotas, parse_mixture
 
 FLOOR = 0.1
 # The areas under the ways down from 1 to the floor, by integration.
@@ -58,6 +60,27 @@ def test_a_mixture_gives_a_share_to_what_is_added():
     )
 
 
+def test_no_order_is_the_trunk_s():
+    assert lab_arms.orders(3, 1337) == [0, 1, 2] and lab_arms.orders(3, 1) == [0, 2, 3]
+
+
+def test_a_longer_tuning_has_as_many_chats_as_the_anneal_had():
+    """Counted in the rows of the anneal's batches."""
+    kinds = ["pretraining", "chats", "both"]
+    settings = anneal_lab.Settings(mixtures=kinds, seeds=1, share=0.5, sft_steps=10, documents="pages", chats="chats")
+    lab = anneal_lab.Lab(*[None] * 3, False, 6e-3, 1337, 4096, 16, 48, "", "p.jsonl", ())
+    lab.out, lab.trunk_data = Path("out"), "stdlib:2,pages:1"
+    arms = lab_arms.anneals(settings, lab)
+    tuned = {arm.shape: arm for arm in lab_arms.tunings(settings, lab, arms) if arm.mixture == "pretraining"}
+    for kind in ("chats", "both"):
+        (anneal,) = [arm for arm in arms if arm.mixture == kind and arm.shape == "linear"]
+        (data,) = [argument for argument in anneal.arguments if argument.startswith("--data=")]
+        folders, shares = zip(*parse_mixture(data.removeprefix("--data=")))
+        read = sum(Quotas(shares, 16)(step)[1][folders.index("chats")] for step in range(48))
+        more = tuned[lab_arms.longer(kind)].tokens - tuned["tuned"].tokens
+        assert more == read * 256
+
+
 def test_what_there_is_not_is_one_line():
     assert "shapes are no decay, linear" in door_error(anneal_lab, "--shapes=linear,square")
     assert "mixtures are pretraining" in door_error(anneal_lab, "--mixtures=chat")
@@ -83,9 +106,19 @@ def test_a_difference_is_over_pairs_and_its_error_that_of_pairs():
     found = difference(pairs_of(ours, theirs, ["mixture", "seed"]), lambda a: a["val_bpb"])
     each = [-0.1, -0.2, -0.3]
     assert found.value == pytest.approx(statistics.mean(each)) and found.n == 3
-    assert found.over_runs == pytest.approx(statistics.stdev(each) / math.sqrt(3))
+    assert found.over_orders == pytest.approx(statistics.stdev(each) / math.sqrt(3)) and found.orders == 3
     assert difference([*zip(ours, theirs)], lambda a: None) is None, "problems without solutions"
-    assert difference([], len) is None and difference([(ours[0], theirs[0])], lambda a: 1).error is None
+    assert difference([], len) is None and difference([(ours[0], theirs[0])], lambda a: 1).over_orders is None
+
+
+def test_pairs_of_one_order_are_no_more_than_one():
+    """Six shapes in the same three orders: what an order does to all of them is not seen six times."""
+    luck = (0.3, -0.1, -0.2)
+    ours = [arm(shape, seed, "both", bpb=1 + luck[seed]) for shape in SHAPES for seed in range(3)]
+    theirs = [arm(shape, seed) for shape in SHAPES for seed in range(3)]
+    found = difference(pairs_of(ours, theirs, ["shape", "seed"]), lambda a: a["val_bpb"])
+    assert (found.n, found.orders) == (18, 3) and found.value == pytest.approx(0)
+    assert found.over_orders == pytest.approx(statistics.stdev(luck) / math.sqrt(3))
 
 
 def test_problems_are_paired_too():
@@ -96,21 +129,33 @@ def test_problems_are_paired_too():
     by_problem = [0.5, 0.0, 0.5, 1.0]
     assert found.value == pytest.approx(statistics.mean(by_problem))
     assert found.over_problems == pytest.approx(statistics.stdev(by_problem) / math.sqrt(4))
-    assert found.over_runs == pytest.approx(0) and found.error == found.over_problems
+    assert found.over_orders == pytest.approx(0)
 
 
 @pytest.mark.parametrize(
     "value, errors, sign, expected",
     [
-        (-0.03, (0.01, None), -1, "holds"),
-        (0.03, (0.01, None), -1, "the opposite"),
-        (-0.02, (0.01, None), -1, "open"),  # two standard errors are not more than two
-        (-0.03, (0.01, 0.02), -1, "open"),  # the larger error counts
+        (-0.05, (0.01, None), -1, "holds"),
+        (0.05, (0.01, None), -1, "the opposite"),
+        (-0.04, (0.01, None), -1, "open"),  # less than 4.3 standard errors
+        (-0.05, (0.01, 0.03), -1, "open"),  # two of the problems'
         (-9.0, (None, None), -1, "open"),
     ],
 )
-def test_a_finding_needs_more_than_two_standard_errors(value, errors, sign, expected):
-    assert Difference(value, 3, *errors).says(sign) == expected
+def test_a_finding_needs_zero_outside_of_the_interval(value, errors, sign, expected):
+    assert Difference(value, 6, 3, *errors).says(sign) == expected
+
+
+def test_one_finding_in_twenty_is_chance():
+    """Three or ten numbers of mean 0: what they say of it is wrong in a twentieth of all cases."""
+    rng = random.Random(0)
+    for n in (3, 10):
+        wrong = 0
+        for _ in range(4000):
+            values = [rng.gauss(0, 1) for _ in range(n)]
+            found = Difference(statistics.mean(values), n, n, statistics.stdev(values) / math.sqrt(n))
+            wrong += found.says(1) != "open"
+        assert 0.04 < wrong / 4000 < 0.06
 
 
 # -- the report
@@ -208,6 +253,7 @@ def stages(monkeypatch, workdir):
     found = Stages()
     for module in (anneal_lab, lab_arms):
         monkeypatch.setattr(module, "run_stage", found)
+    monkeypatch.setattr(lab_arms, "tqdm", lambda items, **_: items)  # a fork could begin while a bar holds its lock
     monkeypatch.setattr(anneal_lab, "ROOT", workdir)  # which paths are relative to
     return found
 
