@@ -61,17 +61,17 @@ def pretrain(folder, steps, *arguments):
 
 
 def run_arms(folder, settings, arms, measures_of):
-    """Make the models of all arms, as many at a time as there are cores; what spread() says of them. It goes into the
-    folder's summary.json. settings: has seeds, models per arm; measures_of(seed, arm): makes one, {measure: number}."""
+    """Make the models of all arms, as many at a time as there are cores; {arm: [measures of each seed]}. They go into
+    the folder's summary.json, with what spread() says of them. settings: has seeds, models per arm; measures_of(seed,
+    arm): makes one, {measure: number}."""
     jobs, found = list(product(range(settings.seeds), arms)), {arm: [] for arm in arms}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = pool.map(lambda job: measures_of(*job), jobs)
         for (_, arm), measures in zip(jobs, tqdm(results, total=len(jobs), unit="model", leave=False)):
             found[arm].append(measures)
     about = {"settings": asdict(settings), "made_by": configurator.made_by()}
-    table = spread(found)
-    configurator.write_json(folder / "summary.json", {"arms": found, "spread": table, **about})
-    return table
+    configurator.write_json(folder / "summary.json", {"arms": found, "spread": spread(found), **about})
+    return found
 
 
 def spread(arms):
@@ -100,19 +100,26 @@ def print_table(head, rows, sides):
         print("  ".join(cells).rstrip())
 
 
-def print_spread(table, columns):
-    """Print what spread() found of some measures, then how each arm differs from the first. columns: {measure: the head
-    of its column}."""
-    first = next(iter(table))
-    for title, value, error in (
-        ("mean +- standard deviation between seeds", "mean", "sd"),
-        (f"minus that of {first}, +- standard error over seeds", "difference", "stderr"),
-    ):
-        rows = []
-        for arm, row in table.items():
-            rows.append([arm, *(with_error(row[key][value], row[key][error]) for key in columns)])
-        print(f"\n{title}")
-        print_table(["", *columns.values()], rows, "<" + ">" * len(columns))
+def print_spread(arms, columns):
+    """Print what spread() finds of the arms, then how each differs from the first. columns: {measure: the head of its
+    column}."""
+    print("\nmean +- standard deviation between seeds")
+    print_cells(spread(arms), columns, "mean", "sd")
+    print_differences(arms, columns)
+
+
+def print_differences(arms, columns):
+    """Print how each arm differs from the first."""
+    first, *others = arms
+    print(f"\nminus that of {first}, +- standard error over seeds")
+    table = spread(arms)
+    print_cells({arm: table[arm] for arm in others}, columns, "difference", "stderr")
+
+
+def print_cells(table, columns, value, error):
+    """Print a line for each arm of spread()'s table: one number of each cell, +- another."""
+    rows = [[arm, *(with_error(row[key][value], row[key][error]) for key in columns)] for arm, row in table.items()]
+    print_table(["", *columns.values()], rows, "<" + ">" * len(columns))
 
 
 def with_error(value, error):

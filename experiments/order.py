@@ -20,7 +20,17 @@ from typing import Annotated
 
 import configurator
 from corpus.documents import Document, read
-from experiments.common import begin, has_begun, pretrain, print_spread, print_table, run_arms, run_stage
+from experiments.common import (
+    begin,
+    has_begun,
+    pretrain,
+    print_differences,
+    print_spread,
+    print_table,
+    run_arms,
+    run_stage,
+    spread,
+)
 from ranges import Amount, Count, Natural, Place, Range
 
 # {arm: (the order of its shards, whether attention stays inside each document)}
@@ -65,9 +75,10 @@ def main(settings):
     """Write the corpus, train and measure the models, print and write what came out."""
     out = Path(settings.out_dir).resolve()
     prepare(out, settings)
-    table = run_arms(out, settings, ARMS, partial(train_and_measure, out, settings))
-    print_spread(table, COLUMNS)
-    print_shots(table)
+    found = run_arms(out, settings, ARMS, partial(train_and_measure, out, settings))
+    print_spread(found, COLUMNS)
+    print_differences({arm: found[arm] for arm in ("repository, random", "repository")}, COLUMNS)
+    print_shots(spread(found))
 
 
 # -- what the models are trained on

@@ -126,8 +126,8 @@ def context_gains(model, tokenizer, files, settings):
 
 
 def package_of(file):
-    """The first folder of a Document's path."""
-    return file.where.split("/")[0]
+    """The first folder of a Document's path, or the name of a module that is in none, as shards call a repository."""
+    return file.where.split("/")[0].removesuffix(".py")
 
 
 def one_context(model, tokenizer, files, is_repository):

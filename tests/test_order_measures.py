@@ -85,6 +85,26 @@ def test_the_spread_compares_models_of_the_same_seed():
     assert common.spread({"random": [{"bpb": 1.0}]})["random"]["bpb"]["sd"] is None
 
 
+def test_dependency_order_is_compared_with_its_own_control(tmp_path, monkeypatch, capsys):
+    """A repository's files in the order of imports with the same in random order, not with files of all kinds."""
+    keys = [*order.COLUMNS, "shots_8", "shuffled_8"]
+    found = {arm: [dict.fromkeys(keys, n + 0.25), dict.fromkeys(keys, n + 0.5)] for n, arm in enumerate(order.ARMS)}
+    monkeypatch.setattr(order, "prepare", lambda *_: None)
+    monkeypatch.setattr(order, "run_arms", lambda *_: found)
+    order.main(order.Settings(out_dir=str(tmp_path)))
+    *_, own, shots = capsys.readouterr().out.split("\n\n")
+    title, head, line = own.splitlines()
+    assert (
+        title.startswith("minus that of repository, random") and line.split()[:4] == "repository 1.000 +- 0.000".split()
+    )
+    assert "4.375 (4.375)" in shots.splitlines()[-1]
+
+
+def test_a_module_in_no_folder_is_called_as_in_shards():
+    assert order_measures.package_of(Document("x", "bz2.py")) == "bz2"
+    assert order_measures.package_of(Document("x", "json/tool.py")) == "json"
+
+
 def test_other_settings_want_another_folder(tmp_path):
     (tmp_path / "settings.json").write_text(json.dumps(vars(order.Settings(max_steps=7))))
     with pytest.raises(UserError, match="max_steps=7: choose another --out_dir"):
