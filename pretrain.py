@@ -194,14 +194,18 @@ def train(settings, machine, model, tokenizer, data, schedule, val, init=None, n
 
         def evaluate(step):
             """How good the model is after a step: loss on the validation sets, and what it writes if that is asked."""
-            metrics = validate(raw_model, val_sets, plan, machine, tokenizer) | measure(raw_model, machine)
+            metrics = validate(raw_model, val_sets, plan, machine, tokenizer)
+            with machine.together():  # the main process may ask the model for longer than gradients are waited for
+                metrics |= measure(raw_model, machine)
             log.evaluation(step, metrics)
             return {"step": step, **metrics}
 
-        if done and checkpoint.is_due(done, settings.eval_every) and metrics.get("step") != done:
+        evaluates = done == settings.max_steps or checkpoint.is_due(done, settings.eval_every)
+        if done and evaluates and metrics.get("step") != done:
             metrics = evaluate(done)  # the signal that stopped the run came before it
 
         saved, in_a_row = done, 0  # the step of the newest checkpoint; steps without a finite loss
+        went_back_to = None  # the checkpoint
         while done < settings.max_steps:
             # The learning rate is a pure function of the step, ...
             lr = lr_at(done, schedule)
@@ -231,8 +235,8 @@ def train(settings, machine, model, tokenizer, data, schedule, val, init=None, n
                     log.event(done, f"skipped: {what}")
                     if in_a_row == SKIPPED_AT_MOST:
                         reached, in_a_row = done, 0
-                        done = resume.go_back(settings, whole, ahead, what, machine, raw_model, optimizers)
-                        ahead = reached - done
+                        done = resume.go_back(settings, whole, went_back_to, what, machine, raw_model, optimizers)
+                        went_back_to, ahead = whole[-1], ahead + reached - done
                         log.event(done, f"back to {whole[-1]}, past the data of {ahead} steps")
                         continue
 

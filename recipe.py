@@ -244,8 +244,9 @@ def run(arguments, processes=1):
     error line is then on the screen already."""
     shown = shlex.join(["python", *arguments]).replace("python -m torch.distributed.run", "torchrun")
     print(f"\n$ {shown}", flush=True)
-    threads = {"OMP_NUM_THREADS": str(max(1, os.cpu_count() // processes))}
-    stage = subprocess.Popen([sys.executable, *arguments], env={**threads, **os.environ})
+    usual = {"OMP_NUM_THREADS": str(max(1, os.cpu_count() // processes))}
+    usual["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = "600"  # seconds to end in: an evaluation and a save take their time
+    stage = subprocess.Popen([sys.executable, *arguments], env={**usual, **os.environ})
 
     def pass_on(number, frame):
         """Let the stage save and end."""

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from configurator import UserError, made_by, write_json
+from configurator import UserError, made_by, write_json, write_text
 from hints import how_to_make
 from model import ModelConfig, Transformer
 from shards import naming, sha256_file
@@ -54,8 +54,7 @@ def save(out_dir, step, model, optimizers, tokenizer, meta, machine):
                 about = {"step": step, **meta, "model": asdict(model.config), "tokenizer": tokenizer.fingerprint}
                 write_json(beside / "meta.json", {**about, "made_by": made_by()})
                 if (log := Path(out_dir, "metrics.jsonl")).exists():
-                    with naming(beside / log.name):
-                        shutil.copy(log, beside)
+                    write_text(beside / log.name, log.read_text(encoding="utf-8"))
         with machine.together():
             if machine.is_main:
                 put_in_place(beside, folder)

@@ -56,6 +56,8 @@ class Machine:
     world_size: int
     device: torch.device
     dtype: torch.dtype
+    # By which processes wait for each other's numbers, however long that takes; None = as for gradients.
+    patient: torch.distributed.ProcessGroup | None = None
 
     @property
     def is_main(self):
@@ -72,7 +74,7 @@ class Machine:
         if self.world_size == 1:
             return [float(n) for n in numbers]
         total = torch.tensor(numbers, dtype=torch.float64)  # on the CPU: the numbers are there, and no GPU has to wait
-        torch.distributed.all_reduce(total)
+        torch.distributed.all_reduce(total, group=self.patient)
         return total.tolist()
 
     def gathered(self, items):
@@ -80,7 +82,7 @@ class Machine:
         if self.world_size == 1:
             return items
         lists = [None] * self.world_size
-        torch.distributed.all_gather_object(lists, items)
+        torch.distributed.all_gather_object(lists, items, group=self.patient)
         return sum(lists, [])
 
     @contextmanager
@@ -102,7 +104,7 @@ class Machine:
             if self.rank == first:
                 start = told.encode(errors="replace")[: len(text)]
                 text[: len(start)] = torch.tensor(list(start))
-            torch.distributed.broadcast(text, first)
+            torch.distributed.broadcast(text, first, group=self.patient)
             raise UserError(bytes(text.tolist()).rstrip(b"\0").decode(errors="ignore"))
 
 
@@ -129,12 +131,14 @@ def start(device=None, dtype=None):
     }
     if dtype not in formats:
         raise UserError(f"dtype must be bf16, fp32 or auto, not {dtype!r}")
+    patient = None
     if world_size > 1:
+        # Gradients that do not come within PyTorch's half hour, or NCCL's ten minutes, will not come at all.
+        torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
         # The others wait while the main process verifies shards or saves, however long that takes; that a process has
         # died is noticed by torchrun.
-        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        torch.distributed.init_process_group(backend, timeout=timedelta(days=1))
-    return Machine(int(os.environ.get("RANK", 0)), world_size, device, formats[dtype])
+        patient = torch.distributed.new_group(backend="gloo", timeout=timedelta(days=1))
+    return Machine(int(os.environ.get("RANK", 0)), world_size, device, formats[dtype], patient)
 
 
 def keep_memory():
@@ -178,8 +182,11 @@ def stop(machine):
 
 
 class StopRequested:
-    """Set by Ctrl-C, SIGTERM and a closed terminal: the loop then saves and ends after its current step. A second
-    signal ends at once. signal: the number of the signal that came, or 0."""
+    """Set by Ctrl-C, SIGTERM and a closed terminal: the loop then saves and ends after its current step. signal: the
+    number of the first signal that came, or 0.
+
+    A second Ctrl-C ends at once. No other second signal does, as a launcher passes on what has reached its processes
+    already; nor does torchrun's Ctrl-C, who kills what does not end in time."""
 
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -192,8 +199,9 @@ class StopRequested:
 
     def request(self, number, frame):
         """What a signal calls."""
-        self.signal = number
-        self.__exit__()
+        self.signal = self.signal or number
+        if "TORCHELASTIC_RUN_ID" not in os.environ and signal.SIGINT in self.before:
+            signal.signal(signal.SIGINT, self.before[signal.SIGINT])
 
     def __exit__(self, *_):
         for number, handler in self.before.items():
