@@ -384,6 +384,10 @@ def test_steps_without_a_finite_loss_are_skipped_then_passed_over_then_the_run_s
     assert in_processes(2, poisoned, {4, 5, 6}, tmp_path / "three", "--resume") == [None, None]
     assert tensors(tmp_path / "three/step_00000008") == expected, "a resumed run is still ahead"
 
+    saving = ["--save_every=1", "--keep=2"]  # a run that has gone on since may go back again
+    assert in_processes(2, poisoned, {1, 2, 3, 6, 7, 8}, tmp_path / "twice", *saving) == [None, None]
+    assert checkpoint.newest(tmp_path / "twice")[1]["data_ahead"] == 6 and len(losses(tmp_path / "twice")) == 8
+
     errors = in_processes(2, poisoned, {4, 5, 6, 8, 9, 10}, tmp_path / "six")
     assert ["at step 7: go on from" in str(error) and "step_00000004" in str(error) for error in errors] == [True, True]
     errors = in_processes(2, poisoned, {0, 1, 2}, tmp_path / "none")

@@ -85,12 +85,13 @@ def restore(settings, machine, model, optimizers, tokenizer, data, schedule):
     return folder, meta
 
 
-def go_back(settings, whole, ahead, what, machine, model, optimizers):
-    """Give model and optimizers the state in the newest of their run's checkpoints, whole; its step. Raises UserError,
-    which tells what has happened, where there is none, or the run has gone back before and it has not helped."""
+def go_back(settings, whole, before, what, machine, model, optimizers):
+    """Give model and optimizers the state in the newest of their run's checkpoints, whole; its step. before: the one
+    that the run went back to the last time. Raises UserError, which tells what has happened, where there is none, or it
+    is that one again: other data have not helped."""
     if not whole:
         raise UserError(f"{what}: begin again with a lower rate than {settings.lr:g}: --lr=...")
-    if ahead:
+    if whole[-1] == before:
         how = f"go on from {whole[-1]} with a lower rate than {settings.lr:g}: --resume --changed=lr --lr=..."
         raise UserError(f"{what}: {how}")
     load_weights(model, whole[-1], machine.device)
@@ -112,10 +113,11 @@ def compare(settings, folder, meta, data, schedule):
     differing |= {"data"} if meta["data"] != data.identity() else set()
 
     essential = differing - FREE
-    if not essential and any(
-        lr_at(step, schedule) != lr_at(step, Schedule(**meta["schedule"])) for step in range(meta["step"])
-    ):
-        essential = {"max_steps"}  # a longer cosine is another schedule from its first step on
+    # A longer cosine is another schedule from its first step on, whatever else of it differs too.
+    others = {key: getattr(schedule, key) for key in essential if hasattr(schedule, key)}
+    was = replace(Schedule(**meta["schedule"]), **others)
+    if "schedule" not in essential and any(lr_at(step, schedule) != lr_at(step, was) for step in range(meta["step"])):
+        essential |= {"max_steps"}
     if "data" in essential and "data" not in now:
         raise UserError(f"{folder} learnt from other problems than {settings.problems}: choose another --out_dir")
     if rows := essential & DATA:
