@@ -31,14 +31,23 @@ def fake(monkeypatch):
 
 @pytest.mark.parametrize("name", ["wandb", "trackio"])
 @pytest.mark.parametrize("first_step, resume", [(0, "never"), (400, "allow")])
-def test_a_service_gets_the_numbers_and_texts_of_each_record(fake, name, first_step, resume):
+def test_a_service_gets_the_numbers_and_texts_of_each_record(fake, tmp_path, name, first_step, resume):
     calls = fake(name)
-    tracker = open_tracker(name, "out/x", {"lr": 0.1}, first_step)
+    tracker = open_tracker(name, tmp_path, {"lr": 0.1}, first_step)
     tracker.log(RECORD, 20)
     tracker.close()
     (_, _, how), (log, sent, options), (finish, _, _) = calls
-    assert how == {"project": "wizardlearner", "name": "out/x", "config": {"lr": 0.1}, "resume": resume}
+    assert how.pop("id", "") == ("" if name == "trackio" else (tmp_path / "wandb_id.txt").read_text())
+    assert how == {"project": "wizardlearner", "name": str(tmp_path), "config": {"lr": 0.1}, "resume": resume}
     assert (log, sent, options) == ("log", ({"loss": 3.5, "sample": "def"},), {"step": 20}) and finish == "finish"
+
+
+def test_wandb_knows_a_resumed_run_by_its_id_and_one_that_begins_anew_has_another(fake, tmp_path):
+    calls = fake("wandb")
+    for first_step in (0, 400, 800, 0):
+        open_tracker("wandb", tmp_path, {}, first_step)
+    first, second, third, anew = (how["id"] for _, _, how in calls)
+    assert first == second == third != anew
 
 
 def test_without_a_name_nothing_is_imported_or_written(tmp_path):

@@ -9,9 +9,11 @@ Any other service needs a class with log() and close() and a line in open_tracke
 
 import importlib
 import sys
+import uuid
+from pathlib import Path
 from typing import Literal
 
-from configurator import UserError
+from configurator import UserError, write_text
 
 PROJECT = "wizardlearner"  # under which wandb and trackio list the runs
 TrackerName = Literal["", "tensorboard", "wandb", "trackio"]
@@ -70,8 +72,13 @@ class Service:
 
     def __init__(self, module, out_dir, config, first_step):
         self.module = module
-        resume = "allow" if first_step else "never"
-        module.init(project=PROJECT, name=str(out_dir), config=config, resume=resume)
+        how = {"resume": "allow" if first_step else "never"}
+        if module.__name__ == "wandb":  # it knows a run again by an id, trackio by its name
+            note = Path(out_dir, "wandb_id.txt")
+            if not first_step or not note.exists():
+                write_text(note, uuid.uuid4().hex)
+            how["id"] = note.read_text(encoding="utf-8")
+        module.init(project=PROJECT, name=str(out_dir), config=config, **how)
 
     def log(self, record, step):
         """Send a record of metrics.jsonl: its numbers and texts."""
