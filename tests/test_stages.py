@@ -5,15 +5,16 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import TINY_MODEL, assert_one_line_error, door_error, load_model, stage
+from conftest import TINY_MODEL, alone, assert_one_line_error, door_error, load_model, stage
 
 import anneal
+import convert
 import sft
 from configurator import UserError
 from loss import IGNORE
 from model import ModelConfig, Transformer
 from shards import Shards
-from training import checkpoint
+from training import checkpoint, resume
 from training.dataloader import Mixture, Packed
 
 QUIET = ["--compile=false", "--log_every=1", "--save_every=0", "--eval_every=0", "--micro_batch=4"]
@@ -220,6 +221,18 @@ def test_a_later_stage_trains_on_as_the_one_before_unless_told_otherwise(workdir
     expected = dict(doc_mask=False, beta2=0.9, momentum=0.8, grad_clip=0.5, weight_decay=0.2, seed=7)
     assert inherited == expected and same["optimizer"] == "adamw" and same["batch_tokens"] == 256
     assert (other["optimizer"], other["seed"], other["beta2"]) == ("muon", 8, 0.9)
+
+
+def test_of_a_model_from_elsewhere_the_rate_and_the_batch_are_to_be_given(monkeypatch, capsys):
+    """A model of another size has another rate than the demo's, and auto could not know it."""
+    meta = {**convert.unknown_training(), "model": vars(ModelConfig(vocab_size=64))}
+    monkeypatch.setattr(resume, "newest_run", lambda *_: ("out/imported", meta))
+    resume.starting_point(sft.Settings(lr=1e-5), alone())
+    assert "give --batch_tokens: out/imported was not trained here" in capsys.readouterr().out
+    resume.starting_point(sft.Settings(), alone())
+    assert "give --lr and --batch_tokens: " in capsys.readouterr().out
+    resume.starting_point(sft.Settings(lr=1e-5, batch_tokens=65536), alone())
+    assert not capsys.readouterr().out
 
 
 def test_conversations_are_kept_apart_whatever_the_trunk_did(workdir, trunk, chats, tmp_path):

@@ -145,6 +145,12 @@ def starting_point(settings, machine):
     """(folder, meta, ModelConfig) of what a later stage goes on from: the newest checkpoint of settings.init, or, when
     the stage itself is resumed, its own. Settings that are auto (None) become those of that checkpoint's run."""
     folder, meta = newest_run(settings.out_dir if settings.resume else settings.init, machine)
+    guessed = [key for key in ("lr", "batch_tokens") if getattr(settings, key) is None]
+    if guessed and not meta["step"]:  # convert.py has made it, and knows nothing of its training
+        demo = values(guessed, meta["settings"])
+        machine.say(
+            f"warning: give --{' and --'.join(guessed)}: {folder} was not trained here, and auto is the demo's {demo}"
+        )
     own = ["lr", "warmup_steps"] if settings.resume else []  # which begin as a share of something else
     for key in [*INHERITED, *own]:
         if getattr(settings, key) is None:
