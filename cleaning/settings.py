@@ -32,6 +32,12 @@ NEEDS = {
     "context_tokens": "retrieve_from",
     "fim_spm_rate": "fim_rate",
     "fim_seed": "fim_rate",
+    "decontaminate": "clean",
+    "min_similarity": "decontaminate",
+    "quality": "clean",
+    "scores": "clean",
+    "simplify": "clean",
+    "against": "clean",
 }
 
 
@@ -122,6 +128,8 @@ class Settings:
                 raise UserError(f"--{name} does nothing without --{other}")
         if self.is_set("path_tokens") and self.order != "alike":
             raise UserError("--path_tokens does nothing without --order=alike")
+        if self.is_set("near_threshold") and not (self.clean and self.near_dedup) and not self.retrieve_from:
+            raise UserError("--near_threshold does nothing without --clean and --near_dedup, or --retrieve_from")
         for name in ("against", "kind", "simplify", "fim_rate"):
             if self.chats and getattr(self, name):
                 chats_or_pairs = "pairs" if self.pairs else "chats"
@@ -130,7 +138,7 @@ class Settings:
             raise UserError("--order is for documents: chats are packed one by one in training")
         if self.fim_rate and self.order.startswith("repository"):
             raise UserError(f"--fim_rate is for files one by one: it cannot be used with --order={self.order}")
-        if self.clean and self.simplify:
+        if self.simplify:
             optional("opencc", "simplified characters (--simplify)")
         for folder in self.against:
             if read_manifest(folder).get("settings", {}).get("order", "").startswith("repository"):
