@@ -34,7 +34,8 @@ N = 10  # tokens in a row
 MIN_NAMES = 3  # words, not numbers, in an n-gram that counts as evidence
 MAX_SHARED = 3  # problems that may share an n-gram of words
 MIN_COPIED = 0.5  # a document holds a copy of a text if it has this share of the text's n-grams,
-MIN_HITS, ENOUGH = 5, 16  # and at least MIN_HITS of them; ENOUGH of them suffice whatever their share
+# and at least MIN_HITS of them, or all where it has fewer; ENOUGH of them suffice whatever their share
+MIN_HITS, ENOUGH = 5, 16
 SKELETON = 6  # tokens in a row of a skeleton
 MAX_FUNCTIONS = 20  # solutions that may share an n-gram of a skeleton
 MIN_SKELETON = 0.6  # share of a solution's skeleton, close together, from which functions are compared with it
@@ -175,7 +176,9 @@ def copied(view, benchmarks):
         return None
     distinct = np.unique(np.stack([texts, ngrams[places].view(np.int64)]), axis=1)  # an n-gram counts once per text
     hits = np.bincount(distinct[0], minlength=len(benchmarks.texts.sizes))
-    needed = np.minimum(ENOUGH, np.maximum(MIN_HITS, MIN_COPIED * benchmarks.texts.sizes))
+    sizes = benchmarks.texts.sizes
+    at_least = np.minimum(MIN_HITS, np.maximum(sizes, 1))  # a text without n-grams is never found
+    needed = np.minimum(ENOUGH, np.maximum(at_least, MIN_COPIED * sizes))
     if not (hits >= needed).any():
         return None
     text = int(np.where(hits >= needed, hits, 0).argmax())

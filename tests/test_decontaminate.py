@@ -169,6 +169,24 @@ def test_variants_of_one_problem_are_no_boilerplate(tmp_path):
     assert found(planted(text), decontaminate.load(paths)) is not None
 
 
+def test_a_text_of_few_ngrams_needs_all_of_them(tmp_path):
+    text = "Write a function to merge two sorted lists into one list."  # 12 tokens: 3 n-grams
+    benchmarks = decontaminate.load([write(tmp_path / "b.jsonl", [{"task_id": 1, "text": text}])])
+    assert found(View(f"Here it is: {text} Thanks!", kind=PROSE), benchmarks) == "b/1"
+    assert found(View(text.replace("one list", "a tree"), kind=PROSE), benchmarks) is None
+    assert found(View(text.removeprefix("Write a "), kind=PROSE), benchmarks) is None
+
+
+@pytest.mark.skipif(not (DATA / "mbpp").exists(), reason="needs the benchmark's file")
+def test_requests_of_mbpp_are_found_unless_they_are_shorter_than_an_ngram():
+    path = DATA / "mbpp/mbpp.jsonl.gz"
+    benchmarks = decontaminate.load([path])
+    with gzip.open(path, "rt") as lines:
+        texts = [problem["text"] for problem in map(json.loads, lines) if 11 <= problem["task_id"] <= 510]
+    missed = [text for text in texts if not found(View(f"Here it is: {text} Thanks!", kind=PROSE), benchmarks)]
+    assert len(texts) == 500 and len(missed) == 9 and max(len(text.split()) for text in missed) < decontaminate.N
+
+
 def test_any_file_of_records_is_a_benchmark(tmp_path):
     text = "A train leaves the station at nine and drives for three hours at sixty miles an hour. How far does it come?"
     array = tmp_path / "gsm.json"
