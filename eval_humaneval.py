@@ -13,7 +13,6 @@ import needs  # noqa: F401
 import collections
 import itertools
 import json
-import os
 import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -93,7 +92,7 @@ def main(settings):
     limits = sandbox.Limits(settings.timeout, settings.memory_mb, tuple(settings.packages), settings.unconfined)
     confined = sandbox.probe(limits)
     print("programs are confined by " + ", ".join(f"{name} {version}".strip() for name, version in confined.items()))
-    num_workers = settings.num_workers or os.cpu_count()
+    num_workers = settings.num_workers or sandbox.n_cores()
     problems = with_packages(problems, settings.packages)
     mode_of, broken = modes(problems, limits, num_workers)
     tell_modes(mode_of, broken)
@@ -143,7 +142,8 @@ def tell_modes(mode_of, broken):
     if n_open := list(mode_of.values()).count("open"):
         print(f"{n_open} of {len(mode_of)} problems are judged open: test and program in one process")
     if broken:
-        print(f"{len(broken)} problems' own solutions fail: {', '.join(broken[:10])}{', ...' if broken[10:] else ''}")
+        names = ", ".join(broken[:10]) + ", ..." * bool(broken[10:])
+        print(f"{len(broken)} problems' own solutions fail or take too long: {names}")
 
 
 def read_samples(path, problems):

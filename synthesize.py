@@ -199,7 +199,7 @@ def exercises(settings, answered, replies, dropped, benchmarks, limits):
             found[question.key] = exercise_in(reply["text"])
         except Unusable as error:
             dropped[str(error)] += 1
-    verdicts = judged(found, limits, settings.num_workers or os.cpu_count(), settings.min_failing)
+    verdicts = judged(found, limits, settings.num_workers or sandbox.n_cores(), settings.min_failing)
     chats, problems, seen = [], [], diversity.Seen(settings.similar)
     for key, exercise in found.items():
         why = verdicts[key] or why_not(exercise.text(), seen, benchmarks)

@@ -4,8 +4,6 @@ progress = Progress(settings.sample, settings.problems, tokenizer, chat=False)  
 metrics |= progress.of(model, machine)        {"sample": "def add(...", "pass@1": 0.12}
 """
 
-import os
-
 from endings import UserError
 from evaluation import sandbox
 from evaluation.generate import generate, prompt_ids
@@ -70,14 +68,14 @@ class Progress:
         """The share of the problems whose program passes its test."""
         if self.mode_of is None:
             by_id = {problem.task_id: problem for problem in self.problems}
-            self.mode_of, _ = modes(by_id, sandbox.Limits(), os.cpu_count())
+            self.mode_of, _ = modes(by_id, sandbox.Limits(), sandbox.n_cores())
         stops = [() if self.chat else problem.stop for problem in self.problems]
         written = self.completions(model, self.prompts, stops)
         jobs = []
         for number, (problem, text) in enumerate(zip(self.problems, written)):
             program = problem.program(code_in(text) if self.chat else text)
             jobs.append((number, program, problem.test, self.mode_of[problem.task_id]))
-        verdicts = dict(sandbox.run_all(jobs, os.cpu_count()))
+        verdicts = dict(sandbox.run_all(jobs, sandbox.n_cores()))
         for number, (problem, text) in enumerate(zip(self.problems, written)):
             self.answers[problem.task_id] = [text, verdicts[number].passed]
         return sum(verdict.passed for verdict in verdicts.values()) / len(verdicts)

@@ -27,6 +27,7 @@ from pathlib import Path
 
 from endings import UserError
 from evaluation.judge import REFUSED, SECRET_BYTES
+from evaluation.server import OUT_OF_CLOCK
 
 # -S, -s, -P: neither site-packages nor the current folder is on the import path.
 SERVER = [sys.executable, "-S", "-s", "-P", "-c", "from evaluation.server import main; main()"]
@@ -34,6 +35,7 @@ ENVIRONMENT = {"PYTHONPATH": str(Path(__file__).resolve().parent.parent), "PYTHO
 ENVIRONMENT |= {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}  # Python may need it
 ENVIRONMENT |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # numpy's threads would not survive a fork
 MAX_ANSWER = 1 << 20  # bytes of a verdict
+TIMED_OUT = ("timed out", OUT_OF_CLOCK)  # results that say only that a program has taken too long
 CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE)
 
 
@@ -57,7 +59,7 @@ class Verdict:
     """What came of a program."""
 
     passed: bool
-    result: str  # passed, timed out, or failed: and why
+    result: str  # passed, timed out, timed out on the clock, or failed: and why
     seconds: float  # on the clock
 
 
@@ -74,8 +76,8 @@ def run(program, test, limits=Limits(), mode="sealed") -> Verdict:
 
 def run_all(jobs, num_workers, limits=Limits()):
     """Yield (key, Verdict) of jobs, (key, program, test, mode), in the order in which they end. A job that ends without
-    a verdict, or without the threads it asks for, is tried again when nothing else runs. Raises UserError if it still
-    has no verdict."""
+    a verdict, without the threads it asks for, or at the end of its time on the clock, is tried again when nothing else
+    runs. Raises UserError if it still has no verdict."""
     again = []
     with ThreadPoolExecutor(num_workers) as pool:
         running = {
@@ -90,7 +92,8 @@ def run_all(jobs, num_workers, limits=Limits()):
                 except NoVerdict:
                     again.append(running[done])
                     continue
-                if "can't start new thread" in verdict.result:  # others may have had them all
+                # Others may have had all the threads, or the cores.
+                if "can't start new thread" in verdict.result or verdict.result == OUT_OF_CLOCK:
                     again.append(running[done])
                 else:
                     yield key, verdict
@@ -105,6 +108,14 @@ def run_all(jobs, num_workers, limits=Limits()):
             yield key, run(program, test, limits, mode)
         except NoVerdict as error:
             raise UserError(f"a sandbox ended twice without a verdict ({error}): nothing is scored by that") from None
+
+
+def n_cores():
+    """How many programs run at a time where nobody says so: one per core that this process may use, which in a
+    container or under taskset are fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
 
 
 def probe(limits=Limits()):
@@ -181,7 +192,8 @@ class Server:
         settings |= {"timeout": limits.timeout, "cpu_seconds": 2 * math.ceil(limits.timeout) + 1}
         settings |= {"folder_bytes": limits.folder_mb << 20, "n_files": limits.n_files, "depth": limits.depth}
         n_runs = len(test["inputs"]) if mode == "script" else 1
-        settings |= {"clock_seconds": n_runs * (3 * limits.timeout + 1), "unconfined": limits.unconfined}
+        settings |= {"clock_seconds": n_runs * (3 * limits.timeout + 1), "n_runs": n_runs}
+        settings |= {"unconfined": limits.unconfined}
         mine, theirs = socket.socketpair()
         with mine:
             with theirs:
@@ -201,7 +213,7 @@ class Server:
             why = f"its test crashes with signal {crashed}"
         if not why:
             raise NoVerdict(f"status {status}")
-        return Verdict(False, why if why == "timed out" else f"failed: {why}", seconds)
+        return Verdict(False, why if why in TIMED_OUT else f"failed: {why}", seconds)
 
     def send(self, settings, descriptor):
         """Start a job."""

@@ -3,8 +3,8 @@
 A problem is judged "sealed", its test in one process and the program in another, if its own solution passes so. A test
 that needs both in one process is judged "open", as other harnesses judge all of them: there a program could find the
 answers in memory, or write the verdict itself, if it set out to. Problems without a solution, and those whose own one
-fails, are open too. The program has no say in it. A "script" reads and prints: it is run once per input, and what it
-prints is compared.
+fails, are open too; one whose solution only takes too long stays sealed, or the machine's load would decide. The
+program has no say in it. A "script" reads and prints: it is run once per input, and what it prints is compared.
 """
 
 import hashlib
@@ -23,10 +23,11 @@ VERDICT = ("key", "mode", "passed", "result", "seconds")  # what is kept of one
 
 
 def modes(problems, limits, num_workers, quiet=False):
-    """({task_id: "sealed", "open" or "script"}, the task_ids whose own solution passes in no way). Problems without a
-    solution are judged open, if they are no scripts. quiet: without progress bars."""
+    """({task_id: "sealed", "open" or "script"}, the task_ids whose own solution fails or takes too long). Problems
+    without a solution are judged open, if they are no scripts. quiet: without progress bars."""
     found = {task_id: possible_modes(problem)[-1] for task_id, problem in problems.items()}
     left = [task_id for task_id, problem in problems.items() if problem.solution]
+    too_slow = []
     for mode in ("script", "sealed", "open"):
         jobs = []
         for task_id in left:
@@ -35,10 +36,16 @@ def modes(problems, limits, num_workers, quiet=False):
                 jobs.append((task_id, problem.program(problem.solution), problem.test, mode))
         ended = sandbox.run_all(jobs, num_workers, limits)
         bar = tqdm(ended, total=len(jobs), desc=f"own solutions, {mode}", unit="program", disable=quiet or not jobs)
-        passed = {task_id for task_id, verdict in bar if verdict.passed}
-        found |= dict.fromkeys(passed, mode)
-        left = [task_id for task_id in left if task_id not in passed]
-    return found, left
+        decided = set()
+        for task_id, verdict in bar:
+            is_slow = verdict.result in sandbox.TIMED_OUT
+            if verdict.passed or is_slow:  # a time-out does not show that the test needs another mode
+                decided.add(task_id)
+                found[task_id] = mode
+            if is_slow:
+                too_slow.append(task_id)
+        left = [task_id for task_id in left if task_id not in decided]
+    return found, [task_id for task_id in problems if task_id in {*left, *too_slow}]
 
 
 def possible_modes(problem):

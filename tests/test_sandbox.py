@@ -205,6 +205,36 @@ def test_what_ended_without_a_verdict_is_tried_again_alone_and_then_stops_the_ru
         list(run_all(jobs, 2))
 
 
+def test_a_program_that_waits_is_told_from_one_that_computes():
+    """The one that computes and ignores the signal is in test_a_program_cannot_take_its_limit_of_time_back."""
+    limits = Limits(timeout=0.1, memory_mb=512)
+    assert verdict("import time\ntime.sleep(60)", limits=limits).result == "timed out on the clock"
+
+
+def test_what_runs_out_of_the_clock_is_tried_again_alone(monkeypatch):
+    """Many programs at once could have had the cores. What the second run comes to is its verdict."""
+    calls = collections.Counter()
+
+    def run(program, *_):
+        calls[program] += 1
+        results = {"late": "timed out on the clock", "once": "passed" if calls[program] > 1 else server.OUT_OF_CLOCK}
+        result = results.get(program, "timed out")
+        return Verdict(result == "passed", result, 0.0)
+
+    monkeypatch.setattr(sandbox, "run", run)
+    found = dict(run_all([(key, key, TEST, "sealed") for key in ("late", "once", "busy")], 2))
+    results = {key: verdict.result for key, verdict in found.items()}
+    assert results == {"late": "timed out on the clock", "once": "passed", "busy": "timed out"}
+    assert calls == {"late": 2, "once": 2, "busy": 1}
+
+
+def test_as_many_programs_run_as_there_are_cores_to_use(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 5, 7}, raising=False)
+    assert sandbox.n_cores() == 3
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert sandbox.n_cores() == os.cpu_count()
+
+
 def test_a_machine_that_cannot_confine_is_told_before_anything_runs():
     judge, mine = socket.socketpair()
     judge.sendall(sandbox.REFUSED + b"no Landlock here")

@@ -44,6 +44,20 @@ def test_a_problem_is_judged_as_its_own_solution_passes(problems):
     assert mode_of == {"t/0": "sealed", "t/1": "open", "t/2": "open", "t/3": "open"} and broken == ["t/2"]
 
 
+@pytest.mark.parametrize("result", ["timed out", "timed out on the clock"])
+def test_a_solution_that_takes_too_long_stays_sealed_and_is_named(problems, monkeypatch, result):
+    """Else the machine's load would decide how strictly a problem is judged."""
+
+    def run_all(jobs, *_):
+        for key, _, _, mode in jobs:
+            passed = mode == "open" or key == "t/1"
+            yield key, sandbox.Verdict(passed, "passed" if passed else result, 0.0)
+
+    monkeypatch.setattr(sandbox, "run_all", run_all)
+    mode_of, broken = verdicts.modes(problems, LIMITS, 1)
+    assert mode_of == {"t/0": "sealed", "t/1": "sealed", "t/2": "sealed", "t/3": "open"} and broken == ["t/0", "t/2"]
+
+
 def test_a_script_is_judged_by_what_it_prints(tmp_path):
     """A slow one has its time for each input."""
     cases = {"inputs": ["1\n", "2\n", "3\n", "4\n"], "outputs": ["2\n", "3\n", "4\n", "5\n"]}
@@ -77,7 +91,7 @@ def test_an_evaluation_says_how_it_judged(problems, tmp_path, capsys):
     assert summary["open"] == 3 and summary["own_solution_fails"] == ["t/2"] and summary["pass@1"] == 0.75
     assert summary["sandbox"].keys() == {"rlimits", "capabilities", "landlock", "seccomp"}
     assert "confined by rlimits, capabilities, landlock version" in said
-    assert "3 of 4 problems are judged open" in said and "own solutions fail: t/2" in said
+    assert "3 of 4 problems are judged open" in said and "own solutions fail or take too long: t/2" in said
 
 
 def test_problems_that_need_a_package_are_left_out_aloud(tmp_path, capsys):
