@@ -191,9 +191,10 @@ def write_samples(settings, problems, path_of, out):
         print(
             f"{too_long} of {len(prompts)} prompts do not fit into the model's {context} tokens: they count as failed"
         )
-    # Every sample is drawn with a seed of its own, so that it depends on no other (but for the rounding of a batch).
+    # Every sample is drawn with a seed of its own, so that it depends on no other (but for the rounding of a batch). A
+    # pair, since with seed + number two runs with neighbouring seeds would share nearly all their samples.
     keys = itertools.product(problems, range(settings.n_samples))  # (task_id, completion_id) of all samples
-    seeds = {key: seed for seed, key in enumerate(keys, settings.seed)}
+    seeds = {key: (settings.seed, number) for number, key in enumerate(keys)}
     wanted = sorted(seeds, key=lambda key: len(prompts[key[0]]))  # similar lengths in a batch: little padding
     sampling = Sampling(settings.temperature, top_p=settings.top_p)
     # Those of a batch that have ended make room for others, among so many: after them the samples are saved.

@@ -261,7 +261,7 @@ def make_job(wish, tokenizer, block_size):
     for i, prompt in enumerate(wish.prompts):
         for k in range(wish.n):
             limit = min(wish.max_tokens, block_size + 1 - len(prompt))  # the last token needs no place in the context
-            seed = wish.seed + i * wish.n + k
+            seed = wish.seed, i, k  # with zeros behind it a seed is what it is alone, as for a request of one text
             row = Row(tokenizer, prompt, wish.stop, stop_ids, limit, seed, None, None, wish.sampling)
             row.on_logits = None if wish.logprobs is None else Told(tokenizer, wish.logprobs)
             job.add(row)

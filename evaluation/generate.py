@@ -103,9 +103,9 @@ def generate(
     """Continue each of prompts (lists of ids, not empty) by up to max_new_tokens, or to the end of the context; at most
     batch_size at a time.
 
-    Prompt i draws with the seed seeds[i] (by default i), so that it comes out the same in any batch but for rounding,
-    which in bf16 can change a token and all behind it. It ends at a token of stop_ids (by default <|endoftext|> and
-    <|im_end|>), or where its text contains a string of stops[i], if given.
+    Prompt i draws with seeds[i], a number or a tuple of numbers (by default i), so that it comes out the same in any
+    batch but for rounding, which in bf16 can change a token and all behind it. It ends at a token of stop_ids (by
+    default <|endoftext|> and <|im_end|>), or where its text contains a string of stops[i], if given.
     on_bytes, for a single prompt, is called with the new bytes as its text grows; on_end whenever a text ends. Raises
     UserError for a prompt that fills the context.
     """

@@ -233,6 +233,15 @@ def test_samples_of_an_interrupted_run_are_kept_and_those_of_another_run_are_not
         assert "kept" not in write_and_score(tmp_path, untrained, **other)[0]
 
 
+def test_neighbouring_seeds_share_no_samples(tmp_path, untrained):
+    """With seed + number a run would repeat all samples but one of the run whose seed is 1 less."""
+    completions = []
+    for seed in (1337, 1338):
+        samples, _ = write_and_score(tmp_path, untrained, seed=seed, smooth=False)
+        completions.append({json.loads(line)["completion"] for line in samples.splitlines()})
+    assert len(completions[0]) == 6 and not completions[0] & completions[1]
+
+
 def test_device_and_format_are_picked_as_in_training_and_saved(tmp_path, untrained):
     _, summary = write_and_score(tmp_path, untrained, device=None, dtype=None)
     machine = machines.start()

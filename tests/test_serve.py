@@ -92,10 +92,11 @@ def test_a_text_does_not_depend_on_its_neighbours(served):
 def test_several_prompts_and_several_texts(served):
     body = {"prompt": ["a = ", "b = "], "n": 2, "seed": 7, "temperature": 1, "max_tokens": 8}
     _, reply = ask(served[0], "/v1/completions", body)
-    expected = [
-        written(served, prompt, 7 + k, 1.0, 8).text for k, prompt in enumerate(["a = ", "a = ", "b = ", "b = "])
-    ]
-    assert [choice["text"] for choice in reply["choices"]] == expected
+    seeds = [("a = ", 7), ("a = ", (7, 0, 1)), ("b = ", (7, 1, 0)), ("b = ", (7, 1, 1))]
+    texts = [choice["text"] for choice in reply["choices"]]
+    assert texts == [written(served, prompt, seed, 1.0, 8).text for prompt, seed in seeds]
+    _, reply = ask(served[0], "/v1/completions", {**body, "seed": 8})
+    assert not {choice["text"] for choice in reply["choices"]} & set(texts), "another seed draws other texts"
 
 
 def test_a_stream_is_the_same_text_in_pieces(served):
