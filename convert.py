@@ -328,7 +328,7 @@ def renamed(weights, config, old_ids):
             rows = tensor[torch.tensor([*old_ids, *left])]
             tensor = torch.cat([rows, rows.new_zeros(config.vocab_size - len(rows), rows.shape[1])])
         found[name] = tensor
-    if config.tie_embeddings or "lm_head.weight" not in found:
+    if config.tie_embeddings:  # else a head that is missing is told as any other weight
         found["lm_head.weight"] = found["embed_tokens.weight"]
     return found
 

@@ -114,6 +114,7 @@ def test_special_tokens_in_front_change_places_with_their_rows(exported, tmp_pat
         ({"head_dim": 24}, "heads whose size is not"),
         ({"num_hidden_layers": 3}, "does not hold the weights"),
         ({"num_key_value_heads": 3}, "does not fit"),
+        ({"tie_word_embeddings": False}, 'Missing key(s) in state_dict: "lm_head.weight"'),
     ],
 )
 def test_what_this_model_does_not_have_is_refused(exported, tmp_path, changes, words):
