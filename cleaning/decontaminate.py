@@ -16,6 +16,7 @@ import ast
 import builtins
 import difflib
 import itertools
+import json
 import keyword
 import re
 import textwrap
@@ -37,12 +38,16 @@ MIN_COPIED = 0.5  # a document holds a copy of a text if it has this share of th
 # and at least MIN_HITS of them, or all where it has fewer; ENOUGH of them suffice whatever their share
 MIN_HITS, ENOUGH = 5, 16
 SKELETON = 6  # tokens in a row of a skeleton
-MAX_FUNCTIONS = 20  # solutions that may share an n-gram of a skeleton
+MAX_FUNCTIONS = 20  # problems whose solutions may share an n-gram of a skeleton
 MIN_SKELETON = 0.6  # share of a solution's skeleton, close together, from which functions are compared with it
 MIN_NODES = 20  # nodes of a tree that is compared whatever its name: smaller functions are alike everywhere
 MIN_NAMED = 18  # nodes plus letters of the name of a function that is compared with those of the same name
 SIMILAR = 0.5  # from this similarity on a problem is reported
 NOT_TEXT = ("id", "task_id", "entry_point", "url", "source_file", "subject", "path")
+# Fields with a problem's description, the first that there is; and with its solution: (head of the function, the rest).
+DESCRIPTIONS = ("complete_prompt", "prompt", "text", "question", "request", "query")
+SOLUTIONS = (("complete_prompt", "canonical_solution"), ("prompt", "canonical_solution"), ("prompt", "completion"))
+SOLUTIONS += tuple(("", name) for name in ("canonical_solution", "completion", "code", "solution"))
 
 
 @dataclass
@@ -74,14 +79,14 @@ def load(paths):
     """The Benchmarks of files of records (.jsonl, .json, .gz). Raises UserError for a damaged file or one without
     problems."""
     names, owners, texts, text_problems, functions = [], [], [], [], []
+    owner_numbers = {}
     for path in map(Path, paths):
         n_before = len(names)
         if not path.exists():
             raise UserError(f"no benchmark file {path}")
         for record, place in records(path):
             try:
-                fields = {key: as_text(value) for key, value in record.items() if key not in NOT_TEXT}
-                fields = {key: text for key, text in fields.items() if text}
+                fields = fields_of(record)
                 found = solution_functions(fields, len(names))
             except RecursionError:
                 raise UserError(f"{path}, {place}: nested too deeply") from None
@@ -93,12 +98,12 @@ def load(paths):
             versions = text_versions(fields)
             texts += versions
             text_problems += [len(names)] * len(versions)
-            # Problems with the same entry point are variants of one problem: what they share is not boilerplate.
-            owners.append(str(record.get("entry_point") or f"{path.name}/{identity}"))
+            owners.append(owner_numbers.setdefault(owner(record, fields), len(owner_numbers)))
             names.append(identity if "/" in identity else f"{path.name.split('.')[0]}/{identity}")
         if len(names) == n_before:
             raise UserError(f"no problems in {path}")
-    owner_of_problem = np.unique(owners, return_inverse=True)[1]
+    owner_of_problem = np.array(owners, np.int64)
+    function_problems = np.array([function.problem for function in functions], np.int64)
     text_problems = np.array(text_problems, np.int64)
     text_ngrams = [informative_ngrams(text.encode()) for text in texts]
     return Benchmarks(
@@ -106,9 +111,37 @@ def load(paths):
         texts=hashing.Index(text_ngrams, MAX_SHARED, owner_of_problem[text_problems]),
         text_problems=text_problems,
         functions=functions,
-        skeletons=hashing.Index([function.skeleton for function in functions], MAX_FUNCTIONS),
+        skeletons=hashing.Index(
+            [function.skeleton for function in functions], MAX_FUNCTIONS, owner_of_problem[function_problems]
+        ),
         function_names=hashing.Index([function.def_and_name for function in functions]),
     )
+
+
+def fields_of(record):
+    """{name: text} of the texts of a record. Each of several solutions is a text of its own; APPS has them as JSON."""
+    values = {key: value for key, value in record.items() if key not in NOT_TEXT}
+    solutions = values.get("solutions")
+    if isinstance(solutions, str):
+        try:
+            solutions = json.loads(solutions)
+        except ValueError:
+            pass  # it is one program, then
+    if isinstance(solutions, list):
+        del values["solutions"]
+        values |= {f"solutions {number}": value for number, value in enumerate(solutions)}
+    texts = {key: as_text(value) for key, value in values.items()}
+    return {key: text for key, text in texts.items() if text}
+
+
+def owner(record, fields):
+    """What variants of one problem have in common, so that what they share is no boilerplate: the entry point and the
+    words of the description. In a prompt of code that is its first docstring: those of the infilling benchmarks end at
+    different places below it. An entry point alone may be every problem's, as BigCodeBench's task_func is."""
+    described = next((fields[name] for name in DESCRIPTIONS if name in fields), "\n".join(fields.values()))
+    entry_point = str(record.get("entry_point") or "")
+    docstrings = explanations(described) if entry_point else []
+    return entry_point, " ".join(re.findall(r"\w+", docstrings[0] if docstrings else described))
 
 
 def as_text(value):
@@ -121,26 +154,34 @@ def as_text(value):
 def text_versions(fields):
     """The texts by which a problem is found: every field; prompt and solution joined, with and without strings and
     comments; each docstring up to its first example."""
-    whole = solution(fields)
-    literals = [match.group() for match in LITERALS.finditer(whole)]
-    explanations = [text.strip("\"'").split(">>>")[0] for text in literals if text[:3] in QUOTES]
-    return [*fields.values(), whole, LITERALS.sub("", whole), *explanations]
+    versions = list(fields.values())
+    for whole in solutions(fields):
+        versions += [whole, LITERALS.sub("", whole), *explanations(whole)]
+    return list(dict.fromkeys(versions))
 
 
-def solution(fields):
-    """A problem's solution as a program. In HumanEval the prompt has the head of the function and the solution its
+def explanations(text):
+    """The docstrings of a program, each up to its first example."""
+    literals = [match.group() for match in LITERALS.finditer(text)]
+    return [literal.strip("\"'").split(">>>")[0] for literal in literals if literal[:3] in QUOTES]
+
+
+def solutions(fields):
+    """A problem's solutions as programs. In HumanEval the prompt has the head of the function and the solution its
     body, elsewhere the solution is whole."""
-    for prompt, answer in (("prompt", "canonical_solution"), ("prompt", "completion"), ("", "code"), ("", "solution")):
-        if answer in fields:
+    found = [text for key, text in fields.items() if key.startswith("solutions")]
+    for prompt, answer in SOLUTIONS:
+        if answer in fields and (not prompt or prompt in fields):
             whole = fields.get(prompt, "") + fields[answer]
-            return whole if prompt and parsed(whole) else fields[answer]
-    return ""
+            return [whole if prompt and parsed(whole) else fields[answer], *found]
+    return found
 
 
 def solution_functions(fields, problem):
-    """The Functions of a problem's solution, but not __init__ and the like, nor short ones with short names."""
+    """The Functions of a problem's solutions, but not __init__ and the like, nor short ones with short names."""
     functions = []
-    for node in functions_of(textwrap.dedent(View(solution(fields)).skeleton)):
+    programs = [textwrap.dedent(View(whole).skeleton) for whole in solutions(fields)]
+    for node in itertools.chain.from_iterable(map(functions_of, programs)):
         tree = flat(node)
         if not node.name.startswith("__") and len(tree) + len(node.name) >= MIN_NAMED:
             node.decorator_list = []

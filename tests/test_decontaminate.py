@@ -169,6 +169,39 @@ def test_variants_of_one_problem_are_no_boilerplate(tmp_path):
     assert found(planted(text), decontaminate.load(paths)) is not None
 
 
+def test_each_solution_of_apps_is_found(tmp_path):
+    """APPS has a list of them as JSON: here a script that is short beside the others, and a function."""
+    script = "for line_number, line in enumerate(open(0)):\n    print(line_number, line.strip()[::-1].upper())\n"
+    function = without_docstrings(PROBLEMS[0]["prompt"] + PROBLEMS[0]["canonical_solution"])
+    others = [program(200 + i) for i in range(4)]
+    record = {"id": 7, "question": "Turn all the lines.", "solutions": json.dumps([*others, script, function])}
+    benchmarks = decontaminate.load([write(tmp_path / "apps.jsonl", [record])])
+    assert found(planted(script), benchmarks) == found(planted(renamed(function)), benchmarks) == "apps/7"
+    record["solutions"] = script
+    assert found(planted(script), decontaminate.load([write(tmp_path / "one.jsonl", [record])])) == "one/7"
+
+
+def test_problems_of_bigcodebench_are_told_apart_by_their_descriptions(tmp_path):
+    """All functions are called task_func there, and the solution is a body for complete_prompt."""
+    imports = "import random\nimport functools\nimport collections\nimport string\nimport datetime\nimport math\n"
+    records = []
+    for number in range(6):
+        base = PROBLEMS[number % 2]
+        prompt = re.sub(r"def \w+", "def task_func", base["prompt"]).replace('"""', f'"""Part {number}: ', 1)
+        records.append({"task_id": f"BigCodeBench/{number}", "complete_prompt": f"{imports}\n{prompt}"})
+        records[-1] |= {"canonical_solution": base["canonical_solution"], "entry_point": "task_func"}
+    benchmarks = decontaminate.load([write(tmp_path / "big.jsonl", records)])
+    solution = renamed(records[0]["complete_prompt"] + records[0]["canonical_solution"])
+    assert found(planted(without_docstrings(solution)), benchmarks) is not None
+    assert found(planted(imports), benchmarks) is None
+
+
+def test_a_problem_without_entry_point_is_one_problem_in_many_files(tmp_path):
+    text = "A train leaves the station at nine and drives for three hours at sixty miles an hour. How far does it come?"
+    paths = [write(tmp_path / f"part{i}.jsonl", [{"task_id": i, "text": text}]) for i in range(6)]
+    assert found(View(f"Here it is: {text}", kind=PROSE), decontaminate.load(paths)) is not None
+
+
 def test_a_text_of_few_ngrams_needs_all_of_them(tmp_path):
     text = "Write a function to merge two sorted lists into one list."  # 12 tokens: 3 n-grams
     benchmarks = decontaminate.load([write(tmp_path / "b.jsonl", [{"task_id": 1, "text": text}])])
