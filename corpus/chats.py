@@ -3,7 +3,8 @@
 Which fields a shape has, and what of them is the request and what the answer, stands in shapes.toml. Here is what a
 template cannot say: lists of turns (turns.py), MOSS, commits, translations. Any record may have a system prompt beside
 it, tools that are described there, and a history: a list of earlier turns. What cannot be used becomes a Problem:
-empty_turn, not_text, wrong_role_order, no_assistant_turn, nothing_counted, unknown_role, unknown_weight, no_chat.
+empty_turn, not_text, wrong_role_order, no_assistant_turn, nothing_counted, unknown_role, unknown_weight, no_chat,
+not_wanted.
 """
 
 import hashlib
@@ -59,6 +60,8 @@ def turns(record, given=None):
     if not isinstance(record, dict):
         raise Unusable("bad_json", "not an object")
     named = lowered(record)
+    if named.get("label") is False:  # KTO's (arXiv:2402.01306) for an answer that nobody should give
+        raise Unusable("not_wanted", "its label is false")
     shape = given if given and "user" in given else {**shape_of(named), **(given or {})}
     read = READERS.get(shape.get("read"))
     spoken = read(named, shape["fields"][0]) if read else pair(named, shape)

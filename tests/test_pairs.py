@@ -198,4 +198,7 @@ def test_published_pairs_are_read_whole():
             assert [m["content"] for m in prompt][-len(said) :] == said
     kto = json.loads(gzip.open(DATA / "dpo-pairs/kto_en_demo.json.gz").read())
     assert {from_record(record, "").rule for record in kto} == {"no_pair"}
-    assert not isinstance(chat_from_record(kto[0], ""), Problem)
+    read = [chat_from_record(record, "") for record in kto]
+    wanted = [not isinstance(found, Problem) for found in read]
+    assert wanted == [record["label"] for record in kto] and 0 < sum(wanted) < len(wanted)
+    assert {found.rule for found in read if isinstance(found, Problem)} == {"not_wanted"}
