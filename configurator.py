@@ -33,6 +33,7 @@ from functools import cache
 from pathlib import Path
 
 import ranges
+from cores import n_cores
 from endings import Stopped, UserError, rank, told_in_one_line  # noqa: F401
 
 ROOT = Path(__file__).resolve().parent
@@ -357,7 +358,7 @@ def made_by():
         "command": " ".join([started, *sys.argv[1:]]),
         "python": platform.python_version(),
         **versions,
-        "cores": os.cpu_count(),
+        "cores": n_cores(),
         "platform": platform.platform(),
     }
 

@@ -22,9 +22,10 @@ from tqdm import tqdm
 
 import configurator
 from configurator import UserError
+from cores import n_cores
 from corpus.records import json_line
 from evaluation import sandbox
-from evaluation.problems import read_lines, read_sets, score
+from evaluation.problems import MBPP_TEST, read_lines, read_sets, score
 from evaluation.replies import code_in
 from evaluation.steps import how_far
 from evaluation.verdicts import modes, run_samples, whole_lines, with_digest
@@ -58,7 +59,7 @@ class Settings:
     samples: str = ""  # or: a file of {"task_id", "completion"} to score
     # -- problems
     problems: str = "humaneval"  # files of problems, separated by commas; humaneval and mbpp are downloaded into data/
-    mbpp_ids: Ids = "11-510"  # which problems to take from a file of MBPP's shape: 11-510 = its test split; 11 = one
+    mbpp_ids: Ids = MBPP_TEST  # which problems to take from a file of MBPP's shape: 11-510 = its test split; 11 = one
     limit: Natural = 0  # only the first so many problems; 0 = all
     # -- writing
     chat: bool | None = None  # ask as in a chat and take the code from the reply; auto = as the checkpoint was trained
@@ -92,7 +93,7 @@ def main(settings):
     limits = sandbox.Limits(settings.timeout, settings.memory_mb, tuple(settings.packages), settings.unconfined)
     confined = sandbox.probe(limits)
     print("programs are confined by " + ", ".join(f"{name} {version}".strip() for name, version in confined.items()))
-    num_workers = settings.num_workers or sandbox.n_cores()
+    num_workers = settings.num_workers or n_cores()
     problems = with_packages(problems, settings.packages)
     mode_of, broken = modes(problems, limits, num_workers)
     tell_modes(mode_of, broken)
@@ -142,7 +143,7 @@ def tell_modes(mode_of, broken):
     if n_open := list(mode_of.values()).count("open"):
         print(f"{n_open} of {len(mode_of)} problems are judged open: test and program in one process")
     if broken:
-        names = ", ".join(broken[:10]) + ", ..." * bool(broken[10:])
+        names = ", ".join(broken[:10]) + (", ..." if broken[10:] else "")
         print(f"{len(broken)} problems' own solutions fail or take too long: {names}")
 
 

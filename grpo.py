@@ -65,7 +65,7 @@ class Settings(LaterSettings):
     updates: SmallCount = 1  # steps on the same attempts; 1 = the policy that drew them learns from them
     clip_low: Share = 0.2  # with updates above 1: a token's gain ends where it is so much less likely than when drawn
     clip_high: NotNegative = 0.28  # and where it is so much likelier
-    # weight of the divergence from the model that training began with; 0.05 is usual with a reward_model, which errs
+    # weight of the divergence from the model that training began with; a reward_model, which can be fooled, needs 0.05
     kl: NotNegative = 0.0
     # -- learning rate and optimizer
     max_steps: Count = 100  # optimizer steps in all

@@ -21,7 +21,6 @@ import needs  # noqa: F401
 import hashlib
 import itertools
 import json
-import os
 import shutil
 import time
 
@@ -33,6 +32,7 @@ from cleaning.chunks import ChunkWriter
 from cleaning.settings import Settings
 from cleaning.to_shards import COUNTS, Run, describe, digest_of, print_table, settle, write_shards
 from configurator import UserError
+from cores import n_cores
 from corpus.documents import Document, Problem
 from corpus.pairs import ANSWERS
 from corpus.parallel import mapped
@@ -171,7 +171,7 @@ def write_chunks(run, cleaner, done):
     """Write the chunks after those that are done. Returns the entries of all chunks, which progress.json holds too."""
     settings, folder = run.settings, run.out / "chunks"
     entries, chunk = list(done), None
-    num_workers = settings.num_workers or os.cpu_count()
+    num_workers = settings.num_workers or n_cores()
     with tqdm(desc="cleaning", unit="B", unit_scale=True, smoothing=0.05) as bar:
         work = new_batches(run, done, bar)
         if num_workers == 1:

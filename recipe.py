@@ -31,6 +31,7 @@ from typing import Annotated
 import configurator
 import rehearsal
 from configurator import ROOT, Stopped, UserError
+from cores import n_cores
 from evaluation.problems import read_lines
 from ranges import Natural, Place, Range, ShareAbove0, SmallCount
 from recipe_check import check
@@ -244,7 +245,7 @@ def run(arguments, processes=1):
     error line is then on the screen already."""
     shown = shlex.join(["python", *arguments]).replace("python -m torch.distributed.run", "torchrun")
     print(f"\n$ {shown}", flush=True)
-    usual = {"OMP_NUM_THREADS": str(max(1, os.cpu_count() // processes))}
+    usual = {"OMP_NUM_THREADS": str(max(1, n_cores() // processes))}
     usual["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = "600"  # seconds to end in: an evaluation and a save take their time
     stage = subprocess.Popen([sys.executable, *arguments], env={**usual, **os.environ})
 
@@ -310,7 +311,7 @@ def summarize(settings, steps, seconds, installing):
         "ladder": ladder,
         "total_seconds": round(sum(row["seconds"] for row in stages.values()), 1),
         "torch": importlib.metadata.version("torch"),
-        "cores": os.cpu_count(),
+        "cores": n_cores(),
         "bpb_of": settings.bpb_of,
         "settings": asdict(settings),
         "made_by": configurator.made_by(),

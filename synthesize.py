@@ -34,6 +34,7 @@ import pages
 from cleaning import decontaminate
 from cleaning.view import View
 from configurator import UserError
+from cores import n_cores
 from corpus.documents import Document, read
 from corpus.records import json_line, json_lines
 from corpus.sources import parsed
@@ -199,7 +200,7 @@ def exercises(settings, answered, replies, dropped, benchmarks, limits):
             found[question.key] = exercise_in(reply["text"])
         except Unusable as error:
             dropped[str(error)] += 1
-    verdicts = judged(found, limits, settings.num_workers or sandbox.n_cores(), settings.min_failing)
+    verdicts = judged(found, limits, settings.num_workers or n_cores(), settings.min_failing)
     chats, problems, seen = [], [], diversity.Seen(settings.similar)
     for key, exercise in found.items():
         why = verdicts[key] or why_not(exercise.text(), seen, benchmarks)

@@ -12,7 +12,6 @@ A task reads every n-th file, so have more files than tasks.
 import needs  # noqa: F401
 
 import hashlib
-import os
 import shutil
 import time
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ import configurator
 from cleaning import clean
 from cleaning.to_shards import settle
 from configurator import UserError
+from cores import n_cores
 from corpus.records import optional
 from ranges import Range
 from shards import exclusive
@@ -100,7 +100,7 @@ def executor(settings, name, pipeline, tasks, logs, before):
         from datatrove.executor.ray import RayPipelineExecutor
 
         return RayPipelineExecutor(**common)
-    return executors.LocalPipelineExecutor(**common, workers=min(settings.num_workers or os.cpu_count(), tasks))
+    return executors.LocalPipelineExecutor(**common, workers=min(settings.num_workers or n_cores(), tasks))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from cleaning import dedup, order, report
 from cleaning.chunks import Chunks, add
 from cleaning.settings import Settings
 from configurator import UserError
+from cores import n_cores
 from corpus.parallel import mapped
 from corpus.records import json_line
 from shards import ShardWriter, WholeFile, files_of, naming, read_manifest
@@ -125,7 +126,7 @@ def similar(chunks, settings, pairs):
     if len(pairs) < MANY_PAIRS or settings.num_workers == 1:
         return jaccards(chunks, pairs) >= settings.near_threshold
     parts = np.array_split(pairs, len(pairs) // PAIRS_PER_TASK)
-    num_workers = settings.num_workers or os.cpu_count()
+    num_workers = settings.num_workers or n_cores()
     results = mapped(jaccards, parts, num_workers, Chunks, chunks.folder, chunks.entries)
     return np.concatenate(list(results)) >= settings.near_threshold
 

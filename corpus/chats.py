@@ -60,9 +60,10 @@ def turns(record, given=None):
     if not isinstance(record, dict):
         raise Unusable("bad_json", "not an object")
     named = lowered(record)
-    if named.get("label") is False:  # KTO's (arXiv:2402.01306) for an answer that nobody should give
-        raise Unusable("not_wanted", "its label is false")
-    shape = given if given and "user" in given else {**shape_of(named), **(given or {})}
+    is_told = given and "user" in given  # which fields are read
+    if named.get("label") is False and not is_told:  # KTO's (arXiv:2402.01306) for an answer that nobody should give
+        raise Unusable("not_wanted", "its label is false, as KTO's of a bad answer; ?user=...&assistant=... reads it")
+    shape = given if is_told else {**shape_of(named), **(given or {})}
     read = READERS.get(shape.get("read"))
     spoken = read(named, shape["fields"][0]) if read else pair(named, shape)
     found = turn_list(named, "history") + spoken

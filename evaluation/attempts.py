@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 
 from configurator import UserError
+from cores import n_cores
 from corpus import chats, pairs
 from corpus.documents import Problem, read
 from evaluation import sandbox
@@ -155,4 +156,4 @@ def passes(jobs):
 
 def n_workers():
     """How many programs this process runs at a time: its share of the cores."""
-    return max(1, os.cpu_count() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+    return max(1, n_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))

@@ -31,7 +31,7 @@ class Settings:
     # -- samples
     results: str = "out/eval/results.jsonl"  # what eval_humaneval.py has left of a chat model's samples
     problems: str = "data/exercises/practice.jsonl"  # the files of problems that it was given
-    mbpp_ids: Ids = MBPP_TRAIN  # as it was given; 601-974 = the training split of MBPP, others are to measure by
+    mbpp_ids: Ids = MBPP_TRAIN  # as it was given; 601-974 = MBPP's training split, the only one to learn from
     # -- results
     out_dir: Place = "data/harvest"  # passed.jsonl, pairs.jsonl
     per_problem: Count = 4  # at most so many chats, and pairs, of a problem: else the easy ones would be most of them

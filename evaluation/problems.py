@@ -14,7 +14,8 @@ from corpus.records import read_lines
 from evaluation.formats import Untested, mbpp_number, problem_of
 from hints import how_to_make
 
-MBPP_TRAIN = "601-974"  # the ids of MBPP's training split; 11-510 is its test split
+# The ids of MBPP's splits: what a model is scored by, what it is watched by in training, and what it may learn from.
+MBPP_TEST, MBPP_VALIDATION, MBPP_TRAIN = "11-510", "511-600", "601-974"
 # What is downloaded once, by its name: the address, the place, and the sha256 where one is published with it.
 DOWNLOADS = {
     "humaneval": (

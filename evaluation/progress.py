@@ -4,14 +4,14 @@ progress = Progress(settings.sample, settings.problems, tokenizer, chat=False)  
 metrics |= progress.of(model, machine)        {"sample": "def add(...", "pass@1": 0.12}
 """
 
+from cores import n_cores
 from endings import UserError
 from evaluation import sandbox
 from evaluation.generate import generate, prompt_ids
-from evaluation.problems import read_problems
+from evaluation.problems import MBPP_VALIDATION, read_problems
 from evaluation.replies import code_in
 from evaluation.verdicts import modes
 
-MBPP_VALIDATION = "511-600"  # of a file of MBPP's shape: its test problems must not choose when training ends
 BATCH_SIZE, MAX_NEW_TOKENS = 16, 256  # small, since training has most of the memory
 
 
@@ -68,14 +68,14 @@ class Progress:
         """The share of the problems whose program passes its test."""
         if self.mode_of is None:
             by_id = {problem.task_id: problem for problem in self.problems}
-            self.mode_of, _ = modes(by_id, sandbox.Limits(), sandbox.n_cores())
+            self.mode_of, _ = modes(by_id, sandbox.Limits(), n_cores())
         stops = [() if self.chat else problem.stop for problem in self.problems]
         written = self.completions(model, self.prompts, stops)
         jobs = []
         for number, (problem, text) in enumerate(zip(self.problems, written)):
             program = problem.program(code_in(text) if self.chat else text)
             jobs.append((number, program, problem.test, self.mode_of[problem.task_id]))
-        verdicts = dict(sandbox.run_all(jobs, sandbox.n_cores()))
+        verdicts = dict(sandbox.run_all(jobs, n_cores()))
         for number, (problem, text) in enumerate(zip(self.problems, written)):
             self.answers[problem.task_id] = [text, verdicts[number].passed]
         return sum(verdict.passed for verdict in verdicts.values()) / len(verdicts)

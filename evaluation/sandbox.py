@@ -110,14 +110,6 @@ def run_all(jobs, num_workers, limits=Limits()):
             raise UserError(f"a sandbox ended twice without a verdict ({error}): nothing is scored by that") from None
 
 
-def n_cores():
-    """How many programs run at a time where nobody says so: one per core that this process may use, which in a
-    container or under taskset are fewer than the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count()
-
-
 def probe(limits=Limits()):
     """{protection: version} of what confines programs here. Raises UserError where that is less than it should be."""
     with a_server(limits.packages) as server:

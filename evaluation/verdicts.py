@@ -27,7 +27,7 @@ def modes(problems, limits, num_workers, quiet=False):
     without a solution are judged open, if they are no scripts. quiet: without progress bars."""
     found = {task_id: possible_modes(problem)[-1] for task_id, problem in problems.items()}
     left = [task_id for task_id, problem in problems.items() if problem.solution]
-    too_slow = []
+    too_slow = set()
     for mode in ("script", "sealed", "open"):
         jobs = []
         for task_id in left:
@@ -36,14 +36,11 @@ def modes(problems, limits, num_workers, quiet=False):
                 jobs.append((task_id, problem.program(problem.solution), problem.test, mode))
         ended = sandbox.run_all(jobs, num_workers, limits)
         bar = tqdm(ended, total=len(jobs), desc=f"own solutions, {mode}", unit="program", disable=quiet or not jobs)
-        decided = set()
-        for task_id, verdict in bar:
-            is_slow = verdict.result in sandbox.TIMED_OUT
-            if verdict.passed or is_slow:  # a time-out does not show that the test needs another mode
-                decided.add(task_id)
-                found[task_id] = mode
-            if is_slow:
-                too_slow.append(task_id)
+        verdicts = dict(bar)
+        too_slow |= {task_id for task_id, verdict in verdicts.items() if verdict.result in sandbox.TIMED_OUT}
+        # A time-out does not show that the test needs another mode.
+        decided = too_slow | {task_id for task_id, verdict in verdicts.items() if verdict.passed}
+        found |= dict.fromkeys(decided & verdicts.keys(), mode)
         left = [task_id for task_id in left if task_id not in decided]
     return found, [task_id for task_id in problems if task_id in {*left, *too_slow}]
 

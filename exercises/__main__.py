@@ -14,7 +14,6 @@ from tables, exercises/operations/, that a person can extend.
 import needs  # noqa: F401
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +21,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 import configurator
+from cores import n_cores
 from corpus.parallel import mapped
 from exercises import making, views
 from ranges import Natural, Place, Seed, Workers
@@ -65,7 +65,7 @@ def main(settings):
 def write(path, counts, settings):
     """Write the exercises of one or more views as lines of JSON; the file has its name only when it is whole. counts:
     {view: number of exercises}."""
-    num_workers = settings.num_workers or os.cpu_count()
+    num_workers = settings.num_workers or n_cores()
     file = WholeFile(path)
     try:
         with tqdm(total=sum(counts.values()), desc=path.stem, unit="exercise") as bar:

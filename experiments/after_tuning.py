@@ -9,17 +9,14 @@ per byte on the library: what is forgotten counts too. An interrupted run goes o
 
 import needs  # noqa: F401
 
-import math
 import statistics
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 
 import configurator
 from configurator import UserError
 from evaluation.problems import pass_at_k, read_lines
-from experiments.common import print_table, run_stage
+from experiments.common import print_spread, run_stage, side_by_side
 from experiments.held_out import HeldOut, weights_of
 from ranges import Count, Natural, Place, Positive, SmallCount
 from shards import exclusive
@@ -27,6 +24,7 @@ from training import checkpoint
 from training import machine as machines
 
 ARMS = ("tuned", "rejection", "dpo", "grpo", "ppo")
+COLUMNS = {"pass@1": "pass@1", "pass@16": "pass@16", "bpb": "bits per byte: library"}
 
 
 @dataclass
@@ -60,14 +58,14 @@ def main(settings):
     out = Path(settings.out_dir).resolve()
     models = [str(Path(model).resolve()) for model in settings.models.split(",")]
     check(settings)
-    with exclusive(out), ThreadPoolExecutor(settings.jobs) as pool:
-        scores = list(pool.map(partial(all_arms, settings, out), range(len(models)), models))
+    with exclusive(out):
+        scores = side_by_side(lambda one: all_arms(settings, out, *one), enumerate(models), settings.jobs, "seed")
     arms = {}
     for arm in ARMS:
         arms[arm] = [by_arm[arm] for by_arm in scores]
     about = {"settings": asdict(settings), "made_by": configurator.made_by()}
     configurator.write_json(out / "summary.json", {"arms": arms, **about})
-    print_summary(arms)
+    print_spread(arms, COLUMNS)
 
 
 def check(settings):
@@ -141,22 +139,6 @@ def library_bpb(settings, place):
     folder, _ = checkpoint.newest(place)
     held_out = HeldOut(folder, machines.start("cpu", "fp32"), settings.library, settings)
     return held_out.losses(weights_of(folder))["val_bpb"]
-
-
-def print_summary(arms):
-    """A line for each way of learning: means over seeds, and the difference to the tuned models with its standard error
-    over seeds, each compared with the model that it began with."""
-    rows = []
-    for arm, scores in arms.items():
-        row = [arm]
-        for measure, form in (("pass@1", "{:.1%}"), ("pass@16", "{:.1%}"), ("bpb", "{:.3f}")):
-            values = [score[measure] for score in scores]
-            changes = [value - before[measure] for value, before in zip(values, arms["tuned"])]
-            error = statistics.stdev(changes) / math.sqrt(len(changes)) if len(changes) > 1 else math.nan
-            change = f"{form.format(statistics.mean(changes))} +- {form.format(error)}"
-            row += [form.format(statistics.mean(values)), change]
-        rows.append(row)
-    print_table(["", "pass@1", "change", "pass@16", "change", "bpb", "change"], rows, "<>>>>>>")
 
 
 if __name__ == "__main__":

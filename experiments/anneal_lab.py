@@ -16,14 +16,15 @@ import needs  # noqa: F401
 
 import os
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import configurator
 from configurator import ROOT, UserError
 from corpus.records import json_lines, read_lines
 from experiments import lab_report
-from experiments.common import run_stage
-from experiments.lab_arms import ADDED, BASELINE, N_SAVED, SHAPES, anneals, averages, run_all, tunings
+from experiments.common import run_stage, side_by_side
+from experiments.lab_arms import ADDED, BASELINE, N_SAVED, SHAPES, anneals, averages, run, tunings
 from ranges import Amount, Count, Natural, Place, ShareBetween, SmallCount
 from recipe import read_steps
 from shards import exclusive
@@ -91,9 +92,9 @@ def main(settings):
     with exclusive(settings.out_dir):
         lab = begin(settings)
         arms = anneals(settings, lab)
-        results = run_all(lab, arms, settings.jobs)
+        results = side_by_side(partial(run, lab), arms, settings.jobs, "arm")
         later = averages(settings, lab, arms) + tunings(settings, lab, arms)
-        results += run_all(lab, later, settings.jobs)
+        results += side_by_side(partial(run, lab), later, settings.jobs, "arm")
         arms = [result for result in results if result["group"] != "tuned"]
         tuned = [result for result in results if result["group"] == "tuned"]
         about = {"lr": lab.lr, "steps": lab.steps, "batch_tokens": lab.batch_tokens, "trunk": str(lab.trunk)}

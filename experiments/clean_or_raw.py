@@ -10,21 +10,20 @@ scored on files that were held out before the junk was made.
 import ast
 import base64
 import hashlib
-import os
 import random
 import re
 import shutil
 import statistics
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Annotated
 
 import configurator
+from cores import n_cores
 from corpus.documents import Document, read
 from evaluation.problems import read_lines
-from experiments.common import run_stage
+from experiments.common import run_stage, side_by_side
 from ranges import Count, Place, Range, Seed
 
 
@@ -51,10 +50,9 @@ def main(settings):
     common = (f"--sources={out}/raw", f"--tokenizer={out}/tokenizer.json", "--val_fraction=0.01")
     run_stage("prepare_data.py", *common, "--clean=false", f"--out_dir={out}/shards-raw")
     run_stage("prepare_data.py", *common, f"--out_dir={out}/shards-cleaned")
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        raw = pool.map(partial(train_and_score, settings, out, "raw"), range(settings.seeds))
-        cleaned = pool.map(partial(train_and_score, settings, out, "cleaned"), range(settings.seeds))
-    bpb = {"raw": list(raw), "cleaned": list(cleaned)}
+    models = list(product(("raw", "cleaned"), range(settings.seeds)))
+    found = side_by_side(lambda model: train_and_score(settings, out, *model), models, n_cores(), "model")
+    bpb = {"raw": found[: settings.seeds], "cleaned": found[settings.seeds :]}
     gains = [raw - cleaned for raw, cleaned in zip(*bpb.values())]
     stderr = statistics.stdev(gains) / len(gains) ** 0.5 if len(gains) > 1 else None
     dropped = [record["id"].split("/")[0] for record in read_lines(out / "shards-cleaned/dropped.jsonl")]

@@ -5,7 +5,7 @@ import os
 import statistics
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict
 from itertools import product
 
@@ -14,6 +14,7 @@ from tqdm import tqdm
 import configurator
 import pages
 from configurator import ROOT, UserError
+from cores import n_cores
 
 
 def run_stage(script, *arguments, folder=ROOT, threads=1):
@@ -60,15 +61,28 @@ def pretrain(folder, steps, *arguments):
     run_stage("pretrain.py", "--batch_tokens=4096", *schedule, *saving, *arguments, f"--out_dir={folder}")
 
 
+def side_by_side(work, items, at_a_time, unit):
+    """[work(item) for each item], so many at a time, under a progress bar. When one fails, those that have not begun
+    are left out, and its error is raised. unit: what the bar counts."""
+    with ThreadPoolExecutor(at_a_time) as pool:
+        running = [pool.submit(work, item) for item in items]
+        try:
+            for future in tqdm(as_completed(running), total=len(running), unit=unit, leave=False):
+                future.result()
+        except BaseException:  # a person's Ctrl-C too: it reaches the stages, which save and end
+            pool.shutdown(cancel_futures=True)
+            raise
+    return [future.result() for future in running]
+
+
 def run_arms(folder, settings, arms, measures_of):
     """Make the models of all arms, as many at a time as there are cores; {arm: [measures of each seed]}. They go into
     the folder's summary.json, with what spread() says of them. settings: has seeds, models per arm; measures_of(seed,
     arm): makes one, {measure: number}."""
     jobs, found = list(product(range(settings.seeds), arms)), {arm: [] for arm in arms}
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = pool.map(lambda job: measures_of(*job), jobs)
-        for (_, arm), measures in zip(jobs, tqdm(results, total=len(jobs), unit="model", leave=False)):
-            found[arm].append(measures)
+    results = side_by_side(lambda job: measures_of(*job), jobs, n_cores(), "model")
+    for (_, arm), measures in zip(jobs, results):
+        found[arm].append(measures)
     about = {"settings": asdict(settings), "made_by": configurator.made_by()}
     configurator.write_json(folder / "summary.json", {"arms": found, "spread": spread(found), **about})
     return found

@@ -1,10 +1,7 @@
 """The arms of experiments.anneal_lab: the commands that make each model and test it, and what came of them."""
 
 import json
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-
-from tqdm import tqdm
 
 import configurator
 from configurator import UserError
@@ -158,21 +155,6 @@ def longer(kind):
 
 
 # -- making it
-
-
-def run_all(lab, arms, jobs):
-    """Make and test all arms, so many at a time, each on one thread; their results in the order of the arms. What is
-    finished is passed over. When one fails, those that have not begun are left out, and its UserError is raised."""
-    found = {}
-    with ThreadPoolExecutor(jobs) as pool:
-        running = {pool.submit(run, lab, arm): arm for arm in arms}
-        try:
-            for future in tqdm(as_completed(running), total=len(running), unit="arm", leave=False):
-                found[running[future]] = future.result()
-        except BaseException:  # a person's Ctrl-C too: it reaches the stages, which save and end
-            pool.shutdown(cancel_futures=True)
-            raise
-    return [found[arm] for arm in arms]
 
 
 def run(lab, arm):

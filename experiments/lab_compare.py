@@ -8,6 +8,9 @@ import math
 import operator
 from dataclasses import dataclass, replace
 
+# Half the 95 % confidence interval of a mean of n numbers, in standard errors: Student's t for n = 2, 3, ... 10.
+STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
+
 
 def mean(values):
     """The mean of numbers."""
@@ -29,17 +32,12 @@ def standard_error(values):
     return None if sd is None else sd / math.sqrt(len(values))
 
 
-# Half the 95 % confidence interval of a mean of n numbers, in standard errors: Student's t for n = 2, 3, ... 10.
-STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
-
-
 @dataclass(frozen=True)
 class Difference:
     """A mean of paired differences, and its standard errors, each None where there is nothing to know it from."""
 
     value: float
-    n: int  # pairs of runs
-    orders: int  # how many orders of the data these are of
+    orders: int  # how many orders of the data the pairs are of
     over_orders: float | None  # sd of the orders' means / sqrt(orders)
     over_problems: float | None = None  # sd of the problems' differences / sqrt(problems)
 
@@ -67,11 +65,12 @@ def difference(pairs, value):
     Pairs with the same order of the data have much in common, so that its mean counts as one number."""
     by_order = {}
     for arm, other in pairs:
-        if value(arm) is None or value(other) is None:
+        ours, theirs = value(arm), value(other)
+        if ours is None or theirs is None:
             return None
-        by_order.setdefault(arm["seed"], []).append(value(arm) - value(other))
+        by_order.setdefault(arm["seed"], []).append(ours - theirs)
     means = list(map(mean, by_order.values()))
-    return Difference(mean(means), len(pairs), len(means), standard_error(means)) if means else None
+    return Difference(mean(means), len(means), standard_error(means)) if means else None
 
 
 def pass_difference(pairs):

@@ -73,10 +73,7 @@ def contents(summary, image):
     if tuned:
         yield "heading", "Instructions in the anneal, in tuning, or in both"
         yield "table", tuned_table(decays, tuned)
-        yield (
-            "text",
-            "Asked in a chat. In the last column are the anneal's chats a part of a longer tuning instead.",
-        )
+        yield "text", "Asked in a chat. In the last column the anneal had no chats, and tuning had as many more."
         yield "text", "Where the tuned models ended, and what difference the mixture of the anneal makes to them:"
         yield "table", end_table(tuned)
         same_steps = of(tuned, shape="tuned")
@@ -84,10 +81,7 @@ def contents(summary, image):
     if any(arm["dynamics"] for arm in decays):
         yield "heading", "How the weights moved"
         yield "table", dynamics_table(of(decays, mixture=decays[0]["mixture"]))
-        yield (
-            "text",
-            "Of hidden matrices, at the last line, means over the orders; the noise is of all lines.",
-        )
+        yield "text", "Hidden matrices at the last logged step, means over the orders; the noise is of all such steps."
         yield "text", "`training/dynamics.py` says what the columns are."
 
 

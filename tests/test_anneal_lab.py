@@ -21,7 +21,7 @@ import anneal
 import configurator
 import pretrain
 from configurator import UserError
-from experiments import anneal_lab, lab_arms, lab_report
+from experiments import anneal_lab, common, lab_arms, lab_report
 from experiments.lab_arms import SHAPES, mixture, steps_of_equal_sum, sum_of_rates
 from experiments.lab_compare import Difference, difference, pairs_of, pass_difference
 from training import checkpoint
@@ -105,7 +105,7 @@ def test_a_difference_is_over_pairs_and_its_error_that_of_pairs():
     theirs = [arm("linear", seed, bpb=value) for seed, value in enumerate((1.1, 1.5, 1.4))] + [arm("linear", 7)]
     found = difference(pairs_of(ours, theirs, ["mixture", "seed"]), lambda a: a["val_bpb"])
     each = [-0.1, -0.2, -0.3]
-    assert found.value == pytest.approx(statistics.mean(each)) and found.n == 3
+    assert found.value == pytest.approx(statistics.mean(each))
     assert found.over_orders == pytest.approx(statistics.stdev(each) / math.sqrt(3)) and found.orders == 3
     assert difference([*zip(ours, theirs)], lambda a: None) is None, "problems without solutions"
     assert difference([], len) is None and difference([(ours[0], theirs[0])], lambda a: 1).over_orders is None
@@ -117,7 +117,7 @@ def test_pairs_of_one_order_are_no_more_than_one():
     ours = [arm(shape, seed, "both", bpb=1 + luck[seed]) for shape in SHAPES for seed in range(3)]
     theirs = [arm(shape, seed) for shape in SHAPES for seed in range(3)]
     found = difference(pairs_of(ours, theirs, ["shape", "seed"]), lambda a: a["val_bpb"])
-    assert (found.n, found.orders) == (18, 3) and found.value == pytest.approx(0)
+    assert found.orders == 3 and found.value == pytest.approx(0)
     assert found.over_orders == pytest.approx(statistics.stdev(luck) / math.sqrt(3))
 
 
@@ -143,7 +143,7 @@ def test_problems_are_paired_too():
     ],
 )
 def test_a_finding_needs_zero_outside_of_the_interval(value, errors, sign, expected):
-    assert Difference(value, 6, 3, *errors).says(sign) == expected
+    assert Difference(value, 3, *errors).says(sign) == expected
 
 
 def test_one_finding_in_twenty_is_chance():
@@ -153,7 +153,7 @@ def test_one_finding_in_twenty_is_chance():
         wrong = 0
         for _ in range(4000):
             values = [rng.gauss(0, 1) for _ in range(n)]
-            found = Difference(statistics.mean(values), n, n, statistics.stdev(values) / math.sqrt(n))
+            found = Difference(statistics.mean(values), n, statistics.stdev(values) / math.sqrt(n))
             wrong += found.says(1) != "open"
         assert 0.04 < wrong / 4000 < 0.06
 
@@ -253,7 +253,7 @@ def stages(monkeypatch, workdir):
     found = Stages()
     for module in (anneal_lab, lab_arms):
         monkeypatch.setattr(module, "run_stage", found)
-    monkeypatch.setattr(lab_arms, "tqdm", lambda items, **_: items)  # a fork could begin while a bar holds its lock
+    monkeypatch.setattr(common, "tqdm", lambda items, **_: items)  # a fork could begin while a bar holds its lock
     monkeypatch.setattr(anneal_lab, "ROOT", workdir)  # which paths are relative to
     return found
 

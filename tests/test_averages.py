@@ -114,7 +114,7 @@ class Bowl:
 def lines_between(monkeypatch, **points):
     """valley.line() between pairs of points; the checkpoint folders are the points."""
     monkeypatch.setattr(valley, "weights_of", lambda point: {"w": torch.tensor(point)})
-    return {name.replace("_", " "): valley.line(Bowl(), name, *pair) for name, pair in points.items()}
+    return {name.replace("_", " "): valley.line(Bowl(), *pair) for name, pair in points.items()}
 
 
 def test_a_line_has_the_loss_of_every_place_on_it(monkeypatch):

@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from model import ModelConfig, Transformer
 from training import dynamics
 from training.dataloader import make_batch
 from training.dynamics import Dynamics, Walk, gradient_noise_scale, kind_of, signal_and_noise
+from training.memory import memory_parts
 from training.optim import make_optimizers
 from training.plan import Plan
 from training.validation import ValidationSet
@@ -183,6 +185,33 @@ def test_noise_alone_looks_like_a_way_straight_ahead_because_of_momentum(optimiz
             walk.add(torch.nn.utils.parameters_to_vector(hidden).detach())
     found = walk.summary()
     assert (found["cosine"], found["net_over_path"]) == pytest.approx((cosine, 0.7), abs=0.1)
+
+
+def test_the_memory_estimate_has_room_for_all_that_is_remembered():
+    """Counted: what is held between steps, and of a step's end the new weights and the new update beside it."""
+    model = Transformer(ModelConfig(vocab_size=320, block_size=32, n_layer=2, n_head=2, n_kv_head=1, n_embd=32))
+    tokens = np.random.default_rng(0).integers(0, 312, (8, 33))
+    batch = make_batch(tokens[:, :-1], tokens[:, 1:].copy(), 312, "ids", "cpu")
+    settings, plan = (
+        pretrain.TrainSettings(dynamics_every=9, optimizer="adamw", max_steps=2),
+        Plan(2, "ids", False, False),
+    )
+    watch, optimizers = (
+        Dynamics(settings, alone(), model, plan, [], Bytes(), Lines()),
+        make_optimizers(model, settings, False),
+    )
+    for step in range(2):
+        watch.before(step, batch)
+        _, norm = pretrain.train_step(settings, alone(), model, optimizers, batch, 2)
+        held = [t for walk in watch.walks.values() for t in (walk.start, walk.at, walk.update) if t is not None]
+        held += watch.gradients.before.values() if watch.gradients else []
+        if step == 0:
+            watch.after(1, norm)
+    n_held = sum({t.data_ptr(): t.nbytes for t in held}.values())
+    n_new = 2 * sum(p.nbytes for p in model.parameters())
+    without = memory_parts(model, replace(settings, dynamics_every=0), alone(), plan)
+    assert "dynamics" not in without
+    assert n_held + n_new == pytest.approx(memory_parts(model, settings, alone(), plan)["dynamics"], rel=0.01)
 
 
 # -- whole runs

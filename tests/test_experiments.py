@@ -4,11 +4,13 @@ import json
 import math
 import re
 import sys
+import time
 
 import pytest
 import torch
 from conftest import door_error
 
+from configurator import UserError
 from experiments import common, gpu, peers, same_results, speed
 from model import ModelConfig, Transformer
 from training.machine import Machine
@@ -66,6 +68,22 @@ def test_what_only_one_version_has_is_a_difference(tmp_path):
 
 def test_an_unknown_commit_is_one_line():
     assert "no commit 'nowhere'" in door_error(same_results, "--before=nowhere")
+
+
+def test_work_side_by_side_keeps_its_order_and_stops_at_a_failure():
+    """The error is told when it happens, and not when hours of other work have ended."""
+    assert common.side_by_side(lambda n: n * n, range(9), 3, "square") == [n * n for n in range(9)]
+    begun = []
+
+    def work(n):
+        begun.append(n)
+        if n == 2:
+            raise UserError("the third")
+        time.sleep(0.02)
+
+    with pytest.raises(UserError, match="the third"):
+        common.side_by_side(work, range(50), 1, "item")
+    assert len(begun) < 10
 
 
 def test_a_table_lines_up(capsys):

@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT
 
 WINGS = ("training", "corpus", "cleaning", "exercises", "evaluation", "synthesis")
-SHARED = "needs model rope attention loss tokenizer shards hints configurator pages ranges endings".split()
+SHARED = "needs model rope attention loss tokenizer shards hints configurator pages ranges endings cores".split()
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 

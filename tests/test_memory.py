@@ -84,8 +84,6 @@ def test_optimizer_state_is_counted_where_it_is(optimizer, world_size, monkeypat
     plan = Plan(1, None, compiles=True, recompute=False)
     machine = Machine(0, world_size, CPU, FP32)
     estimate = memory_estimate(model, settings, machine, plan)
-    watched = memory_estimate(model, replace(settings, dynamics_every=5), machine, plan)
-    assert watched - estimate == 6 * sum(p.nbytes for p in model.parameters()), "five vectors, and a gradient"
     logits = 256 * 2048 * 4
     assert estimate == max(sizes) + max(4 * 2048 * 128 + 2 * logits, 256 * 4 * (4 * 384 + 2 * 128))
 

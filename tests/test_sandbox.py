@@ -228,13 +228,6 @@ def test_what_runs_out_of_the_clock_is_tried_again_alone(monkeypatch):
     assert calls == {"late": 2, "once": 2, "busy": 1}
 
 
-def test_as_many_programs_run_as_there_are_cores_to_use(monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 5, 7}, raising=False)
-    assert sandbox.n_cores() == 3
-    monkeypatch.delattr(os, "sched_getaffinity")
-    assert sandbox.n_cores() == os.cpu_count()
-
-
 def test_a_machine_that_cannot_confine_is_told_before_anything_runs():
     judge, mine = socket.socketpair()
     judge.sendall(sandbox.REFUSED + b"no Landlock here")

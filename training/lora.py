@@ -25,10 +25,9 @@ def add_adapters(model, rank, alpha, by_root, targets, embeddings=False):
     (LongLoRA, arXiv:2309.12307).
     alpha: scale is alpha / rank, or, by_root, alpha / sqrt(rank), with which a larger rank does not learn more slowly
     (rsLoRA, arXiv:2312.03732). Raises UserError for a target that no block has."""
-    if not targets:
-        raise UserError(f"lora_targets are some of {', '.join(TARGETS)}")
-    if unknown := set(targets) - set(TARGETS):
-        raise UserError(f"lora_targets are {', '.join(TARGETS)}, not {', '.join(sorted(unknown))}")
+    unknown = sorted(set(targets) - set(TARGETS))
+    if unknown or not targets:
+        raise UserError(f"lora_targets are some of {', '.join(TARGETS)}, not {', '.join(unknown) or 'none'}")
     for name, p in model.named_parameters():
         p.requires_grad_(embeddings and ("embed_tokens" in name or "norm" in name))
     for name, linear in model.layers.named_modules():

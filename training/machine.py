@@ -56,7 +56,7 @@ class Machine:
     world_size: int
     device: torch.device
     dtype: torch.dtype
-    # By which processes wait for each other's numbers, however long that takes; None = as for gradients.
+    # The group in which processes wait for each other for as long as it takes; None = the default one, with a time-out.
     patient: torch.distributed.ProcessGroup | None = None
 
     @property
@@ -185,8 +185,8 @@ class StopRequested:
     """Set by Ctrl-C, SIGTERM and a closed terminal: the loop then saves and ends after its current step. signal: the
     number of the first signal that came, or 0.
 
-    A second Ctrl-C ends at once. No other second signal does, as a launcher passes on what has reached its processes
-    already; nor does torchrun's Ctrl-C, who kills what does not end in time."""
+    A second Ctrl-C ends at once. A second SIGTERM or SIGHUP does nothing: launchers pass on one that has come already.
+    Under torchrun a second Ctrl-C does nothing either: torchrun itself kills what does not end in time."""
 
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

@@ -35,7 +35,8 @@ def memory_parts(model, settings, machine, plan):
     muon = 5 * b * min(STACK, sum(p.numel() for p in hidden)) * (settings.optimizer == "muon")
     for_a_moment = max(max(loss, 4 * head, block), muon - kept)
     trained = sum(p.numel() for p in hidden | others)  # adapters alone, where there are some
-    # What dynamics.py remembers: where the weights were and are, and went twice, and the gradient so far.
+    # dynamics.py holds six copies in fp32: the weights at the last logged step, before and after this one, this update
+    # and the one before, and the gradient of the micro-batches so far.
     watched = {"dynamics": 24 * trained} if settings.dynamics_every else {}
     return watched | {
         "weights": 4 * model.n_params(),

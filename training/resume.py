@@ -113,9 +113,10 @@ def compare(settings, folder, meta, data, schedule):
     differing |= {"data"} if meta["data"] != data.identity() else set()
 
     essential = differing - FREE
-    # A longer cosine is another schedule from its first step on, whatever else of it differs too.
-    others = {key: getattr(schedule, key) for key in essential if hasattr(schedule, key)}
-    was = replace(Schedule(**meta["schedule"]), **others)
+    # A longer cosine is another schedule from its first step on. What differs and is named (lr, warmup_steps) is taken
+    # from the new one, to see whether max_steps alone changes the steps that are done.
+    named = {key: getattr(schedule, key) for key in essential if hasattr(schedule, key)}
+    was = replace(Schedule(**meta["schedule"]), **named)
     if "schedule" not in essential and any(lr_at(step, schedule) != lr_at(step, was) for step in range(meta["step"])):
         essential |= {"max_steps"}
     if "data" in essential and "data" not in now:

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 import configurator
+from cores import n_cores
 from corpus.parallel import live_with_parent
 from ranges import Place
 from tests.faults import damage, fuzz, kills, metamorphic
@@ -157,7 +158,7 @@ def table(tallies):
         lines.append(f"| {tally.name} | {survived + lost:,} | {survived:,} | {lost} | {tally.seconds:.0f} | {came} |")
     survived, lost = sum(t.survived.total() for t in tallies), sum(len(t.lost) for t in tallies)
     seconds = sum(tally.seconds for tally in tallies)
-    lines.append(f"| all | {survived + lost:,} | {survived:,} | {lost} | {seconds:.0f} | {os.cpu_count()} cores |")
+    lines.append(f"| all | {survived + lost:,} | {survived:,} | {lost} | {seconds:.0f} | {n_cores()} cores |")
     return "\n".join(lines) + "\n"
 
 
