@@ -78,7 +78,7 @@ def main(settings):
     found = run_arms(out, settings, ARMS, partial(train_and_measure, out, settings))
     print_spread(found, COLUMNS)
     print_differences({arm: found[arm] for arm in ("repository, random", "repository")}, COLUMNS)
-    print_shots(spread(found))
+    print_shots(found)
 
 
 # -- what the models are trained on
@@ -138,8 +138,9 @@ def train_and_measure(out, settings, seed, arm):
     return json.loads(measures.read_text(encoding="utf-8"))["measures"]
 
 
-def print_shots(table):
+def print_shots(arms):
     """Print what an exercise costs behind so many others."""
+    table = spread(arms)
     print("\nbits per byte of an exercise's solution, behind so many others (with the answers of other exercises)")
     shots = [key for key in next(iter(table.values())) if key.startswith("shots_")]
     rows = []

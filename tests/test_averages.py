@@ -13,6 +13,7 @@ from experiments import averages, valley
 from experiments.averages import average, shares
 from experiments.held_out import weights_of
 from training import checkpoint
+from training import machine as machines
 from training.optim import Schedule, lr_at
 
 RUN = ["--n_layer=1", "--n_head=2", "--n_kv_head=1", "--n_embd=32", "--block_size=32", "--compile=false"]
@@ -89,7 +90,10 @@ def test_one_checkpoint_is_validated_as_its_run_did(run, workdir, monkeypatch):
     found = json.loads((workdir / "fourth/metrics.jsonl").read_text())
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     (expected,) = [line for line in lines if "sources" in line and line["step"] == 4]
-    assert found["val_loss"] == pytest.approx(expected["val_loss"], rel=1e-5) and found["tokens"] == 4 * 256
+    tolerance = (
+        1e-5 if machines.start().dtype == torch.float32 else 1e-3
+    )  # in bf16 other rows in a pass round otherwise
+    assert found["val_loss"] == pytest.approx(expected["val_loss"], rel=tolerance) and found["tokens"] == 4 * 256
     assert found["sources"].keys() == expected["sources"].keys()
 
 

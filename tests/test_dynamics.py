@@ -192,14 +192,9 @@ def test_the_memory_estimate_has_room_for_all_that_is_remembered():
     model = Transformer(ModelConfig(vocab_size=320, block_size=32, n_layer=2, n_head=2, n_kv_head=1, n_embd=32))
     tokens = np.random.default_rng(0).integers(0, 312, (8, 33))
     batch = make_batch(tokens[:, :-1], tokens[:, 1:].copy(), 312, "ids", "cpu")
-    settings, plan = (
-        pretrain.TrainSettings(dynamics_every=9, optimizer="adamw", max_steps=2),
-        Plan(2, "ids", False, False),
-    )
-    watch, optimizers = (
-        Dynamics(settings, alone(), model, plan, [], Bytes(), Lines()),
-        make_optimizers(model, settings, False),
-    )
+    settings = pretrain.TrainSettings(dynamics_every=9, optimizer="adamw", max_steps=2)
+    plan, optimizers = Plan(2, "ids", False, False), make_optimizers(model, settings, False)
+    watch = Dynamics(settings, alone(), model, plan, [], Bytes(), Lines())
     for step in range(2):
         watch.before(step, batch)
         _, norm = pretrain.train_step(settings, alone(), model, optimizers, batch, 2)
