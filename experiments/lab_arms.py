@@ -136,17 +136,23 @@ def tunings(settings, lab, arms):
     more for each mixture with chats, for as many steps longer as that anneal holds of chats."""
     found = []
     for arm in arms:
-        if settings.sft_steps and arm.group == "decay" and arm.shape == BASELINE:
-            lengths = {"tuned": settings.sft_steps}
-            for kind in settings.mixtures if arm.mixture == "pretraining" else ():
-                if "chats" in ADDED[kind]:
-                    lengths[longer(kind)] = settings.sft_steps + round(settings.share * lab.steps / len(ADDED[kind]))
-            for name, steps in lengths.items():
-                arguments = [f"--init={lab.folder(arm)}", f"--data={settings.chats}", f"--max_steps={steps}"]
-                arguments += [f"--lr={lab.lr}", f"--seed={arm.seed}", "--eval_every=0", "--save_every=0", *lab.common]
-                tokens = steps * lab.batch_tokens
-                found.append(Arm("tuned", name, arm.mixture, arm.seed, tokens, 0.0, "sft.py", tuple(arguments)))
+        if not settings.sft_steps or arm.group != "decay" or arm.shape != BASELINE:
+            continue
+        for name, steps in tuning_lengths(settings, lab, arm.mixture).items():
+            arguments = [f"--init={lab.folder(arm)}", f"--data={settings.chats}", f"--max_steps={steps}"]
+            arguments += [f"--lr={lab.lr}", f"--seed={arm.seed}", "--eval_every=0", "--save_every=0", *lab.common]
+            tokens = steps * lab.batch_tokens
+            found.append(Arm("tuned", name, arm.mixture, arm.seed, tokens, 0.0, "sft.py", tuple(arguments)))
     return found
+
+
+def tuning_lengths(settings, lab, mixture):
+    """{what the report calls it: steps} of the tunings that follow an anneal with this mixture."""
+    lengths = {"tuned": settings.sft_steps}
+    for kind in settings.mixtures:
+        if mixture == "pretraining" and "chats" in ADDED[kind]:
+            lengths[longer(kind)] = settings.sft_steps + round(settings.share * lab.steps / len(ADDED[kind]))
+    return lengths
 
 
 def longer(kind):
