@@ -175,10 +175,11 @@ def test_a_full_disk_under_the_copy_of_the_log_is_told_with_its_name(saved, toke
     run, model, optimizers = saved
     (run / "metrics.jsonl").write_text("{}\n")
 
-    def full(*_):
-        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+    def full(handle):
+        if "/metrics.jsonl" in os.readlink(f"/proc/self/fd/{handle}"):
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
 
-    monkeypatch.setattr(checkpoint.shutil, "copy", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="metrics.jsonl"):
         checkpoint.save(run, 4, model, optimizers, tokenizer, {}, MACHINE)
     assert not list(run.glob("*.tmp"))
