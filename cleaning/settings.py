@@ -31,6 +31,7 @@ NEEDS = {
     "golden_share": "retrieve_from",
     "context_tokens": "retrieve_from",
     "fim_spm_rate": "fim_rate",
+    "fim_line_rate": "fim_rate",
     "fim_seed": "fim_rate",
     "decontaminate": "clean",
     "min_similarity": "decontaminate",
@@ -83,6 +84,7 @@ class Settings:
     # share of the training documents that become gaps: their middle goes to the end; chats and repositories stay whole
     fim_rate: Share = 0.0
     fim_spm_rate: Share = 0.5  # share of the gaps that begin with the suffix (SPM), not with the prefix (PSM)
+    fim_line_rate: Share = 0.0  # share of the gaps that are whole lines; the others begin and end at any character
     fim_seed: Seed = 0  # another seed, other documents and other places
 
     # -- cleaning

@@ -1,4 +1,4 @@
-"""What do gaps in the training data bring, and what do they cost? Four arms, equal tokens each.
+"""What do gaps in the training data bring, and what do they cost? Five arms, equal tokens each.
 
     python -m experiments.gaps    the results go to out/fim
     python -m experiments.gaps --arms='no gaps,half'    two of the arms
@@ -22,9 +22,16 @@ from exercises.views import GAPS
 from experiments.common import begin, has_begun, pretrain, print_spread, run_arms, run_stage
 from ranges import Count, Place, Range
 
-# {arm: (share of the exercises that become gaps, share of these that begin with the suffix)}. The library stays whole:
-# its files are longer than a context, so that the parts of a gap would stand in different rows.
-ARMS = {"no gaps": (0, 0), "half": (0.5, 0.5), "half and prefix first": (0.5, 0), "nine tenths": (0.9, 0.5)}
+# {arm: what makes gaps of its exercises}. The library stays whole: its files are longer than a context, so that the
+# parts of a gap would stand in different rows.
+HALF = ("--fim_rate=0.5", "--fim_line_rate=1")
+ARMS = {
+    "no gaps": (),
+    "half": HALF,
+    "prefix first": (*HALF, "--fim_spm_rate=0"),
+    "any character": ("--fim_rate=0.5",),
+    "nine tenths": ("--fim_rate=0.9", "--fim_line_rate=1"),
+}
 # {measure: the head of its column}
 COLUMNS = {
     "bpb_library": "bits per byte: library",
@@ -71,9 +78,7 @@ def prepare(out, settings):
     run_stage("prepare_data.py", "--sources=stdlib", common, f"--out_dir={out}/library")
     pages = (f"--sources={out}/exercises/documents.jsonl", "--filters=false", "--near_dedup=false", common)
     for arm in settings.arms:
-        share, suffix_first = ARMS[arm]
-        gaps = [f"--fim_rate={share}", f"--fim_spm_rate={suffix_first}"] if share else []
-        run_stage("prepare_data.py", *pages, *gaps, f"--out_dir={out}/pages-{named(arm)}")
+        run_stage("prepare_data.py", *pages, *ARMS[arm], f"--out_dir={out}/pages-{named(arm)}")
 
 
 def named(arm):

@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -128,6 +129,23 @@ def test_shares_and_places_are_those_of_chance():
     assert abs(np.mean([len(suffix) for _, _, suffix, _ in made]) / 1000 - 1 / 3) < error
 
 
+def test_a_share_of_the_gaps_are_whole_lines():
+    """Within four standard deviations of the binomial's mean, for the share and for each pair of the four lines' ends."""
+    lines, n = ["def f():\n", "\n", "    a = 1\r\n", "    return '\u2028' # no end"], 4000
+    pairs = {"".join(lines[start:end]): 0 for start, end in combinations(range(5), 2)}
+    settings = Settings(fim_rate=1, fim_line_rate=1)
+    for number in range(n):
+        prefix, middle, suffix, _ = gaps.cut("".join(lines).replace("f", f"f{number}"), settings)
+        assert "".join((prefix, middle, suffix)).replace(f"f{number}", "f") == "".join(lines)
+        pairs[middle.replace(f"f{number}", "f")] += 1
+    assert all(abs(count - n / 10) < 4 * math.sqrt(n * 0.1 * 0.9) for count in pairs.values())
+
+    settings, texts = replace(settings, fim_line_rate=0.25), [f"{number:099}\n" * 9 for number in range(n)]
+    cuts = [gaps.cut(text, settings) for text in texts]
+    n_whole = sum(len(prefix) % 100 == len(suffix) % 100 == 0 for prefix, _, suffix, _ in cuts)
+    assert abs(n_whole - n / 4) < 4 * math.sqrt(n * 0.25 * 0.75)
+
+
 def test_a_higher_rate_keeps_the_gaps_of_a_lower_one_and_another_seed_does_not():
     texts = [program(seed, lines=5) for seed in range(200)]
     low, high, other = (
@@ -169,7 +187,7 @@ def test_a_model_that_knows_its_gaps_by_heart_fills_them_and_stops(workdir, toke
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for step in range(200):
         ids, targets = map(torch.from_numpy, data.arrays(step))
-        model(ids, targets).backward()
+        model(ids, targets, doc_ids=(ids == tokenizer.eot).cumsum(1)).backward()  # each document is read alone
         optimizer.step()
         optimizer.zero_grad()
     for ids in documents(folder, "train", tokenizer):
@@ -188,7 +206,7 @@ def test_the_experiment_trains_each_arm_on_its_own_gaps(tmp_path, monkeypatch, c
         given = dict(argument.lstrip("-").split("=", 1) for argument in arguments if "=" in argument)
         out = given["out_dir"] if "out_dir" in given else tmp_path
         if script == "prepare_data.py":
-            rates[out] = float(given.get("fim_rate", 0)), float(given.get("fim_spm_rate", 0))
+            rates[out] = tuple(float(given.get(f"fim_{name}", 0)) for name in ("rate", "line_rate"))
         if script == "pretrain.py":
             mixture = dict(part.split(":") for part in given["data"].split(","))
             trained.append([rates[folder] for folder in mixture])
@@ -203,10 +221,10 @@ def test_the_experiment_trains_each_arm_on_its_own_gaps(tmp_path, monkeypatch, c
     monkeypatch.setattr(common, "run_stage", run_stage)
     settings = gaps_experiment.Settings(seeds=2, out_dir=str(tmp_path))
     gaps_experiment.main(settings)
-    assert ran.count("prepare_data.py") == len(rates) == 5 and ran.count("exercises") == 1
-    # (share, share with the suffix first) of the library and of the exercises
-    arms = [[(0, 0), (0, 0)], [(0, 0), (0.5, 0.5)], [(0, 0), (0.5, 0)], [(0, 0), (0.9, 0.5)]]
-    assert sorted(trained) == sorted(2 * arms)
+    assert ran.count("prepare_data.py") == len(rates) == 6 and ran.count("exercises") == 1
+    # (share of gaps, share of whole lines among them) of the exercises of the five arms; those of the library are 0
+    arms = [(0, 0), (0.5, 1), (0.5, 1), (0.5, 0), (0.9, 1)]
+    assert sorted(trained) == sorted([(0, 0), arm] for arm in 2 * arms)
     found = json.loads((tmp_path / "summary.json").read_text())["spread"]
     assert found["no gaps"]["bpb_exercises"]["mean"] == pytest.approx(1.05)
     assert found["nine tenths"]["bpb_exercises"]["difference"] == pytest.approx(0.9)
