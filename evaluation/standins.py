@@ -17,8 +17,8 @@ from evaluation.transport import CONTAINERS, KINDS, NO_OTHERS, VALUES, Border, M
 
 TEST = "__test__"  # the module of the test and its helpers
 
-# Those that the judge asks for. Not __contains__, nor arithmetic, with which "x in f()" or "abs(f() - x) < 1e-6" would
-# be the program's to decide.
+# Those that the judge asks for. Not arithmetic, with which "abs(f() - x) < 1e-6" would be the program's to decide, nor
+# __contains__, which with "x in f()" would be; what Python would ask instead, __iter__, is in Side.contains().
 SPECIAL = "call iter next len getitem setitem delitem missing enter exit reversed length_hint format str repr "
 SPECIAL = {f"__{name}__" for name in (SPECIAL + "await aiter anext aenter aexit").split()}
 UNDECIDED = "failed: the program returned an object that is not plain data"
@@ -100,12 +100,21 @@ class Side(Border):
             return self.answer()
 
     def ask_about(self, operation, thing, *arguments):
-        """Get, set or delete an attribute. What has one that the test does not expect would decide the test itself: an
-        object whose "startswith" says yes to everything is not a text."""
+        """Get, set or delete an attribute."""
+        self.must_be_known(thing)
+        return self.ask(operation, thing, *arguments)
+
+    def must_be_known(self, thing):
+        """End the test if it does not name the thing's class. What has an attribute that the test does not expect would
+        decide the test itself: an object whose "startswith" says yes to everything is not a text."""
         kind = thing if isinstance(thing, self.Class) else type(thing)
         if not self.known.intersection(kind.__mro__):
             self.end(UNDECIDED)
-        return self.ask(operation, thing, *arguments)
+
+    def contains(self, thing, item):
+        """Whether an item is among those of a thing. One that comes to every number would hold whatever a test asks."""
+        self.must_be_known(thing)
+        return any(one is item or one == item for one in thing)
 
     def answer(self):
         """The next answer."""
@@ -291,6 +300,8 @@ class Side(Border):
             if special in TEXTS or not (is_data and any(hasattr(parent, special) for parent in own)):
                 members[special] = self.forward(special)
         members |= self.deciding(names)
+        if names & {"__iter__", "__getitem__"} and not any(hasattr(parent, "__contains__") for parent in own):
+            members["__contains__"] = lambda thing, item: self.contains(thing, item)
         for method in names - SPECIAL - DECIDING:
             if not method.startswith("__") and any(hasattr(parent, method) for parent in own):
                 members[method] = property(lambda thing, name=method: self.ask_about("get", thing, name))
@@ -312,12 +323,7 @@ class Side(Border):
             names |= {"__ne__", "__hash__"}
         elif "__hash__" in names:
             names.remove("__hash__")
-
-        def undecided(*_):
-            """End the test."""
-            self.end(UNDECIDED)
-
-        return dict.fromkeys(names, undecided)
+        return dict.fromkeys(names, lambda *_: self.end(UNDECIDED))
 
 
 def call(function, arguments, keywords):
@@ -383,6 +389,9 @@ def class_of_classes(side):
 
         def __getitem__(self, key):
             return side.ask("special", "__getitem__", self, key)
+
+        def __contains__(self, item):
+            return side.contains(self, item)
 
         def __bool__(self):
             return True

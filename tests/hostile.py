@@ -37,6 +37,7 @@ TEST = {
 }
 ARITHMETIC = {"helpers": "", "code": "assert abs(f([1, 2]) - 1.5) < 1e-6", "entry_points": ["f"]}
 METHODS = {"helpers": "", "code": "assert f([1, 2]).startswith('abc')", "entry_points": ["f"], "classes": []}
+MEMBERSHIP = {"helpers": "", "code": "assert 2 in f([1, 2]) and 3 in f([1, 2])", "entry_points": ["f"], "classes": []}
 SCRIPT = {"inputs": ["1 2\n", "5 6\n"], "outputs": ["3\n", "11\n"]}
 SUITE = {
     "helpers": "",
@@ -49,7 +50,7 @@ check_suite(Suite)""",
     "entry_points": ["f"],
 }
 # By kind; TEST and sealed for the others.
-TESTS = {"arithmetic": ARITHMETIC, "methods": METHODS, "scripts": SCRIPT, "suites": SUITE}
+TESTS = {"arithmetic": ARITHMETIC, "methods": METHODS, "membership": MEMBERSHIP, "scripts": SCRIPT, "suites": SUITE}
 MODES = {"open": "open", "scripts": "script"}
 START = """import ctypes, os, sys
 OUTSIDE, PORT, OTHER, KEY = {outside!r}, {port}, {other}, {key}

@@ -119,6 +119,23 @@ def test_plain_values_cross_unchanged(value):
     assert verdict("def f(x):\n    return x", test).result == "passed"
 
 
+@pytest.mark.parametrize(
+    "value", ["[1]", "(1,)", "{1}", "{1: 2}", "{1: 2}.keys()", "frozenset([1])", "range(3)", "'1'", "b'1'", "Own([1])"]
+)
+def test_in_is_answered_by_plain_data(value):
+    item = {"'1'": "'1'", "b'1'": "b'1'"}.get(value, "1")
+    test = {"helpers": "", "code": f"assert {item} in f() and {item * 2} not in f()", "entry_points": ["f"]}
+    assert verdict(f"class Own(list): pass\ndef f(): return {value}", test).result == "passed"
+
+
+@pytest.mark.parametrize("value", ["itertools.count()", "iter([1])", "Counting()", "Counting"])
+def test_in_is_not_answered_by_the_program(value):
+    program = "import itertools\nclass Meta(type):\n    def __iter__(self): return iter([1])\n"
+    program += "class Counting(metaclass=Meta):\n    def __getitem__(self, i): return i\n"
+    test = {"helpers": "", "code": "try: assert 1 in f()\nexcept BaseException: pass", "entry_points": ["f"]}
+    assert "not plain data" in verdict(f"{program}def f(): return {value}", test).result
+
+
 def test_memory_and_time_are_for_each_program_and_many_run_at_once():
     jobs = [
         (i, "def f(x):\n    return [i + 1 for i in x]" if i % 2 else "def f(x):\n    return 1", TEST, "sealed")
