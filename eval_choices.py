@@ -71,7 +71,7 @@ def main(settings):
         rows = [{"subject": question.subject, "answer": question.answer} for question in part]
         for way, write in WAYS.items():
             for row, found in zip(rows, answers(model, tokenizer, part, examples, write, settings)):
-                row[way] = found
+                row[way], row[f"shots_{way}"], row[f"cut_{way}"] = found
         results += rows
     out.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps(row) + "\n" for row in results]
@@ -106,27 +106,29 @@ def read_groups(path):
 
 
 def answers(model, tokenizer, questions, examples, write, settings):
-    """For each question the number of the likeliest choice: by the sum of its log-probability, and, where the choices
-    are texts, by that sum per byte. write: by_letter or by_text."""
-    rows, places = [], []
+    """Yield for each question (the number of the likeliest choice, how many examples it was shown with, whether its
+    beginning was left out). The likeliest: by the sum of its log-probability, and, where the choices are texts, by that
+    sum per byte. write: by_letter or by_text."""
+    rows, places, shown = [], [], []
     for number, question in enumerate(questions):
-        for ids, n_prompt in encoded(question, examples, write, settings, tokenizer, model.config.block_size):
-            rows.append((ids, n_prompt))
-            places.append(number)
+        choices, *how = encoded(question, examples, write, settings, tokenizer, model.config.block_size)
+        rows += choices
+        places += [number] * len(choices)
+        shown.append(how)
     scores = [-value for value in nats(model, tokenizer.eot, rows, settings.batch_size)]
     found = [[] for _ in questions]
     for number, score in zip(places, scores):
         found[number].append(score)
-    for question, own in zip(questions, found):
+    for question, own, how in zip(questions, found, shown):
         if write is by_text:
             own = [score / max(1, len(choice.encode())) for score, choice in zip(own, question.choices)]
-        yield max(range(len(own)), key=own.__getitem__)
+        yield max(range(len(own)), key=own.__getitem__), *how
 
 
 def encoded(question, examples, write, settings, tokenizer, block_size):
-    """[(ids, how many of them are the prompt)] of a question's choices, with as many examples as fit. A token in which
-    the prompt ends and a choice begins counts as the choice's, and then for all of them. If the question alone does not
-    fit, its beginning is left out."""
+    """([(ids, how many of them are the prompt)] of a question's choices, how many examples are in front of it, whether
+    its beginning is left out): as many examples as fit, and if the question alone does not, only its end. A token in
+    which the prompt ends and a choice begins counts as the choice's, and then for all of them."""
     shots = examples.get(question.subject, [])[: settings.shots]
     while True:
         prompt, choices = write(question, shots, settings.form or form_of(question))
@@ -137,14 +139,16 @@ def encoded(question, examples, write, settings, tokenizer, block_size):
     alone = [tokenizer.eot, *tokenizer.encode(prompt)]
     n_prompt = min(len(os.path.commonprefix([alone, ids])) for ids in whole)
     cuts = [max(0, len(ids) - block_size - 1) for ids in whole]
-    return [(ids[cut:], max(1, n_prompt - cut)) for ids, cut in zip(whole, cuts)]
+    rows = [(ids[cut:], max(1, n_prompt - cut)) for ids, cut in zip(whole, cuts)]
+    return rows, len(shots), any(cuts)
 
 
 # -- scores
 
 
 def summarize(questions, results, group_of):
-    """accuracy, stderr, chance and n of all questions, by letter, and the same by text, per subject and per group."""
+    """accuracy, stderr, chance and n of all questions, by letter, and the same by text, per subject and per group; and
+    what of the prompts did not fit into the context: shots_mean, shots_least and n_cut, by letter and by text."""
     by_subject, by_group = {}, {}
     for number, question in enumerate(questions):
         by_subject.setdefault(question.subject, []).append(number)
@@ -163,7 +167,13 @@ def summarize(questions, results, group_of):
     subjects = {subject: score(numbers) for subject, numbers in by_subject.items()}
     mean = sum(found["accuracy"] for found in subjects.values()) / len(subjects)
     groups = {group: score(numbers) for group, numbers in by_group.items()}
-    return {**score(range(len(questions))), "mean_of_subjects": mean, "subjects": subjects, "groups": groups}
+    every = {**score(range(len(questions))), "mean_of_subjects": mean, "subjects": subjects, "groups": groups}
+    fitted = {}
+    for way in WAYS:
+        shots = [row[f"shots_{way}"] for row in results]
+        fitted[way] = {"shots_mean": sum(shots) / len(shots), "shots_least": min(shots)}
+        fitted[way]["n_cut"] = sum(row[f"cut_{way}"] for row in results)
+    return {**every, "prompts": fitted}
 
 
 def print_summary(summary, out):
@@ -172,7 +182,11 @@ def print_summary(summary, out):
     for name, row in {**summary["subjects"], **summary["groups"], "all": summary}.items():
         cells = [f"{found['accuracy']:.1%} +- {found['stderr']:.1%}" for found in (row, row["by_text"])]
         print(f"{name[:35]:<36}{row['n']:>10,}{row['chance']:>8.1%}{cells[0]:>18}{cells[1]:>18}")
-    print(f"mean of the subjects, by letter: {summary['mean_of_subjects']:.1%}\nresults -> {out}")
+    print(f"mean of the subjects, by letter: {summary['mean_of_subjects']:.1%}")
+    for way, found in summary["prompts"].items():
+        shots = f"{found['shots_mean']:.1f} examples in the mean, {found['shots_least']} at least"
+        print(f"{way.replace('_', ' ')}: {shots}; {found['n_cut']:,} questions cut to fit the context")
+    print(f"results -> {out}")
 
 
 if __name__ == "__main__":

@@ -124,16 +124,17 @@ def test_the_likeliest_choice_is_that_of_one_text_at_a_time(tmp_path, model):
         settings = eval_choices.Settings(form="mmlu")
         for batch_size in (1, 5):
             settings.batch_size = batch_size
-            assert list(eval_choices.answers(*model, questions, {}, write, settings)) == expected
+            found = eval_choices.answers(*model, questions, {}, write, settings)
+            assert [choice for choice, *_ in found] == expected
 
 
 def test_a_choice_that_begins_another_one_is_scored_too(model):
     """Of 1, 10 and 100, each is a beginning of the next: none is free."""
     question = Question("s", "How many?", ["1", "10", "100"], 0)
-    rows = eval_choices.encoded(question, {}, by_text, eval_choices.Settings(form="mmlu"), model[1], 96)
+    rows, *_ = eval_choices.encoded(question, {}, by_text, eval_choices.Settings(form="mmlu"), model[1], 96)
     assert [model[1].decode(ids[n:]) for ids, n in rows] == [" 1", " 10", " 100"]
     chinese = Question("s", "几？", ["一", "二"], 0)
-    rows = eval_choices.encoded(chinese, {}, by_letter, eval_choices.Settings(form="ceval"), model[1], 96)
+    rows, *_ = eval_choices.encoded(chinese, {}, by_letter, eval_choices.Settings(form="ceval"), model[1], 96)
     assert len({tuple(ids[:n]) for ids, n in rows}) == 1, "what is compared begins at one place"
 
 
@@ -141,12 +142,27 @@ def test_examples_are_left_out_until_the_question_fits(model):
     question = Question("s", "What is it?", ["a", "b"], 0)
     shots = [Question("s", f"Is it {n}?", ["no", "yes"], 1) for n in range(9)]
     settings = eval_choices.Settings(shots=9, form="mmlu")
-    rows = eval_choices.encoded(question, {"s": shots}, by_text, settings, model[1], 96)
+    rows, n_shots, is_cut = eval_choices.encoded(question, {"s": shots}, by_text, settings, model[1], 96)
     text = model[1].decode(rows[0][0])
+    assert n_shots == text.count("Is it") and not is_cut
     assert len(rows[0][0]) <= 97 and 0 < text.count("Is it") < 9 and text.startswith("<|endoftext|>Is it 0?")
     long = Question("s", "word " * 200, ["a", "b"], 0)
-    rows = eval_choices.encoded(long, {"s": shots}, by_text, settings, model[1], 96)
+    rows, n_shots, is_cut = eval_choices.encoded(long, {"s": shots}, by_text, settings, model[1], 96)
+    assert n_shots == 0 and is_cut
     assert [len(ids) for ids, _ in rows] == [97, 97] and model[1].decode(rows[1][0]).endswith("Answer: b")
+
+
+def test_what_did_not_fit_into_the_context_is_told(tmp_path, model, capsys):
+    """A score with fewer examples than were asked for, or of half a question, must not look like any other."""
+    examples = [{"question": f"Is it {n}?", "choices": ["no", "yes"], "answer": 1, "subject": "s"} for n in range(9)]
+    questions = [{**examples[0], "question": text} for text in ("What is it?", "word " * 200)]
+    paths = {"questions": [str(written(tmp_path / "q.jsonl", *questions))], "out_dir": str(tmp_path / "out")}
+    paths |= {"examples": [str(written(tmp_path / "e.jsonl", *examples))], "checkpoint": str(tmp_path / "run")}
+    eval_choices.main(eval_choices.Settings(**paths, shots=9, form="mmlu", dtype="fp32", device="cpu"))
+    found = json.loads((tmp_path / "out/summary.json").read_text())["prompts"]["by_text"]
+    assert 0 < found["shots_mean"] < 4.5 and found["shots_least"] == 0 and found["n_cut"] == 1
+    said = f"by text: {found['shots_mean']:.1f} examples in the mean, 0 at least; 1 questions cut to fit the context"
+    assert said in capsys.readouterr().out
 
 
 def test_a_model_that_has_learnt_the_answers_is_above_chance(tmp_path, model, tokenizer, capsys):
