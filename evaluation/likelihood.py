@@ -10,6 +10,7 @@ import textwrap
 import torch
 from tqdm import tqdm
 
+from configurator import UserError
 from evaluation.formats import IMPORTS
 from evaluation.generate import prompt_ids
 from evaluation.mutants import is_docstring, mutants
@@ -23,7 +24,9 @@ MUTANTS = 1  # per solution: with a thousand problems, more of them say little m
 @torch.no_grad()
 def nats(model, filler, rows, batch_size, what=""):
     """-log P of what stands behind the prompt, for each of some (ids, how many of them are the prompt).
-    filler: the id that fills up short rows, which no score depends on. what: the words on a progress bar, or none."""
+    filler: the id that fills up short rows, which no score depends on. what: the words on a progress bar, or none.
+    Raises UserError where one is not finite: NaN is neither more nor less than another, and would count as some answer.
+    """
     device, found = model.embed_tokens.weight.device, [0.0] * len(rows)
     order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]))  # similar lengths in a batch: little padding
     for start in tqdm(range(0, len(order), batch_size), desc=what, unit="batch", disable=not what):
@@ -36,6 +39,8 @@ def nats(model, filler, rows, batch_size, what=""):
             targets[place, n_prompt - 1 : len(ids) - 1] = torch.tensor(ids[n_prompt:])
         losses = model(inputs, targets, reduction="none").cpu().double()  # one per token; mps has no float64
         for i, loss in zip(part, losses.view(shape).sum(1).tolist()):
+            if not math.isfinite(loss):
+                raise UserError(f"the model finds a text {loss} likely: are its weights damaged?")
             found[i] = loss
     return found
 

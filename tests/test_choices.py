@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from conftest import door_error, load_model, untrained_checkpoint
+from conftest import alone, door_error, load_model, untrained_checkpoint
 
 import eval_choices
 from evaluation.choices import Question, by_letter, by_text, read_questions
@@ -165,6 +165,16 @@ def test_what_did_not_fit_into_the_context_is_told(tmp_path, model, capsys):
     assert said in capsys.readouterr().out
 
 
+def test_a_model_that_computes_nan_gets_no_score(tmp_path, model, tokenizer):
+    """NaN is not less than anything: every answer would be A."""
+    with torch.no_grad():
+        model[0].norm.weight[0] = float("nan")
+    checkpoint.save(tmp_path / "nan", 1, model[0], [], tokenizer, {"settings": {}}, alone())
+    arguments = [f"--questions={written(tmp_path / 'q.jsonl', SKY)}", f"--checkpoint={tmp_path / 'nan'}"]
+    error = door_error(eval_choices, *arguments, f"--out_dir={tmp_path / 'out'}", "--device=cpu", "--dtype=fp32")
+    assert "are its weights damaged?" in error and not (tmp_path / "out").exists()
+
+
 def test_a_model_that_has_learnt_the_answers_is_above_chance(tmp_path, model, tokenizer, capsys):
     """And one that has not is near it; both are told with their standard errors."""
     records = [
@@ -184,8 +194,6 @@ def test_a_model_that_has_learnt_the_answers_is_above_chance(tmp_path, model, to
         optimizer.zero_grad()
         (net(ids[:, :-1], ids[:, 1:]) / ids.numel()).backward()
         optimizer.step()
-    from conftest import alone
-
     checkpoint.save(tmp_path / "learnt", 1, net, [], tokenizer, {"settings": {}}, alone())
     summaries = []
     for name in ("run", "learnt"):
