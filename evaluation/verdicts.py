@@ -15,7 +15,7 @@ from dataclasses import asdict
 from tqdm import tqdm
 
 import configurator
-from corpus.records import json_line, json_lines, read_lines
+from corpus.records import json_line, json_lines
 from evaluation import sandbox
 from shards import naming
 
@@ -83,12 +83,21 @@ def whole_lines(path):
     if not path.exists():
         return []
     os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
-    records = list(read_lines(path))
-    whole = [record for record in records if with_digest(record) == record]
-    if len(whole) < len(records):
-        print(f"warning: {len(records) - len(whole)} lines of {path} are damaged or another program's: made anew")
+    lines = path.read_bytes().split(b"\n")[:-1]
+    whole = [record for record in map(record_in, lines) if record]
+    if len(whole) < len(lines):
+        print(f"warning: {len(lines) - len(whole)} lines of {path} are damaged or another program's: made anew")
         configurator.write_text(path, json_lines(whole))
     return whole
+
+
+def record_in(line):
+    """The record in a line, bytes, if it is as it was written; else None."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) and with_digest(record) == record else None
 
 
 def with_digest(record):
