@@ -31,9 +31,7 @@ class Settings:
 
 def main(settings):
     """Print the two tables, and write them as JSON."""
-    ladders = [read_ladder(Path(folder)) for folder in settings.recipes.split(",")]
-    if len(ladders) < 2:
-        raise UserError("a spread needs two runs or more: --recipes=out/demo,out/demo-seed2")
+    ladders = read_ladders(settings.recipes.split(","))
     table = {name: spread(name, ladders) for name in ladders[0] if all(name in ladder for ladder in ladders)}
     models = list(next(iter(table.values())))
     print(f"{len(ladders)} runs: mean of pass@1 +- standard deviation between runs (standard error over problems)")
@@ -48,6 +46,25 @@ def main(settings):
         print(f"{name:<18}" + "".join(f"{cell:>24}" for cell in cells))
     about = {"settings": asdict(settings), "made_by": configurator.made_by()}
     configurator.write_json(Path(settings.out), {"ladder": table, **about})
+
+
+def read_ladders(folders):
+    """The ladders of recipes' folders. Raises UserError for those that are not runs of one recipe."""
+    places = {Path(folder).resolve(): Path(folder) for folder in folders}
+    if len(places) < len(folders):
+        raise UserError("--recipes names a folder twice: a run does not differ from itself")
+    if len(places) < 2:
+        raise UserError("a spread needs two runs or more: --recipes=out/demo,out/demo-seed2")
+    ladders = [read_ladder(folder) for folder in places.values()]
+    common = set(ladders[0]).intersection(*ladders)
+    if not common:
+        raise UserError(f"no set of problems was scored in all of {', '.join(folders)}")
+    for name in sorted(common):
+        for folder, ladder in zip(folders, ladders):
+            if ladder[name].keys() != ladders[0][name].keys():
+                theirs, others = ", ".join(ladder[name]), ", ".join(ladders[0][name])
+                raise UserError(f"{folder} scored the models {theirs} on {name}, and {folders[0]} {others}")
+    return ladders
 
 
 def read_ladder(folder):

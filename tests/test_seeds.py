@@ -53,3 +53,12 @@ def test_one_run_or_none_is_one_line(tmp_path):
     one = run_folder(tmp_path / "one", nouns=(0.1, 0.2))
     assert "two runs or more" in door_error(seeds, f"--recipes={one}")
     assert "no summary.json" in door_error(seeds, f"--recipes={one},{tmp_path / 'nowhere'}")
+
+
+def test_what_are_no_runs_of_one_recipe_is_one_line(tmp_path):
+    one, other = run_folder(tmp_path / "one", nouns=(0.1, 0.2)), run_folder(tmp_path / "other", mbpp=(0.1, 0.2))
+    assert "names a folder twice" in door_error(seeds, f"--recipes={one},{tmp_path}/other/../one")
+    assert "no set of problems was scored in all of" in door_error(seeds, f"--recipes={one},{other}")
+    short = run_folder(tmp_path / "short", nouns=(0.1,))
+    for recipes in (f"{one},{short}", f"{short},{one}"):
+        assert "scored the models base" in door_error(seeds, f"--recipes={recipes}")
