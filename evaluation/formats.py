@@ -63,7 +63,8 @@ class Problem:
 
     def program(self, completion):
         """The text that is run. A completion may define its function anew, as replies in a chat do. Behind a prompt
-        that ends in "def f(x):" it would not compile, so that f gets a body there, as in BigCodeBench's harness."""
+        that ends in "def f(x):" it would not compile, so that f gets a body there, as in BigCodeBench's harness; nor
+        would its imports from __future__ behind a prompt, which are moved to the front."""
         if REQUESTED in self.test.get("entry_points", ()):
             defined = re.findall(r"^def +(\w+)", completion, re.M)
             return completion + (f"\n\n{REQUESTED} = {defined[-1]}\n" if defined else "")
@@ -72,7 +73,25 @@ class Problem:
         is_whole = names and not self.suffix and re.search(rf"^(?:async def|def|class) (?:{names})\b", completion, re.M)
         if is_whole and not compiles(start) and compiles(f"{start}\n    pass\n"):
             start = f"{start}\n    pass\n"
-        return start + completion + self.suffix
+        future = ""
+        if "__future__" in completion and start.strip():
+            future, completion = future_first(completion)
+        return future + start + completion + self.suffix
+
+
+def future_first(program):
+    """(the imports from __future__ that a program begins with, the program with "pass" in their places)."""
+    imports, tree, lines = [], parsed(program), program.split("\n")
+    for statement in tree.body if tree else ():
+        if isinstance(statement, ast.ImportFrom) and statement.module == "__future__":
+            imports.append(statement)
+        elif not isinstance(statement, ast.Expr):  # a docstring may stand before them
+            break
+    for statement in reversed(imports):
+        before = lines[statement.lineno - 1][: statement.col_offset]
+        behind = lines[statement.end_lineno - 1][statement.end_col_offset :]
+        lines[statement.lineno - 1 : statement.end_lineno] = [f"{before}pass{behind}"]
+    return "".join(f"{ast.unparse(statement)}\n" for statement in imports), "\n".join(lines)
 
 
 def compiles(code):

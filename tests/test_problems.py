@@ -226,6 +226,23 @@ def test_a_reply_that_defines_the_function_anew_is_a_program():
     assert plain(instructed, "import json\ndef task_func(x):\n    return json.dumps(x)")
 
 
+@pytest.mark.parametrize(
+    "begins",
+    [
+        "from __future__ import annotations\n",
+        "# a program\n'''It doubles.'''\nfrom __future__ import annotations, division; import math\n",
+        "from __future__ import (\n    annotations,\n)\nfrom __future__ import division\n",
+    ],
+)
+def test_a_reply_may_begin_with_imports_from_the_future(begins):
+    """Behind a prompt they would be a SyntaxError; they hold for the whole program, so that the front is their place."""
+    whole = f"{begins}import math\n\ndef double(x: Nowhere):\n    return 2 * x\n"
+    for prompt in ("def double(x):\n", "def double(x):", DOUBLE["prompt"]):
+        assert plain(problem_of({**BARE, "prompt": prompt}), whole)
+    code = "def double(x):\n    return 'from __future__ import annotations'\n"
+    assert formats.future_first(code) == ("", code), "a text that only speaks of it stays as it is"
+
+
 def test_what_models_are_asked():
     asked = {record.get("task_id", record.get("question")): problem_of(record) for record, _, _ in JUDGED}
     leetcode, apps = asked["two-sum"], problem_of(APPS)
