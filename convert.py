@@ -25,6 +25,7 @@ import rope
 from configurator import UserError, write_json
 from model import ModelConfig, Transformer
 from ranges import Place
+from shards import exclusive
 from tokenizer import CHAT_TEMPLATE, Tokenizer
 from training import checkpoint, hf_tokenizer
 from training import machine as machines
@@ -62,12 +63,13 @@ class Settings:
 
 def main(settings):
     """Convert one into the other."""
-    if settings.hf:
-        folder = take_in(Path(settings.hf), settings.out_dir)
-        print(f"{settings.hf} -> {folder}")
-    else:
-        give_out(settings)
-        print(f"{settings.checkpoint} -> {settings.out_dir}")
+    with exclusive(settings.out_dir):
+        if settings.hf:
+            folder = take_in(Path(settings.hf), settings.out_dir)
+            print(f"{settings.hf} -> {folder}")
+        else:
+            give_out(settings)
+            print(f"{settings.checkpoint} -> {settings.out_dir}")
 
 
 # -- out

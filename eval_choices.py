@@ -25,6 +25,7 @@ from configurator import UserError
 from evaluation.choices import by_letter, by_text, form_of, read_questions
 from evaluation.likelihood import nats
 from ranges import Device, Natural, Place, Precision, SmallCount
+from shards import exclusive
 from training import checkpoint
 from training import machine as machines
 
@@ -64,21 +65,14 @@ def main(settings):
     group_of = read_groups(settings.groups)
     machine = machines.start(settings.device, settings.dtype)
     model, tokenizer, meta = checkpoint.load_model(settings.checkpoint, machine)
-    out, results = Path(settings.out_dir), []
-    starts = range(0, len(questions), settings.batch_size)
-    for start in tqdm(starts, desc="asking", unit="batch"):
-        part = questions[start : start + settings.batch_size]
-        rows = [{"subject": question.subject, "answer": question.answer} for question in part]
-        for way, write in WAYS.items():
-            for row, found in zip(rows, answers(model, tokenizer, part, examples, write, settings)):
-                row[way], row[f"shots_{way}"], row[f"cut_{way}"] = found
-        results += rows
-    out.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps(row) + "\n" for row in results]
-    configurator.write_text(out / "results.jsonl", "".join(lines))
-    summary = summarize(questions, results, group_of)
-    about = {"checkpoint": {key: meta.get(key) for key in ("step", "sha256")}, "settings": asdict(settings)}
-    configurator.write_json(out / "summary.json", {**summary, **about, "made_by": configurator.made_by()})
+    out = Path(settings.out_dir)
+    with exclusive(out):
+        results = ask_all(model, tokenizer, questions, examples, settings)
+        lines = [json.dumps(row) + "\n" for row in results]
+        configurator.write_text(out / "results.jsonl", "".join(lines))
+        summary = summarize(questions, results, group_of)
+        about = {"checkpoint": {key: meta.get(key) for key in ("step", "sha256")}, "settings": asdict(settings)}
+        configurator.write_json(out / "summary.json", {**summary, **about, "made_by": configurator.made_by()})
     print_summary(summary, out)
 
 
@@ -103,6 +97,19 @@ def read_groups(path):
 
 
 # -- what the model finds likely
+
+
+def ask_all(model, tokenizer, questions, examples, settings):
+    """The lines of results.jsonl: of each question its subject, the right choice, and what answers() says of it."""
+    results = []
+    for start in tqdm(range(0, len(questions), settings.batch_size), desc="asking", unit="batch"):
+        part = questions[start : start + settings.batch_size]
+        rows = [{"subject": question.subject, "answer": question.answer} for question in part]
+        for way, write in WAYS.items():
+            for row, found in zip(rows, answers(model, tokenizer, part, examples, write, settings)):
+                row[way], row[f"shots_{way}"], row[f"cut_{way}"] = found
+        results += rows
+    return results
 
 
 def answers(model, tokenizer, questions, examples, write, settings):

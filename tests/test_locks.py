@@ -9,9 +9,11 @@ import sys
 import time
 
 import pytest
-from conftest import ROOT, write_records
+from conftest import ROOT, untrained_checkpoint, write_records
 
 import configurator
+import convert
+import eval_choices
 import eval_humaneval
 import exercises.__main__
 import shards
@@ -51,9 +53,12 @@ def test_a_second_run_is_refused_and_a_killed_one_leaves_no_trap(tmp_path, monke
     [
         (exercises.__main__, ["--documents=9", "--chats=1", "--problems=1"]),
         (eval_humaneval, ["--problems=p.jsonl", "--samples=s.jsonl"]),
+        (eval_choices, ["--questions=q.jsonl", "--checkpoint=run", "--device=cpu"]),
+        (convert, ["--checkpoint=run"]),
+        (convert, ["--hf=nowhere"]),
     ],
 )
-def test_stages_that_write_bit_by_bit_hold_their_folder(door, arguments, tmp_path, monkeypatch):
+def test_stages_hold_the_folder_that_they_write_to(door, arguments, tmp_path, monkeypatch, tokenizer):
     """Two evaluations at once appended the same samples twice."""
     monkeypatch.setattr(shards, "PATIENCE", 0)
     monkeypatch.chdir(tmp_path)
@@ -61,6 +66,8 @@ def test_stages_that_write_bit_by_bit_hold_their_folder(door, arguments, tmp_pat
         tmp_path / "p.jsonl", [{"task_id": "1", "prompt": "", "entry_point": "f", "canonical_solution": "", "test": ""}]
     )
     write_records(tmp_path / "s.jsonl", [{"task_id": "1", "completion": ""}])
+    write_records(tmp_path / "q.jsonl", [{"question": "Is it?", "choices": ["no", "yes"], "answer": 1}])
+    untrained_checkpoint(tmp_path / "run", tokenizer, 96)
     settings = configurator.load(door.Settings, [*arguments, "--out_dir=x"], "a stage")
     process = holder(tmp_path / "x")
     try:
