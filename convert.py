@@ -79,6 +79,8 @@ def give_out(settings):
     """Write a checkpoint as a Hugging Face folder, the weights last: what was interrupted loads nowhere."""
     machine = machines.start("cpu", "fp32")
     folder, meta = checkpoint.newest(settings.checkpoint)
+    if meta.get("reward"):  # without its value head it would be a model whose answers nobody has trained
+        raise UserError(f"{folder} is a reward model, which Hugging Face's classes of these shapes do not have")
     config, tokenizer = ModelConfig(**meta["model"]), Tokenizer.load(folder / "tokenizer.json")
     about, model = config_json(config, tokenizer, settings.dtype), Transformer(config)
     content = hf_tokenizer.to_json(tokenizer)

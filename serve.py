@@ -80,9 +80,9 @@ class Settings:
 def main(settings):
     """Serve until stopped."""
     server = make_server(settings)
-    host, port = server.server_address[:2]
+    url = server.url()
     chat = "" if server.meta.get("chat") else " (it was not tuned on conversations: its answers will be odd)"
-    print(f"{server.name} at http://{host}:{port}/ and http://{host}:{port}/v1{chat}", flush=True)
+    print(f"{server.name} at {url}/ and {url}/v1{chat}", flush=True)
     if settings.host not in LOOPBACK and not settings.key:
         print("anybody who can reach this address can use it: --key=SECRET asks for a key", flush=True)
 
@@ -101,7 +101,7 @@ def make_server(settings):
     machine = machines.start(settings.device, settings.dtype)
     model, tokenizer, meta = checkpoint.load_model(settings.checkpoint, machine)
     try:
-        server = Server((settings.host, settings.port), Handler)
+        server = Server(settings.host, settings.port)
     except (OSError, OverflowError) as error:
         raise UserError(f"cannot listen on {settings.host}:{settings.port}: {error}") from None
     server.settings, server.tokenizer, server.meta = settings, tokenizer, meta
@@ -123,6 +123,16 @@ class Server(ThreadingHTTPServer):
     """A thread for each connection."""
 
     daemon_threads, request_queue_size, allow_reuse_address = True, 128, True
+
+    def __init__(self, host, port):
+        if ":" in host:
+            self.address_family = socket.AF_INET6
+        super().__init__((host, port), Handler)
+
+    def url(self):
+        """Where it listens."""
+        host, port = self.server_address[:2]
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     def handle_error(self, request, client_address):
         """A connection that broke off is nothing to tell; Handler tells of faults."""
@@ -288,12 +298,14 @@ class Handler(BaseHTTPRequestHandler):
         """Let the engine write, and send it whole or as it grows."""
         server = self.server
         wish = api.read_request(body, chat, server.tokenizer, server.block_size, server.settings.most_tokens)
+        job = api.make_job(wish, server.tokenizer, server.block_size)
+        if job.n_open() > server.settings.most_waiting:  # "try again" would be no help
+            raise Refused(f"{job.n_open()} texts are more than may wait, {server.settings.most_waiting}", "n")
         told = []
         if wish.echo and wish.logprobs is not None:
             for ids, opened in zip(wish.prompts, wish.opened):
                 about = server.tokenizer, ids, opened, wish.logprobs
                 told.append(server.engine.run(lambda model: api.prompt_logprobs(model, *about)))
-        job = api.make_job(wish, server.tokenizer, server.block_size)
         server.engine.add(job)
         head = {"id": api.new_id(chat), "created": int(time.time()), "model": server.name}
         try:

@@ -4,6 +4,7 @@ Everything that comes in is checked here, and what is wrong with it becomes a Re
 the name of the field. Fields that are not known are ignored, as the clients of that API expect.
 """
 
+import codecs
 import time
 import uuid
 from dataclasses import dataclass, field
@@ -186,9 +187,14 @@ def read_completion(body, tokenizer, common):
 # -- what is written
 
 
+def token_data(tokenizer, token):
+    """The bytes of a token's text, or of its name if it is a special one."""
+    return tokenizer.token_bytes[token] or tokenizer.special_names.get(token, "").encode()
+
+
 def token_text(tokenizer, token):
     """A token as answers show it: its text, or bytes:\\xe4 where it is a part of a character."""
-    data = tokenizer.token_bytes[token] or tokenizer.special_names.get(token, "").encode()
+    data = token_data(tokenizer, token)
     try:
         return data.decode()
     except UnicodeDecodeError:
@@ -209,16 +215,17 @@ class Told:
         self.entries.append((token, logprobs[token].item(), likeliest | {token: logprobs[token].item()}))
 
     def completion(self, start=0):
-        """The field logprobs of a completion. start: where its text begins in the answer's."""
+        """The field logprobs of a completion. start: where its text begins in the answer's. A token that is part of a
+        character is at the place of that character."""
         found = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
         for token, logprob, likeliest in self.entries:
-            text = token_text(self.tokenizer, token)
-            found["tokens"].append(text)
+            found["tokens"].append(token_text(self.tokenizer, token))
             found["token_logprobs"].append(logprob)
             named = {token_text(self.tokenizer, i): value for i, value in likeliest.items()}
             found["top_logprobs"].append(named if logprob is not None else None)
             found["text_offset"].append(start)
-            start += len(text)
+            start += len(decoder.decode(token_data(self.tokenizer, token)))
         return found
 
     def chat(self):

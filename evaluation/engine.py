@@ -35,6 +35,10 @@ class Job:
         if row.reason:  # nothing to write
             row.on_end()
 
+    def n_open(self):
+        """How many of its rows have not ended."""
+        return sum(not row.reason for row in self.rows)
+
     def cancel(self):
         """Nobody waits for the answer any more: the engine drops the rows at the next token."""
         for row in self.rows:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, door_error, load_model, stage, untrained_checkpoint
+from conftest import ROOT, alone, door_error, load_model, stage, untrained_checkpoint
 
 import convert
 import tokenizer_train
@@ -122,6 +122,13 @@ def test_what_this_model_does_not_have_is_refused(exported, tmp_path, changes, w
     edited(hf, **changes)
     error = door_error(convert, f"--hf={hf}", f"--out_dir={tmp_path / 'in'}")
     assert words in error and not (tmp_path / "in").exists()
+
+
+def test_a_reward_model_is_refused(exported, tmp_path):
+    model, tokenizer, _ = load_model(exported[0])
+    checkpoint.save(tmp_path / "reward", 1, model, [], tokenizer, {"settings": {}, "reward": True}, alone())
+    error = door_error(convert, f"--checkpoint={tmp_path / 'reward'}", f"--out_dir={tmp_path / 'out'}")
+    assert "is a reward model" in error and not (tmp_path / "out").exists()
 
 
 def test_damaged_folders_are_one_line(exported, tmp_path):

@@ -1,5 +1,6 @@
 """The endpoint: what it writes is what the decoder writes, many at a time; and whatever is wrong is one JSON error."""
 
+import dataclasses
 import http.client
 import json
 import random
@@ -145,6 +146,43 @@ def test_log_probabilities_are_those_of_the_model(served):
     assert all(len(entry["top_logprobs"]) == 3 and entry["logprob"] <= 0 for entry in content)
 
 
+def test_offsets_are_places_in_the_text(served):
+    """Of tokens that are parts of a character, too, which are shown as bytes:\\xc3."""
+    server, text = served[0], "été 中 😀 x"
+    ids = [token for byte in text.encode() for token in range(server.tokenizer.eot) if is_byte(server, token, byte)]
+    body = {"prompt": ids, "echo": True, "logprobs": 1, "max_tokens": 1, "temperature": 0}
+    found = ask(server, "/v1/completions", body)[1]["choices"][0]["logprobs"]
+    assert found["tokens"][:3] == ["bytes:\\xc3", "bytes:\\xa9", "t"]
+    expected = [len(text.encode()[:n].decode("utf-8", "ignore")) for n in range(len(ids) + 1)]
+    assert found["text_offset"] == expected
+
+
+def is_byte(server, token, byte):
+    """Whether a token stands for this one byte."""
+    return server.tokenizer.token_bytes[token] == bytes([byte])
+
+
+def test_a_full_queue_is_told_and_asked_again(served, monkeypatch):
+    monkeypatch.setattr(served[0].engine, "most_waiting", 0)
+    assert ask(served[0], "/v1/completions", GOOD)[0] == 429
+
+
+def test_it_listens_on_ipv6(served):
+    settings = dataclasses.replace(served[0].settings, host="::1")
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    server = serve.make_server(settings)
+    assert server.url() == f"http://[::1]:{server.server_address[1]}"
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    try:
+        assert ask(server, "/health", method="GET")[0] == 200
+    finally:
+        server.shutdown()
+        server.engine.stop()
+
+
 def test_the_other_routes(served):
     server = served[0]
     assert ask(server, "/health", method="GET") == (200, {"status": "ok"})
@@ -192,7 +230,7 @@ CHAT = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 2}
         ("/v1/completions", {**GOOD, "logprobs": 99}, 400, "logprobs"),
         ("/v1/completions", {**GOOD, "stream": 1}, 400, "stream"),
         ("/v1/completions", {**GOOD, "suffix": "y"}, 400, "suffix"),
-        ("/v1/completions", {**GOOD, "prompt": ["x"] * 60}, 429, None),
+        ("/v1/completions", {**GOOD, "prompt": ["x"] * 60}, 400, "n"),
         ("/v1/chat/completions", {}, 400, "messages"),
         ("/v1/chat/completions", {**CHAT, "messages": [{"role": "tool", "content": "x"}]}, 400, "messages[0]"),
         ("/v1/chat/completions", {**CHAT, "messages": [{"role": [], "content": "x"}]}, 400, "messages[0]"),
