@@ -19,8 +19,8 @@ def cut(text, settings):
 
     The two places are different, and any two are as likely: before any characters, so that a gap may begin inside of a
     word, as it does at a person's cursor, or, in settings.fim_line_rate of the gaps, at ends of lines, as where whole
-    lines are missing. What is drawn depends on the text and on settings.fim_seed alone: a higher settings.fim_rate makes gaps of
-    more documents, and leaves those of a lower one as they are.
+    lines are missing. What is drawn depends on the text and on settings.fim_seed alone: a higher settings.fim_rate
+    makes gaps of more documents, and leaves those of a lower one as they are.
     """
     rng = random.Random(f"{settings.fim_seed}|{text}")
     if rng.random() >= settings.fim_rate:
