@@ -4,6 +4,7 @@ A document passes the steps in this order, and the first that objects drops it w
 result depends on the document and the settings alone, so any number of processes can share the work.
 """
 
+import functools
 import gc
 import hashlib
 import json
@@ -73,7 +74,7 @@ class Cleaner:
         if settings.retrieve_from:
             self.retriever = Retriever(settings, tokenizer)
         if settings.clean and settings.decontaminate:
-            self.benchmarks = decontaminate.load(settings.decontaminate)
+            self.benchmarks = benchmarks_of(tuple(settings.decontaminate))
         if settings.clean and settings.quality:
             self.classifier = Classifier.load(settings.quality)
         if settings.clean and settings.scores:
@@ -240,6 +241,12 @@ class Cleaner:
         streams["mask"] += b"" if mask is None else bytes([0, *mask])
         streams["shingles"] += shingles.tobytes()
         streams["meta"] += meta_line
+
+
+@functools.cache  # read once: worker processes that are forked find it here
+def benchmarks_of(paths):
+    """The Benchmarks of some files."""
+    return decontaminate.load(paths)
 
 
 def new_cleaner(settings):

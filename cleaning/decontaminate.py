@@ -9,7 +9,8 @@
                 skeleton: n-grams of tokens with all names alike.
 
 A benchmark is any file of records. All of a record's texts are searched for by their words, its solution by structure
-too. Documents, conversations and exercises are all searched as text.
+too. Documents, conversations and exercises are all searched as text, and so is what stands in strings with escaped
+line ends: the cells of notebooks, programs in JSON.
 """
 
 import ast
@@ -210,7 +211,12 @@ def is_number(data, starts):
 
 def copied(view, benchmarks):
     """(problem number, the first words in common) of the text that a document has most n-grams of, or None if it has
-    too few of every text."""
+    too few of every text. What stands in its strings is a document too."""
+    return copied_in(view, benchmarks) or (view.quoted and copied_in(view.quoted, benchmarks))
+
+
+def copied_in(view, benchmarks):
+    """The same of a document without regard to escapes in its strings."""
     ngrams = hashing.ngrams(view.tokens[0], N)
     texts, places = benchmarks.texts.find(ngrams)
     if not len(texts):
@@ -249,7 +255,15 @@ def skeleton_ngrams(view):
 
 
 def closest(view, benchmarks):
-    """{problem number: similarity} of the problems to whose solution a function of the document is similar."""
+    """{problem number: similarity} of the problems to whose solution a function of the document is similar, or one in
+    its strings."""
+    found = closest_in(view, benchmarks)
+    quoted = closest_in(view.quoted, benchmarks) if view.quoted else {}
+    return {problem: max(found.get(problem, 0), quoted.get(problem, 0)) for problem in [*found, *quoted]}
+
+
+def closest_in(view, benchmarks):
+    """The same of a document without regard to escapes in its strings."""
     hashes, starts, _ = view.code_tokens
     functions, places = benchmarks.function_names.find(hashing.ngrams(hashes, 2))
     stretches = [(i, starts[place], starts[place]) for i, place in zip(functions.tolist(), places)]

@@ -1,5 +1,6 @@
 """What is known of a document before the rules see it: its kind, and the counts that several rules need."""
 
+import json
 import re
 from collections import Counter
 from functools import cached_property
@@ -74,6 +75,7 @@ C_LITERALS = re.compile(
     r"|^[ \t]*(?:#(?![ \t]*(?:include|define|if|endif|else|undef|pragma|elif)\b)|--)[^\n]*",
     re.DOTALL | re.MULTILINE,
 )
+JSON_STRING = re.compile(r'"[^"\\\n]*(?:\\[^\n][^"\\\n]*)*"')
 PYTHON_FUNCTION = re.compile(r"^[ \t]*(?:async )?def \w+\([^)\n]*\)[^:\n]*:", re.MULTILINE)
 QUOTES = ('"""', "'''")
 OPENING = re.compile(r"^[ \t]*([A-Za-z_][\w.]*|\.\.\.|[^\sA-Za-z_])", re.MULTILINE)
@@ -129,6 +131,21 @@ class View:
     def fivegrams(self):
         """The hashes of the document's 5-grams of words, uint64, sorted."""
         return np.sort(hashing.ngrams(self.words[0], 5))
+
+    @cached_property
+    def quoted(self):
+        """A View of what stands in the strings of a text with escaped line ends, as programs do in the cells of a
+        notebook, in JSON and in other programs; None for any other text."""
+        if "\\n" not in self.text:
+            return None
+        parts = []
+        for literal in JSON_STRING.findall(self.text):
+            try:
+                part = json.loads(literal, strict=False)
+            except ValueError:  # a string of another language, with escapes that JSON lacks
+                continue
+            parts.append(part if part.endswith("\n") else part + "\n")  # cells have one string for each line
+        return View("".join(parts).encode("utf-8", "replace").decode(), self.where)  # JSON may hold half surrogates
 
     # -- code apart from comments and strings
 

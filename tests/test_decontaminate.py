@@ -70,11 +70,23 @@ def without_docstrings(text):
     return ast.unparse(tree)
 
 
+def in_notebook(text):
+    """A cell of its own, as Jupyter writes it: one string for each line, but the last without a line end."""
+    cells = [
+        {"cell_type": "code", "metadata": {}, "outputs": [], "source": part.splitlines(keepends=True)}
+        for part in ("%matplotlib inline", text.rstrip("\n"), 'print("that\'s all")')
+    ]
+    return json.dumps({"cells": cells, "nbformat": 4}, indent=1)
+
+
 DRESSED = {
     "exact": lambda text: text,
     "reformatted": lambda text: ast.unparse(ast.parse(text)).replace("    ", "  "),
     "renamed": renamed,
     "docstring stripped": without_docstrings,
+    "in a notebook": in_notebook,
+    "renamed in a notebook": lambda text: in_notebook(renamed(text)),
+    "in JSON": lambda text: json.dumps({"reply": text}),
 }
 
 
