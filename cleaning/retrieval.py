@@ -8,8 +8,8 @@ RAFT's (arXiv:2403.10131), and so is the form that the first request of a chat g
     How large is a circle of radius 2?
 
 The texts come from finished shard folders (--retrieve_from): they are the training documents there or, where a folder
-holds chats, the answers in these. So they have been cleaned and decontaminated, and none is one of validation. Long
-ones are cut into passages. Of these a chat gets, in a random order,
+holds chats, the answers in these. So they have been cleaned, none is one of validation, and where the chats are
+decontaminated, so must be the texts. Long ones are cut into passages. Of these a chat gets, in a random order,
 
     a golden one   which holds the answer; for a share of the chats (golden_share), in place of a neighbour
     neighbours     those that BM25 scores highest for the request

@@ -166,12 +166,19 @@ class Settings:
         return getattr(self, name) not in (default, [])
 
     def check_retrieval(self):
-        """Raises UserError where texts cannot be retrieved, or would show an answer that is kept for validation."""
+        """Raises UserError where texts cannot be retrieved, or would show an answer that is kept for validation, or a
+        problem of a benchmark."""
         optional("bm25s", "retrieved texts (--retrieve_from)")
         if self.pairs:
             raise UserError("--retrieve_from is for --chats: of a pair, the rejected answer would be read as well")
+        benchmarks = {file_digest(path): path for path in self.decontaminate if Path(path).is_file()}
         for folder in self.retrieve_from:
-            made_with = read_manifest(folder).get("settings", {})
+            manifest = read_manifest(folder)
+            made_with, files_read = manifest.get("settings", {}), manifest.get("ingredients", {}).get("files", {})
+            if missing := [path for key, path in benchmarks.items() if key not in files_read.values()]:
+                raise UserError(
+                    f"{folder} may hold problems of {missing[0]}: make it again with --decontaminate={missing[0]}"
+                )
             if made_with.get("pairs"):
                 raise UserError(f"{folder} holds pairs, and so rejected answers: retrieve from documents or chats")
             if os.path.realpath(folder) == os.path.realpath(self.out_dir):
@@ -205,9 +212,14 @@ class Settings:
         paths = [*self.decontaminate, self.quality, self.scores]
         paths += [Path(folder) / "manifest.json" for folder in [*self.against, *self.retrieve_from]]
         paths += sorted(Path(self.prompts).glob("*.prompt")) if self.prompts else []
-        digests = {str(path): hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16] for path in paths if path}
+        digests = {str(path): file_digest(path) for path in paths if path}
         versions = {package: installed_version(package) for package in ("jieba", "opencc")}
         return {**named, "tokenizer": fingerprint, "files": digests, **versions}
+
+
+def file_digest(path):
+    """Tells a file's content, whatever its name."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
 
 
 def installed_version(package):

@@ -6,6 +6,7 @@ import json
 import math
 import random
 import re
+import shutil
 import sys
 
 import numpy as np
@@ -256,6 +257,24 @@ def test_mistakes_end_in_one_line(workdir, tmp_path, monkeypatch):
     ):
         assert words in door_error(prepare_data, *common, f"--out_dir={out}", *arguments)
     assert not out.exists()
+
+
+def test_chats_without_a_benchmarks_problems_get_no_texts_with_them(workdir, tmp_path, monkeypatch):
+    """Which benchmarks a folder is free of is told by their content: a copy of the file has another name."""
+    monkeypatch.setitem(sys.modules, "bm25s", object())  # nothing is searched here
+    source = write_records(tmp_path / "chats.jsonl", toy_chats()[:40])
+    problem = {"task_id": 1, "prompt": "def largest_gap(numbers):\n", "canonical_solution": "    return max(numbers)\n"}
+    benchmark = write_records(tmp_path / "benchmark.jsonl", [problem])
+    prepare(workdir, source, tmp_path / "free", "--chats", f"--decontaminate={benchmark}")
+    prepare(workdir, source, tmp_path / "other", "--chats")
+    copy = shutil.copy(benchmark, tmp_path / "copy.jsonl")
+
+    def checked(pool):
+        Settings(sources=[str(source)], chats=True, decontaminate=[copy], retrieve_from=[str(tmp_path / pool)]).check()
+
+    checked("free")
+    with pytest.raises(UserError, match="may hold problems of"):
+        checked("other")
 
 
 def test_folders_without_a_text_are_named(made, tmp_path):
