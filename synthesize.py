@@ -172,7 +172,9 @@ def ask_all(settings, teacher, drawn, wanted, out):
             for done in as_completed([pool.submit(ask, question) for question in open_ones]):
                 why = done.result()
                 bar.update()
-                in_a_row = in_a_row + 1 if why.startswith(("no answer", "refused")) else 0
+                # One that has answered may refuse single requests, always the same ones: the next run could not pass.
+                is_gone = why.startswith("no answer") or why.startswith("refused") and not replies
+                in_a_row = in_a_row + 1 if is_gone else 0
                 lost[NUMBERS.sub("N", why)] += bool(why)
                 if in_a_row == GIVEN_UP:
                     raise UserError(

@@ -273,6 +273,15 @@ def test_what_ends_a_run_is_one_line(school, tmp_path, monkeypatch):
     assert run(tmp_path / "out", server, "--n=3")["dropped"] == {"refused: 400: too long": 3}
 
 
+def test_many_refusals_in_a_row_end_a_run_only_where_nothing_was_ever_answered(school, tmp_path, monkeypatch):
+    server = school(lambda prompt, number: good(number), fails=False)
+    assert run(tmp_path / "out", server, "--n=2", "--clients=1")["kept"] == 2
+    monkeypatch.setattr(Handler, "do_POST", lambda self: self.send(400, {"error": {"message": "not about this"}}))
+    assert run(tmp_path / "out", server, "--n=22")["dropped"] == {"refused: 400: not about this": 20}
+    error = door_error(synthesize, f"--base_url={server.url}", f"--out_dir={tmp_path}/other")
+    assert "10 requests in a row came to this: refused: 400: not about this" in error
+
+
 def test_copies_of_a_benchmark_are_dropped(school, tmp_path):
     server = school(lambda prompt, number: good(number), fails=False)
     problems = run(tmp_path / "first", server, "--n=2")
