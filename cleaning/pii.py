@@ -23,10 +23,13 @@ CERTAIN_DOMAINS = "com|org|net|edu|gov"  # in code too: no attribute has such a 
 TOP_DOMAINS = (
     CERTAIN_DOMAINS + "|info|io|de|uk|fr|cn|jp|ru|in|it|nl|eu|ch|se|br|au|ca|us|es|pl|at|be|kr|tw|me|dev|ai|co"
 )
+# A letter that an address cannot end or begin beside. Chinese and Japanese have no spaces: there it can.
+NEIGHBOUR = r"\w(?<![\u2e80-\uffff])"
 DOMAIN = re.compile(
-    r"@(?:[A-Za-z0-9-]{1,63}\.){1,8}(" + TOP_DOMAINS + r")(?:\.[a-z]{2})?\b(?![\w.-]{0,64}[(\[])"
-)  # fmt: skip
-LOCAL_PART = re.compile(r"(?<![\w@.%+-])[A-Za-z0-9][A-Za-z0-9._%+-]{0,63}\Z")  # what stands before the @
+    rf"@(?:[A-Za-z0-9-]{{1,63}}\.){{1,8}}({TOP_DOMAINS})(?:\.[a-z]{{2}})?(?!{NEIGHBOUR})(?![A-Za-z0-9_.-]{{0,64}}[(\[])"
+)
+# What stands before the @.
+LOCAL_PART = re.compile(rf"(?<!{NEIGHBOUR})(?<![@.%+-])[A-Za-z0-9][A-Za-z0-9._%+-]{{0,63}}\Z")
 HARMLESS_EMAIL = re.compile(
     r"(?i)@(?:[\w-]+\.)*(?:example|localhost|test|invalid)\b|^(?:git|hg|svn|noreply|no-reply)@|noreply"
 )
@@ -48,12 +51,13 @@ OPERATOR_AFTER = re.compile(r"[ \t]?(?:[+*@][ \t]?[\w(]|<-|[=!<>]=|=|[<>][ \t]?\
 # -- addresses
 
 DOTTED = re.compile(r"\.\d{1,3}\.\d{1,3}\.")
-IPV4 = re.compile(r"(?<![\w.-])(?:\d{1,3}\.){3}\d{1,3}(?![\w-]|\.\w)")
+IPV4 = re.compile(r"(?<![\w.-])(?:\d{1,3}\.){3}\d{1,3}(?![\w-]|\.\w)", re.ASCII)
 GROUPS = re.compile(r":[0-9a-fA-F]{1,4}:[0-9a-fA-F]{0,4}:")
 # Addresses that somebody has begin with 2 or 3 and have four digits there: no time, colour, check sum or slice does.
 IPV6 = re.compile(
     r"(?<![\w:.])[23][0-9a-fA-F]{3}:(?:(?:[0-9a-fA-F]{1,4}:){6}[0-9a-fA-F]{1,4}"
-    r"|(?:[0-9a-fA-F]{1,4}:){2,5}(?::[0-9a-fA-F]{1,4}){1,3})(?![\w:])"
+    r"|(?:[0-9a-fA-F]{1,4}:){2,5}(?::[0-9a-fA-F]{1,4}){1,3})(?![\w:])",
+    re.ASCII,
 )
 WELL_KNOWN = {"8.8.8.8", "8.8.4.4", "1.1.1.1", "1.0.0.1", "9.9.9.9", "208.67.222.222", "208.67.220.220", "4.2.2.2"}
 # Four numbers with dots are an address after the words of group 1, and a version or the like after all others.
@@ -62,7 +66,7 @@ NUMBER_WORDS = re.compile(
     r"|bind|listen|nameserver|router|subnet|cidr|inet|endpoint|allow|deny|route)(?:es|s)?(?![a-z]))"
     r"|(?:version|release|identifier|firmware|(?<![a-z])(?:ver|v|rev|revision|build|oid|asn|section|sect?|chapter"
     r"|clause|rfc|std|appendix|table|figure|upgrade|update|changes|since|compatible|parse|browser|chrome|chromium"
-    r"|firefox|driver|package|d=|points=))(?:s|_|(?![a-z]))"
+    r"|firefox|driver|package|d=|points=))(?:s|_|(?![a-z]))|版本"
 )
 # numpy==1.2.130.4, ^1.2.130.4, Chrome/120.0.130.4, and a heading of a list of changes.
 VERSION_BEFORE = re.compile(r"(?:[=<>~^!]=[ \t]*|[~^]|[A-Za-z]/|#{2,6}[ \t]+\[?)[\"'(]*\Z")
@@ -78,7 +82,8 @@ GITHUB = re.compile("gh[pousr]_")
 KEYS = re.compile(
     r"(?<![\w-])(?:(?:AKIA|ASIA)[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{36,}|github_pat_\w{40,}|glpat-[\w-]{20,}"
     r"|sk-(?:proj-|ant-)?[\w-]{32,}|xox[abprs]-[\w-]{20,}|AIza[\w-]{35}|hf_[A-Za-z]{30,}|sk_live_\w{20,}"
-    r"|eyJ[\w-]{15,}\.eyJ[\w-]{15,}\.[\w-]{10,})(?![\w-])"
+    r"|eyJ[\w-]{15,}\.eyJ[\w-]{15,}\.[\w-]{10,})(?![\w-])",
+    re.ASCII,
 )
 # In a string, the lines of a key end in \n.
 PEM = re.compile(

@@ -8,7 +8,7 @@ import string
 import pytest
 
 from cleaning import licences, pii
-from cleaning.view import CODE, PROSE, PYTHON
+from cleaning.view import CHINESE, CODE, PROSE, PYTHON
 
 ALNUM = string.ascii_letters + string.digits
 
@@ -270,6 +270,26 @@ PARTS = [
     "2606:2800:220:1:248:1893:25c8:1946", "password = 'hR7kq2ZpX9vLm4TnB8wY'", "name", "KEY", ".com", "://", ":", "'", '"', " ",
     "\n", "=", "-", "# Copyright 2020 X\n", "-----BEGIN PRIVATE KEY-----" + "MIIEpAIBAAKC" * 5 + "-----END PRIVATE KEY-----", "(",
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("邮箱anna@qq.com的人", "邮箱name@example.com的人"),
+        ("联系anna.li@x.edu.cn或者张三(电话)", "联系name@example.com或者张三(电话)"),
+        ("日本のanna@mail.jpです", "日本のname@example.comです"),
+        ("地址是120.3.200.5的机器", "地址是192.0.2.1的机器"),
+        ("版本120.3.200.5的机器", "版本120.3.200.5的机器"),
+        ("网址2400:cb00:2048:1::c629:d7a2上", "网址2001:db8::1上"),
+        ("密钥AKIAQ7XK2MZP9RTB4WYC的", "密钥KEY的"),
+        ("密钥sk-q8Xz92nPqLm4TnB8wYc7RtUvXs3DfGhJk1Mn2Bv5Cx的", "密钥KEY的"),
+        # Other letters go on with a word. Half of an address would be left there.
+        ("élan@x.com lan@x.comé ключanna@mail.ru", "élan@x.com lan@x.comé ключanna@mail.ru"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["", PROSE, CHINESE])
+def test_languages_without_spaces_touch_what_is_replaced(text, expected, kind):
+    assert replaced(text, kind) == expected
 
 
 @pytest.mark.parametrize("kind", ["", CODE, PYTHON])
