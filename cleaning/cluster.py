@@ -5,7 +5,8 @@
 
 The first runs on this machine, the second on a Slurm cluster. All machines must see the sources
 and out_dir. A run that was interrupted goes on with the tasks that are not finished. What is kept
-equals what prepare_data.py keeps on one machine, because no step depends on the order of documents.
+equals what prepare_data.py keeps on one machine, because no step depends on the order of documents;
+but of a source with a budget (documents=, tokens=), which each task draws its part of.
 A task reads every n-th file, so have more files than tasks.
 """
 
@@ -67,9 +68,14 @@ def run_tasks(settings, ingredients, folder):
     nothing is left for training."""
     from cleaning import cluster_steps as steps  # here, because it imports datatrove
 
-    # datatrove notes which tasks are finished, by their number alone. With other ingredients, with another number of
-    # tasks, and after a finished run, which leaves the notes of its last step, the notes and the chunks mean nothing.
-    same_work = hashlib.sha256(repr((ingredients, settings.tasks)).encode()).hexdigest()[:8]
+    # datatrove notes which tasks are finished, by their number alone. With other ingredients or files, with another
+    # number of tasks, and after a finished run, which leaves the notes of its last step, the notes and the chunks mean
+    # nothing.
+    work = hashlib.sha256(repr((ingredients, settings.tasks)).encode())
+    for path in settings.files():
+        status = path.stat()
+        work.update(repr((str(path), status.st_size, status.st_mtime_ns)).encode())
+    same_work = work.hexdigest()[:8]
     logs, nothing_left = folder / f"logs-{same_work}", folder / steps.NOTHING_LEFT
     is_over = nothing_left.exists() or (logs.exists() and not (logs / "survey").exists())
     if is_over or set(folder.glob("logs-*")) - {logs}:

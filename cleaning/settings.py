@@ -12,7 +12,7 @@ from cleaning.rules import Thresholds
 from configurator import UserError
 from corpus import chats, documents, pairs
 from corpus.records import optional
-from corpus.sources import distinct, others, place_of, root_of
+from corpus.sources import distinct, others, parsed, place_of, root_of
 from ranges import Context, Count, Natural, Place, Range, Seed, Share, ShareAbove0, ShareBelow1, Workers
 from shards import read_manifest
 
@@ -200,6 +200,12 @@ class Settings:
         parse = pairs.from_record if self.pairs else chats.from_record if self.chats else None
         count_tokens = tokenizer and (lambda text: len(tokenizer.encode(text)))
         return documents.read(source, parse, share, others(source, self.sources, self.out_dir), count_tokens)
+
+    def files(self):
+        """Yield the files of all sources that are read, as Paths."""
+        for source in self.sources:
+            found = documents.files(parsed(source), others(source, self.sources, self.out_dir))
+            yield from (item for item in found if isinstance(item, Path))
 
     def ingredients(self, fingerprint):
         """What the shards depend on apart from the documents, as JSON can hold it: the settings that matter, the

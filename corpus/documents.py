@@ -64,16 +64,21 @@ def read(source, parse=None, share=(0, 1), without=(), count_tokens=None):
 
 def read_local(source, parse, share, without):
     """Yield the Documents and Problems of a file or folder."""
-    is_preset, is_folder = is_stdlib(source.name), source.path.is_dir()
-    found = walk(source.path, STDLIB_SKIP if is_preset else (), without) if is_folder else [source.path]
-    if is_folder and (source.known or source.split):
-        found = hub.files_of(list(found), source)
-    for item in itertools.islice(found, share[0], None, share[1]):
+    is_folder = source.path.is_dir()
+    for item in itertools.islice(files(source, without), share[0], None, share[1]):
         if isinstance(item, Problem):
             yield item
-        elif not is_preset or item.suffix == ".py":
+        elif not is_stdlib(source.name) or item.suffix == ".py":
             where = item.relative_to(source.path).as_posix() if is_folder else item.name
             yield from read_file(item, where, parse, source)
+
+
+def files(source, without=()):
+    """The files of a source, a Source, and Problems where some are passed over; none of a hub data set."""
+    if not source.path or not source.path.is_dir():
+        return [source.path] if source.path else []
+    found = walk(source.path, STDLIB_SKIP if is_stdlib(source.name) else (), without)
+    return hub.files_of(list(found), source) if source.known or source.split else found
 
 
 def within_budget(found, source, n_parts, count_tokens):

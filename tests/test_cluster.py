@@ -50,3 +50,18 @@ def test_a_second_run_into_a_folder_keeps_its_shards_until_it_is_whole(workdir, 
     prepare(workdir, source, out, *again, script="cleaning.cluster")
     assert read_manifest(out)["splits"]["train"]["documents"] == 4
     Shards(out, "train").verify()
+
+
+def test_a_file_that_is_added_while_a_run_rests_makes_its_tasks_begin_anew(workdir, source, tmp_path):
+    """Every file has another number then, and is another task's: one would be read twice, or by none."""
+    out = tmp_path / "x"
+    for name in "bdf":
+        (source / f"{name}.py").write_text(program(ord(name)))
+    (out / "chunks/000001.tokens.tmp").mkdir(parents=True)  # in the way of the second task
+    assert prepare(workdir, source, out, *HOW, script="cleaning.cluster", check=False).returncode
+    os.rmdir(out / "chunks/000001.tokens.tmp")
+    (source / "c.py").write_text(program(ord("c")))
+    prepare(workdir, source, out, *HOW, script="cleaning.cluster")
+    prepare(workdir, source, tmp_path / "local", "--val_fraction=0", "--shard_bytes=1")
+    assert read_manifest(out)["sources"] == read_manifest(tmp_path / "local")["sources"]
+    assert read_manifest(out)["splits"]["train"]["documents"] == 4
