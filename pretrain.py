@@ -193,8 +193,12 @@ def train(settings, machine, model, tokenizer, data, schedule, val, init=None, n
             model = exchanging_gradients(model, next(batch.split(plan.micro_batch)), machine, loss_fn)
 
         def evaluate(step):
-            """How good the model is after a step: loss on the validation sets, and what it writes if that is asked."""
-            metrics = validate(raw_model, val_sets, plan, machine, tokenizer)
+            """How good the model is after a step: loss on the validation sets, and what it writes if that is asked; {}
+            if a signal comes before the last step."""
+            heeded = stop if step < settings.max_steps else None
+            metrics = validate(raw_model, val_sets, plan, machine, tokenizer, heeded)
+            if metrics is None:
+                return {}
             with machine.together():  # the main process may ask the model for longer than gradients are waited for
                 metrics |= measure(raw_model, machine)
             log.evaluation(step, metrics)
@@ -202,7 +206,7 @@ def train(settings, machine, model, tokenizer, data, schedule, val, init=None, n
 
         evaluates = done == settings.max_steps or checkpoint.is_due(done, settings.eval_every)
         if done and evaluates and metrics.get("step") != done:
-            metrics = evaluate(done)  # the signal that stopped the run came before it
+            metrics = evaluate(done) or metrics  # the signal that stopped the run came before it
 
         saved, in_a_row = done, 0  # the step of the newest checkpoint; steps without a finite loss
         went_back_to = None  # the checkpoint
@@ -242,7 +246,8 @@ def train(settings, machine, model, tokenizer, data, schedule, val, init=None, n
 
             is_last = done == settings.max_steps
             if is_last or (checkpoint.is_due(done, settings.eval_every) and not stopping):
-                metrics = evaluate(done)
+                metrics = evaluate(done) or metrics
+                stopping = machine.sum(stop.signal > 0)[0] > 0
             is_due = checkpoint.is_due(done, settings.save_every) and not in_a_row
             if done > saved and (is_last or stopping or is_due):
                 meta = {"settings": asdict(settings), "schedule": asdict(schedule), "metrics": metrics, **(note or {})}

@@ -18,7 +18,7 @@ import sft
 import training.log
 from configurator import Stopped
 from shards import exclusive, sha256_file
-from training import checkpoint, resume
+from training import checkpoint, resume, validation
 
 RUN = [*TINY_MODEL, "--data=data/shards", "--batch_tokens=256", "--micro_batch=4", "--warmup_steps=2"]
 RUN += ["--compile=false", "--log_every=1", "--max_steps=8", "--eval_every=4", "--save_every=2"]
@@ -189,6 +189,33 @@ def test_an_evaluation_that_a_signal_prevented_is_made_up(trained, here, tmp_pat
     assert stopped.value.signal_number == number and steps(tmp_path / "run")[-1] == 4
     assert all("val_loss" not in line for line in metrics(tmp_path / "run"))
     train(pretrain, *RUN, f"--out_dir={tmp_path}/run", "--resume")
+    assert metrics(tmp_path / "run") == metrics(trained)
+
+
+@pytest.mark.parametrize("step", [4, 8])
+def test_a_validation_is_given_up_at_a_signal_and_made_up(trained, here, tmp_path, monkeypatch, step):
+    """That of step 8 is the last: there is nothing else left to do, and it comes to its end."""
+    trains, batches, real_step, real_batch = [], [], pretrain.train_step, validation.make_batch
+
+    def counted(*arguments):
+        trains.append(step)
+        return real_step(*arguments)
+
+    def interrupted(*arguments, **named):
+        if len(trains) == step:
+            batches.append(arguments)
+            if len(batches) == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+        return real_batch(*arguments, **named)
+
+    monkeypatch.setattr(pretrain, "train_step", counted)
+    monkeypatch.setattr(validation, "make_batch", interrupted)
+    with contextlib.nullcontext() if step == 8 else pytest.raises(Stopped):
+        train(pretrain, *RUN, f"--out_dir={tmp_path}/run")
+    assert steps(tmp_path / "run")[-1] == step and (len(batches) == 1) == (step == 4)
+    if step == 4:
+        assert all("val_loss" not in line for line in metrics(tmp_path / "run"))
+        train(pretrain, *RUN, f"--out_dir={tmp_path}/run", "--resume")
     assert metrics(tmp_path / "run") == metrics(trained)
 
 
