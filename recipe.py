@@ -25,6 +25,7 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated
 
@@ -183,29 +184,41 @@ def possible(steps):
 
 
 def run_steps(steps, path, processes):
-    """Run the steps that are not finished; the seconds that each one took, now or in an earlier run.
+    """Run the steps that are not finished; the seconds that each one took, now and in earlier runs.
 
-    path: progress.json, an entry {"step", "settings", "seconds"} for each step, seconds being None for the one that an
-    interrupted run had begun. A step is finished if it and all before it ran with the settings that they have now, and
-    if what it left is still there.
+    path: progress.json, an entry {"step", "settings", "seconds", "spent"} for each step that was begun. It is finished
+    if its entry and all before it have the settings of now, and if what it left is still there. Otherwise seconds is
+    None, and spent is how many it ran before it was interrupted. Raises UserError, before anything is run, where a
+    model is in the way.
     """
     entries = read_progress(path)
-    for number, step in enumerate(steps):
-        entry = {"step": step.name, "settings": json.loads(json.dumps(asdict(step.settings))), "seconds": None}
-        before = entries[number] if number < len(entries) else {}
-        seconds = before.get("seconds")
-        same = before == {**entry, "seconds": seconds}
-        if same and seconds is not None and step.result.exists():
-            print(f"{step.name}: finished before, in {clock(seconds)}")
-            continue
-        if not same and step.stage in TRAINING and checkpoint.saved(step.result):  # refused before anything is noted
+    wanted = [{"step": step.name, "settings": json.loads(json.dumps(asdict(step.settings)))} for step in steps]
+    # The first steps whose settings are those of now: what they left is of use, or can be made again as it was.
+    n_same = len(list(takewhile(lambda pair: pair[0] == {**pair[0], **pair[1]}, zip(entries, wanted))))
+    for step in steps[n_same:]:
+        if step.stage in TRAINING and checkpoint.saved(step.result):
             raise UserError(
                 f"{step.result} holds a model, and {path} does not say that it was trained with the settings that "
                 f"[{step.name}] and what comes before it have now: give those, delete it, or choose other out_dirs"
             )
-        entries[number:] = [entry]
+    if n_same < len(steps):
+        del entries[n_same:]
+    for number, step in enumerate(steps):
+        if number == len(entries):
+            entries.append({**wanted[number], "seconds": None, "spent": 0.0})
+        entry = entries[number]
+        if entry["seconds"] is not None and step.result.exists():
+            print(f"{step.name}: finished before, in {clock(entry['seconds'])}")
+            continue
+        start, entry["seconds"] = time.time(), None
         configurator.write_json(path, entries)
-        entry["seconds"] = run_step(step, processes)
+        try:
+            run_step(step, processes)
+        except BaseException:  # Ctrl-C, say
+            entry["spent"] += time.time() - start
+            configurator.write_json(path, entries)
+            raise
+        entry["seconds"], entry["spent"] = entry["spent"] + time.time() - start, 0.0
         configurator.write_json(path, entries)
     return [entry["seconds"] for entry in entries[: len(steps)]]
 
@@ -214,7 +227,7 @@ def read_progress(path):
     """The entries of progress.json; none where there is no such file yet."""
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
-        return [{key: entry[key] for key in ("step", "settings", "seconds")} for entry in entries]
+        return [{key: entry[key] for key in ("step", "settings", "seconds", "spent")} for entry in entries]
     except FileNotFoundError:
         return []
     except (ValueError, KeyError, TypeError):
@@ -222,14 +235,13 @@ def read_progress(path):
 
 
 def run_step(step, processes):
-    """Run one step, from its newest checkpoint where it has any; the seconds that it took."""
-    start, trains = time.time(), step.stage in TRAINING
+    """Run one step, from its newest checkpoint where it has any."""
+    trains = step.stage in TRAINING
     resume = trains and bool(checkpoint.saved(step.result))
     if not (resume and is_trained(step)):
         run(command_of(step, processes, resume), processes if trains else 1)
     if trains and not is_trained(step):
         raise UserError(f"{step.name} was stopped before its last step: the same command goes on from there")
-    return time.time() - start
 
 
 def command_of(step, processes, resume):

@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from conftest import ROOT, TINY_MODEL, assert_one_line_error, load_model, stage
 
 import configurator
 import recipe
+from configurator import UserError
 from corpus.sources import parsed
 from evaluation.problems import DOWNLOADS
 
@@ -89,6 +92,59 @@ def test_a_model_of_other_settings_is_neither_deleted_nor_trained_on(tiny_demo):
     assert_one_line_error(result, "does not say that it was trained with the settings", "delete it")
     assert (folder / "out/progress.json").read_bytes() == progress, "with the old settings all is finished, as before"
     assert (folder / "out/sft/step_00000002/model.pt").read_bytes() == weights
+
+
+@pytest.fixture
+def four_steps(tmp_path, monkeypatch):
+    """A finished recipe whose steps only leave a file; run(**settings) -> (names of the steps that ran, seconds)."""
+    ran, clock, stops = [], [0.0], {}
+
+    def run_step(step, processes):
+        ran.append(step.name)
+        clock[0] += 10
+        if stops.pop(step.name, False):
+            raise KeyboardInterrupt
+        (step.result / "step_1").mkdir(parents=True)
+
+    def run(stop="", **vocab):
+        names = {"data": "prepare_data", "trunk": "pretrain", "annealed": "anneal", "score": "eval_humaneval"}
+        steps = []
+        for name, script in names.items():
+            settings = recipe.settings_class(script)(out_dir=str(tmp_path / name))
+            steps.append(recipe.Step(script, "", [], replace(settings, **vocab) if name == "data" else settings))
+        ran.clear()
+        stops[stop] = True
+        seconds = recipe.run_steps(steps, tmp_path / "progress.json", 1)
+        return list(ran), seconds
+
+    monkeypatch.setattr(recipe, "run_step", run_step)
+    monkeypatch.setattr(recipe.time, "time", lambda: clock[0])
+    monkeypatch.setattr(recipe.checkpoint, "saved", lambda folder: list(folder.glob("step_*")))
+    assert run() == (["prepare_data", "pretrain", "anneal", "eval_humaneval"], [10, 10, 10, 10])
+    return tmp_path, run
+
+
+def test_nothing_runs_and_nothing_is_noted_where_a_model_would_be_in_the_way(four_steps):
+    folder, run = four_steps
+    before = (folder / "progress.json").read_bytes()
+    with pytest.raises(UserError, match=r"trunk holds a model"):
+        run(val_fraction=0.25)
+    assert (folder / "progress.json").read_bytes() == before and run() == ([], [10, 10, 10, 10])
+
+
+def test_what_was_deleted_is_made_again_and_what_came_of_it_stays(four_steps):
+    folder, run = four_steps
+    shutil.rmtree(folder / "data")
+    assert run() == (["prepare_data"], [10, 10, 10, 10])
+
+
+def test_the_seconds_before_an_interruption_count(four_steps):
+    folder, run = four_steps
+    for name in ("annealed", "score"):
+        shutil.rmtree(folder / name)
+    with pytest.raises(KeyboardInterrupt):
+        run(stop="anneal")
+    assert run() == (["anneal", "eval_humaneval"], [10, 10, 20, 10])
 
 
 def test_a_second_file_may_add_a_run(tmp_path):
