@@ -86,6 +86,8 @@ def give_out(settings):
     content = hf_tokenizer.to_json(tokenizer)
     checkpoint.load_weights(model, folder, machine.device)
     out = Path(settings.out_dir)
+    if checkpoint.saved(out) or (out / "meta.json").exists():
+        raise UserError(f"{out} holds a checkpoint, whose tokenizer would be overwritten: choose another --out_dir")
     out.mkdir(parents=True, exist_ok=True)
     (out / "model.safetensors").unlink(missing_ok=True)  # of an older model: with what follows it would be neither
     write_json(out / "config.json", about)
@@ -237,6 +239,7 @@ def take_in(folder, out_dir):
         raise UserError(f"{out_dir} already holds checkpoints: choose another --out_dir")
     about = read_json(folder / "config.json")
     tokenizer, old_ids = hf_tokenizer.from_json(read_json(folder / "tokenizer.json"))
+    _ = tokenizer.eot  # every text begins with it: raises UserError where there is none
     weights = read_weights(folder)
     config = shape_of(about, tokenizer, weights)
     model = Transformer(config)
@@ -276,6 +279,14 @@ def read_weights(folder):
 
 def shape_of(about, tokenizer, weights):
     """The ModelConfig of a config.json. Raises UserError for what this project's model does not have."""
+    try:
+        return shape_told(about, tokenizer, weights)
+    except (ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError) as error:
+        raise UserError(f"its shape does not fit: {error}") from None
+
+
+def shape_told(about, tokenizer, weights):
+    """The same, with any error where config.json holds values of other types."""
     if missing := [name for name in ("vocab_size", "hidden_size", "num_attention_heads") if not about.get(name)]:
         raise UserError(f"its config.json does not say its {', '.join(missing)}")
     kind = about.get("model_type")
@@ -293,15 +304,12 @@ def shape_of(about, tokenizer, weights):
     for what, is_so in refused.items():
         if is_so:
             raise UserError(f"it has {what}, which this project's model does not have")
-    numbers = {ours: about[theirs] for ours, theirs in NAMES.items() if theirs in about}
+    numbers = {ours: about[theirs] for ours, theirs in NAMES.items() if about.get(theirs) is not None}
     numbers["vocab_size"] = -(-max(tokenizer.vocab_size, about["vocab_size"]) // 64) * 64
     numbers.setdefault("n_kv_head", numbers["n_head"])
     numbers.setdefault("tie_embeddings", False)
-    try:
-        numbers |= rope_of(about)
-        return ModelConfig(**numbers, qkv_bias=bool(of_qkv), qk_norm=kind == "qwen3")
-    except (ValueError, TypeError, KeyError, ZeroDivisionError) as error:
-        raise UserError(f"its shape does not fit: {error}") from None
+    numbers |= rope_of(about)
+    return ModelConfig(**numbers, qkv_bias=bool(of_qkv), qk_norm=kind == "qwen3")
 
 
 def rope_of(about):

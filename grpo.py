@@ -133,6 +133,12 @@ def check(settings, chat):
         raise UserError("a reward model rates answers in a chat: --init must be a tuned model, such as out/sft")
     if settings.group_size == 1 and not settings.critic:
         raise UserError("group_size=1: one attempt has none to be compared with; give more, or --critic")
+    if not settings.critic and (
+        settings.gae_lambda != Settings.gae_lambda or settings.value_weight != Settings.value_weight
+    ):
+        raise UserError("gae_lambda and value_weight are the critic's: give --critic")
+    if settings.updates == 1 and (settings.clip_low != Settings.clip_low or settings.clip_high != Settings.clip_high):
+        raise UserError("clip_low and clip_high do nothing with updates=1, when the policy is still that which drew")
     if settings.critic and (settings.by_std or settings.refills):
         raise UserError("by_std and refills are about groups, which --critic does without")
     if settings.reward_model and (settings.reward == "share" or settings.refills):

@@ -20,13 +20,14 @@ class Maker(NamedTuple):
     inputs: tuple
 
 
-PAGES, CHATS = "data/exercises/documents.jsonl", "data/exercises/chats.jsonl"
+PAGES, CHATS, PRACTICE = (f"data/exercises/{name}.jsonl" for name in ("documents", "chats", "practice"))
 TOKENIZER = "data/tokenizer.json"
 # The stages with their defaults, as the README runs them one after another.
 STAGES = (
     Maker("python tokenizer_train.py", TOKENIZER, ()),
     Maker("python prepare_data.py", "data/stdlib", (TOKENIZER,)),
     Maker("python pretrain.py", "out/pretrain", ("data/stdlib",)),
+    Maker("python -m exercises --practice=6000", PRACTICE, ()),
     Maker("python -m exercises", "data/exercises", ()),
     Maker(
         f"python prepare_data.py --sources={PAGES} --out_dir=data/exercise-pages",
@@ -47,7 +48,7 @@ STAGES = (
     Maker("python prepare_data.py --pairs --sources=YOUR_PAIRS --out_dir=data/pairs", "data/pairs", (TOKENIZER,)),
     Maker("python dpo.py", "out/dpo", ("out/sft", "data/pairs")),
     Maker("python reward.py", "out/reward", ("out/sft", "data/pairs")),
-    Maker("python grpo.py", "out/grpo", ("out/sft",)),
+    Maker("python grpo.py", "out/grpo", ("out/sft", PRACTICE)),
 )
 
 

@@ -90,6 +90,8 @@ def main(settings):
     files = [os.path.relpath(path, ROOT) for path in named]
     os.chdir(ROOT)
     steps = possible(read_steps(files, [rehearsal.OVERLAY] if settings.share < 1 else []))
+    if settings.bpb_of and settings.bpb_of not in (known := validated(steps)):
+        raise UserError(f"no stage validates on bpb_of={settings.bpb_of}: choose one of {', '.join(sorted(known))}")
     out = before = Path(settings.out_dir)
     if settings.share < 1:
         settings.bpb_of = rehearsal.moved(settings.bpb_of, steps, settings.into)
@@ -178,6 +180,12 @@ def possible(steps):
     if len(can_run) < len(steps):
         print("what confines the models' programs is part of Linux: the evaluations are left out here")
     return can_run
+
+
+def validated(steps):
+    """The shard folders that training steps validate on."""
+    said = [getattr(step.settings, name, "") for step in steps if step.stage in TRAINING for name in ("data", "val")]
+    return {part.partition(":")[0] for part in ",".join(said).split(",") if part}
 
 
 # -- running them

@@ -89,8 +89,13 @@ def print_needs(steps, sources, processes):
     found = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
     name = next((card for card in PEAK_FLOPS if card in found), CARD)
     speed = PEAK_FLOPS[name]
-    tokens = {"pretrain": trunk.max_steps * trunk.batch_tokens}
-    tokens |= {step.stage: step.settings.decay_tokens or 0 for step in steps if step.stage == "anneal"}
+    tokens = {}
+    for step in steps:
+        about, length = step.settings, getattr(step.settings, "max_steps", None)
+        if step.stage == "anneal":
+            tokens[step.name] = about.decay_tokens or 0
+        elif step.stage != "grpo" and length:  # its tokens are what the model writes
+            tokens[step.name] = length * (about.batch_tokens or trunk.batch_tokens)
     print(f"\n{model.n_params():,} parameters; hours on {processes} x {name} at {MFU:.0%} of its speed")
     print(f"{'stage':<12}{'tokens':>18}{'hours':>9}")
     for stage, count in tokens.items():

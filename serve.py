@@ -102,10 +102,10 @@ def make_server(settings):
     model, tokenizer, meta = checkpoint.load_model(settings.checkpoint, machine)
     try:
         server = Server(settings.host, settings.port)
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, TypeError, ValueError) as error:  # TypeError: a name that IDNA does not have
         raise UserError(f"cannot listen on {settings.host}:{settings.port}: {error}") from None
     server.settings, server.tokenizer, server.meta = settings, tokenizer, meta
-    server.name, server.block_size = settings.name or settings.checkpoint, model.config.block_size
+    server.name, server.block_size = settings.name or settings.checkpoint.rstrip("/"), model.config.block_size
     server.engine = Engine(model, tokenizer, settings.batch_size, settings.most_waiting)
     server.started = int(time.time())
     return server
@@ -299,20 +299,22 @@ class Handler(BaseHTTPRequestHandler):
         server = self.server
         wish = api.read_request(body, chat, server.tokenizer, server.block_size, server.settings.most_tokens)
         job = api.make_job(wish, server.tokenizer, server.block_size)
-        if job.n_open() > server.settings.most_waiting:  # "try again" would be no help
-            raise Refused(f"{job.n_open()} texts are more than may wait, {server.settings.most_waiting}", "n")
-        told = []
+        most = server.settings.most_waiting + server.settings.batch_size
+        if job.n_open() > most:  # "try again" would be no help
+            raise Refused(f"{job.n_open()} texts are more than may be written and wait, {most}", "n")
+        told, end = [], time.monotonic() + server.settings.most_seconds
         if wish.echo and wish.logprobs is not None:
             for ids, opened in zip(wish.prompts, wish.opened):
+                self.check_in_time(end)
                 about = server.tokenizer, ids, opened, wish.logprobs
                 told.append(server.engine.run(lambda model: api.prompt_logprobs(model, *about)))
         server.engine.add(job)
         head = {"id": api.new_id(chat), "created": int(time.time()), "model": server.name}
         try:
             if wish.stream:
-                self.stream(wish, job, head, told)
+                self.stream(wish, job, head, told, end)
             else:
-                for _ in self.news(job):
+                for _ in self.news(job, end):
                     pass
                 choices = [api.choice(wish, job, number, told) for number in range(len(job.rows))]
                 kind = "chat.completion" if chat else "text_completion"
@@ -320,16 +322,19 @@ class Handler(BaseHTTPRequestHandler):
         finally:
             job.cancel()
 
-    def news(self, job):
-        """Yield (number, bytes or None) until all rows have ended. Raises ConnectionError where the client has gone."""
-        end, left, checked = time.monotonic() + self.server.settings.most_seconds, len(job.rows), 0.0
+    def check_in_time(self, end):
+        """Raises ConnectionError where the client has gone, and Refused after `end`, by time.monotonic()."""
+        self.check_client()
+        if time.monotonic() > end:
+            raise Refused(f"not ready after {self.server.settings.most_seconds:g} seconds", status=503, code="timeout")
+
+    def news(self, job, end):
+        """Yield (number, bytes or None) until all rows have ended. Raises what check_in_time() does."""
+        left, checked = len(job.rows), 0.0
         while left:
             if time.monotonic() > checked + 0.5:
                 checked = time.monotonic()
-                self.check_client()
-                if checked > end:
-                    what = f"not ready after {self.server.settings.most_seconds:g} seconds"
-                    raise Refused(what, status=503, code="timeout")
+                self.check_in_time(end)
             try:
                 news = job.news.get(timeout=0.5)
             except queue.Empty:
@@ -346,15 +351,12 @@ class Handler(BaseHTTPRequestHandler):
         if poll.poll(0) and not self.connection.recv(1, socket.MSG_PEEK):
             raise ConnectionError
 
-    def stream(self, wish, job, head, told):
+    def stream(self, wish, job, head, told, end):
         """Send what is written as it grows: server-sent events, the last of them [DONE]."""
         self.began, self.close_connection = True, True
         self.send_response(200)
-        for name, value in (
-            ("Content-Type", "text/event-stream"),
-            ("Cache-Control", "no-store"),
-            ("Connection", "close"),
-        ):
+        fields = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "Connection": "close"}
+        for name, value in fields.items():
             self.send_header(name, value)
         self.end_headers()
         head = {**head, "object": "chat.completion.chunk" if wish.chat else "text_completion"}
@@ -372,7 +374,7 @@ class Handler(BaseHTTPRequestHandler):
             elif wish.echo:
                 event(number, wish.texts[number // wish.n])
         try:
-            for number, data in self.news(job):
+            for number, data in self.news(job, end):
                 text = decoders[number].decode(data or b"", final=data is None)
                 if data is not None and text:
                     event(number, text)

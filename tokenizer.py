@@ -220,7 +220,12 @@ class Tokenizer:
 
         content = {"model": base64.b64encode(model).decode()}
         token_bytes = [piece_bytes(i) for i in range(len(processor))]
-        return cls("sentencepiece", content, processor.encode, ids_to_bytes, token_bytes, special_tokens)
+
+        def text_to_ids(text):
+            """The ids of a text. SentencePiece takes UTF-8 alone: a byte that is none becomes a question mark."""
+            return processor.encode(text.encode("utf-8", "replace").decode())
+
+        return cls("sentencepiece", content, text_to_ids, ids_to_bytes, token_bytes, special_tokens)
 
     def save(self, path):
         """Write tokenizer.json, from which load() makes the same tokenizer."""
@@ -229,7 +234,8 @@ class Tokenizer:
     # -- text <-> ids
 
     def encode(self, text: str | bytes) -> list[int]:
-        """Ids of a text. Never a special token, whatever the text says; bytes need not be UTF-8."""
+        """Ids of a text. Never a special token, whatever the text says; bytes need not be UTF-8
+        (SentencePiece has "?" in place of those that are not)."""
         return self.text_to_ids(text.decode("utf-8", "surrogateescape") if isinstance(text, bytes) else text)
 
     def decode_bytes(self, ids) -> bytes:

@@ -19,6 +19,7 @@ import hashlib
 import io
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Literal
 
 import regex
@@ -56,7 +57,11 @@ class Settings:
 def main(settings):
     """Learn a tokenizer, save it, measure it on the documents kept back, and write and print a report."""
     start = time.time()
-    spare(settings.sources, settings.out)
+    report_path = settings.out.removesuffix(".json") + ".report.json"
+    for path in (settings.out, report_path):
+        spare(settings.sources, path)
+        if Path(path).is_dir():
+            raise UserError(f"{path} is a folder: --out names a file")
     counts, held_out = count_pretokens(settings)
     ranks = learn_ranks(counts, settings.vocab_size)
     tokenizer = Tokenizer.from_bpe(PATTERNS[settings.pattern], ranks)
@@ -72,7 +77,7 @@ def main(settings):
         "settings": vars(settings),
         "made_by": configurator.made_by(),
     }
-    configurator.write_json(settings.out.removesuffix(".json") + ".report.json", report)
+    configurator.write_json(report_path, report)
     print_report(report, settings.out)
 
 

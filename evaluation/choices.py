@@ -73,16 +73,18 @@ def from_record(record, path, place):
     """The Question of a record. Raises UserError where it is none."""
     choices, labels = record.get("choices"), list(LETTERS)
     if isinstance(choices, dict):  # ARC's: {"text": [...], "label": [...]}
-        choices, labels = choices.get("text"), [str(label) for label in choices.get("label", LETTERS)]
+        labels = choices["label"] if isinstance(choices.get("label"), list) else labels
+        choices, labels = choices.get("text"), [str(label) for label in labels]
     elif choices is None:
         choices = list(itertools.takewhile(lambda choice: choice not in (None, ""), map(record.get, LETTERS)))
     text, answer = record.get("question"), record.get("answer", record.get("answerKey"))
     is_whole = isinstance(text, str) and isinstance(choices, list) and 1 < len(choices) <= len(LETTERS)
+    is_whole = is_whole and all(isinstance(choice, str | int | float) for choice in choices)
     if isinstance(answer, str):
         answer = answer.strip().upper() or None
         if answer in labels:
             answer = labels.index(answer)
-        elif answer and answer.isdigit():
+        elif answer and re.fullmatch("[0-9]{1,4}", answer):
             answer = int(answer)
     is_known = answer is None or type(answer) is int and is_whole and 0 <= answer < len(choices)
     if not is_whole or not is_known:

@@ -61,7 +61,7 @@ class Engine:
         new = [row for row in job.rows if not row.reason]
         with self.changed:
             self.waiting = deque(pair for pair in self.waiting if not pair[0].reason)  # without those whose client left
-            if len(self.waiting) + len(new) > self.most_waiting:
+            if len(self.waiting) + len(new) > self.most_waiting + self.rows.count(None):  # free places need no waiting
                 raise Full
             self.waiting += [(row, job) for row in new]
             self.changed.notify()

@@ -63,8 +63,6 @@ def read_sets(names, mbpp_ids):
                 raise
             print(f"left out: {error}")
             continue
-        if not path.is_file():
-            raise UserError(f"no file of problems {path}{how_to_make(path)}")
         found = read_problems(path, mbpp_ids)
         if both := problems.keys() & found.keys():
             raise UserError(f"{path} and another file have problems of the same name: {sorted(both)[0]}")
@@ -86,6 +84,8 @@ def read_problems(path, mbpp_ids, say=print):
     """{task_id: Problem} of a file, whose records may be of several benchmarks. mbpp_ids: which ids to take of MBPP and
     MBPP+, "11-510" or "11". say: called with a line for each reason why problems are left out. Raises UserError for
     other mbpp_ids, for a record that no benchmark has, and where nothing is left."""
+    if not Path(path).is_file():
+        raise UserError(f"no file of problems {path}{how_to_make(path)}")
     ids = re.fullmatch(r"(\d+)(?:-(\d+))?", mbpp_ids)
     if not ids:
         raise UserError(f"mbpp_ids must be one id or a range of them, such as 11-510, not {mbpp_ids!r}")

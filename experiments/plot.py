@@ -14,6 +14,8 @@ from corpus.records import optional
 from evaluation.problems import read_lines
 from ranges import Place
 
+PICTURES = (".png", ".svg", ".pdf")
+
 
 @dataclass
 class Settings:
@@ -22,11 +24,16 @@ class Settings:
     # -- runs and picture
     runs: list[str] = field(default_factory=lambda: ["out/pretrain"])  # folders that hold a metrics.jsonl
     follow: bool = False  # the runs are stages of one model: draw each behind the one before
-    out: Place = "out/loss.png"  # the picture
+    out: Place = "out/loss.png"  # the picture, .png, .svg or .pdf
 
 
 def main(settings):
     """Draw the training loss, the validation and the learning rate of every run."""
+    out = Path(settings.out if Path(settings.out).suffix else f"{settings.out}.png")
+    if out.suffix not in PICTURES:
+        raise UserError(f"--out={settings.out} is no picture: its name ends in {', '.join(PICTURES)}")
+    if not settings.runs:
+        raise UserError("nothing to draw: --runs=out/pretrain,out/anneal")
     pyplot = optional("matplotlib.pyplot", "plots")
     pyplot.switch_backend("Agg")
     figure, axes = pyplot.subplots(1, 3, figsize=(15, 4.2), constrained_layout=True)
@@ -63,9 +70,9 @@ def main(settings):
         axis.set(title=title, xlabel="million tokens")
         axis.grid(alpha=0.3)
         axis.legend(fontsize="small")
-    Path(settings.out).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(settings.out, dpi=110)
-    print(f"loss curve -> {settings.out}")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out, dpi=110)
+    print(f"loss curve -> {out}")
 
 
 def read_metrics(run):

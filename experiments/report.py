@@ -13,6 +13,7 @@ import configurator
 from configurator import ROOT
 from evaluation.problems import read_lines, read_sets
 from experiments.common import write_report
+from recipe import TRAINING
 from training.log import clock
 
 # What there is to see in the loss of a stage.
@@ -75,16 +76,21 @@ def contents(summary, answers, image):
     if image.exists():
         yield "heading", "Loss through the stages"
         yield "image", image
-        yield "text", " ".join(LOSS[name] for name in summary["stages"] if name in LOSS)
+        yield "text", " ".join(LOSS[kind] for kind in dict.fromkeys(map(kind_of, summary["stages"])) if kind in LOSS)
     yield "heading", "Time and tokens"
     yield "table", stage_table(summary["stages"], seconds)
-    if trained := sum(row["tokens"] for name, row in summary["stages"].items() if name in LOSS):
+    if trained := sum(row["tokens"] for name, row in summary["stages"].items() if kind_of(name) in TRAINING):
         yield "text", f"The model was trained on {trained:,} tokens in all."
     if any(row["val_bpb"] for row in summary["stages"].values()):
         yield "text", f"Bits per byte are those of unseen text in {summary['bpb_of'] or 'all validation sets'}."
     if scores:
         yield "heading", "What they wrote"
         yield from answer_blocks(about, answers)
+
+
+def kind_of(name):
+    """The stage of a row: sft of sft.code, where that has several runs."""
+    return name.partition(".")[0]
 
 
 def score_table(ladder, models):

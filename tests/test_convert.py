@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import regex
 import torch
 from conftest import ROOT, alone, door_error, load_model, stage, untrained_checkpoint
 
@@ -51,8 +52,6 @@ def test_out_and_in_are_inverse(exported, tmp_path):
 def bpe_ids(content, text):
     """Ids of a text by the merges of a tokenizer.json, written from BPE's definition alone: the first of the merges that
     fits is done everywhere, until none fits."""
-    import regex
-
     order = {tuple(merge.split(" ")): n for n, merge in enumerate(content["model"]["merges"])}
     pattern = content["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"]
     ids = []
@@ -114,6 +113,9 @@ def test_special_tokens_in_front_change_places_with_their_rows(exported, tmp_pat
         ({"head_dim": 24}, "heads whose size is not"),
         ({"num_hidden_layers": 3}, "does not hold the weights"),
         ({"num_key_value_heads": 3}, "does not fit"),
+        ({"rope_parameters": "x"}, "does not fit"),
+        ({"vocab_size": "2048"}, "does not fit"),
+        ({"model_type": ["llama"]}, "does not fit"),
         ({"tie_word_embeddings": False}, 'Missing key(s) in state_dict: "lm_head.weight"'),
     ],
 )
@@ -122,6 +124,51 @@ def test_what_this_model_does_not_have_is_refused(exported, tmp_path, changes, w
     edited(hf, **changes)
     error = door_error(convert, f"--hf={hf}", f"--out_dir={tmp_path / 'in'}")
     assert words in error and not (tmp_path / "in").exists()
+
+
+def test_as_many_key_heads_as_heads_may_be_left_unsaid(exported, tmp_path):
+    _, hf = exported
+    about = json.loads((hf / "config.json").read_text())
+    heads = convert.shape_of({**about, "num_key_value_heads": None}, load_model(exported[0])[1], {}).n_kv_head
+    assert heads == about["num_attention_heads"] > about["num_key_value_heads"]
+
+
+def test_a_checkpoint_is_no_place_for_a_folder_to_go_out(exported, tmp_path):
+    folder, _ = checkpoint.newest(exported[0])
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for out in (folder, exported[0]):
+        assert "holds a checkpoint" in door_error(convert, f"--checkpoint={folder}", f"--out_dir={out}")
+    assert {name: (folder / name).read_bytes() for name in before} == before
+
+
+def test_a_tokenizer_without_the_token_that_opens_every_text_is_refused(exported, tmp_path):
+    _, hf = exported
+    path = hf / "tokenizer.json"
+    path.write_text(path.read_text().replace("<|endoftext|>", "<s>"))
+    error = door_error(convert, f"--hf={hf}", f"--out_dir={tmp_path / 'in'}")
+    assert "no <|endoftext|>" in error and not (tmp_path / "in").exists()
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [{"type": "Digits", "individual_digits": True}],
+        [{"type": "Split", "pattern": {"String": " "}, "behavior": "Isolated"}],
+        [{"type": "Split", "pattern": {"Regex": r"\w+|\s+"}, "behavior": "Isolated"}],
+    ],
+)
+def test_what_a_pattern_leaves_over_is_a_pre_token(steps):
+    """Its text is cut as Hugging Face's tokenizers cut it: nothing is lost between two matches."""
+    steps = [*steps, {"type": "ByteLevel", "use_regex": False, "add_prefix_space": False}]
+    pattern, text = hf_tokenizer.pattern_of({"pretokenizers": steps}), "x = f(12, 'é') +\n\t中文!"
+    pieces = regex.findall(pattern, text)
+    assert "".join(pieces) == text and "12" not in pieces[0]
+    theirs = pytest.importorskip("tokenizers").pre_tokenizers
+    split = theirs.Digits(True) if steps[0]["type"] == "Digits" else None
+    if split is None:
+        ((kind, own),) = steps[0]["pattern"].items()
+        split = theirs.Split(pytest.importorskip("tokenizers").Regex(own) if kind == "Regex" else own, "isolated")
+    assert pieces == [piece for piece, _ in split.pre_tokenize_str(text)]
 
 
 def test_a_reward_model_is_refused(exported, tmp_path):

@@ -4,6 +4,7 @@ import importlib
 import os
 import re
 import shlex
+from pathlib import Path
 
 import pytest
 from conftest import ROOT, door_error
@@ -36,7 +37,7 @@ def test_a_command_makes_what_it_is_said_to_make(maker):
     name = script.removesuffix(".py")
     module = importlib.import_module("exercises.__main__" if name == "exercises" else name)
     settings = configurator.flat(configurator.load(module.Settings, arguments, name))
-    assert settings.get("out_dir", settings.get("out")) == maker.output
+    assert Path(maker.output).is_relative_to(settings.get("out_dir", settings.get("out")))
     named = " ".join(str(value) for value in settings.values())
     inputs = (
         maker.inputs if maker in hints.STAGES else [path for path in maker.inputs if path.startswith(("data/", "out/"))]

@@ -163,8 +163,18 @@ def is_byte(server, token, byte):
 
 
 def test_a_full_queue_is_told_and_asked_again(served, monkeypatch):
+    """Five texts can be written at a time: they need not wait."""
     monkeypatch.setattr(served[0].engine, "most_waiting", 0)
-    assert ask(served[0], "/v1/completions", GOOD)[0] == 429
+    assert ask(served[0], "/v1/completions", {**GOOD, "n": 6})[0] == 429
+    assert ask(served[0], "/v1/completions", {**GOOD, "n": 5})[0] == 200
+
+
+def test_the_time_for_what_is_told_of_prompts_is_bounded_too(served, monkeypatch):
+    monkeypatch.setattr(served[0].settings, "most_seconds", 0.0)
+    told = {**GOOD, "prompt": ["a"] * 8, "max_tokens": 0, "echo": True, "logprobs": 1}
+    asked = []
+    monkeypatch.setattr(serve.api, "prompt_logprobs", lambda *about: asked.append(about))
+    assert ask(served[0], "/v1/completions", told)[0] == 503 and not asked
 
 
 def test_it_listens_on_ipv6(served):

@@ -8,7 +8,7 @@ import pytest
 import regex
 import sentencepiece
 import tiktoken
-from conftest import ROOT, assert_one_line_error, stage
+from conftest import ROOT, assert_one_line_error, door_error, stage
 
 import tokenizer_train
 from configurator import UserError
@@ -179,6 +179,7 @@ def test_sentencepiece_models_load(tmp_path, corpus):
     )
     tokenizer.save(tmp_path / "x.json")
     assert Tokenizer.load(tmp_path / "x.json").encode(text) == own.encode(text)
+    assert tokenizer.encode("x\udcff = \ud800") == tokenizer.encode(b"x\xff = \xfe") == own.encode("x? = ?")
 
 
 def test_chat_template(tokenizer):
@@ -207,6 +208,15 @@ def test_training_is_deterministic_and_reports(workdir, corpus, tmp_path, tokeni
     result = stage("tokenizer_train.py", f"--sources={corpus}", "--vocab_size=320", "--out=again.json", **how)
     assert Tokenizer.load(tmp_path / "again.json").fingerprint == tokenizer.fingerprint
     assert "exact" in result.stdout and (tmp_path / "again.report.json").exists()
+
+
+def test_neither_file_takes_the_place_of_a_source_or_a_folder(corpus, tmp_path):
+    (tmp_path / "mine.report.json").write_text("[]")
+    (tmp_path / "folder.json").mkdir()
+    for name, words in (("mine", "mine.report.json"), ("folder", "is a folder")):
+        sources = f"--sources={corpus},{tmp_path}/mine.report.json"
+        assert words in door_error(tokenizer_train, sources, "--vocab_size=320", f"--out={tmp_path}/{name}.json")
+    assert (tmp_path / "mine.report.json").read_text() == "[]" and not (tmp_path / "mine.json").exists()
 
 
 @pytest.mark.parametrize(

@@ -198,7 +198,9 @@ def load_tensors(path, device="cpu"):
     anything else."""
     try:
         return torch.load(path, map_location=device, weights_only=True)
-    except (EOFError, ValueError, pickle.UnpicklingError) as error:
+    except FileNotFoundError:
+        raise  # a run may have deleted the folder meanwhile
+    except (EOFError, ValueError, RuntimeError, OSError, pickle.UnpicklingError) as error:
         raise UserError(f"checkpoint {path.parent} does not hold this model's {path.name}: {error}") from None
 
 

@@ -8,6 +8,8 @@ checked.
 import base64
 import re
 
+import regex
+
 from configurator import UserError
 from tokenizer import Tokenizer
 
@@ -125,6 +127,15 @@ def from_json(content):
 GPT2 = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
 
+# Characters of all kinds, by which a pattern shows whether it leaves some over.
+KINDS = "ab Zé中क़ 1٣½Ⅷ x's 'LL \n\t\r  .,;:!?()[]{}<>'\"`\\/|_-+=*&^%$#@~ \u0301\u200b\u00a0\0 🙂"
+
+
+def leaves_over(pattern):
+    """Whether there are characters that no match of a pattern covers."""
+    return "".join(match.group() for match in regex.finditer(pattern, KINDS)) != KINDS
+
+
 def pattern_of(pre_tokenizer):
     """The pattern by which text is cut into pre-tokens. Raises ValueError for what is more than one pattern."""
     steps = pre_tokenizer.get("pretokenizers", [pre_tokenizer])
@@ -142,4 +153,6 @@ def pattern_of(pre_tokenizer):
         return GPT2.replace(r" ?\p{N}+", r"\p{N}").replace(r"\s+(?!", r"\s+(?=\p{N})|\s+(?!", 1)
     if len(patterns) != 1:
         raise ValueError(f"its pre_tokenizer has {len(patterns)} patterns")
-    return patterns[0]
+    # What lies between the matches is a pre-token there, and would be lost here. Most patterns leave nothing over.
+    (pattern,) = patterns
+    return rf"{pattern}|(?:(?!{pattern})[\s\S])+" if leaves_over(pattern) else pattern

@@ -1,0 +1,82 @@
+"""Signals during training: what they prevent is made up when the run goes on."""
+
+import contextlib
+import os
+import signal
+
+import pytest
+from test_resume import RUN, metrics, steps, train
+
+import pretrain
+from configurator import Stopped
+from training import validation
+
+
+@pytest.fixture(scope="module")
+def trained(workdir):
+    """A run of eight steps that no signal reached."""
+    with contextlib.chdir(workdir):
+        train(pretrain, *RUN, "--out_dir=undisturbed")
+    return workdir / "undisturbed"
+
+
+@pytest.fixture
+def here(workdir, monkeypatch):
+    monkeypatch.chdir(workdir)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_an_evaluation_that_a_signal_prevented_is_made_up(trained, here, tmp_path, monkeypatch, number):
+    """The signal comes at the end of step 4, after which an evaluation is due."""
+    step_of_4 = iter([None, None, None, number])
+    real = pretrain.train_step
+
+    def interrupted(*arguments):
+        result = real(*arguments)
+        if (now := next(step_of_4)) is not None:
+            os.kill(os.getpid(), now)
+        return result
+
+    monkeypatch.setattr(pretrain, "train_step", interrupted)
+    with pytest.raises(Stopped) as stopped:
+        train(pretrain, *RUN, f"--out_dir={tmp_path}/run")
+    monkeypatch.setattr(pretrain, "train_step", real)
+    assert stopped.value.signal_number == number and steps(tmp_path / "run")[-1] == 4
+    assert all("val_loss" not in line for line in metrics(tmp_path / "run"))
+    train(pretrain, *RUN, f"--out_dir={tmp_path}/run", "--resume")
+    assert metrics(tmp_path / "run") == metrics(trained)
+
+
+@pytest.mark.parametrize("step", [4, 8])
+def test_a_validation_is_given_up_at_a_signal_and_made_up(trained, here, tmp_path, monkeypatch, step):
+    """That of step 8 is the last: there is nothing else left to do, and it comes to its end."""
+    trains, batches, real_step, real_batch = [], [], pretrain.train_step, validation.make_batch
+
+    def counted(*arguments):
+        trains.append(step)
+        return real_step(*arguments)
+
+    def interrupted(*arguments, **named):
+        if len(trains) == step:
+            batches.append(arguments)
+            if len(batches) == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+        return real_batch(*arguments, **named)
+
+    monkeypatch.setattr(pretrain, "train_step", counted)
+    monkeypatch.setattr(validation, "make_batch", interrupted)
+    with contextlib.nullcontext() if step == 8 else pytest.raises(Stopped):
+        train(pretrain, *RUN, f"--out_dir={tmp_path}/run")
+    assert steps(tmp_path / "run")[-1] == step and (len(batches) == 1) == (step == 4)
+    if step == 4:
+        assert all("val_loss" not in line for line in metrics(tmp_path / "run"))
+        train(pretrain, *RUN, f"--out_dir={tmp_path}/run", "--resume")
+    assert metrics(tmp_path / "run") == metrics(trained)
+
+
+def test_what_nohup_ignores_stays_ignored(monkeypatch):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with pretrain.machines.StopRequested() as stop:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert stop.signal == 0
+    assert signal.signal(signal.SIGHUP, before) == signal.SIG_IGN
