@@ -64,6 +64,11 @@ def test_labels_and_letters_mean_what_the_file_says(tmp_path):
         {**SUM, "answer": 3},
         {**SUM, "choices": ["a"]},
         {**SKY, "question": 7},
+        {**SUM, "answer": "²"},
+        {**SUM, "answer": "9" * 5000},
+        {**SUM, "choices": [None, {}, "a"]},
+        {"question": "q", "choices": {"text": ["a", "b"], "label": None}, "answer": "C"},
+        {"question": "q", "choices": {"text": ["a", "b"], "label": 3}, "answer": "C"},
     ],
 )
 def test_what_is_no_question_is_named(tmp_path, record):

@@ -333,6 +333,8 @@ def test_two_processes_are_one(here, letters, tmp_path, arguments):
         (["--n_problems=9"], "5 problems"),
         (["--group_size=1"], "--critic"),
         (["--critic", "--by_std"], "groups"),
+        (["--gae_lambda=0.5"], "give --critic"),
+        (["--clip_low=0.1"], "do nothing with updates=1"),
         (["--reward_model=out/reward"], "a tuned model"),
         (["--max_new_tokens=96"], "leave 96 tokens"),
     ],

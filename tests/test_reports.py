@@ -222,4 +222,6 @@ def test_a_run_without_steps_is_one_line(tmp_path, lines):
     if lines is not None:
         (tmp_path / "metrics.jsonl").write_text(lines)
     assert "metrics.jsonl" in door_error(plot, f"--runs={tmp_path}", f"--out={tmp_path / 'loss.png'}")
+    assert "is no picture" in door_error(plot, f"--runs={tmp_path}", f"--out={tmp_path / 'loss.xyz'}")
+    assert "nothing to draw" in door_error(plot, "--runs=", f"--out={tmp_path / 'loss.png'}")
     assert not (tmp_path / "loss.png").exists()

@@ -261,9 +261,11 @@ def test_a_checkpoint_of_another_version_is_told_in_one_line(half, missing):
     assert "another version" in door_error(anneal, *LATER, f"--init={folder}", f"--out_dir={half}-later")
 
 
+@pytest.mark.parametrize("size", [0, 100, 10_000])
 @pytest.mark.parametrize("name", ["model.pt", "optimizer-0.pt"])
-def test_an_empty_file_of_tensors_is_told_in_one_line(half, name):
-    rewrite(half / "step_00000004", name, b"")
+def test_a_file_of_tensors_that_was_cut_is_told_in_one_line(half, name, size):
+    folder = half / "step_00000004"
+    rewrite(folder, name, (folder / name).read_bytes()[:size])
     assert f"does not hold this model's {name}" in door_error(pretrain, *RUN, f"--out_dir={half}", "--resume")
 
 
