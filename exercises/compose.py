@@ -16,35 +16,10 @@ from dataclasses import dataclass
 
 from exercises import wording
 from exercises.code import expression, indented, inlined, joined_bodies, local_names, renamed
+from exercises.kinds import entry_of, is_scalar, item_of
 
 SLOT = re.compile(r"{(\w+)([?!]?)}")
-# What a kind of argument accepts besides its own kind.
-ACCEPTED = {
-    "int": {"nat", "pos", "small"},
-    "nat": {"pos", "small"},
-    "ints": {"ints1", "nats", "sorted"},
-    "ints1": {"ints", "nats", "sorted"},
-    "floats": {"floats1", "ints1", "nats"},
-    "floats1": {"floats", "ints1", "nats"},
-    "float": {"int", "nat", "pos", "small"},
-    "words": {"words1"},
-    "words1": {"words"},
-    "counts": {"counts1"},
-    "counts1": {"counts"},
-    "matrix": {"square"},
-    "text": {"word"},
-}
-ITEMS = {  # what a kind holds
-    "int": ("ints", "ints1", "nats", "sorted", "tuple", "set"),
-    "word": ("words", "words1", "word_set"),
-    "char": ("text", "word"),
-    "float": ("floats", "floats1"),
-}
-ITEM_OF = {kind: item for item, kinds in ITEMS.items() for kind in kinds}
-LISTS = {"int": "ints", "nat": "nats", "pos": "nats", "small": "nats", "float": "floats", "bool": "bools"}
-LISTS |= {"word": "words", "text": "texts", "char": "chars"}
 HIGHER = ("condition", "change", "number")  # what a parameter of an operation in higher.txt can be
-SCALARS = ("int", "nat", "pos", "float", "char", "word")
 
 
 class Unfit(Exception):
@@ -79,7 +54,7 @@ class Maker:
         self.held_out = held_out
         self.operations = [o for o in operations if not is_higher(o)]
         self.higher = [o for o in operations if is_higher(o)]
-        self.changes = [o for o in self.operations if o.result in LISTS and not o.values and has_scalars(o)]
+        self.changes = [o for o in self.operations if "list" in entry_of(o.result) and not o.values and has_scalars(o)]
         self.conditions = {item: list(filter(self.phrases_of, found)) for item, found in conditions.items()}
 
     def phrases_of(self, operation):
@@ -147,7 +122,7 @@ class Maker:
         """An operation that asks every element for a condition, or changes it."""
         made = self.part(rng, operation, number)
         name, kind = next((n, k) for n, k in made.parameters.items() if k in HIGHER)
-        item = ITEM_OF[made.parameters[made.first]]
+        item = item_of(made.parameters[made.first])
         if kind == "condition":
             asked = self.part(rng, drawn_by_weight(rng, self.conditions[item]), number + 5)
             made.phrase = with_condition(rng, made.phrase, asked)
@@ -156,7 +131,7 @@ class Maker:
             asked = self.part(rng, drawn_by_weight(rng, self.changes_of(item, kind)), number + 5, mark)
             made.phrase = with_change(rng, made, name, asked)
             if made.result == "list":
-                made.result = LISTS[asked.result]
+                made.result = entry_of(asked.result)["list"]
             elif made.result == "int" and asked.result == "float":  # their sum or the largest of them
                 made.result = "float"
         del made.parameters[name]
@@ -173,11 +148,11 @@ class Maker:
             raise Unfit
         outer = self.step(rng, number, drawn_by_weight(rng, fit))
         kind = outer.parameters[outer.first]
-        item = ITEM_OF.get(kind)
+        item = item_of(kind)
         instead = {"member": item, "index": (0, 2), "size": (1, 3), "same": kind}
         parameters = dict(inner.parameters)
         for key, wanted in others(outer).items():
-            if item is None or item != ITEM_OF.get(inner.parameters[inner.first]):
+            if item is None or item != item_of(inner.parameters[inner.first]):
                 wanted = instead.get(wanted, wanted)  # it belonged to the first argument, which is of another kind now
             if wanted is None:
                 raise Unfit
@@ -253,12 +228,12 @@ def is_higher(operation):
 
 def has_scalars(operation):
     """Whether all of its arguments are scalars."""
-    return all(isinstance(kind, tuple) or kind in SCALARS for kind in operation.parameters.values())
+    return all(map(is_scalar, operation.parameters.values()))
 
 
 def accepts(kind, result):
     """Whether an argument of a kind can be a result of another."""
-    return isinstance(kind, str) and (kind == result or result in ACCEPTED.get(kind, ()))
+    return kind == result or result in entry_of(kind)["accepts"]
 
 
 def first_kind(operation):
@@ -316,12 +291,12 @@ def with_change(rng, draft, name, asked):
 def joined_phrases(rng, outer, inner):
     """(mark, phrase) of one operation on the result of another: nouns inside of each other, or steps."""
     slot, phrase = f"{{{outer.first}}}", outer.phrase
-    if ITEM_OF.get(outer.parameters[outer.first]) != ITEM_OF.get(inner.parameters[inner.first]):
+    if item_of(outer.parameters[outer.first]) != item_of(inner.parameters[inner.first]):
         phrase = phrase.replace("{e}", "{values}").replace("{e1}", "{value}")
     if inner.mark == "":
         return outer.mark, phrase.replace(slot, inner.phrase)
     said = ["the result", "the result", "it"]
-    if ITEM_OF.get(outer.parameters[outer.first]) in ("int", "word", "float"):
+    if item_of(outer.parameters[outer.first]) in ("int", "word", "float"):
         said = ["the result", "the result", "the resulting list", "the new list"]
     last = phrase.replace(slot, rng.choice(said))
     last = {"?": "return whether ", "": "return ", "!": ""}[outer.mark] + last

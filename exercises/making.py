@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from configurator import UserError
 from exercises import kinds, tables, wording
 from exercises.code import local_names, renamed
-from exercises.compose import ITEM_OF, SCALARS, Maker, Unfit, others, without_recursion
+from exercises.compose import Maker, Unfit, others, without_recursion
 from exercises.examples import LARGEST, literal, load, worked_examples
 
 N_TESTS = 12  # assertions per problem
@@ -105,11 +105,9 @@ def named(rng, draft, view, natural):
 
 def hint(kind):
     """The type hint of a kind; "object" where it says nothing."""
-    if not isinstance(kind, str) or kind in ("index", "size"):
-        return "int"
-    if kind.endswith("?"):
+    if str(kind).endswith("?"):
         return f"{hint(kind[:-1])} | None"
-    return kinds.KINDS[kind][0] if kind in kinds.KINDS else "object"
+    return kinds.entry_of(kind)["hint"]
 
 
 def chosen_constants(rng, draft, natural, large):
@@ -118,9 +116,8 @@ def chosen_constants(rng, draft, natural, large):
     left_open = 0.2 if large or natural else 0.4
     chosen, bound, code = {}, local_names(tuple(draft.bodies)), "\n".join(draft.bodies)
     for placeholder, kind in others(draft).items():
-        is_scalar = isinstance(kind, tuple) or kind in SCALARS
         decides = re.search(rf"\bif {placeholder}\b", code)  # "if '-' == '+':" would be no program that people write
-        if not is_scalar or placeholder in bound or decides or rng.random() < left_open:
+        if not kinds.is_scalar(kind) or placeholder in bound or decides or rng.random() < left_open:
             continue
         if placeholder in draft.values:
             chosen[placeholder] = rng.choice(draft.values[placeholder])
@@ -138,7 +135,7 @@ def chosen_constants(rng, draft, natural, large):
 
 def chosen_noun(rng, draft, held_out):
     """What the first argument is a list of: prices, cities. None = numbers or words."""
-    nouns = wording.NOUNS.get((ITEM_OF.get(draft.parameters[draft.first]), held_out))
+    nouns = wording.NOUNS.get((kinds.item_of(draft.parameters[draft.first]), held_out))
     if not nouns or "text" in draft.parameters[draft.first] or not (held_out or rng.random() < 0.3):
         return None
     return rng.choice(nouns)
@@ -171,16 +168,8 @@ def parameter_name(rng, draft, placeholder, noun, natural, held_out):
     if chance < 0.25:
         return re.sub(r"_\d+$", "", placeholder)
     if chance < 0.85:
-        return rng.choice(called(kind)["names"].split())
+        return rng.choice(kinds.entry_of(kind)["names"].split())
     return rng.choice([wording.random_name(rng), rng.choice(wording.WORDS["invented"]) + rng.choice("aeiou")])
-
-
-def called(kind):
-    """How people call a kind of argument: an entry of kinds.toml."""
-    if not isinstance(kind, str):
-        return wording.KINDS["nat"]
-    kind = wording.CALLED.get(kind, kind)
-    return wording.KINDS.get(kind, {"names": "x value item target a", "mention": [], "given": ["a value"]})
 
 
 def function_name(rng, draft, natural, held_out):
@@ -227,7 +216,7 @@ def said(rng, draft, names, constants, noun, natural):
     given = []
     for placeholder, name in names.items():
         kind, is_first = draft.parameters[placeholder], placeholder == draft.first
-        nouns, introductions = called(kind)["mention"], called(kind)["given"]
+        nouns, introductions = kinds.entry_of(kind)["mention"], kinds.entry_of(kind)["given"]
         if noun and is_first:
             nouns, introductions = [f"the {wording.plural(noun)}"], [f"a list of {wording.plural(noun)}"]
         # Only what a phrase is about is called by a noun: "the first the number characters" would be none.
@@ -238,7 +227,7 @@ def said(rng, draft, names, constants, noun, natural):
             mention[placeholder] = rng.choice(nouns) + (f" {shown}" if style == "the list xs" else "")
         is_named = shown in mention[placeholder]
         given.append(rng.choice(introductions) + (f" {shown}" if is_named else ""))
-    elements = rng.choice(called(draft.parameters[draft.first]).get("elements", ["values/value"])).split("/")
+    elements = rng.choice(kinds.entry_of(draft.parameters[draft.first])["elements"]).split("/")
     if noun:
         elements = [wording.plural(noun), noun]
     mention |= {"e": elements[0], "e1": elements[1], "values": "values", "value": "value"}

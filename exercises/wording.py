@@ -1,4 +1,4 @@
-"""Names and sentences for exercises: words.txt, kinds.toml and frames.txt.
+"""Names and sentences for exercises: words.txt and frames.txt.
 
 A tenth of all names and phrases is held out: training never sees them, the ladder of test problems asks for them. The
 hash of a text decides, so that what is added changes no side. Of nouns, words.txt says which are held out.
@@ -6,7 +6,6 @@ hash of a text decides, so that what is added changes no side. Of nouns, words.t
 
 import hashlib
 import re
-import tomllib
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
@@ -59,12 +58,6 @@ SENTENCES = sections(FOLDER / "frames.txt")
 FRAMES = {"": SENTENCES["noun"], "!": SENTENCES["imperative"], "?": SENTENCES["clause"]}
 AROUND, EXAMPLES, REQUESTS = SENTENCES["around"], SENTENCES["example"], SENTENCES["request"]
 CHAT = sections(FOLDER / "chat.txt")["said"]
-KINDS = tomllib.loads((FOLDER / "kinds.toml").read_text(encoding="utf-8"))
-# Kinds that are called like another one.
-CALLED = {"ints1": "ints", "nats": "ints", "sorted": "ints", "floats1": "floats", "words1": "words"}
-CALLED |= {"counts1": "counts", "square": "matrix", "index": "nat", "size": "nat"}
-
-
 NOUNS = {  # (what a list holds, whether for tests only): what it may be a list of
     (item, held_out): WORDS[f"held_out_{name}" if held_out else name]
     for item, name in (("int", "amounts"), ("float", "amounts"), ("word", "things"))
