@@ -7,7 +7,6 @@ constant is where a mistake shows.
 import re
 import string
 import tomllib
-from functools import partial
 
 from exercises.wording import FOLDER, WORDS
 
@@ -103,13 +102,18 @@ def span(rng, constants):
     return start, start + rng.randint(1, 12)
 
 
-def matrix(rng, constants=(), is_square=False):
+def matrix(rng, constants, is_square=False):
     """Rows of equal length."""
     n_rows, n_columns = rng.randint(1, 4), rng.randint(1, 4)
     if is_square:
         n_rows = n_columns = rng.randint(2, 4)
     numbers = [whole(rng, constants) for _ in range(n_rows * n_columns)]
     return [numbers[start : start + n_columns] for start in range(0, len(numbers), n_columns)]
+
+
+def square(rng, constants):
+    """A matrix with as many rows as columns."""
+    return matrix(rng, constants, is_square=True)
 
 
 def nested(rng, constants):
@@ -123,25 +127,13 @@ def maybe(rng, constants):
     return None if rng.random() < 0.3 else whole(rng, constants)
 
 
-DRAWN = {  # kind: function that draws a value, where kinds.toml does not say how
-    "int": whole,
-    "float": decimal,
-    "bool": truth,
-    "word": word,
-    "text": text,
-    "brackets": brackets,
-    "matrix": matrix,
-    "square": partial(matrix, is_square=True),
-    "nested": nested,
-    "maybe": maybe,
-    "span": span,
-    "person": person,
-}
+FUNCTIONS = (whole, decimal, truth, word, text, brackets, person, span, matrix, square, nested, maybe)
+DRAWN_BY = {function.__name__: function for function in FUNCTIONS}
 INTO = {"list": list, "tuple": tuple, "set": set, "sorted": sorted}
 
 
 def value_of(rng, kind, constants):
-    """A value of a kind, drawn as its entry says or by its function."""
+    """A value of a kind, drawn as its entry says."""
     entry = entry_of(kind)
     if "low" in entry:
         return whole(rng, constants, entry["low"], entry["high"], is_bounded=True)
@@ -158,7 +150,7 @@ def value_of(rng, kind, constants):
         found = [value_of(rng, entry["list_of"], constants) for _ in range(length(rng, entry["least"]))]
         # A fifth of the values are repeated.
         return INTO[entry["into"]](rng.choice(found) if rng.random() < 0.2 else value for value in found)
-    return DRAWN[kind](rng, constants)
+    return DRAWN_BY[entry["drawn_by"]](rng, constants)
 
 
 # Kinds of further arguments, which depend on the first one.
@@ -214,4 +206,4 @@ def fits(value, kind):
     if outer == "dict":
         value = [*value.keys(), *value.values()]
     expected = tuple(TYPES[name] for name in inner)
-    return outer == "str" or not inner or all(isinstance(item, expected) for item in value)
+    return not inner or all(isinstance(item, expected) for item in value)
