@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from exercises import wording
 from exercises.code import expression, indented, inlined, joined_bodies, local_names, renamed
 from exercises.kinds import entry_of, is_scalar, item_of
+from exercises.tables import marked
 
 SLOT = re.compile(r"{(\w+)([?!]?)}")
 HIGHER = ("condition", "change", "number")  # what a parameter of an operation in higher.txt can be
@@ -50,16 +51,20 @@ class Maker:
     """Draws Drafts from operations; what is held out is drawn only when it is asked for."""
 
     def __init__(self, operations, conditions, held_out):
-        """conditions: {kind of an item: operations}; held_out: whether phrases are those that training never sees."""
-        self.held_out = held_out
+        """held_out: whether phrases are those that training never sees."""
+        self.held_out, self.conditions = held_out, conditions
         self.operations = [o for o in operations if not is_higher(o)]
         self.higher = [o for o in operations if is_higher(o)]
         self.changes = [o for o in self.operations if "list" in entry_of(o.result) and not o.values and has_scalars(o)]
-        self.conditions = {item: list(filter(self.phrases_of, found)) for item, found in conditions.items()}
 
     def phrases_of(self, operation):
         """The phrases of an operation that this Maker uses."""
         return wording.phrases_of(operation, self.held_out)
+
+    @functools.cache
+    def asked_of(self, item):
+        """The conditions on an item of this kind that this Maker has phrases for."""
+        return [o for o in self.conditions if first_kind(o) == item and self.phrases_of(o)]
 
     @functools.cache
     def fitting(self, kind, higher):
@@ -86,14 +91,13 @@ class Maker:
             return self.with_higher(rng, drawn_by_weight(rng, self.higher), 0)
         if form < 0.92:
             return self.choice(rng)
-        made = self.step(rng, 0, drawn_by_weight(rng, self.higher) if rng.random() < 0.3 else None)
+        made = self.step(rng, drawn_by_weight(rng, self.higher if rng.random() < 0.3 else self.operations), 0)
         for number in (1, 2) if form > 0.99 else (1,):
             made = self.applied(rng, made, number)
         return made
 
-    def step(self, rng, number, operation=None):
-        """One operation, given or any one, as a part of something larger."""
-        operation = operation or drawn_by_weight(rng, self.operations)
+    def step(self, rng, operation, number):
+        """One operation, with its condition or change if it has one, as a part of something larger."""
         if is_higher(operation):
             return self.with_higher(rng, operation, number)
         return self.part(rng, operation, number)
@@ -124,7 +128,7 @@ class Maker:
         name, kind = next((n, k) for n, k in made.parameters.items() if k in HIGHER)
         item = item_of(made.parameters[made.first])
         if kind == "condition":
-            asked = self.part(rng, drawn_by_weight(rng, self.conditions[item]), number + 5)
+            asked = self.part(rng, drawn_by_weight(rng, self.asked_of(item)), number + 5)
             made.phrase = with_condition(rng, made.phrase, asked)
         else:
             mark = "!" if f"{{{name}!}}" in made.phrase else ""
@@ -146,7 +150,7 @@ class Maker:
         fit = self.fitting(resolved(inner), rng.random() < 0.3)
         if inner.mark == "?" or not fit:
             raise Unfit
-        outer = self.step(rng, number, drawn_by_weight(rng, fit))
+        outer = self.step(rng, drawn_by_weight(rng, fit), number)
         kind = outer.parameters[outer.first]
         item = item_of(kind)
         instead = {"member": item, "index": (0, 2), "size": (1, 3), "same": kind}
@@ -167,18 +171,17 @@ class Maker:
         """One operation or another, as a condition on the first argument decides."""
         first = self.part(rng, drawn_by_weight(rng, self.operations), 0, "")
         kind = first.parameters[first.first]
-        if first.values or not self.conditions.get(kind):
+        if first.values or not self.asked_of(kind):
             raise Unfit
         second = self.part(rng, drawn_by_weight(rng, self.alike(kind, first.result)), 1, "")
-        asked = self.part(rng, drawn_by_weight(rng, self.conditions[kind]), 5)
+        asked = self.part(rng, drawn_by_weight(rng, self.asked_of(kind)), 5)
         test = expression(asked.bodies[0])
         if second.parts == first.parts or test is None:
             raise Unfit
         subject = f"{{{first.first}}}"
         other = second.phrase.replace(f"{{{second.first}}}", subject)
-        mark, form = rng.choice(CHOICES)
-        phrase = form.replace("CLAUSE", f"{subject} {predicate(asked)}")
-        phrase = phrase.replace("FIRST", first.phrase).replace("SECOND", other)
+        mark, form = marked(rng.choice(wording.SENTENCES["choice"]))
+        phrase = form.format(first=first.phrase, second=other, clause=f"{subject} {predicate(asked)}")
         test = renamed(test, {asked.first: first.first})
         bodies = []
         for one, two in zip(first.bodies, second.bodies):
@@ -201,16 +204,6 @@ def without_recursion(bodies):
 def others(draft):
     """The parameters of a Draft but the first one: {placeholder: kind}."""
     return {key: kind for key, kind in draft.parameters.items() if key != draft.first}
-
-
-CHOICES = [
-    ("", "FIRST if CLAUSE, otherwise SECOND"),
-    ("", "FIRST if CLAUSE, else SECOND"),
-    ("", "FIRST when CLAUSE, and SECOND when not"),
-    ("!", "return FIRST if CLAUSE, and SECOND otherwise"),
-    ("!", "if CLAUSE, return FIRST; otherwise, return SECOND"),
-    ("!", "check whether CLAUSE: if so, give back FIRST, if not, SECOND"),
-]
 
 
 def drawn_by_weight(rng, operations):

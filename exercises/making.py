@@ -37,20 +37,9 @@ class Exercise:
     examples: list[tuple]  # (arguments, result)
 
 
-def load_tables():
-    """(operations, conditions by the kind of what they are asked of), from all tables."""
-    operations, conditions = [], {"int": [], "word": [], "char": [], "float": []}
-    for path in sorted(tables.FOLDER.rglob("*.txt")):
-        found = tables.read_table(path)
-        if path.stem != "conditions":
-            operations += found
-            continue
-        for operation in found:
-            conditions[next(iter(operation.parameters.values()))].append(operation)
-    return operations, conditions
-
-
-OPERATIONS, CONDITIONS = load_tables()
+OPERATIONS, CONDITIONS = [], []
+for path in sorted(tables.FOLDER.rglob("*.txt")):
+    (CONDITIONS if path.stem == "conditions" else OPERATIONS).extend(tables.read_table(path))
 MAKERS = {held_out: Maker(OPERATIONS, CONDITIONS, held_out) for held_out in (False, True)}
 
 
@@ -136,7 +125,7 @@ def chosen_constants(rng, draft, natural, large):
 def chosen_noun(rng, draft, held_out):
     """What the first argument is a list of: prices, cities. None = numbers or words."""
     nouns = wording.NOUNS.get((kinds.item_of(draft.parameters[draft.first]), held_out))
-    if not nouns or "text" in draft.parameters[draft.first] or not (held_out or rng.random() < 0.3):
+    if not nouns or not (held_out or rng.random() < 0.3):
         return None
     return rng.choice(nouns)
 
@@ -239,7 +228,7 @@ def said(rng, draft, names, constants, noun, natural):
     if "return " in phrase:
         frames = [frame for frame in frames if "and return" not in frame]
     sentence = rng.choice(frames).format(phrase=phrase, Phrase=phrase[0].upper() + phrase[1:], given=listed(given))
-    form = rng.choice(wording.AROUND) if rng.random() < 0.12 else "{sentence}"
+    form = rng.choice(wording.SENTENCES["around"]) if rng.random() < 0.12 else "{sentence}"
     return form.format(sentence=wording.ended(form, sentence))
 
 

@@ -66,9 +66,7 @@ def read_table(path):
             elif match := re.fullmatch(r"with (\w+): (.*)", text):
                 operations[-1].values[match[1]] = list(ast.literal_eval(f"[{match[2]}]"))
             else:
-                phrases = [phrase.strip() for phrase in text.split(" | ")]
-                marks = [phrase[0] if phrase[0] in "!?*~" else "" for phrase in phrases]
-                operations[-1].phrases += [(mark, phrase[len(mark) :]) for mark, phrase in zip(marks, phrases)]
+                operations[-1].phrases += [marked(phrase.strip()) for phrase in text.split(" | ")]
         except (IndexError, ValueError, SyntaxError, AttributeError):
             raise UserError(f"{path}:{number} cannot be read as part of an operation: {text}") from None
     for operation in operations:
@@ -85,3 +83,9 @@ def read_header(text, path, number):
         low_high = re.fullmatch(r"(\d+)\.\.(\d+)", kind.strip())
         kinds[key.strip()] = (int(low_high[1]), int(low_high[2])) if low_high else kind.strip()
     return Operation(name, kinds, result, WEIGHTS.get(path.parent.name, 1.0), number)
+
+
+def marked(phrase):
+    """(mark, text) of a phrase as it stands in a table."""
+    mark = phrase[0] if phrase[0] in "!?*~" else ""
+    return mark, phrase[len(mark) :]

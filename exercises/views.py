@@ -86,7 +86,7 @@ def head(exercise, rng, least=0):
     if rng.random() < 0.5:
         width = rng.randint(50, 100)
         lines = textwrap.wrap(exercise.sentence, width, break_on_hyphens=False)
-    form = rng.choice(wording.EXAMPLES)
+    form = rng.choice(wording.SENTENCES["example"])
     shown = []
     for n, (arguments, result) in enumerate(exercise.examples[:n_examples]):
         text = form.format(call=call(exercise, arguments), result=literal(result)).split(" / ")
@@ -126,9 +126,9 @@ def document(exercise, rng):
 def chat(rng, seed, i):
     """(Exercise, turns): a request in one of many forms and the function, sometimes more; or (None, small talk)."""
     if rng.random() < 0.04:
-        asked, answers = rng.choice(wording.CHAT).split(" => ")
+        asked, answers = rng.choice(wording.SENTENCES["said"]).split(" => ")
         return None, [rng.choice(asked.split(" | ")), rng.choice(answers.split(" | "))]
-    form = rng.choice(wording.REQUESTS) if rng.random() < 0.65 else ""
+    form = rng.choice(wording.SENTENCES["request"]) if rng.random() < 0.65 else ""
     natural = bool(form) and "{" not in form.replace("{sentence}", "")
     exercise = make_exercise("chats", i, seed, natural=natural)
     body = exercise.bodies[0] if rng.random() < 0.92 else rng.choice(exercise.bodies)

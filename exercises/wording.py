@@ -54,10 +54,8 @@ def plural(noun):
 VOCABULARY = sections(FOLDER / "words.txt")
 LOCALS = [line.split() for line in VOCABULARY.pop("locals")]
 WORDS = {name: " ".join(lines).split() for name, lines in VOCABULARY.items()}
-SENTENCES = sections(FOLDER / "frames.txt")
+SENTENCES = sections(FOLDER / "frames.txt") | sections(FOLDER / "chat.txt")
 FRAMES = {"": SENTENCES["noun"], "!": SENTENCES["imperative"], "?": SENTENCES["clause"]}
-AROUND, EXAMPLES, REQUESTS = SENTENCES["around"], SENTENCES["example"], SENTENCES["request"]
-CHAT = sections(FOLDER / "chat.txt")["said"]
 NOUNS = {  # (what a list holds, whether for tests only): what it may be a list of
     (item, held_out): WORDS[f"held_out_{name}" if held_out else name]
     for item, name in (("int", "amounts"), ("float", "amounts"), ("word", "things"))
