@@ -19,12 +19,12 @@ def local_names(bodies):
     """The names that a tuple of bodies binds, but those of imports and of keyword arguments."""
     bound, kept = {}, set()
     for body in bodies:
-        for node in ast.walk(ast.parse("def f():\n" + indented(body))):
+        for node in ast.walk(ast.parse(body)):
             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
                 bound[node.id] = True
             elif isinstance(node, ast.arg):
                 bound[node.arg] = True
-            elif isinstance(node, ast.FunctionDef) and node.name != "f":
+            elif isinstance(node, ast.FunctionDef):
                 bound[node.name] = True
             elif isinstance(node, ast.keyword):
                 kept.add(node.arg)
@@ -57,13 +57,7 @@ def inlined(body, name, asked):
     alone = call.sub(lambda match: renamed(code, {asked.first: match[1]}), body)
     inside = call.sub(lambda match: f"({renamed(code, {asked.first: match[1]})})", body)
     # Brackets only where they change the meaning: the two texts are then different programs.
-    return alone if same_tree(alone, inside) else inside
-
-
-def same_tree(one, other):
-    """Whether two bodies are the same program."""
-    trees = [ast.dump(ast.parse("def f():\n" + indented(body))) for body in (one, other)]
-    return trees[0] == trees[1]
+    return alone if ast.dump(ast.parse(alone)) == ast.dump(ast.parse(inside)) else inside
 
 
 def joined_bodies(rng, outer, inner, number):
