@@ -3,6 +3,7 @@
 import random
 import re
 import textwrap
+from dataclasses import replace
 
 from configurator import UserError
 from exercises import wording
@@ -27,8 +28,9 @@ def made(view, seed, i):
         number = f"{i}.{attempt}"
         rng = random.Random(f"{view}|{number}|{seed}")
         if view == "chats":
-            exercise, turns = chat(rng, seed, number)
-            found, texts = {"id": f"chats/{i}", "messages": messages(turns)}, turns
+            exercise, texts = chat(rng, seed, number)
+            turns = [{"role": ("user", "assistant")[n % 2], "content": text} for n, text in enumerate(texts)]
+            found = {"id": f"chats/{i}", "messages": turns}
         elif view == "documents":
             exercise = make_exercise(view, number, seed)
             texts = [document(exercise, rng)]
@@ -36,9 +38,9 @@ def made(view, seed, i):
         elif view in GAPS:  # of the test problems, rung by rung
             place, rung = divmod(i, len(LADDER))
             exercise = make_exercise(LADDER[rung], f"{place}.{attempt}", seed)
-            if max(map(count_lines, exercise.bodies)) < 3:
-                continue  # with several lines cut out, nothing would follow
             found = gap(exercise, view, i, rng)
+            if not found:
+                continue
             texts = [found["prompt"] + found["canonical_solution"] + found["suffix"]]
         else:
             exercise = make_exercise(view, number, seed)
@@ -49,7 +51,7 @@ def made(view, seed, i):
     raise UserError(f"no exercise for {view} found that is not like one of a benchmark")
 
 
-def signature_of(exercise, with_hints):
+def signature_of(exercise, with_hints=False):
     """def name(xs: list[int], k: int) -> int:"""
     if not with_hints:
         return f"def {exercise.name}({', '.join(exercise.parameters)}):"
@@ -58,29 +60,31 @@ def signature_of(exercise, with_hints):
     return f"def {exercise.name}({', '.join(parameters)})" + (":" if result == "object" else f" -> {result}:")
 
 
-TYPING = {"list": "List", "dict": "Dict", "tuple": "Tuple", "set": "Set"}
-
-
 def with_typing(signature):
-    """(imports, signature) with the names of the module typing, as older programs have them."""
-    used = [name for name in TYPING if f"{name}[" in signature]
+    """A signature with the names of the module typing, as older programs have them, behind their import."""
+    used = [name for name in ("list", "dict", "tuple", "set") if f"{name}[" in signature]
     for name in used:
-        signature = signature.replace(f"{name}[", f"{TYPING[name]}[")
-    imports = f"from typing import {', '.join(TYPING[name] for name in used)}\n\n\n" if used else ""
-    return imports, signature
+        signature = signature.replace(f"{name}[", f"{name.capitalize()}[")
+    imports = f"from typing import {', '.join(map(str.capitalize, used))}\n\n\n" if used else ""
+    return imports + signature
 
 
-def call(exercise, arguments):
+def call(name, arguments):
     """name(1, 2)"""
-    return f"{exercise.name}({', '.join(map(literal, arguments))})"
+    return f"{name}({', '.join(map(literal, arguments))})"
+
+
+def assertion(name, arguments, result):
+    """assert name(1, 2) == 3"""
+    return f"assert {call(name, arguments)} == {literal(result)}"
 
 
 def head(exercise, rng, least=0):
     """The signature and a docstring, in one of many layouts: what comes before the body. least: examples that it must
     show."""
-    imports, signature = "", signature_of(exercise, rng.random() < 0.35)
+    signature = signature_of(exercise, rng.random() < 0.35)
     if rng.random() < 0.6:
-        imports, signature = with_typing(signature)
+        signature = with_typing(signature)
     n_examples = max(least, rng.choice([0, 0, 0, 0, 0, 1, 1, 1, 1, 2]))
     lines = [exercise.sentence]
     if rng.random() < 0.5:
@@ -89,37 +93,38 @@ def head(exercise, rng, least=0):
     form = rng.choice(wording.SENTENCES["example"])
     shown = []
     for n, (arguments, result) in enumerate(exercise.examples[:n_examples]):
-        text = form.format(call=call(exercise, arguments), result=literal(result)).split(" / ")
+        text = form.format(call=call(exercise.name, arguments), result=literal(result)).split(" / ")
         shown += text if n == 0 else [line for line in text if not line.endswith(":")]
     if shown and rng.random() < 0.35:
         lines.append("")
     lines += shown
     quotes = "'" * 3 if rng.random() < 0.1 and "'''" not in exercise.sentence else '"' * 3
     layout = rng.random()
-    if layout < 0.5:
-        lines[0] = quotes + lines[0]
-    elif layout < 0.7:
-        lines[0] = f"{quotes} {lines[0]}"
-    else:
-        lines.insert(0, quotes)
-    if len(lines) == 1 and rng.random() < 0.5 and not lines[0].endswith(quotes[0]):
-        lines[0] += quotes
-    else:
-        lines.append(quotes)
-    text = "\n".join(lines)
-    return f"{imports}{signature}\n{indented(text)}\n"
+    text = quotes + ("" if layout < 0.5 else " " if layout < 0.7 else "\n") + "\n".join(lines)
+    is_closed = "\n" not in text and rng.random() < 0.5 and not text.endswith(quotes[0])
+    text += quotes if is_closed else f"\n{quotes}"
+    return f"{signature}\n{indented(text)}\n"
+
+
+def definition(exercise, body, with_hints=False):
+    """The function without a docstring."""
+    return f"{signature_of(exercise, with_hints)}\n{indented(body)}"
+
+
+def drawn_body(exercise, rng):
+    """A way to write it, mostly the plainest."""
+    return exercise.bodies[0] if rng.random() < 0.92 else rng.choice(exercise.bodies)
 
 
 def document(exercise, rng):
     """A textbook page: a function with a docstring, with a comment or with a text and a test in front."""
-    body = exercise.bodies[0] if rng.random() < 0.92 else rng.choice(exercise.bodies)
+    body = drawn_body(exercise, rng)
     form = rng.random()
     if form < 0.2:
-        arguments, result = exercise.examples[0]
-        test = f"assert {call(exercise, arguments)} == {literal(result)}"
-        return f'"""\n{exercise.sentence}\n{test}\n"""\n{signature_of(exercise, False)}\n{indented(body)}\n'
+        test = assertion(exercise.name, *exercise.examples[0])
+        return f'"""\n{exercise.sentence}\n{test}\n"""\n{definition(exercise, body)}\n'
     if form < 0.28:
-        return f"# {exercise.sentence}\n{signature_of(exercise, rng.random() < 0.3)}\n{indented(body)}\n"
+        return f"# {exercise.sentence}\n{definition(exercise, body, rng.random() < 0.3)}\n"
     return head(exercise, rng) + indented(body) + "\n"
 
 
@@ -131,53 +136,44 @@ def chat(rng, seed, i):
     form = rng.choice(wording.SENTENCES["request"]) if rng.random() < 0.65 else ""
     natural = bool(form) and "{" not in form.replace("{sentence}", "")
     exercise = make_exercise("chats", i, seed, natural=natural)
-    body = exercise.bodies[0] if rng.random() < 0.92 else rng.choice(exercise.bodies)
+    body = drawn_body(exercise, rng)
     if form:
-        tests = [f"assert {call(exercise, arguments)} == {literal(result)}" for arguments, result in exercise.examples]
+        tests = [assertion(exercise.name, *example) for example in exercise.examples]
         sentence = mistyped(exercise, rng) if rng.random() < 0.1 else exercise.sentence
         request = form.replace("\\n", "\n").format(
             sentence=wording.ended(form, sentence),
             name=exercise.name,
             arguments=", ".join(exercise.parameters),
-            signature=signature_of(exercise, False),
+            signature=signature_of(exercise),
             test=tests[0],
             tests="\n".join(tests),
         )
-        code = f"{signature_of(exercise, False)}\n{indented(body)}"
+        code = definition(exercise, body)
     else:
         start = head(exercise, rng)
-        request, imports = complete_request(start), re.match(r"(?:from .*\n\n\n)?", start)[0]
-        code = imports + re.search(r"def .*", start)[0] + "\n" + indented(body)
+        request = complete_request(start)
+        signature = re.match(r"(from .*\n\n\n)?def .*", start)[0]
+        code = f"{signature}\n{indented(body)}"
     turns = [request, fenced(code, "python")]
     return exercise, turns + second_turn(exercise, body, rng)
 
 
 def second_turn(exercise, body, rng):
     """In a sixth of the conversations something more is asked."""
-    chance, signature = rng.random(), signature_of(exercise, False)
+    chance, asked = rng.random(), wording.SENTENCES
     others = [other for other in exercise.bodies if other != body]
     if chance < 0.05 and others:
-        asked = rng.choice(
-            ["Write it in another way.", "Can you do it differently?", "another way please", "Is there another way?"]
-        )
-        return [asked, fenced(f"{signature}\n{indented(rng.choice(others))}", "python")]
+        return [rng.choice(asked["another way"]), fenced(definition(exercise, rng.choice(others)), "python")]
     if chance < 0.10:
         arguments, result = exercise.examples[-1]
-        asked = rng.choice(["Show a call.", "Give an example.", "How do I call it?", "Show me an example."])
-        return [asked, f"`{call(exercise, arguments)}` returns `{literal(result)}`."]
+        return [rng.choice(asked["a call"]), f"`{call(exercise.name, arguments)}` returns `{literal(result)}`."]
     if chance < 0.14 and exercise.name not in body:
-        new = wording.random_name(rng)
-        asked = rng.choice([f"Call it {new}.", f"Rename it to {new}.", f"please rename the function to `{new}`"])
-        return [asked, fenced(f"{signature.replace(exercise.name, new, 1)}\n{indented(body)}", "python")]
+        renamed = replace(exercise, name=wording.random_name(rng))
+        request = rng.choice(asked["another name"]).format(name=renamed.name)
+        return [request, fenced(definition(renamed, body), "python")]
     if chance < 0.17:
-        asked = rng.choice(["Add type hints.", "With type hints, please.", "add types"])
-        return [asked, fenced(f"{signature_of(exercise, True)}\n{indented(body)}", "python")]
+        return [rng.choice(asked["type hints"]), fenced(definition(exercise, body, with_hints=True), "python")]
     return []
-
-
-def messages(turns):
-    """A conversation of these turns."""
-    return [{"role": ("user", "assistant")[n % 2], "content": content} for n, content in enumerate(turns)]
 
 
 def mistyped(exercise, rng):
@@ -188,43 +184,36 @@ def mistyped(exercise, rng):
     if long:
         n = rng.choice(long)
         k = rng.randrange(1, len(words[n]) - 1)
-        word = words[n]
-        slips = [
-            word[:k] + word[k + 1 :],
-            word[:k] + word[k] + word[k:],
-            word[: k - 1] + word[k] + word[k - 1] + word[k + 1 :],
-        ]
-        words[n] = rng.choice(slips)
+        before, letter, after = words[n][:k], words[n][k], words[n][k + 1 :]
+        lacking, doubled = before + after, before + letter + letter + after
+        swapped = before[:-1] + letter + before[-1] + after
+        words[n] = rng.choice([lacking, doubled, swapped])
     return " ".join(words)
 
 
 def problem(exercise, rung, number, rng):
     """The exercise in HumanEval's shape."""
-    test = "def check(candidate):\n"
-    for arguments, result in exercise.examples[1:]:
-        test += f"    assert candidate({', '.join(map(literal, arguments))}) == {literal(result)}\n"
+    tests = [assertion("candidate", *example) for example in exercise.examples[1:]]
     return {
         "task_id": f"{rung}/{number}",
         "prompt": head(exercise, rng, least=1),
         "entry_point": exercise.name,
         "canonical_solution": indented(exercise.bodies[0]) + "\n",
-        "test": test,
+        "test": "def check(candidate):\n" + indented("\n".join(tests)) + "\n",
         "family": rung,
         "composition": ">".join(exercise.parts),
     }
 
 
-def count_lines(body):
-    """How many lines a body has."""
-    return body.count("\n") + 1
-
-
 def gap(exercise, kind, number, rng):
     """The exercise in the shape of HumanEval infilling: prompt + canonical_solution + suffix is a right program.
 
-    It is the longest way to write it, three lines at least. One line, or several, are the gap; never the last, so that
-    something follows."""
-    lines = [f"{line}\n" for line in indented(max(exercise.bodies, key=count_lines)).split("\n")]
+    It is the longest way to write it; None if that has less than three lines. One line, or several, are the gap; never
+    the last, so that something follows."""
+    longest = max(exercise.bodies, key=lambda body: body.count("\n"))
+    lines = [f"{line}\n" for line in indented(longest).split("\n")]
+    if len(lines) < 3:
+        return None
     n_lines = 1 if kind == "one_line" else rng.randint(2, len(lines) - 1)
     starts = range(len(lines) - n_lines)
     start = rng.choice([place for place in starts if lines[place].strip()])  # nobody misses an empty line
