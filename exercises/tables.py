@@ -11,7 +11,7 @@ Python function, the ways to say what it returns, and the ways to write it:
                     count += 1
             return count
 
-Kinds (int, text, ints, ...) are those of kinds.py; 2..9 is a whole number from 2 to 9. A line `with text: "a-b", "c"`
+Kinds (int, text, ints, ...) are those of kinds.toml; 2..9 is a whole number from 2 to 9. A line `with text: "a-b", "c"`
 gives values to choose from where a kind says too little. Phrases are separated by | and say what is returned: a noun
 phrase; with "!" an imperative; with "?" a clause that is true or false. {text} stands for how the argument is
 mentioned, {e} and {e1} for what the first argument holds: "numbers" and "number". The plainest way to write it comes
@@ -57,10 +57,8 @@ def read_table(path):
                 operations.append(read_header(text, path, number))
                 way = None
             elif text.startswith("="):
-                way = []
+                way = [] if text == "=" else [f"return {text[1:].strip()}"]
                 operations[-1].bodies.append(way)
-                if text != "=":
-                    way.append(f"return {text[1:].strip()}")
             elif way is not None:
                 way.append(line[8:])
             elif match := re.fullmatch(r"with (\w+): (.*)", text):
