@@ -12,14 +12,13 @@ another, said as nested nouns or as steps; one or the other, as a condition deci
 
 import functools
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from exercises import wording
 from exercises.code import expression, indented, inlined, joined_bodies, local_names, renamed
-from exercises.kinds import entry_of, is_scalar, item_of
+from exercises.kinds import entry_of, first_kind, is_scalar, item_of
 from exercises.tables import marked
 
-SLOT = re.compile(r"{(\w+)([?!]?)}")
 HIGHER = ("condition", "change", "number")  # what a parameter of an operation in higher.txt can be
 
 
@@ -38,13 +37,18 @@ class Draft:
     mark: str  # of the phrase
     phrase: str  # with slots {xs_1}
     bodies: list[str]  # the plainest first
-    inner: object = None  # the Draft whose result the outer operation works on
+    stages: list = field(default_factory=list)  # of a chain: the Drafts of all its steps but the last, the first first
     test: str = ""  # of a choice: the condition that decides, as an expression
 
     @property
     def first(self):
         """The placeholder of the first parameter."""
         return next(iter(self.parameters))
+
+    @property
+    def item(self):
+        """The kind of what the first argument holds, or None."""
+        return item_of(first_kind(self))
 
 
 class Maker:
@@ -55,16 +59,13 @@ class Maker:
         self.held_out, self.conditions = held_out, conditions
         self.operations = [o for o in operations if not is_higher(o)]
         self.higher = [o for o in operations if is_higher(o)]
-        self.changes = [o for o in self.operations if "list" in entry_of(o.result) and not o.values and has_scalars(o)]
-
-    def phrases_of(self, operation):
-        """The phrases of an operation that this Maker uses."""
-        return wording.phrases_of(operation, self.held_out)
+        of_scalars = [o for o in self.operations if all(map(is_scalar, o.parameters.values()))]
+        self.changes = [o for o in of_scalars if "list" in entry_of(o.result) and not o.values]
 
     @functools.cache
     def asked_of(self, item):
         """The conditions on an item of this kind that this Maker has phrases for."""
-        return [o for o in self.conditions if first_kind(o) == item and self.phrases_of(o)]
+        return [o for o in self.conditions if first_kind(o) == item and wording.phrases_of(o, self.held_out)]
 
     @functools.cache
     def fitting(self, kind, higher):
@@ -80,7 +81,8 @@ class Maker:
     @functools.cache
     def changes_of(self, item, kind):
         """The operations on single items, that give numbers if kind is "number"."""
-        return [o for o in self.changes if accepts(first_kind(o), item) and (kind == "change" or numeric(o.result))]
+        fit = [o for o in self.changes if accepts(first_kind(o), item)]
+        return fit if kind == "change" else [o for o in fit if entry_of(o.result)["hint"] in ("int", "float")]
 
     def draft(self, rng):
         """A Draft of any form. Raises Unfit."""
@@ -104,7 +106,8 @@ class Maker:
 
     def single(self, rng, operation, number, mark=None):
         """An operation by itself; mark: that its phrase must have. Raises Unfit if it has no such phrase."""
-        phrases = [phrase for phrase in self.phrases_of(operation) if mark is None or phrase[0] == mark]
+        phrases = wording.phrases_of(operation, self.held_out)
+        phrases = [phrase for phrase in phrases if mark is None or phrase[0] == mark]
         if not phrases:
             raise Unfit
         mark, phrase = rng.choice(phrases)
@@ -113,7 +116,7 @@ class Maker:
         parameters = {numbered[name]: kind for name, kind in operation.parameters.items()}
         values = {numbered[name]: choices for name, choices in operation.values.items()}
         bodies = [renamed(body, numbered) for body in operation.bodies]
-        phrase = SLOT.sub(lambda slot: f"{{{numbered.get(slot[1], slot[1])}{slot[2]}}}", phrase)
+        phrase = re.sub(r"(?<={)\w+", lambda slot: numbered.get(slot[0], slot[0]), phrase)
         return Draft([operation.name], parameters, values, operation.result, mark, phrase, bodies)
 
     def part(self, rng, operation, number, mark=None):
@@ -126,13 +129,12 @@ class Maker:
         """An operation that asks every element for a condition, or changes it."""
         made = self.part(rng, operation, number)
         name, kind = next((n, k) for n, k in made.parameters.items() if k in HIGHER)
-        item = item_of(made.parameters[made.first])
         if kind == "condition":
-            asked = self.part(rng, drawn_by_weight(rng, self.asked_of(item)), number + 5)
+            asked = self.part(rng, drawn_by_weight(rng, self.asked_of(made.item)), number + 5)
             made.phrase = with_condition(rng, made.phrase, asked)
         else:
             mark = "!" if f"{{{name}!}}" in made.phrase else ""
-            asked = self.part(rng, drawn_by_weight(rng, self.changes_of(item, kind)), number + 5, mark)
+            asked = self.part(rng, drawn_by_weight(rng, self.changes_of(made.item, kind)), number + 5, mark)
             made.phrase = with_change(rng, made, name, asked)
             if made.result == "list":
                 made.result = entry_of(asked.result)["list"]
@@ -151,12 +153,11 @@ class Maker:
         if inner.mark == "?" or not fit:
             raise Unfit
         outer = self.step(rng, drawn_by_weight(rng, fit), number)
-        kind = outer.parameters[outer.first]
-        item = item_of(kind)
-        instead = {"member": item, "index": (0, 2), "size": (1, 3), "same": kind}
+        kind = first_kind(outer)
+        instead = {"member": outer.item, "index": (0, 2), "size": (1, 3), "same": kind}
         parameters = dict(inner.parameters)
         for key, wanted in others(outer).items():
-            if item is None or item != item_of(inner.parameters[inner.first]):
+            if outer.item is None or outer.item != inner.item:
                 wanted = instead.get(wanted, wanted)  # it belonged to the first argument, which is of another kind now
             if wanted is None:
                 raise Unfit
@@ -165,12 +166,12 @@ class Maker:
         bodies = joined_bodies(rng, outer, inner, number)
         result = resolved(inner) if outer.result == "same" else outer.result
         parts, values = outer.parts + inner.parts, inner.values | outer.values
-        return Draft(parts, parameters, values, result, mark, phrase, bodies, inner)
+        return Draft(parts, parameters, values, result, mark, phrase, bodies, [*inner.stages, inner])
 
     def choice(self, rng):
         """One operation or another, as a condition on the first argument decides."""
         first = self.part(rng, drawn_by_weight(rng, self.operations), 0, "")
-        kind = first.parameters[first.first]
+        kind = first_kind(first)
         if first.values or not self.asked_of(kind):
             raise Unfit
         second = self.part(rng, drawn_by_weight(rng, self.alike(kind, first.result)), 1, "")
@@ -183,10 +184,8 @@ class Maker:
         mark, form = marked(rng.choice(wording.SENTENCES["choice"]))
         phrase = form.format(first=first.phrase, second=other, clause=f"{subject} {predicate(asked)}")
         test = renamed(test, {asked.first: first.first})
-        bodies = []
-        for one, two in zip(first.bodies, second.bodies):
-            code = f"if {test}:\n{indented(one)}\n"
-            bodies.append(code + renamed(two, {second.first: first.first}))
+        instead = [renamed(body, {second.first: first.first}) for body in second.bodies]
+        bodies = [f"if {test}:\n{indented(one)}\n{two}" for one, two in zip(first.bodies, instead)]
         parameters = first.parameters | others(second) | others(asked)
         parts = ["if", *asked.parts, *first.parts, *second.parts]
         return Draft(parts, parameters, asked.values, first.result, mark, phrase, bodies, test=test)
@@ -219,29 +218,14 @@ def is_higher(operation):
     return any(kind in HIGHER for kind in operation.parameters.values())
 
 
-def has_scalars(operation):
-    """Whether all of its arguments are scalars."""
-    return all(map(is_scalar, operation.parameters.values()))
-
-
 def accepts(kind, result):
     """Whether an argument of a kind can be a result of another."""
     return kind == result or result in entry_of(kind)["accepts"]
 
 
-def first_kind(operation):
-    """The kind of its first parameter."""
-    return next(iter(operation.parameters.values()))
-
-
-def numeric(kind):
-    """Whether values of a kind can be added up."""
-    return kind in ("int", "nat", "pos", "small", "float")
-
-
 def resolved(draft):
     """The kind of the result, where it is that of the first argument."""
-    return draft.parameters[draft.first] if draft.result == "same" else draft.result
+    return first_kind(draft) if draft.result == "same" else draft.result
 
 
 # -- words
@@ -284,12 +268,12 @@ def with_change(rng, draft, name, asked):
 def joined_phrases(rng, outer, inner):
     """(mark, phrase) of one operation on the result of another: nouns inside of each other, or steps."""
     slot, phrase = f"{{{outer.first}}}", outer.phrase
-    if item_of(outer.parameters[outer.first]) != item_of(inner.parameters[inner.first]):
+    if outer.item != inner.item:
         phrase = phrase.replace("{e}", "{values}").replace("{e1}", "{value}")
     if inner.mark == "":
         return outer.mark, phrase.replace(slot, inner.phrase)
     said = ["the result", "the result", "it"]
-    if item_of(outer.parameters[outer.first]) in ("int", "word", "float"):
+    if outer.item in ("int", "word", "float"):
         said = ["the result", "the result", "the resulting list", "the new list"]
     last = phrase.replace(slot, rng.choice(said))
     last = {"?": "return whether ", "": "return ", "!": ""}[outer.mark] + last

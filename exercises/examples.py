@@ -23,20 +23,16 @@ def worked_examples(rng, draft, constants, functions, near, count):
     numbers in whose neighbourhood arguments are drawn too. Raises Unfit where the ways disagree or raise, where too few
     results differ, where a step of a chain never changes anything, or a choice is nearly always decided alike.
     """
-    stages, stage = [], draft.inner
-    while stage:
-        stages.insert(0, stage)
-        stage = stage.inner
-    steps = [load("step", stage.parameters, stage.bodies[0]) for stage in stages]
+    steps = [load("step", stage.parameters, stage.bodies[0]) for stage in draft.stages]
     decision = load("decision", draft.parameters, f"return bool({draft.test})") if draft.test else None
     largest = LARGEST if max(near, default=0) <= LARGEST else 10**6
     found, decided, errors = {}, [], 0
-    idle = set(range(len(stages)))  # the steps behind which nothing has ever changed
+    idle = set(range(len(steps)))  # the steps behind which nothing has ever changed
     for _ in range(4 * count):
         given = drawn(rng, draft, constants, near)
         arguments = [value for placeholder, value in given.items() if placeholder not in constants]
         try:
-            values = step_values(given, stages, steps)
+            values = step_values(given, draft.stages, steps)
             if values is None:
                 continue
             results = [function(*copied(arguments)) for function in functions]

@@ -24,6 +24,11 @@ def entry_of(kind):
     return KINDS.get(kind, KINDS["any"])
 
 
+def first_kind(operation):
+    """The kind of the first parameter of an Operation or a Draft."""
+    return next(iter(operation.parameters.values()))
+
+
 def item_of(kind):
     """The kind of what values of a kind hold, if conditions can be asked of it: int, word, char or float; or None."""
     return entry_of(kind).get("holds")
@@ -166,11 +171,11 @@ def draw_one(rng, kind, values, constants, first, operation):
         if letters:  # one that does not occur would seldom make a difference
             return rng.choice(letters)
     if kind in RELATED:
-        return related(rng, kind, first, next(iter(operation.parameters.values())), constants)
+        return related(rng, kind, first, first_kind(operation), constants)
     return value_of(rng, kind, constants)
 
 
-def related(rng, kind, first, first_kind, constants):
+def related(rng, kind, first, its_kind, constants):
     """A value that belongs to the first argument: one of its members, mostly; a place in it; a number of its members;
     or another of the same kind and length."""
     members = list(first)
@@ -179,7 +184,7 @@ def related(rng, kind, first, first_kind, constants):
     if kind == "size":
         return rng.randint(1, max(1, len(members)))
     for _ in range(200):
-        other = value_of(rng, first_kind, constants)
+        other = value_of(rng, its_kind, constants)
         if kind == "same" and len(other) == len(first):
             return other
         if kind == "member" and rng.random() < 0.3 and len(other):
