@@ -124,10 +124,10 @@ def chosen_constants(rng, draft, natural, large):
 
 def chosen_noun(rng, draft, held_out):
     """What the first argument is a list of: prices, cities. None = numbers or words."""
-    nouns = wording.NOUNS.get((kinds.item_of(draft.parameters[draft.first]), held_out))
+    nouns = kinds.entry_of(draft.item).get("nouns")
     if not nouns or not (held_out or rng.random() < 0.3):
         return None
-    return rng.choice(nouns)
+    return rng.choice(wording.WORDS[f"held_out_{nouns}" if held_out else nouns])
 
 
 def parameter_names(rng, draft, constants, noun, natural, one_held_out):

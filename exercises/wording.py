@@ -56,11 +56,6 @@ LOCALS = [line.split() for line in VOCABULARY.pop("locals")]
 WORDS = {name: " ".join(lines).split() for name, lines in VOCABULARY.items()}
 SENTENCES = sections(FOLDER / "frames.txt") | sections(FOLDER / "chat.txt")
 FRAMES = {"": SENTENCES["noun"], "!": SENTENCES["imperative"], "?": SENTENCES["clause"]}
-NOUNS = {  # (what a list holds, whether for tests only): what it may be a list of
-    (item, held_out): WORDS[f"held_out_{name}" if held_out else name]
-    for item, name in (("int", "amounts"), ("float", "amounts"), ("word", "things"))
-    for held_out in (False, True)
-}
 IDENTIFIERS = {held_out: [] for held_out in (False, True)}
 for identifier in WORDS["identifiers"] + WORDS["plain"]:  # a single word may be the name of a parameter in a table
     IDENTIFIERS["_" in identifier and is_held_out(identifier)].append(identifier)
