@@ -78,9 +78,8 @@ def named(rng, draft, view, natural):
     names = parameter_names(rng, draft, constants, noun, natural, view == "parameter_names")
     name = function_name(rng, draft, natural, view == "function_names")
     sentence = said(rng, draft, names, constants, noun, natural)
-    if name in names.values():
-        raise Unfit
-    if view == "nouns" and not (noun and (noun in sentence or wording.plural(noun) in sentence)):
+    lacks_noun = view == "nouns" and not (noun and (noun in sentence or wording.plural(noun) in sentence))
+    if name in names.values() or lacks_noun:
         raise Unfit
     code_names = names | {placeholder: literal(value) for placeholder, value in constants.items()}
     bodies = dict.fromkeys(renamed(body, final_names(rng, body, code_names, name)) for body in draft.bodies)
@@ -108,14 +107,11 @@ def chosen_constants(rng, draft, natural, large):
         decides = re.search(rf"\bif {placeholder}\b", code)  # "if '-' == '+':" would be no program that people write
         if not kinds.is_scalar(kind) or placeholder in bound or decides or rng.random() < left_open:
             continue
-        if placeholder in draft.values:
-            chosen[placeholder] = rng.choice(draft.values[placeholder])
-        elif kind in ("int", "nat"):
-            size = rng.random()
-            highest = 20 if size < 0.45 else 99 if size < 0.65 else 999 if size < 0.8 else LARGEST
+        if kind in ("int", "nat") and placeholder not in draft.values:
+            (highest,) = rng.choices([20, 99, 999, LARGEST], cum_weights=[0.45, 0.65, 0.8, 1])
             chosen[placeholder] = rng.randint(10_001, 99_999) if large else rng.randint(0, highest)
         else:
-            chosen[placeholder] = kinds.draw_one(rng, kind, None, (), None, draft)
+            chosen[placeholder] = kinds.draw_one(rng, kind, draft.values.get(placeholder), (), None, draft)
     return chosen
 
 
@@ -173,11 +169,10 @@ def final_names(rng, body, code_names, name):
     """{placeholder: name} of all that a body names. code_names: of its parameters; name: its own."""
     names, taken = dict(code_names), {*code_names.values(), name, *re.findall(r"(?<![\w.])[a-z]\w*", body)}
     for placeholder in dict.fromkeys(re.findall(r"(?<![\w.])[a-zA-Z]\w*_\d\b", body)):
-        if placeholder in names:
-            continue
-        base = re.sub(r"_\d$", "", placeholder)
-        names[placeholder] = name if base == "self" else local_name(rng, base, taken)
-        taken.add(names[placeholder])
+        if placeholder not in names:
+            base = re.sub(r"_\d$", "", placeholder)
+            names[placeholder] = name if base == "self" else local_name(rng, base, taken)
+            taken.add(names[placeholder])
     return names
 
 
