@@ -273,7 +273,7 @@ def test_noise_is_for_training_alone_and_shrinks_with_the_length_of_a_conversati
         (sft, ["--decay_steps=5"], "unknown setting 'decay_steps'"),
         (sft, ["--best_fit"], "unknown setting 'best_fit'"),
         (sft, ["--data="], "needs at least one shard folder"),
-        (sft, ["--warmup_steps=5"], "do not fit into max_steps=1"),
+        (sft, ["--warmup_steps=5"], "does not fit into max_steps=1"),
         (anneal, ["--val=data/nothing"], "no shards"),
         (sft, ["--data=data/shards"], "not chats"),
         (sft, ["--init=trunk", "--out_dir=trunk"], "already holds"),
