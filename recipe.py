@@ -235,7 +235,8 @@ def read_progress(path):
     """The entries of progress.json; none where there is no such file yet."""
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
-        return [{key: entry[key] for key in ("step", "settings", "seconds", "spent")} for entry in entries]
+        told = [{key: entry[key] for key in ("step", "settings", "seconds")} for entry in entries]
+        return [{**new, "spent": entry.get("spent", 0.0)} for new, entry in zip(told, entries)]
     except FileNotFoundError:
         return []
     except (ValueError, KeyError, TypeError):
