@@ -75,7 +75,7 @@ C_LITERALS = re.compile(
     r"|^[ \t]*(?:#(?![ \t]*(?:include|define|if|endif|else|undef|pragma|elif)\b)|--)[^\n]*",
     re.DOTALL | re.MULTILINE,
 )
-JSON_STRING = re.compile(r'"[^"\\\n]*(?:\\[^\n][^"\\\n]*)*"')
+JSON_STRING = re.compile(r'"(?<!\\")[^"\\\n]*(?:\\[^\n][^"\\\n]*)*"')
 PYTHON_FUNCTION = re.compile(r"^[ \t]*(?:async )?def \w+\([^)\n]*\)[^:\n]*:", re.MULTILINE)
 QUOTES = ('"""', "'''")
 OPENING = re.compile(r"^[ \t]*([A-Za-z_][\w.]*|\.\.\.|[^\sA-Za-z_])", re.MULTILINE)
