@@ -37,6 +37,7 @@ from evaluation.problems import read_lines
 from ranges import Natural, Place, Range, ShareAbove0, SmallCount
 from recipe_check import check
 from training import checkpoint
+from training.dataloader import parse_folders, parse_mixture
 from training.log import clock
 from training.machine import StopRequested
 
@@ -184,8 +185,13 @@ def possible(steps):
 
 def validated(steps):
     """The shard folders that training steps validate on."""
-    said = [getattr(step.settings, name, "") for step in steps if step.stage in TRAINING for name in ("data", "val")]
-    return {part.partition(":")[0] for part in ",".join(said).split(",") if part}
+    shares = []
+    for settings in (step.settings for step in steps if step.stage in TRAINING):
+        if data := getattr(settings, "data", ""):  # grpo.py has none
+            shares += parse_mixture(data)
+        if val := getattr(settings, "val", ""):
+            shares += parse_folders(val, "val")
+    return {folder for folder, _ in shares}
 
 
 # -- running them

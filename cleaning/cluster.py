@@ -5,8 +5,8 @@
 
 The first runs on this machine, the second on a Slurm cluster. All machines must see the sources
 and out_dir. A run that was interrupted goes on with the tasks that are not finished. What is kept
-equals what prepare_data.py keeps on one machine, because no step depends on the order of documents;
-but of a source with a budget (documents=, tokens=), which each task draws its part of.
+equals what prepare_data.py keeps on one machine, because no step depends on the order of documents.
+Only a source with a budget (documents=, tokens=) is read otherwise: each task takes its part of it.
 A task reads every n-th file, so have more files than tasks.
 """
 

@@ -1,6 +1,5 @@
 """The settings of stage 2, which prepare_data.py and `python -m cleaning.cluster` share."""
 
-import hashlib
 import importlib.metadata
 import os
 from dataclasses import asdict, dataclass, field, fields
@@ -14,7 +13,7 @@ from corpus import chats, documents, pairs
 from corpus.records import optional
 from corpus.sources import distinct, others, parsed, place_of, root_of
 from ranges import Context, Count, Natural, Place, Range, Seed, Share, ShareAbove0, ShareBelow1, Workers
-from shards import read_manifest
+from shards import read_manifest, sha256_file
 
 # What a run replaces in out_dir, and what of it could be taken for a source.
 OWN_FILES = "chunks manifest.json dropped.jsonl report.json report.md report.html tokenizer.json".split()
@@ -171,7 +170,7 @@ class Settings:
         optional("bm25s", "retrieved texts (--retrieve_from)")
         if self.pairs:
             raise UserError("--retrieve_from is for --chats: of a pair, the rejected answer would be read as well")
-        benchmarks = {file_digest(path): path for path in self.decontaminate if Path(path).is_file()}
+        benchmarks = {sha256_file(path): path for path in self.decontaminate if Path(path).is_file()}
         for folder in self.retrieve_from:
             manifest = read_manifest(folder)
             made_with, files_read = manifest.get("settings", {}), manifest.get("ingredients", {}).get("files", {})
@@ -218,14 +217,9 @@ class Settings:
         paths = [*self.decontaminate, self.quality, self.scores]
         paths += [Path(folder) / "manifest.json" for folder in [*self.against, *self.retrieve_from]]
         paths += sorted(Path(self.prompts).glob("*.prompt")) if self.prompts else []
-        digests = {str(path): file_digest(path) for path in paths if path}
+        digests = {str(path): sha256_file(path) for path in paths if path}
         versions = {package: installed_version(package) for package in ("jieba", "opencc")}
         return {**named, "tokenizer": fingerprint, "files": digests, **versions}
-
-
-def file_digest(path):
-    """Tells a file's content, whatever its name."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
 
 
 def installed_version(package):

@@ -210,6 +210,7 @@ def test_an_interrupted_recipe_goes_on_where_it_stopped(two_stages, whole, numbe
         ({"model": ["n_layer = 1"]}, "unknown table [model]"),
         ({"conftest": ["x = 1"]}, "unknown table [conftest]"),
         ({"recipe": []}, "no stages to run"),
+        ({"recipe": ['bpb_of = "x"'], "pretrain": ["max_steps = 1"]}, "bpb_of=x: choose one of data/stdlib"),
         ({"pretrain": ["max_steps = 1"], "sft": ["best_fit = true"]}, "unknown setting 'best_fit'"),
         ({"anneal": ["decay_steps = 3"]}, "unknown setting 'decay_steps'"),
     ],

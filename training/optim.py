@@ -48,9 +48,9 @@ class Schedule:
         if self.decay_shape in ("exponential", "inverse") and self.decay_steps and self.min_lr_fraction <= 0:
             raise UserError(f"decay_shape={self.decay_shape} never reaches 0: give it a floor, --min_lr_fraction=0.1")
         # A short trial without a decay may end in its warmup.
-        too_long = self.decay_steps and self.warmup_steps + self.decay_steps > self.max_steps
-        if self.decay_steps < 0 <= self.warmup_steps:  # what is left behind the warmup
+        if self.decay_steps < 0:  # a tuning decays over what its warmup leaves
             raise UserError(f"warmup_steps={self.warmup_steps} does not fit into max_steps={self.max_steps}")
+        too_long = self.decay_steps and self.warmup_steps + self.decay_steps > self.max_steps
         if self.max_steps < 1 or self.warmup_steps < 0 or too_long:
             raise UserError(
                 f"warmup_steps={self.warmup_steps} and decay_steps={self.decay_steps} "
