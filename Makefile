@@ -8,7 +8,7 @@ demo: .venv/installed
 	.venv/bin/python recipe.py configs/demo.toml --started=$(START)
 
 test: .venv/installed
-	.venv/bin/python -m pytest -n auto --dist loadfile
+	.venv/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 faults: .venv/installed
 	.venv/bin/python -m tests.faults

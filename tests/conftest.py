@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import configurator
+from cores import n_cores
 from tests.faults.common import call_stage, ends_within, forked, recipe_in_forks, settle
 
 os.environ["OMP_NUM_THREADS"] = "1"  # small models: threads cost more than they give, above all on a busy machine
@@ -213,10 +214,15 @@ def in_a_folder_of_its_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-# -- tests that skip: .ci/run repeats their files where every optional package is installed, and there nothing may skip
+# -- tests that skip: .ci/run repeats them where every optional package is installed, and there nothing may skip
 
 # Reasons: there is no GPU, no browser (pip installs none), or the files are not public.
 MAY_SKIP = re.compile("GPU|no Chromium|needs the (?:real|benchmark)")
+
+
+def pytest_xdist_auto_num_workers():
+    """For -n auto: one more than there are cores, as some tests wait for a clock."""
+    return n_cores() + 1
 
 
 def pytest_addoption(parser):
@@ -241,8 +247,7 @@ def pytest_make_collect_report(collector):
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    """Leave the names of the files in which a test skipped for want of a package, one a line, for `pytest @FILE`."""
+    """Leave the names of the tests and files that skipped for want of a package, one a line, for `pytest @FILE`."""
     skipped = [r for r in terminalreporter.stats.get("skipped", []) if not MAY_SKIP.search(str(r.longrepr))]
-    files = {report.nodeid.split("::")[0] for report in skipped}
-    note = config.cache.mkdir("skipped") / "files.txt"
-    note.write_text("".join(f"{name}\n" for name in sorted(files)))
+    note = config.cache.mkdir("skipped") / "tests.txt"
+    note.write_text("".join(f"{name}\n" for name in sorted({report.nodeid for report in skipped})))

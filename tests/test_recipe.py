@@ -21,9 +21,10 @@ from corpus.sources import parsed
 from evaluation.problems import DOWNLOADS
 
 TINY = {
-    "exercises": ["documents = 300", "chats = 120", "problems = 3"],
+    "exercises": ["documents = 150", "chats = 60", "problems = 3"],
     "tokenizer_train": ["max_bytes = 300_000", "vocab_size = 512"],
     "prepare_data": ["val_fraction = 0.1"],
+    "prepare_data.stdlib": ['sources = ["stdlib?documents=100"]'],
     "pretrain": ["n_layer = 1", "n_embd = 32", "n_head = 2", "n_kv_head = 2", "max_steps = 3", "warmup_steps = 1"],
     "anneal": ["decay_tokens = 2048"],
     "sft": ["max_steps = 2"],
@@ -44,6 +45,12 @@ def tiny_demo(tmp_path_factory):
     text = (ROOT / "configs/demo.toml").read_text()
     (folder / "demo.toml").write_text(text.replace("out/demo", f"{folder}/out").replace("data/demo", f"{folder}/data"))
     tables = {name: lines + TRAINED * (name in recipe.TRAINING) for name, lines in TINY.items()}
+    problems = [f"{folder}/data/exercises/problems.jsonl"]
+    for name in ("by_hand", "requests"):  # four of each: every one is asked of three models
+        problems.append(f"{folder}/{name}.jsonl")
+        lines = (ROOT / f"exercises/{name}.jsonl").read_text(encoding="utf-8").splitlines()
+        Path(problems[-1]).write_text("\n".join(lines[:4]), encoding="utf-8")
+    tables["eval_humaneval"] = [*tables["eval_humaneval"], f'problems = "{",".join(problems)}"']
     write_tables(folder / "tiny.toml", tables)
     return folder, stage("recipe.py", folder / "demo.toml", folder / "tiny.toml", cwd=ROOT).stdout
 

@@ -22,7 +22,7 @@ TRAINING = " ".join(
 )
 DATA = "--tokenizer=in/tokenizer.json --val_fraction=0.2 --out_dir=out"
 COMMANDS = {
-    "exercises": "exercises.__main__ --documents=300 --chats=100 --problems=5 --num_workers=2 --out_dir=out",
+    "exercises": "exercises.__main__ --documents=60 --chats=20 --problems=1 --num_workers=2 --out_dir=out",
     "tokenizer_train": "tokenizer_train --sources=in/src --vocab_size=320 --out=out/tokenizer.json",
     "prepare_data": f"prepare_data --sources=in/src --shard_bytes=20000 --num_workers=1 {DATA}",
     "prepare_data, 2 workers": f"prepare_data --sources=in/src --shard_bytes=30000 --num_workers=2 {DATA}",
@@ -94,10 +94,7 @@ def build(folder):
     """The World: every stage is run once without being disturbed, on what the ones before it left."""
     import torch
 
-    from training import machine
-
     torch.set_num_threads(1)  # threads do not survive a fork
-    machine.matmul_flops = lambda *_: 1e11  # else every run measures for half a second what it compares its speed with
     for command in (*COMMANDS.values(), "experiments.plot", "experiments.report", "torch._inductor"):
         importlib.import_module(command.split()[0])  # whatever a run would import is there before it is forked
     world = World(Path(folder))
