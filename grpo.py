@@ -28,7 +28,7 @@ from ranges import Context, Count, Natural, NotNegative, Place, Positive, Share,
 from shards import load_tokenizer
 from tokenizer import Tokenizer
 from training import checkpoint, resume
-from training.dataloader import parse_folders
+from training.dataloader import Mixture, parse_folders, parse_mixture
 from training.optim import warmup_then_decay
 from training.policy import clipped_gain, divergence
 
@@ -42,6 +42,9 @@ class Settings(LaterSettings):
     problems: str = "data/exercises/practice.jsonl"  # problems with tests to learn from, not to be measured on
     test: str = ""  # a file of other problems, whose pass@1 is measured at every evaluation
     val: str = ""  # shard folders to validate on: a,b; empty = none
+    # shard folders, a:2,b:1, of which every step reads batch_tokens beside its attempts, so that less is forgotten
+    # (PPO-ptx, arXiv:2203.02155); empty = none
+    replay: str = ""
     out_dir: Place = "out/grpo"  # checkpoints, metrics.jsonl, settings.json
     # -- samples
     n_problems: Count = 32  # problems that are asked at a time
@@ -65,6 +68,7 @@ class Settings(LaterSettings):
     updates: SmallCount = 1  # steps on the same attempts; 1 = the policy that drew them learns from them
     clip_low: Share = 0.2  # with updates above 1: a token's gain ends where it is so much less likely than when drawn
     clip_high: NotNegative = 0.28  # and where it is so much likelier
+    replay_weight: NotNegative = 1.0  # of the replay's mean loss beside that of the attempts
     # weight of the divergence from the model that training began with; a reward_model, which can be fooled, needs 0.05
     kl: NotNegative = 0.0
     # -- learning rate and optimizer
@@ -94,8 +98,10 @@ def main(settings):
     chat = meta.get("chat", False)
     check(settings, chat)
     val = parse_folders(settings.val, "val") if settings.val else []
-    if val and load_tokenizer([folder for folder, _ in val]).fingerprint != tokenizer.fingerprint:
-        raise UserError(f"{settings.val} was made with another tokenizer than {start}")
+    replay = parse_mixture(settings.replay) if settings.replay else []
+    folders = [folder for folder, _ in val + replay]
+    if folders and load_tokenizer(folders).fingerprint != tokenizer.fingerprint:
+        raise UserError(f"{folders[0]} was made with another tokenizer than {start}")
     if settings.lr is None:
         settings.lr = meta["settings"]["lr"] / 20
     schedule = warmup_then_decay(settings)
@@ -110,7 +116,10 @@ def main(settings):
         task = Rated(settings.problems, tokenizer, settings.reward_model, machine)
     else:
         task = Tested(settings.problems, tokenizer, chat, settings.reward == "share", machine.say)
-    data = Rollouts(settings, model, reference, tokenizer, task, meta if settings.resume else {})
+    if replay:
+        replay = Mixture(replay, config.block_size, n_rows, settings.seed, tokenizer.eot)
+    begun = meta if settings.resume else {}
+    data = Rollouts(settings, model, reference, tokenizer, task, begun, replay or None)
     tests = Progress(settings.sample, settings.test, tokenizer, chat)
     before = answers_before(settings, tests, model, machine)
 
@@ -131,6 +140,8 @@ def check(settings, chat):
     """Raises UserError for settings of which one does nothing because of another."""
     if settings.reward_model and not chat:
         raise UserError("a reward model rates answers in a chat: --init must be a tuned model, such as out/sft")
+    if not settings.replay and settings.replay_weight != Settings.replay_weight:
+        raise UserError("replay_weight is the replay's: give --replay")
     if settings.group_size == 1 and not settings.critic:
         raise UserError("group_size=1: one attempt has none to be compared with; give more, or --critic")
     if not settings.critic and (
@@ -196,7 +207,10 @@ def make_loss(settings):
             loss = loss + settings.kl * divergence(logprobs, beside["reference"])
         if settings.critic:
             loss = loss + settings.value_weight * (values - beside["return"]) ** 2
-        return (loss * beside["weight"]).sum(), batch.count
+        loss = (loss * beside["weight"]).sum()
+        if settings.replay:
+            loss = loss - (logprobs * beside["replay"]).sum()
+        return loss, batch.count
 
     return loss_fn
 

@@ -90,6 +90,8 @@ def main(settings):
     named = [configurator.found(path) for path in sys.argv[1:] if not path.startswith("-")]
     files = [os.path.relpath(path, ROOT) for path in named]
     os.chdir(ROOT)
+    if settings.share == 1 and settings.into != Settings.into:
+        raise UserError("--into is the folder of a rehearsal: give --share too")
     steps = possible(read_steps(files, [rehearsal.OVERLAY] if settings.share < 1 else []))
     if settings.bpb_of and settings.bpb_of not in (known := validated(steps)):
         raise UserError(f"no stage validates on bpb_of={settings.bpb_of}: choose one of {', '.join(sorted(known))}")

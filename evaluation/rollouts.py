@@ -1,6 +1,8 @@
 """What a model learns from when it learns from its own attempts: the data of grpo.py's training run.
 
 problems of the step -> attempts -> rewards -> advantages -> rows of tokens with the numbers that the loss needs
+
+Rows of ordinary text may follow, so that what is not practised is not forgotten.
 """
 
 import copy
@@ -21,19 +23,20 @@ class Rollouts:
     Mixture.
 
     task: what is asked and who judges, attempts.Tested or Rated. begun: meta.json of the run's own checkpoint, where it
-    is resumed, else {}.
+    is resumed, else {}. replay: a Mixture of text that is learnt beside the attempts, or None.
 
     Which problems a step asks, and with which seeds, is a function of the seed and the step; what the model writes
     depends on its weights as well, so that a run that is resumed writes what the unbroken one would have. Attempts that
     several steps learn from (settings.updates) are a part of the checkpoints in between.
     """
 
-    mixture = shards = sources = ()  # there are no folders that are read
+    shards = sources = ()  # there are no folders that are read from end to end
     read_before = {}
 
-    def __init__(self, settings, model, reference, tokenizer, task, begun):
+    def __init__(self, settings, model, reference, tokenizer, task, begun, replay=None):
         self.settings, self.model, self.reference, self.tokenizer = settings, model, reference, tokenizer
         self.task, self.block_size = task, model.config.block_size
+        self.replay, self.mixture = replay, replay.mixture if replay else ()
         room = self.block_size - settings.max_new_tokens
         self.numbers = [n for n, prompt in enumerate(task.prompts) if len(prompt) <= room]  # of problems that fit
         if len(self.numbers) < settings.n_problems:
@@ -69,7 +72,7 @@ class Rollouts:
 
     def identity(self):
         """What data this is."""
-        return [[self.task.key, 1.0]]
+        return [[self.task.key, 1.0], *(self.replay.identity() if self.replay else [])]
 
     def epochs(self, step):
         """Of no folder."""
@@ -130,7 +133,7 @@ class Rollouts:
 
     def packed(self):
         """(ids, targets, which attempt each target belongs to or -1), int64 (rows, block_size): prompts and attempts,
-        as many as fit into a row. The targets that count are what the model drew."""
+        as many as fit into a row, of which what the model drew counts; then the step's rows of the replay."""
         lengths = [len(tried.prompt) + len(tried.ids) - 1 for tried in self.attempts]
         order = sorted(range(len(lengths)), key=lambda i: -lengths[i])  # stable: equal lengths stay in their order
         rows = best_fit([lengths[i] for i in order], [False] * len(order), self.block_size)
@@ -145,7 +148,11 @@ class Rollouts:
                 drawn = slice(at + len(tried.prompt) - 1, end)
                 ids[row, at:end], targets[row, drawn], owner[row, drawn] = text[:-1], tried.ids, number
                 at = end
-        return ids, targets, owner
+        if not self.replay:
+            return ids, targets, owner
+        more_ids, more_targets = self.replay.arrays(self.first)
+        nobodys = np.full(more_ids.shape, -1)
+        return np.append(ids, more_ids, 0), np.append(targets, more_targets, 0), np.append(owner, nobodys, 0)
 
     # -- what the loss needs of each token
 
@@ -153,7 +160,7 @@ class Rollouts:
         """{name: float32 (rows, block_size)}, 0 where no target counts. n_tokens, n_attempts: of all groups, with those
         that are left out of the batch."""
         ids, targets, owner = self.packed()
-        counted = owner >= 0
+        counted = targets != IGNORE
         beside, scores = {}, {}
         if self.settings.updates > 1 or self.settings.critic:
             scores["old"], scores["value"] = self.scored(self.model, ids, targets, machine, plan)
@@ -174,6 +181,9 @@ class Rollouts:
             "constant": [counted.sum() / n_attempts / self.settings.max_new_tokens] * len(lengths),
         }
         beside["weight"] = spread(weights[self.settings.loss_over], owner)
+        if self.replay:
+            replayed = counted & (owner < 0)
+            beside["replay"] = replayed * (self.settings.replay_weight * counted.sum() / replayed.sum())
         return {name: values.astype(np.float32) for name, values in beside.items()}
 
     def advantages_in_groups(self):

@@ -18,7 +18,7 @@ from configurator import UserError
 from evaluation.problems import pass_at_k, read_lines
 from experiments.common import print_spread, run_stage, side_by_side
 from experiments.held_out import HeldOut, weights_of
-from ranges import Count, Natural, Place, Positive, SmallCount
+from ranges import Count, Natural, NotNegative, Place, Positive, SmallCount
 from shards import exclusive
 from training import checkpoint
 from training import machine as machines
@@ -48,6 +48,8 @@ class Settings:
     dpo_lr: Positive = 2e-4  # of preferring them to those that failed
     grpo_lr: Positive = 3e-4  # of GRPO
     ppo_lr: Positive = 3e-4  # of PPO
+    # -- against forgetting
+    replay_weight: NotNegative = 1.0  # of the library's training text beside GRPO's and PPO's attempts; 0 = none
     # -- results
     out_dir: Place = "out/after-tuning"  # models, samples, summary.json
     jobs: SmallCount = 2  # seeds under way at a time, each on one thread
@@ -110,6 +112,8 @@ def stages(settings, folder, tuned, seed):
     rollouts = (f"--problems={settings.practice}", f"--max_steps={settings.steps}")
     rollouts += (f"--n_problems={settings.n_problems}", f"--group_size={settings.group_size}")
     rollouts += (f"--max_new_tokens={settings.max_new_tokens}",)
+    if settings.replay_weight:
+        rollouts += (f"--replay={settings.library}", f"--replay_weight={settings.replay_weight}")
     rejection = ("sft.py", *common, f"--data={folder}/chats", "--epochs=2", f"--lr={settings.rejection_lr}")
     return {
         "rejection": rejection,

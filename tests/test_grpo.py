@@ -23,6 +23,7 @@ from loss import IGNORE
 from model import ModelConfig, Transformer
 from tokenizer import Tokenizer
 from training import checkpoint
+from training.dataloader import Mixture, parse_mixture
 from training.plan import Plan
 
 PLAN = Plan(2, "ids", False, False)
@@ -48,11 +49,13 @@ def here(workdir, tmp_path_factory):
         patch.setattr("training.log.peak_flops", lambda *_: (1e12, "not measured"))
         pretrain.main(configurator.load(pretrain.Settings, [*shape, *run, "--device=cpu", "--dtype=fp32"], "pretrain"))
     problem_file(folder, count=5)
+    (folder / "shards").symlink_to(workdir / "data/shards")
     return folder
 
 
 def settings_of(here, *arguments):
     places = [f"--init={here}/base", f"--problems={here}/problems.jsonl"]
+    arguments = [argument.replace("HERE", str(here)) for argument in arguments]
     return configurator.load(grpo.Settings, [*RUN, *places, *arguments], "grpo")
 
 
@@ -81,9 +84,12 @@ def made(here, *arguments):
     checkpoint.load_weights(model, folder, "cpu")
     if settings.critic:
         model.add_value_head()
+        torch.manual_seed(3)
         torch.nn.init.normal_(model.value_head.weight)
-    task = Tested(here / "problems.jsonl", tokenizer, chat=False)
-    return settings, model, Rollouts(settings, model, model, tokenizer, task, {})
+    task, replay = Tested(here / "problems.jsonl", tokenizer, chat=False), None
+    if settings.replay:
+        replay = Mixture(parse_mixture(settings.replay), 96, 2, settings.seed, tokenizer.eot)
+    return settings, model, Rollouts(settings, model, model, tokenizer, task, {}, replay)
 
 
 def gradients(settings, model, batch, n_rows):
@@ -153,13 +159,38 @@ def test_prompts_and_the_ends_of_rows_have_no_part_in_it(here, letters):
     assert set(batch.beside) == {"advantage", "weight", "reference", "old", "return"}
 
 
-@pytest.mark.parametrize("arguments", [[], ["--critic", "--kl=0.2", "--updates=2", "--loss_over=answers"]])
+EVERYTHING = ["--critic", "--kl=0.2", "--updates=2", "--loss_over=answers"]
+
+
+@pytest.mark.parametrize("arguments", [[], EVERYTHING])
 def test_the_gradient_is_the_same_in_any_micro_batches(here, letters, arguments):
     settings, model, data = made(here, *arguments)
     batch = data.batch(0, alone(), PLAN)
     one, all_at_once = gradients(settings, model, batch, 1), gradients(settings, model, batch, len(batch.ids))
     assert any(gradient.abs().max() > 1e-4 for gradient in one.values())
     assert all(torch.allclose(one[name], all_at_once[name], atol=1e-6) for name in one)
+
+
+@pytest.mark.parametrize("arguments", [[], EVERYTHING])
+def test_what_is_replayed_adds_the_gradient_of_its_mean_loss(here, letters, arguments):
+    settings, model, data = made(here, *arguments)
+    expected = gradients(settings, model, data.batch(0, alone(), PLAN), 1)
+    settings, model, data = made(here, *arguments, "--replay=HERE/shards", "--replay_weight=0.7")
+    found = gradients(settings, model, data.batch(0, alone(), PLAN), 1)
+    ids, targets = map(torch.from_numpy, data.replay.arrays(0))
+    model.zero_grad()
+    (model(ids, targets, (ids == data.tokenizer.eot).cumsum(1)) / targets.numel()).backward()
+    for name, p in model.named_parameters():
+        text = 0 if p.grad is None else 0.7 * p.grad
+        assert torch.allclose(found[name], expected[name] + text, atol=1e-5), name
+
+
+def test_what_is_replayed_is_not_forgotten(here, letters, tmp_path):
+    lost = {}
+    for name, arguments in {"plain": [], "replayed": ["--replay=HERE/shards"]}.items():
+        run(here, *arguments, "--val=HERE/shards", "--max_steps=20", f"--out_dir={tmp_path}/{name}")
+        lost[name] = metrics(tmp_path / name)[-1]["val_loss"]
+    assert lost["replayed"] < lost["plain"] - 0.3
 
 
 def test_the_first_loss_is_that_of_ratio_one(here, letters):
@@ -264,7 +295,7 @@ def run(here, *arguments):
     grpo.main(settings_of(here, *arguments))
 
 
-@pytest.mark.parametrize("arguments", [["--kl=0.1"], ["--critic", "--updates=3"]])
+@pytest.mark.parametrize("arguments", [["--kl=0.1"], ["--critic", "--updates=3", "--replay=HERE/shards"]])
 def test_a_run_that_stopped_between_two_steps_on_the_same_attempts_is_the_unbroken_one(
     here, letters, tmp_path, arguments
 ):
@@ -313,7 +344,7 @@ def test_no_process_is_without_a_row(here, letters, tmp_path):
     assert all("3 processes for the 2 rows" in str(error) for error in errors)
 
 
-@pytest.mark.parametrize("arguments", [[], ["--critic", "--updates=2", "--kl=0.1"]])
+@pytest.mark.parametrize("arguments", [[], ["--critic", "--updates=2", "--kl=0.1", "--replay=HERE/shards"]])
 def test_two_processes_are_one(here, letters, tmp_path, arguments):
     assert in_processes(2, run, here, *arguments, f"--out_dir={tmp_path}/two") == [None, None]
     assert in_processes(1, run, here, *arguments, f"--out_dir={tmp_path}/one") == [None]
@@ -335,6 +366,8 @@ def test_two_processes_are_one(here, letters, tmp_path, arguments):
         (["--critic", "--by_std"], "groups"),
         (["--gae_lambda=0.5"], "give --critic"),
         (["--clip_low=0.1"], "do nothing with updates=1"),
+        (["--replay_weight=2"], "give --replay"),
+        (["--replay=nowhere"], "no shards in nowhere"),
         (["--reward_model=out/reward"], "a tuned model"),
         (["--max_new_tokens=96"], "leave 96 tokens"),
     ],

@@ -106,6 +106,11 @@ def test_a_source_that_cannot_be_read_is_told_before_anything_runs(tmp_path, con
     assert "2 of " in printed.splitlines()[-1], "once as chats, once for the classifier, with another budget"
 
 
+def test_a_folder_for_a_rehearsal_without_one_is_refused():
+    code, printed = run("configs/demo.toml", "--into=elsewhere")
+    assert code == 2 and "--into is the folder of a rehearsal: give --share too" in printed
+
+
 @pytest.mark.parametrize("name", ["124m", "350m", "0.5b", "1b", "zh-en"])
 def test_every_source_of_a_recipe_has_a_budget_or_is_small(name):
     """So that a recipe for 2.5 B tokens does not read 100 times as much."""
