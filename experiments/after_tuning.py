@@ -49,7 +49,7 @@ class Settings:
     grpo_lr: Positive = 3e-4  # of GRPO
     ppo_lr: Positive = 3e-4  # of PPO
     # -- against forgetting
-    replay_weight: NotNegative = 1.0  # of the library's training text beside GRPO's and PPO's attempts; 0 = none
+    replay_weight: NotNegative = 0.002  # of the library's training text beside GRPO's and PPO's attempts; 0 = none
     # -- results
     out_dir: Place = "out/after-tuning"  # models, samples, summary.json
     jobs: SmallCount = 2  # seeds under way at a time, each on one thread
@@ -108,7 +108,7 @@ def harvest(settings, folder, tuned):
 
 def stages(settings, folder, tuned, seed):
     """{arm: the command line that trains it}, without the folder of its results."""
-    common = ("--resume=auto", "--eval_every=0", "--save_every=0", f"--init={tuned}", f"--seed={seed}")
+    common = ("--resume=auto", "--eval_every=0", f"--init={tuned}", f"--seed={seed}")
     rollouts = (f"--problems={settings.practice}", f"--max_steps={settings.steps}")
     rollouts += (f"--n_problems={settings.n_problems}", f"--group_size={settings.group_size}")
     rollouts += (f"--max_new_tokens={settings.max_new_tokens}",)
