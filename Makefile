@@ -7,6 +7,7 @@ START := $(shell date +%s)
 demo: .venv/installed
 	.venv/bin/python recipe.py configs/demo.toml --started=$(START)
 
+# Files in the order of their names: by the number of their tests, the longest would come last, one after the other.
 test: .venv/installed
 	.venv/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 

@@ -99,8 +99,8 @@ def main(settings):
     chat = meta.get("chat", False)
     check(settings, chat)
     val = parse_folders(settings.val, "val") if settings.val else []
-    replay = parse_mixture(settings.replay) if settings.replay else []
-    folders = [folder for folder, _ in val + replay]
+    mixture = parse_mixture(settings.replay) if settings.replay else []
+    folders = [folder for folder, _ in val + mixture]
     if folders and load_tokenizer(folders).fingerprint != tokenizer.fingerprint:
         raise UserError(f"{folders[0]} was made with another tokenizer than {start}")
     if settings.lr is None:
@@ -117,10 +117,9 @@ def main(settings):
         task = Rated(settings.problems, tokenizer, settings.reward_model, machine)
     else:
         task = Tested(settings.problems, tokenizer, chat, settings.reward == "share", machine.say)
-    if replay:
-        replay = Mixture(replay, config.block_size, n_rows, settings.seed, tokenizer.eot)
+    replay = Mixture(mixture, config.block_size, n_rows, settings.seed, tokenizer.eot) if mixture else None
     begun = meta if settings.resume else {}
-    data = Rollouts(settings, model, reference, tokenizer, task, begun, replay or None)
+    data = Rollouts(settings, model, reference, tokenizer, task, begun, replay)
     tests = Progress(settings.sample, settings.test, tokenizer, chat)
     before = answers_before(settings, tests, model, machine)
 

@@ -382,3 +382,13 @@ def test_a_resumed_run_goes_on_with_the_same_problems(here, letters, tmp_path):
     other, _ = problem_file(tmp_path, count=6)
     with pytest.raises(UserError, match="other problems"):
         run(here, f"--out_dir={tmp_path}/out", "--max_steps=4", "--resume", f"--problems={other}")
+
+
+def test_a_replay_may_be_moved_but_not_be_another(here, letters, tmp_path):
+    run(here, f"--out_dir={tmp_path}/out", "--max_steps=2", "--replay=HERE/shards")
+    shutil.copytree(here / "shards", tmp_path / "moved")
+    again = [f"--out_dir={tmp_path}/out", "--max_steps=4", "--resume", "--changed=max_steps"]
+    with pytest.raises(UserError, match="other text than --replay="):
+        run(here, *again)
+    run(here, *again, f"--replay={tmp_path}/moved")
+    assert checkpoint.newest(tmp_path / "out")[1]["step"] == 4

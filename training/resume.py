@@ -109,7 +109,7 @@ def compare(settings, folder, meta, data, schedule):
         raise UserError(f"changed names {', '.join(sorted(unknown))}, which is no setting of this stage")
     differing = {key for key in now if key in before and now[key] != before[key]} - {"resume", "changed"}
     # A folder may have been moved; another mixture, or a folder that was made anew from other text, is other data.
-    differing -= {"data"}
+    differing -= {"data", "replay"}
     differing |= {"data"} if meta["data"] != data.identity() else set()
 
     essential = differing - FREE
@@ -120,7 +120,8 @@ def compare(settings, folder, meta, data, schedule):
     if "schedule" not in essential and any(lr_at(step, schedule) != lr_at(step, was) for step in range(meta["step"])):
         essential |= {"max_steps"}
     if "data" in essential and "data" not in now:
-        raise UserError(f"{folder} learnt from other problems than {settings.problems}: choose another --out_dir")
+        what = f"other problems than {settings.problems}, or other text than --replay={settings.replay}"
+        raise UserError(f"{folder} learnt from {what}: choose another --out_dir")
     if rows := essential & DATA:
         raise UserError(
             f"{folder} was trained with {values(rows, before)}, not {values(rows, now)}: rows would be skipped or read "
