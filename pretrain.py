@@ -169,7 +169,7 @@ def train(settings, machine, model, tokenizer, data, schedule, val, init=None, n
     # Each process updates the parameters that it owns, and has optimizer state for no others.
     optimizers = make_optimizers(model, settings, machines.fast_bf16(machine.device), machine.rank, machine.world_size)
 
-    with machines.StopRequested() as stop, ExitStack() as held:
+    with machines.StopRequested() as machine.stop, ExitStack() as held:
         with machine.together():
             if machine.is_main:
                 held.enter_context(exclusive(settings.out_dir))
@@ -188,19 +188,19 @@ def train(settings, machine, model, tokenizer, data, schedule, val, init=None, n
         if plan.compiles:
             model.compile()
         raw_model = model  # without a wrapper's prefix on its names: it validates and saves
-        if machine.world_size > 1:
-            batch = data.batch(done + ahead, machine, plan)
-            model = exchanging_gradients(model, next(batch.split(plan.micro_batch)), machine, loss_fn)
 
         def evaluate(step):
             """How good the model is after a step: loss on the validation sets, and what it writes if that is asked; {}
             if a signal comes before the last step."""
-            heeded = stop if step < settings.max_steps else None
-            metrics = validate(raw_model, val_sets, plan, machine, tokenizer, heeded)
-            if metrics is None:
+            if step == settings.max_steps:
+                machine.stop = None  # there is nothing left to be saved earlier
+            try:
+                metrics = validate(raw_model, val_sets, plan, machine, tokenizer)
+                with machine.together():  # the main process may ask the model for longer than gradients are waited for
+                    metrics |= measure(raw_model, machine)
+                machine.heed()
+            except machines.SignalCame:
                 return {}
-            with machine.together():  # the main process may ask the model for longer than gradients are waited for
-                metrics |= measure(raw_model, machine)
             log.evaluation(step, metrics)
             return {"step": step, **metrics}
 
@@ -219,16 +219,16 @@ def train(settings, machine, model, tokenizer, data, schedule, val, init=None, n
 
             # ... and so are this process's rows of the global batch, and the noise, should the model draw any:
             # a run that resumes at this step does exactly what the unbroken one would.
-            batch = data.batch(done + ahead, machine, plan)
-            torch.manual_seed(settings.seed + done * machine.world_size + machine.rank)
-
-            dynamics.before(done, batch)
-            result = train_step(settings, machine, model, optimizers, batch, plan.micro_batch, loss_fn, stop)
-            # A signal may have reached only some of the processes: all of them stop after the same step, or those that
-            # go on would wait for the others' gradients for ever.
-            stopping = machine.sum(stop.signal > 0)[0] > 0
-            if result:
-                loss, grad_norm = result
+            try:
+                batch = data.batch(done + ahead, machine, plan)
+                if machine.world_size > 1 and model is raw_model:
+                    model = exchanging_gradients(model, next(batch.split(plan.micro_batch)), machine, loss_fn)
+                torch.manual_seed(settings.seed + done * machine.world_size + machine.rank)
+                dynamics.before(done, batch)
+                loss, grad_norm = train_step(settings, machine, model, optimizers, batch, plan.micro_batch, loss_fn)
+            except machines.SignalCame:  # the step is given up
+                pass
+            else:
                 done += 1
                 in_a_row = 0 if math.isfinite(loss) and math.isfinite(grad_norm) else in_a_row + 1
                 if not in_a_row:
@@ -244,10 +244,10 @@ def train(settings, machine, model, tokenizer, data, schedule, val, init=None, n
                         log.event(done, f"back to {whole[-1]}, past the data of {ahead} steps")
                         continue
 
-            is_last = done == settings.max_steps
+            stopping, is_last = machine.should_stop(), done == settings.max_steps
             if is_last or (checkpoint.is_due(done, settings.eval_every) and not stopping):
                 metrics = evaluate(done) or metrics
-                stopping = machine.sum(stop.signal > 0)[0] > 0
+                stopping = machine.should_stop()
             is_due = checkpoint.is_due(done, settings.save_every) and not in_a_row
             if done > saved and (is_last or stopping or is_due):
                 meta = {"settings": asdict(settings), "schedule": asdict(schedule), "metrics": metrics, **(note or {})}
@@ -266,12 +266,12 @@ def train(settings, machine, model, tokenizer, data, schedule, val, init=None, n
     if done < settings.max_steps:
         # An exit code other than 0: what stands behind && must not begin on half a model.
         how = "checkpoint saved; --resume goes on from it" if done else "nothing to save; the same command begins again"
-        raise Stopped(stop.signal or signal.SIGTERM, f"after step {done}, {how}")
+        raise Stopped(machine.stop.signal or signal.SIGTERM, f"after step {done}, {how}")
 
 
-def train_step(settings, machine, model, optimizers, batch, micro_batch, loss_fn=next_token_loss, stop=None):
+def train_step(settings, machine, model, optimizers, batch, micro_batch, loss_fn=next_token_loss):
     """One optimizer step on a Batch: (loss per counted target of the global batch, norm of its gradient). It changes
-    nothing where one of them is not finite. stop: a StopRequested; when a signal comes, the step is given up: None.
+    nothing where one of them is not finite. Raises SignalCame if a signal comes before the last of its backward passes.
 
     The loss is a sum over targets divided by their number in the *global* batch. A mean of the micro-batches' means
     would weigh a target more where few others count, and would change with micro_batch and the number of processes:
@@ -283,8 +283,7 @@ def train_step(settings, machine, model, optimizers, batch, micro_batch, loss_fn
     total_loss, total_count = torch.zeros((), device=machine.device), 0
     parts = list(batch.split(micro_batch))
     for part in parts:
-        if stop and machine.sum(stop.signal > 0)[0]:  # a large step takes longer than torchrun waits for its end
-            return None
+        machine.heed()  # a large step takes longer than torchrun waits for its end
         # Gradients add up in p.grad. DistributedDataParallel exchanges them in backward(): once is enough, in the last.
         is_last = part is parts[-1]
         with nullcontext() if is_last or machine.world_size == 1 else model.no_sync():

@@ -36,13 +36,14 @@ class Attempt:
     reward: float = 0.0
 
 
-def draw_attempts(model, tokenizer, asked, max_new_tokens, batch_size):
+def draw_attempts(model, tokenizer, asked, max_new_tokens, batch_size, on_step=None):
     """An Attempt for each (number of the problem, prompt's ids, stop strings, seed), drawn from the model's own
-    distribution: at temperature 1 and of all tokens, or what is learnt would be of another distribution."""
+    distribution: at temperature 1 and of all tokens, or what is learnt would be of another distribution.
+    on_step: as in generate()."""
     if not asked:
         return []
     numbers, prompts, stops, seeds = zip(*asked)
-    how = {"seeds": seeds, "stops": stops, "batch_size": batch_size, "keep_logprobs": True}
+    how = {"seeds": seeds, "stops": stops, "batch_size": batch_size, "keep_logprobs": True, "on_step": on_step}
     written = generate(model, tokenizer, list(prompts), max_new_tokens, Sampling(temperature=1.0), **how)
     found = []
     for number, prompt, completion in zip(numbers, prompts, written):

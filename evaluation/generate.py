@@ -99,6 +99,7 @@ def generate(
     on_end=None,
     batch_size=64,
     keep_logprobs=False,
+    on_step=None,
 ) -> list[Completion]:
     """Continue each of prompts (lists of ids, not empty) by up to max_new_tokens, or to the end of the context; at most
     batch_size at a time.
@@ -106,8 +107,8 @@ def generate(
     Prompt i draws with seeds[i], a number or a tuple of numbers (by default i), so that it comes out the same in any
     batch but for rounding, which in bf16 can change a token and all behind it. It ends at a token of stop_ids (by
     default <|endoftext|> and <|im_end|>), or where its text contains a string of stops[i], if given.
-    on_bytes, for a single prompt, is called with the new bytes as its text grows; on_end whenever a text ends. Raises
-    UserError for a prompt that fills the context.
+    on_bytes, for a single prompt, is called with the new bytes as its text grows; on_end whenever a text ends; on_step
+    before every step, and what it raises ends the writing. Raises UserError for a prompt that fills the context.
     """
     block_size, longest = model.config.block_size, max(map(len, prompts), default=1)
     if longest >= block_size or not all(prompts):
@@ -124,6 +125,8 @@ def generate(
     rows = [None] * min(batch_size, len(waiting))  # the texts in the cache
     cache = KVCache(model, len(rows), max((len(row.prompt) + row.limit for row in waiting), default=1))
     while True:
+        if on_step:
+            on_step()
         free = [n for n, row in enumerate(rows) if row is None or row.reason]
         if waiting and len(free) >= len(rows) / 8:  # one by one they would take longer
             new = free[: len(waiting)]

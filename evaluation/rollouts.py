@@ -5,6 +5,7 @@ problems of the step -> attempts -> rewards -> advantages -> rows of tokens with
 Rows of ordinary text may follow, so that what is not practised is not forgotten.
 """
 
+import contextlib
 import copy
 import math
 
@@ -15,6 +16,7 @@ from configurator import UserError
 from evaluation.attempts import Attempt, draw_attempts
 from loss import IGNORE
 from training.dataloader import best_fit, make_batch
+from training.machine import SignalCame
 from training.policy import divergence, gae, group_advantages
 
 
@@ -56,7 +58,7 @@ class Rollouts:
     # -- what train() asks for
 
     def batch(self, step, machine, plan):
-        """This process's rows of the Batch of a step."""
+        """This process's rows of the Batch of a step. Raises SignalCame if a signal comes while attempts are drawn."""
         first = step - step % self.settings.updates
         if self.first != first:
             self.collect(first, machine, plan)
@@ -125,7 +127,10 @@ class Rollouts:
         for number in numbers[machine.rank :: machine.world_size]:
             for k in range(settings.group_size):
                 asked.append((number, task.prompts[number], task.stops[number], (settings.seed, step, number, k)))
-        tried = draw_attempts(sampler, self.tokenizer, asked, settings.max_new_tokens, settings.sample_batch)
+        tried, at_once = [], settings.sample_batch
+        with contextlib.suppress(SignalCame):  # to this process: the others are told below
+            tried = draw_attempts(sampler, self.tokenizer, asked, settings.max_new_tokens, at_once, machine.heed_alone)
+        machine.heed()
         with machine.together():
             task.judge(tried)
         place = {number: n for n, number in enumerate(numbers)}

@@ -1,22 +1,17 @@
-"""Learning from rewards: what is drawn is what is scored, the gradient is that of the expected reward, nothing is earned
-by cheating, and a run that stops, or has two processes, is the same run."""
+"""Learning from rewards: what is drawn is what is scored, the gradient is that of the expected reward, and nothing is
+earned by cheating."""
 
-import itertools
 import math
-import shutil
-from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY_MODEL, alone, door_error, load_model, write_records
+from conftest import TINY_MODEL, alone, load_model
 from test_evaluation import problem_file
-from test_processes import in_processes, metrics, tensors
+from test_processes import metrics
 
 import configurator
 import grpo
 import pretrain
-from configurator import UserError
-from evaluation import attempts
 from evaluation.attempts import Tested, draw_attempts
 from evaluation.rollouts import Rollouts
 from loss import IGNORE
@@ -28,15 +23,8 @@ from training.plan import Plan
 
 PLAN = Plan(2, "ids", False, False)
 RUN = ["--device=cpu", "--dtype=fp32", "--compile=false", "--n_problems=3", "--group_size=4", "--max_new_tokens=6"]
-RUN += [
-    "--micro_batch=1",
-    "--warmup_steps=0",
-    "--max_steps=4",
-    "--eval_every=0",
-    "--save_every=0",
-    "--lr=1e-2",
-    "--keep=9",
-]
+RUN += ["--micro_batch=1", "--warmup_steps=0", "--max_steps=4", "--eval_every=0", "--save_every=0", "--lr=1e-2"]
+RUN += ["--keep=9"]
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +52,11 @@ def letters(monkeypatch):
     """An attempt earns 1 where it has more e than a, and nothing is run."""
     judged_by(monkeypatch, lambda tried: float(tried.text.count("e") > tried.text.count("a")))
     monkeypatch.setattr("training.log.peak_flops", lambda *_: (1e12, "not measured"))
+
+
+def run(here, *arguments):
+    """Train in this process."""
+    grpo.main(settings_of(here, *arguments))
 
 
 def judged_by(monkeypatch, reward):
@@ -285,110 +278,3 @@ def test_a_critic_learns_what_to_expect(here, letters, tmp_path):
     saved = torch.load(tmp_path / "out/step_00000025/model.pt", weights_only=True)
     assert saved["value_head.weight"].abs().max() > 0
     load_model(tmp_path / "out")  # what writes text needs no critic
-
-
-# -- the same run
-
-
-def run(here, *arguments):
-    """Train in this process."""
-    grpo.main(settings_of(here, *arguments))
-
-
-@pytest.mark.parametrize("arguments", [["--kl=0.1"], ["--critic", "--updates=3", "--replay=HERE/shards"]])
-def test_a_run_that_stopped_between_two_steps_on_the_same_attempts_is_the_unbroken_one(
-    here, letters, tmp_path, arguments
-):
-    run(here, *arguments, f"--out_dir={tmp_path}/whole", "--max_steps=6")
-    run(here, *arguments, f"--out_dir={tmp_path}/parts", "--max_steps=6", "--save_every=2")
-    for name in ("step_00000004", "step_00000006"):  # as a signal leaves it, after step 2
-        for path in sorted(Path(tmp_path, "parts", name).iterdir()):
-            path.unlink()
-        Path(tmp_path, "parts", name).rmdir()
-    run(here, *arguments, f"--out_dir={tmp_path}/parts", "--max_steps=6", "--resume")
-    assert tensors(tmp_path / "whole/step_00000006") == tensors(tmp_path / "parts/step_00000006")
-    assert metrics(tmp_path / "whole") == metrics(tmp_path / "parts")
-
-
-def test_what_was_drawn_in_vain_is_not_counted_twice(here, letters):
-    """A signal comes while a step's attempts are drawn: its checkpoint says what one that waited for the step says."""
-    _, _, data = made(here)
-    data.batch(0, alone(), PLAN)
-    on_time = data.position(1)
-    data.batch(1, alone(), PLAN)
-    assert data.position(1) == on_time and data.position(2)["tokens"] > on_time["tokens"] > 0
-
-
-def test_a_run_with_a_reward_model_saves_and_goes_on(here, tmp_path, monkeypatch):
-    """Its problems are a folder of pairs, which the checkpoint knows by what is asked."""
-    monkeypatch.setattr("training.log.peak_flops", lambda *_: (1e12, "not measured"))
-    monkeypatch.setattr(grpo, "check", lambda *_: None)  # the base model stands in for a tuned one
-    monkeypatch.setattr(attempts, "load_model", lambda *_, **__: (None, None, {}))
-    monkeypatch.setattr(attempts, "rewards", lambda _, __, asked, ___: [float(len(m[-1]["content"])) for m in asked])
-    (tmp_path / "asked").mkdir()
-    pairs = [{"prompt": text, "chosen": "a", "rejected": "b"} for text in "abcd"]
-    write_records(tmp_path / "asked/pairs.jsonl", pairs[:3])
-    how = [f"--problems={tmp_path}/asked", "--reward_model=out/reward", f"--out_dir={tmp_path}/run", "--save_every=2"]
-    run(here, *how)
-    shutil.rmtree(tmp_path / "run/step_00000004")
-    run(here, *how, "--resume")
-    assert checkpoint.newest(tmp_path / "run")[1]["step"] == 4
-    shutil.rmtree(tmp_path / "run/step_00000004")
-    write_records(tmp_path / "asked/pairs.jsonl", pairs)
-    with pytest.raises(UserError, match="learnt from other problems"):
-        run(here, *how, "--resume")
-
-
-def test_no_process_is_without_a_row(here, letters, tmp_path):
-    errors = in_processes(3, run, here, f"--out_dir={tmp_path}/three")
-    assert all("3 processes for the 2 rows" in str(error) for error in errors)
-
-
-@pytest.mark.parametrize("arguments", [[], ["--critic", "--updates=2", "--kl=0.1", "--replay=HERE/shards"]])
-def test_two_processes_are_one(here, letters, tmp_path, arguments):
-    assert in_processes(2, run, here, *arguments, f"--out_dir={tmp_path}/two") == [None, None]
-    assert in_processes(1, run, here, *arguments, f"--out_dir={tmp_path}/one") == [None]
-    one, two = metrics(tmp_path / "one"), metrics(tmp_path / "two")
-    for a, b in itertools.zip_longest(one, two):
-        assert a.keys() == b.keys()
-        for key in a:
-            if key not in ("sources", "grad_norm", "loss"):
-                assert a[key] == pytest.approx(b[key], abs=1e-4), key
-            elif key != "sources":
-                assert math.isclose(a[key], b[key], rel_tol=1e-3, abs_tol=1e-4), key
-
-
-@pytest.mark.parametrize(
-    "arguments, words",
-    [
-        (["--n_problems=9"], "5 problems"),
-        (["--group_size=1"], "--critic"),
-        (["--critic", "--by_std"], "groups"),
-        (["--gae_lambda=0.5"], "give --critic"),
-        (["--clip_low=0.1"], "do nothing with updates=1"),
-        (["--replay_weight=2"], "give --replay"),
-        (["--replay=nowhere"], "no shards in nowhere"),
-        (["--reward_model=out/reward"], "a tuned model"),
-        (["--max_new_tokens=96"], "leave 96 tokens"),
-    ],
-)
-def test_mistakes_are_told_in_a_line(here, tmp_path, arguments, words):
-    places = [f"--init={here}/base", f"--problems={here}/problems.jsonl", "--device=cpu", f"--out_dir={tmp_path}/out"]
-    assert words in door_error(grpo, *places, "--max_new_tokens=6", *arguments)
-
-
-def test_a_resumed_run_goes_on_with_the_same_problems(here, letters, tmp_path):
-    run(here, f"--out_dir={tmp_path}/out", "--max_steps=2")
-    other, _ = problem_file(tmp_path, count=6)
-    with pytest.raises(UserError, match="other problems"):
-        run(here, f"--out_dir={tmp_path}/out", "--max_steps=4", "--resume", f"--problems={other}")
-
-
-def test_a_replay_may_be_moved_but_not_be_another(here, letters, tmp_path):
-    run(here, f"--out_dir={tmp_path}/out", "--max_steps=2", "--replay=HERE/shards")
-    shutil.copytree(here / "shards", tmp_path / "moved")
-    again = [f"--out_dir={tmp_path}/out", "--max_steps=4", "--resume", "--changed=max_steps"]
-    with pytest.raises(UserError, match="other text than --replay="):
-        run(here, *again)
-    run(here, *again, f"--replay={tmp_path}/moved")
-    assert checkpoint.newest(tmp_path / "out")[1]["step"] == 4

@@ -9,14 +9,17 @@ from test_resume import RUN, metrics, steps, train
 
 import pretrain
 from configurator import Stopped
+from evaluation import generate
 from training import validation
+
+SAMPLE = ["--sample=def"]  # at every evaluation
 
 
 @pytest.fixture(scope="module")
 def trained(workdir):
     """A run of eight steps that no signal reached."""
     with contextlib.chdir(workdir):
-        train(pretrain, *RUN, "--out_dir=undisturbed")
+        train(pretrain, *RUN, *SAMPLE, "--out_dir=undisturbed")
     return workdir / "undisturbed"
 
 
@@ -39,18 +42,20 @@ def test_an_evaluation_that_a_signal_prevented_is_made_up(trained, here, tmp_pat
 
     monkeypatch.setattr(pretrain, "train_step", interrupted)
     with pytest.raises(Stopped) as stopped:
-        train(pretrain, *RUN, f"--out_dir={tmp_path}/run")
+        train(pretrain, *RUN, *SAMPLE, f"--out_dir={tmp_path}/run")
     monkeypatch.setattr(pretrain, "train_step", real)
     assert stopped.value.signal_number == number and steps(tmp_path / "run")[-1] == 4
     assert all("val_loss" not in line for line in metrics(tmp_path / "run"))
-    train(pretrain, *RUN, f"--out_dir={tmp_path}/run", "--resume")
+    train(pretrain, *RUN, *SAMPLE, f"--out_dir={tmp_path}/run", "--resume")
     assert metrics(tmp_path / "run") == metrics(trained)
 
 
 @pytest.mark.parametrize("step", [4, 8])
-def test_a_validation_is_given_up_at_a_signal_and_made_up(trained, here, tmp_path, monkeypatch, step):
-    """That of step 8 is the last: there is nothing else left to do, and it comes to its end."""
-    trains, batches, real_step, real_batch = [], [], pretrain.train_step, validation.make_batch
+@pytest.mark.parametrize("module, name", [(validation, "make_batch"), (generate, "go_on")])
+def test_an_evaluation_is_given_up_at_a_signal_and_made_up(trained, here, tmp_path, monkeypatch, module, name, step):
+    """It comes in the midst of the validation, or of a sample. The evaluation of step 8 is the last: there is nothing
+    else left to do, and it comes to its end."""
+    trains, calls, real_step, real_call = [], [], pretrain.train_step, getattr(module, name)
 
     def counted(*arguments):
         trains.append(step)
@@ -58,19 +63,19 @@ def test_a_validation_is_given_up_at_a_signal_and_made_up(trained, here, tmp_pat
 
     def interrupted(*arguments, **named):
         if len(trains) == step:
-            batches.append(arguments)
-            if len(batches) == 1:
+            calls.append(arguments)
+            if len(calls) == 1:
                 os.kill(os.getpid(), signal.SIGTERM)
-        return real_batch(*arguments, **named)
+        return real_call(*arguments, **named)
 
     monkeypatch.setattr(pretrain, "train_step", counted)
-    monkeypatch.setattr(validation, "make_batch", interrupted)
+    monkeypatch.setattr(module, name, interrupted)
     with contextlib.nullcontext() if step == 8 else pytest.raises(Stopped):
-        train(pretrain, *RUN, f"--out_dir={tmp_path}/run")
-    assert steps(tmp_path / "run")[-1] == step and (len(batches) == 1) == (step == 4)
+        train(pretrain, *RUN, *SAMPLE, f"--out_dir={tmp_path}/run")
+    assert steps(tmp_path / "run")[-1] == step and (len(calls) == 1) == (step == 4)
     if step == 4:
         assert all("val_loss" not in line for line in metrics(tmp_path / "run"))
-        train(pretrain, *RUN, f"--out_dir={tmp_path}/run", "--resume")
+        train(pretrain, *RUN, *SAMPLE, f"--out_dir={tmp_path}/run", "--resume")
     assert metrics(tmp_path / "run") == metrics(trained)
 
 

@@ -111,13 +111,14 @@ class Dynamics:
         if not length:
             return {}
         e = REACH * math.hypot(*(walk.at.norm().item() for walk in self.walks.values()))
+        unheeding = replace(self.machine, stop=None)  # a step that is told is told whole
         losses, dtype, precision = [], self.model.dtype, torch.get_float32_matmul_precision()
         self.model.dtype = torch.float32
         torch.set_float32_matmul_precision("highest")  # no TF32
         with torch.compiler.set_stance("force_eager"):  # compiling for another format would take longer than this
             for share in (-e / length, 0.0, e / length):
                 self.put({kind: walk.at + share * walk.update for kind, walk in self.walks.items()})
-                found = validate(self.model, self.probe, self.fp32_plan, self.machine, self.tokenizer)["sources"]
+                found = validate(self.model, self.probe, self.fp32_plan, unheeding, self.tokenizer)["sources"]
                 losses.append({folder: own["val_loss"] for folder, own in found.items()})
         self.model.dtype = dtype
         torch.set_float32_matmul_precision(precision)

@@ -58,6 +58,7 @@ class Machine:
     dtype: torch.dtype
     # The group in which processes wait for each other for as long as it takes; None = the default one, with a time-out.
     patient: torch.distributed.ProcessGroup | None = None
+    stop: "StopRequested | None" = None  # whose signals are heeded; None = there is nothing to be saved
 
     @property
     def is_main(self):
@@ -84,6 +85,22 @@ class Machine:
         lists = [None] * self.world_size
         torch.distributed.all_gather_object(lists, items, group=self.patient)
         return sum(lists, [])
+
+    def should_stop(self):
+        """Whether a signal has come to any of the processes. All of them ask at the same place: if some went on alone,
+        they would wait for the others for ever."""
+        return self.stop is not None and self.sum(self.stop.signal > 0)[0] > 0
+
+    def heed(self):
+        """Raises SignalCame, in all processes alike, if a signal has come to one. What takes longer than a launcher
+        waits for the end of its processes calls it again and again."""
+        if self.should_stop():
+            raise SignalCame
+
+    def heed_alone(self):
+        """Raises SignalCame if a signal has come to this process: for what it does without the others."""
+        if self.stop is not None and self.stop.signal:
+            raise SignalCame
 
     @contextmanager
     def together(self):
@@ -179,6 +196,10 @@ def stop(machine):
     """Leave torchrun's processes."""
     if machine.world_size > 1:
         torch.distributed.destroy_process_group()
+
+
+class SignalCame(Exception):
+    """What was under way is given up: the run saves and ends."""
 
 
 class StopRequested:

@@ -137,11 +137,16 @@ class Pairs(Mixture):
 
 @torch.no_grad()
 def scores_of(source, model, score, machine, plan, eot):
-    """What score(model, PairBatch) says of all pairs of a PairRows: float64 (pairs, 2). Processes share the work."""
+    """What score(model, PairBatch) says of all pairs of a PairRows: float64 (pairs, 2). Processes share the work.
+    Raises SignalCame."""
     found, n = np.zeros((len(source.starts), 2)), rows_per_pass(plan.micro_batch)
-    starts = range(machine.rank * n, source.n_rows, machine.world_size * n)
+    starts = range(0, source.n_rows, machine.world_size * n)
     for start in tqdm(starts, desc="scoring pairs", leave=False, delay=5, disable=not machine.is_main):
-        rows = [(source, place) for place in range(start, min(start + n, source.n_rows))]
+        machine.heed()
+        own = start + machine.rank * n
+        rows = [(source, place) for place in range(own, min(own + n, source.n_rows))]
+        if not rows:  # nothing of the last ones is left for this process
+            break
         numbers = np.concatenate([source.pairs(place) for _, place in rows])
         found[numbers] = score(model, pair_batch(rows, n, plan, machine, eot)).cpu()
     return np.array(machine.sum(*found.ravel())).reshape(-1, 2)

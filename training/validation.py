@@ -51,14 +51,12 @@ def validation_rows(shards, block_size, max_tokens, eot):
     return ids.reshape(n_rows, -1), targets.reshape(n_rows, -1)
 
 
-def validate(model, sets, plan, machine, tokenizer, stop=None):
+def validate(model, sets, plan, machine, tokenizer):
     """{"val_loss", "val_bpb", "sources": {folder: the same}}: of each set, and their means weighted by its share.
-    stop: a StopRequested; when a signal comes, the validation is given up: None."""
+    Raises SignalCame."""
     model.eval()
-    sources = {part.folder: evaluate(model, part, plan, machine, tokenizer, stop) for part in sets}
+    sources = {part.folder: evaluate(model, part, plan, machine, tokenizer) for part in sets}
     model.train()
-    if None in sources.values():
-        return None
     metrics = {}
     for key in ("val_loss", "val_bpb") if sets else ():
         metrics[key] = sum(part.share * sources[part.folder][key] for part in sets)
@@ -66,9 +64,9 @@ def validate(model, sets, plan, machine, tokenizer, stop=None):
 
 
 @torch.no_grad()
-def evaluate(model, part, plan, machine, tokenizer, stop=None):
-    """The loss in nats per counted token, and the bits per byte, on one ValidationSet shared out over the processes;
-    None when a signal comes.
+def evaluate(model, part, plan, machine, tokenizer):
+    """The loss in nats per counted token, and the bits per byte, on one ValidationSet shared out over the processes.
+    Raises SignalCame.
 
     bits per byte = nats / (ln 2 x bytes of the text that is predicted), with special tokens left out of both: unlike
     the loss, it can be compared across tokenizers.
@@ -77,8 +75,7 @@ def evaluate(model, part, plan, machine, tokenizer, stop=None):
     nats = counted = text_nats = text_bytes = 0.0
     n, form = plan.micro_batch, plan.document_form  # as in training: compiled code is made once
     for start in range(0, len(part.ids), machine.world_size * n):
-        if stop and machine.sum(stop.signal > 0)[0]:  # a long validation takes longer than a cluster waits for its end
-            return None
+        machine.heed()  # a long validation takes longer than a cluster waits for its end
         rows = slice(start + machine.rank * n, start + machine.rank * n + n)
         if rows.start >= len(part.ids):  # nothing of the last micro-batches is left for this process
             break
