@@ -75,7 +75,7 @@ def run(*arguments):
 def test_the_smallest_form_of_the_half_billion_recipe(tmp_path, contents):
     address, texts = contents
     texts.update(make_hub(tmp_path / "hub", sets_of("0.5b"), 150))
-    tables = [f"[{name}]\ncompile = false\n" for name in ("anneal", "sft")]
+    tables = [f"[{name}]\ncompile = false\n" for name in ("pretrain", "anneal", "sft")]
     (tmp_path / "quick.toml").write_text("".join(tables) + "[eval_humaneval]\nlimit = 20\n")
     given = ["configs/0.5b.toml", tmp_path / "quick.toml", "--share=0.9"]
     given += [f"--hub={tmp_path}/hub", f"--contents={address}"]

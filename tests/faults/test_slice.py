@@ -33,7 +33,7 @@ quickly = settings(max_examples=150, deadline=None, derandomize=True)
 
 def test_a_slice_of_kills_damage_full_disks_and_odd_input(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "tests.faults", "--minutes=0.5", f"--out={tmp_path}/faults.md"],
+        [sys.executable, "-m", "tests.faults", "--minutes=0.3", f"--out={tmp_path}/faults.md"],
         cwd=ROOT, capture_output=True, text=True, timeout=400,
     )  # fmt: skip
     shown = done.stdout[max(0, done.stdout.find("LOST")) :]  # what was lost stands before the tables
