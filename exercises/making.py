@@ -202,14 +202,15 @@ def said(rng, draft, names, constants, noun, natural):
         kind, is_first = draft.parameters[placeholder], placeholder == draft.first
         nouns, introductions = kinds.entry_of(kind)["mention"], kinds.entry_of(kind)["given"]
         if noun and is_first:
-            nouns, introductions = [f"the {wording.plural(noun)}"], [f"a list of {wording.plural(noun)}"]
+            collection = hint(kind).partition("[")[0]  # list, tuple or set
+            nouns, introductions = [f"the {wording.plural(noun)}"], [f"a {collection} of {wording.plural(noun)}"]
         # Only what a phrase is about is called by a noun: "the first the number characters" would be none.
         has_noun = is_first and nouns and hints.count(hint(kind)) == 1
         shown = f"`{name}`" if style == "`xs`" else name
+        is_named = not has_noun or style != "the list"
         mention[placeholder] = shown
         if has_noun and style.startswith("the"):
-            mention[placeholder] = rng.choice(nouns) + (f" {shown}" if style == "the list xs" else "")
-        is_named = shown in mention[placeholder]
+            mention[placeholder] = rng.choice(nouns) + (f" {shown}" if is_named else "")
         given.append(rng.choice(introductions) + (f" {shown}" if is_named else ""))
     elements = rng.choice(kinds.entry_of(draft.parameters[draft.first])["elements"]).split("/")
     if noun:

@@ -4,6 +4,7 @@ import ast
 import gzip
 import io
 import json
+import random
 import re
 import signal
 import tokenize
@@ -14,7 +15,8 @@ from conftest import DATA, stage
 from evaluation.formats import problem_of
 from evaluation.mutants import mutants
 from evaluation.replies import code_in
-from exercises import tables, unseen, wording
+from exercises import making, tables, unseen, wording
+from exercises.compose import Draft
 from exercises.making import LADDER, OPERATIONS, ordinal
 
 
@@ -209,6 +211,16 @@ def test_names_and_nouns_that_are_held_out_are_nowhere_in_training(made):
     assert len(held_out) == 80 and not held_out & parts
     for problem in on("nouns", made):
         assert held_out & set(re.findall(r"[a-z]+", problem["prompt"])), problem["prompt"]
+
+
+@pytest.mark.parametrize("kind, called", [("ints", "a list"), ("tuple", "a tuple"), ("set", "a set")])
+def test_an_argument_is_called_what_it_is(monkeypatch, kind, called):
+    """And a sentence that speaks of "the prices" names no parameter, not even one whose name is a letter of theirs."""
+    monkeypatch.setattr(making, "STYLES", {"the list": 1})
+    draft = Draft(["sum"], {"xs_0": kind}, {}, "int", "", "the sum of {xs_0}", ["return sum(xs_0)"])
+    said = [making.said(random.Random(n), draft, {"xs_0": "s"}, {}, "price", False) for n in range(200)]
+    introduced = {text for sentence in said for text in re.findall(r"an? \w+ of prices", sentence)}
+    assert introduced == {f"{called} of prices"} and not any(re.search(r"\bs\b", sentence) for sentence in said)
 
 
 def test_large_constants_are_nowhere_in_training(made):
