@@ -69,7 +69,7 @@ class Settings(LaterSettings):
     clip_low: Share = 0.2  # with updates above 1: a token's gain ends where it is so much less likely than when drawn
     clip_high: NotNegative = 0.28  # and where it is so much likelier
     # of the replay's mean loss beside that of the attempts, whose gradient is a hundred times smaller
-    replay_weight: NotNegative = 0.002
+    replay_weight: Positive = 0.002
     # weight of the divergence from the model that training began with; a reward_model, which can be fooled, needs 0.05
     kl: NotNegative = 0.0
     # -- learning rate and optimizer

@@ -100,6 +100,7 @@ def main(settings):
         settings.bpb_of = rehearsal.moved(settings.bpb_of, steps, settings.into)
         out = before = Path(settings.into) / out
     if settings.share < 1 or settings.hub or settings.contents:
+        rehearsal.check(steps, settings)
         steps = [with_arguments(step, rehearsal.arguments(step, steps, settings)) for step in steps]
     if settings.check:
         check(steps, settings.processes)

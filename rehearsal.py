@@ -5,10 +5,22 @@ import re
 from dataclasses import asdict
 from pathlib import Path
 
+from configurator import UserError
 from corpus.sources import parsed, source_name
 
 OVERLAY = "rehearsal.toml"  # the tiny model, which lies on top of a recipe of which a share is asked for
 BUDGETS = ("documents", "tokens")
+SOURCES = ("sources", "labelled", "tested_on")  # the settings of stages that name sources
+
+
+def check(steps, settings):
+    """Raises UserError where another place is given for data sets that no step reads."""
+    named = [source for step in steps for name in SOURCES for source in getattr(step.settings, name, ())]
+    found = [parsed(source, must_exist=False) for source in named]
+    if settings.hub and all(source.path for source in found):
+        raise UserError("--hub: this recipe reads no data set of the hub")
+    if settings.contents and not any(source.contents for source in found):
+        raise UserError("--contents: this recipe reads no blobs of The Stack v2")
 
 
 def arguments(step, steps, settings):
@@ -16,7 +28,7 @@ def arguments(step, steps, settings):
     found = []
     for name, value in asdict(step.settings).items():
         before = value
-        if name in ("sources", "labelled", "tested_on"):
+        if name in SOURCES:
             value = [source_elsewhere(source, settings) for source in value]
         if isinstance(value, list) and all(isinstance(item, str) for item in value):
             value, before = ",".join(value), ",".join(before)

@@ -123,6 +123,7 @@ def test_two_processes_are_one(here, letters, tmp_path, arguments):
         (["--gae_lambda=0.5"], "give --critic"),
         (["--clip_low=0.1"], "do nothing with updates=1"),
         (["--replay_weight=2"], "give --replay"),
+        (["--replay_weight=0"], "above 0"),
         (["--replay=nowhere"], "no shards in nowhere"),
         (["--reward_model=out/reward"], "a tuned model"),
         (["--max_new_tokens=96"], "leave 96 tokens"),

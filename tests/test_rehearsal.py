@@ -106,9 +106,17 @@ def test_a_source_that_cannot_be_read_is_told_before_anything_runs(tmp_path, con
     assert "2 of " in printed.splitlines()[-1], "once as chats, once for the classifier, with another budget"
 
 
-def test_a_folder_for_a_rehearsal_without_one_is_refused():
-    code, printed = run("configs/demo.toml", "--into=elsewhere")
-    assert code == 2 and "--into is the folder of a rehearsal: give --share too" in printed
+@pytest.mark.parametrize(
+    "argument, words",
+    [
+        ("--into=elsewhere", "--into is the folder of a rehearsal: give --share too"),
+        ("--hub=copies", "--hub: this recipe reads no data set of the hub"),
+        ("--contents=http://localhost", "--contents: this recipe reads no blobs of The Stack v2"),
+    ],
+)
+def test_what_a_recipe_has_no_use_for_is_refused(argument, words):
+    code, printed = run("configs/demo.toml", argument)
+    assert code == 2 and words in printed
 
 
 @pytest.mark.parametrize("name", ["124m", "350m", "0.5b", "1b", "zh-en"])
@@ -126,9 +134,7 @@ def test_every_source_of_a_recipe_has_a_budget_or_is_small(name):
 def test_a_share_is_one_of_the_budget():
     settings = SimpleNamespace(share=0.001, hub="/copies", contents="http://x/c", into="there")
     elsewhere = rehearsal.source_elsewhere("stack-edu?tokens=7e9", settings)
-    found = (
-        parsed.__wrapped__(elsewhere, False) if hasattr(parsed, "__wrapped__") else parsed(elsewhere, must_exist=False)
-    )
+    found = parsed(elsewhere, must_exist=False)
     assert found.tokens == 7e6 and found.contents == "http://x/c" and found.cache == "there/blobs.sqlite"
     assert str(found.path) == "/copies/HuggingFaceTB/stack-edu"
     found = parsed(rehearsal.source_elsewhere("dolly", settings), must_exist=False)
