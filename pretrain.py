@@ -191,14 +191,14 @@ def train(settings, machine, model, tokenizer, data, schedule, val, init=None, n
 
         def evaluate(step):
             """How good the model is after a step: loss on the validation sets, and what it writes if that is asked; {}
-            if a signal comes before the last step."""
+            if a signal comes. The last evaluation is finished whatever comes."""
             if step == settings.max_steps:
-                machine.stop = None  # there is nothing left to be saved earlier
+                machine.stop = None
             try:
                 metrics = validate(raw_model, val_sets, plan, machine, tokenizer)
                 with machine.together():  # the main process may ask the model for longer than gradients are waited for
                     metrics |= measure(raw_model, machine)
-                machine.heed()
+                machine.heed()  # what the main process has given up is given up in all
             except machines.SignalCame:
                 return {}
             log.evaluation(step, metrics)
@@ -220,8 +220,9 @@ def train(settings, machine, model, tokenizer, data, schedule, val, init=None, n
             # ... and so are this process's rows of the global batch, and the noise, should the model draw any:
             # a run that resumes at this step does exactly what the unbroken one would.
             try:
+                machine.heed()  # it may have come before the first step
                 batch = data.batch(done + ahead, machine, plan)
-                if machine.world_size > 1 and model is raw_model:
+                if machine.world_size > 1 and model is raw_model:  # once, with the first batch
                     model = exchanging_gradients(model, next(batch.split(plan.micro_batch)), machine, loss_fn)
                 torch.manual_seed(settings.seed + done * machine.world_size + machine.rank)
                 dynamics.before(done, batch)
@@ -262,7 +263,7 @@ def train(settings, machine, model, tokenizer, data, schedule, val, init=None, n
         log.end(done, metrics)
     # The wrapper must go before the processes part: in the other order the two can wait for each other for ever.
     del model
-    machines.stop(machine)
+    machines.leave(machine)
     if done < settings.max_steps:
         # An exit code other than 0: what stands behind && must not begin on half a model.
         how = "checkpoint saved; --resume goes on from it" if done else "nothing to save; the same command begins again"

@@ -100,7 +100,7 @@ def main(settings):
         settings.bpb_of = rehearsal.moved(settings.bpb_of, steps, settings.into)
         out = before = Path(settings.into) / out
     if settings.share < 1 or settings.hub or settings.contents:
-        rehearsal.check(steps, settings)
+        rehearsal.refuse_what_is_not_read(steps, settings)
         steps = [with_arguments(step, rehearsal.arguments(step, steps, settings)) for step in steps]
     if settings.check:
         check(steps, settings.processes)
@@ -276,7 +276,7 @@ def run(arguments, processes=1):
     shown = shlex.join(["python", *arguments]).replace("python -m torch.distributed.run", "torchrun")
     print(f"\n$ {shown}", flush=True)
     usual = {"OMP_NUM_THREADS": str(max(1, n_cores() // processes))}
-    usual["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = "600"  # seconds to end in: an evaluation and a save take their time
+    usual["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = "600"  # seconds to end in: the last evaluation and a save take their time
     stage = subprocess.Popen([sys.executable, *arguments], env={**usual, **os.environ})
 
     def pass_on(number, frame):

@@ -13,7 +13,7 @@ BUDGETS = ("documents", "tokens")
 SOURCES = ("sources", "labelled", "tested_on")  # the settings of stages that name sources
 
 
-def check(steps, settings):
+def refuse_what_is_not_read(steps, settings):
     """Raises UserError where another place is given for data sets that no step reads."""
     named = [source for step in steps for name in SOURCES for source in getattr(step.settings, name, ())]
     found = [parsed(source, must_exist=False) for source in named]

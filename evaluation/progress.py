@@ -38,8 +38,8 @@ class Progress:
 
     def of(self, model, machine):
         """{"sample": what the model writes, "pass@1": the share of problems that it solves, greedy}, for metrics.jsonl
-        and the screen; what is left when a signal comes is not asked. Only the main process asks; nothing here draws
-        random numbers that training would miss."""
+        and the screen. Only the main process asks, and a signal ends it: whoever calls heeds the same in all processes.
+        Nothing here draws random numbers that training would miss."""
         found = {}
         if not machine.is_main:
             return found

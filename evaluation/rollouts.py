@@ -123,6 +123,7 @@ class Rollouts:
     def attempts_at(self, numbers, step, sampler, machine):
         """group_size Attempts at each of the problems with these numbers, judged. Each process has a part of the
         problems attempted, and all get to know everything."""
+        machine.heed()
         settings, task, asked = self.settings, self.task, []
         for number in numbers[machine.rank :: machine.world_size]:
             for k in range(settings.group_size):
@@ -228,6 +229,7 @@ class Rollouts:
         found = np.zeros((2, machine.world_size * n_rows, self.block_size), np.float32)
         first = machine.rank * n_rows
         for part in batch.split(plan.micro_batch):
+            machine.heed()
             scores = model(*part.inputs(), reduction="both" if with_values else "none")
             for n, values in enumerate(scores if with_values else [scores]):
                 found[n, first : first + len(part.ids)] = values.float().view(part.ids.shape).cpu().numpy()

@@ -3,6 +3,8 @@
 import contextlib
 import json
 import math
+import signal
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from model import ModelConfig, Transformer
 from shards import Shards
 from tokenizer import Tokenizer
 from training import checkpoint
+from training.machine import SignalCame
 from training.pairs import PairBatch, Pairs
 from training.plan import Plan
 
@@ -118,6 +121,21 @@ def test_at_first_the_loss_is_ln_2_and_no_answer_has_a_reward(setting):
         batch = data.batch(0, alone(), PLAN)
         loss = preference_loss(dpo.answer_log_probs(model, batch), batch, how).item()
         assert loss / batch.count == pytest.approx(math.log(2), rel=1e-5) and batch.count > 5
+
+
+def test_a_signal_ends_a_comparison(setting):
+    model, data = setting
+    machine, scored = alone(), []
+    machine.stop = SimpleNamespace(signal=0)
+
+    def score(model, batch):
+        scored.append(batch)
+        machine.stop.signal = signal.SIGTERM if len(scored) == 2 else 0
+        return torch.zeros(batch.count, 2)
+
+    with pytest.raises(SignalCame):
+        data.compared(model, score, machine, PLAN)
+    assert len(scored) == 2 < sum(source.n_rows for source in data.val)
 
 
 def swapped(batch):

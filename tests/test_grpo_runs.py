@@ -35,8 +35,9 @@ def test_a_run_that_stopped_between_two_steps_on_the_same_attempts_is_the_unbrok
     assert metrics(tmp_path / "whole") == metrics(tmp_path / "parts")
 
 
-def stopped_while_writing(*arguments):
-    """Train; in the last process a signal comes while it writes for the third step. Returns how often, before it ends."""
+def stopped_while_writing(n_steps, *arguments):
+    """Train; in the last process a signal comes while it writes for the step behind n_steps. Returns how many more
+    tokens it writes, its own among them."""
     trains, calls, real_step, real_go_on = [], [], pretrain.train_step, generate.go_on
 
     def counted(*arguments):
@@ -44,7 +45,7 @@ def stopped_while_writing(*arguments):
         return real_step(*arguments)
 
     def interrupted(*arguments):
-        if len(trains) == 2 and int(os.environ.get("RANK", 0)) == int(os.environ.get("WORLD_SIZE", 1)) - 1:
+        if len(trains) == n_steps and int(os.environ.get("RANK", 0)) == int(os.environ.get("WORLD_SIZE", 1)) - 1:
             calls.append(arguments)
             os.kill(os.getpid(), signal.SIGTERM)
         real_go_on(*arguments)
@@ -56,18 +57,22 @@ def stopped_while_writing(*arguments):
     return len(calls)
 
 
-def test_attempts_are_given_up_at_a_signal_and_made_up(here, letters, tmp_path):
-    for n, name in ((1, "one"), (2, "two")):
-        whole, parts = f"--out_dir={tmp_path}/{name}-whole", f"--out_dir={tmp_path}/{name}"
-        assert in_processes(n, run, here, whole) == [None] * n
-        assert in_processes(n, stopped_while_writing, here, parts) == [0, 1][-n:]
-        assert [folder.name for folder in checkpoint.saved(tmp_path / name)] == ["step_00000002"]
-        assert in_processes(n, run, here, parts, "--resume") == [None] * n
-        assert metrics(tmp_path / name) == metrics(tmp_path / f"{name}-whole")
+@pytest.mark.parametrize("n", [1, 2])
+def test_attempts_are_given_up_at_a_signal_and_made_up(here, letters, tmp_path, n):
+    """It comes to one process, at the first step, where there is nothing to be saved, and at the third."""
+    whole, parts = f"--out_dir={tmp_path}/whole", f"--out_dir={tmp_path}/parts"
+    assert in_processes(n, run, here, whole) == [None] * n
+    assert in_processes(n, stopped_while_writing, 0, here, parts) == [0, 1][-n:]
+    assert not list(tmp_path.glob("parts/step_*"))
+    assert in_processes(n, stopped_while_writing, 2, here, parts) == [0, 1][-n:]
+    assert [folder.name for folder in checkpoint.saved(tmp_path / "parts")] == ["step_00000002"]
+    assert in_processes(n, run, here, parts, "--resume") == [None] * n
+    assert metrics(tmp_path / "parts") == metrics(tmp_path / "whole")
+    assert tensors(tmp_path / "parts/step_00000004") == tensors(tmp_path / "whole/step_00000004")
 
 
 def test_what_was_drawn_in_vain_is_not_counted_twice(here, letters):
-    """A signal comes while a step's attempts are drawn: its checkpoint says what one that waited for the step says."""
+    """A signal comes between a step's attempts and its update: the checkpoint counts what was learnt from alone."""
     _, _, data = made(here)
     data.batch(0, alone(), PLAN)
     on_time = data.position(1)

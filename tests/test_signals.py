@@ -5,6 +5,7 @@ import os
 import signal
 
 import pytest
+from test_processes import in_processes
 from test_resume import RUN, metrics, steps, train
 
 import pretrain
@@ -77,6 +78,22 @@ def test_an_evaluation_is_given_up_at_a_signal_and_made_up(trained, here, tmp_pa
         assert all("val_loss" not in line for line in metrics(tmp_path / "run"))
         train(pretrain, *RUN, *SAMPLE, f"--out_dir={tmp_path}/run", "--resume")
     assert metrics(tmp_path / "run") == metrics(trained)
+
+
+def interrupted_in_a_sample(*arguments):
+    """Pretrain; a signal comes to the process that writes, which is the main one, and to no other."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(generate, "go_on", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        train(pretrain, *RUN, *SAMPLE, *arguments)
+
+
+def test_what_the_main_process_gives_up_is_given_up_in_all(here, tmp_path):
+    whole, parts = f"--out_dir={tmp_path}/whole", f"--out_dir={tmp_path}/parts"
+    assert in_processes(2, train, pretrain, *RUN, *SAMPLE, whole) == [None, None]
+    assert [type(end) for end in in_processes(2, interrupted_in_a_sample, parts)] == [Stopped, Stopped]
+    assert steps(tmp_path / "parts")[-1] == 4
+    assert in_processes(2, train, pretrain, *RUN, *SAMPLE, parts, "--resume") == [None, None]
+    assert metrics(tmp_path / "parts") == metrics(tmp_path / "whole")
 
 
 def test_what_nohup_ignores_stays_ignored(monkeypatch):

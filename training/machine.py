@@ -58,7 +58,7 @@ class Machine:
     dtype: torch.dtype
     # The group in which processes wait for each other for as long as it takes; None = the default one, with a time-out.
     patient: torch.distributed.ProcessGroup | None = None
-    stop: "StopRequested | None" = None  # whose signals are heeded; None = there is nothing to be saved
+    stop: "StopRequested | None" = None  # whose signals are heeded; None = none are
 
     @property
     def is_main(self):
@@ -192,7 +192,7 @@ def pick_device(name, local_rank=0):
     return device
 
 
-def stop(machine):
+def leave(machine):
     """Leave torchrun's processes."""
     if machine.world_size > 1:
         torch.distributed.destroy_process_group()
@@ -203,8 +203,8 @@ class SignalCame(Exception):
 
 
 class StopRequested:
-    """Set by Ctrl-C, SIGTERM and a closed terminal: the loop then saves and ends after its current step. signal: the
-    number of the first signal that came, or 0.
+    """Set by Ctrl-C, SIGTERM and a closed terminal: what is under way is given up, and the loop saves and ends. signal:
+    the number of the first signal that came, or 0.
 
     A second Ctrl-C ends at once. A second SIGTERM or SIGHUP does nothing: launchers pass on one that has come already.
     Under torchrun a second Ctrl-C does nothing either: torchrun itself kills what does not end in time."""

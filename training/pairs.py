@@ -113,7 +113,14 @@ class Pairs(Mixture):
     def measure(self, progress, score, plan):
         """The measure() that train() asks for: also how far a score tells the answers of held-out pairs apart.
         progress: the Progress that other stages ask alone."""
-        return lambda model, machine: {**progress.of(model, machine), **self.compared(model, score, machine, plan)}
+
+        def measured(model, machine):
+            """What progress says, and the comparison."""
+            with machine.together():  # the main process asks alone
+                found = progress.of(model, machine)
+            return {**found, **self.compared(model, score, machine, plan)}
+
+        return measured
 
     def compared(self, model, score, machine, plan):
         """How well a score tells the answers of the validation pairs apart: for metrics.jsonl and the screen.

@@ -55,8 +55,10 @@ def validate(model, sets, plan, machine, tokenizer):
     """{"val_loss", "val_bpb", "sources": {folder: the same}}: of each set, and their means weighted by its share.
     Raises SignalCame."""
     model.eval()
-    sources = {part.folder: evaluate(model, part, plan, machine, tokenizer) for part in sets}
-    model.train()
+    try:
+        sources = {part.folder: evaluate(model, part, plan, machine, tokenizer) for part in sets}
+    finally:
+        model.train()
     metrics = {}
     for key in ("val_loss", "val_bpb") if sets else ():
         metrics[key] = sum(part.share * sources[part.folder][key] for part in sets)

@@ -1,7 +1,7 @@
 """Go on looking for what breaks: kills, damaged files, full disks, fuzzed input; the long part of the tests.
 
     python -m tests.faults                                     everything, up to 50 minutes on two cores
-    python -m tests.faults --minutes=1                         a slice of it, as the tests run it
+    python -m tests.faults --minutes=0.3                       a slice of it, as the tests run it
     python -m tests.faults --only=killed:\\ sft --case=17       one case again, after it was lost
 
 Prints a table, also by kinds, and leaves it in out/faults.md. Exit code 1 if anything was lost: the first lost cases of
