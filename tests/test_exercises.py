@@ -109,13 +109,16 @@ def test_every_gap_is_filled_by_its_own_middle_and_hardly_one_by_nothing(made):
 
 
 def test_the_same_seed_gives_the_same_bytes_with_any_number_of_workers(made, tmp_path):
+    """And fewer of them are the first of many."""
+    fewer = ["--documents=500", "--chats=300", "--problems=50"]  # more than a worker makes at a time
     few = ["--documents=20", "--chats=20", "--problems=2", "--seed=7"]
-    for name, arguments in (("again", COUNTS), ("other", few)):
+    for name, arguments in (("again", fewer), ("other", few)):
         how = {"cwd": tmp_path, "forks": False}  # with another hash seed
         stage("exercises", f"--out_dir={tmp_path / name}", *arguments, "--num_workers=2", **how)
     for view in ("documents", "chats", "problems", "gaps"):
         first = (made / f"{view}.jsonl").read_bytes()
-        assert (tmp_path / "again" / f"{view}.jsonl").read_bytes() == first
+        again = (tmp_path / "again" / f"{view}.jsonl").read_bytes()
+        assert first.startswith(again) and len(again.splitlines()) >= 300
         other = (tmp_path / "other" / f"{view}.jsonl").read_bytes()
         assert other.splitlines()[0] != first.splitlines()[0]
 

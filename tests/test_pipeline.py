@@ -12,6 +12,8 @@ import time
 import pytest
 import torch
 from conftest import ROOT, TINY_MODEL, assert_one_line_error, door_error, load_model, stage
+from test_processes import in_processes
+from test_resume import train
 
 import pretrain as pretrain_module
 import sample
@@ -211,9 +213,11 @@ def test_bad_shards_and_checkpoints_are_one_line(workdir, unbroken, tmp_path, mo
     assert "no whole checkpoint" in door_error(sample, f"--checkpoint={run}")
 
 
-def test_processes_that_cannot_share_the_batch(workdir, tmp_path):
-    result = pretrain(workdir, tmp_path / "x", "--batch_tokens=32", "--max_steps=2", torchrun=2, check=False)
-    assert result.returncode != 0 and "2 processes: try --batch_tokens=64" in result.stderr
+def test_processes_that_cannot_share_the_batch(workdir, tmp_path, monkeypatch):
+    monkeypatch.chdir(workdir)
+    arguments = [*RUN, f"--out_dir={tmp_path}/x", "--batch_tokens=32", "--max_steps=2"]
+    for error in in_processes(2, train, pretrain_module, *arguments):
+        assert "2 processes: try --batch_tokens=64" in str(error)
 
 
 def test_no_space_left_during_a_checkpoint(workdir, tmp_path):

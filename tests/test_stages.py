@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY_MODEL, alone, assert_one_line_error, door_error, load_model, stage
+from test_processes import in_processes
+from test_resume import train
 
 import anneal
 import convert
@@ -142,10 +144,11 @@ def test_prompts_that_do_not_fit_fail_and_what_was_written_is_not_written_again(
     assert json.loads((workdir / "scored/summary.json").read_text())["n_samples"] == 4
 
 
-def test_two_processes_tune_like_one(workdir, trunk, chats):
+def test_two_processes_tune_like_one(workdir, trunk, chats, monkeypatch):
+    monkeypatch.chdir(workdir)
     arguments = ["--init=trunk", "--data=data/chats", *QUIET, "--epochs=1"]
     stage("sft.py", *arguments, "--out_dir=sft-one", cwd=workdir)
-    stage("sft.py", *arguments, "--out_dir=sft-two", cwd=workdir, torchrun=2)
+    assert in_processes(2, train, sft, *arguments, "--out_dir=sft-two") == [None, None]
     assert lines(workdir / "sft-one", "loss") == pytest.approx(lines(workdir / "sft-two", "loss"), abs=1e-4)
 
 

@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -13,31 +11,40 @@ import pytest
 from test_resume import RUN, metrics, train
 
 import pretrain
-from configurator import ROOT, UserError
+from configurator import UserError
+from tests.faults.common import forked
 from training import checkpoint, resume
+from training.machine import StopRequested
 from training.optim import Schedule
 
 
 def sent_twice(number, by_torchrun):
-    """What a process whose save takes a second after the first of two signals has done by then."""
-    code = f"""
-import os, signal, time
-from training.machine import StopRequested
-if {by_torchrun}:
-    os.environ["TORCHELASTIC_RUN_ID"] = "run"
-with StopRequested() as stop:
-    os.kill(os.getpid(), {int(number)})
-    os.kill(os.getpid(), {int(number)})
-    print("saved", stop.signal)
-"""
-    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True).stdout.split()
+    """What a process says behind two signals."""
+    read_end, write_end = os.pipe()
+
+    def work():
+        """In a fork, whose handlers are those of a program that begins."""
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for other in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(other, signal.SIG_DFL)
+        os.environ |= {"TORCHELASTIC_RUN_ID": "run"} if by_torchrun else {}
+        with StopRequested() as stop:
+            os.kill(os.getpid(), number)
+            os.kill(os.getpid(), number)
+            os.write(write_end, f"saved {int(stop.signal)}".encode())
+        return 0
+
+    os.waitpid(forked(work), 0)
+    os.close(write_end)
+    with open(read_end) as said:
+        return said.read()
 
 
 def test_a_signal_that_a_launcher_passes_on_once_more_leaves_time_to_save():
     for number in (signal.SIGTERM, signal.SIGHUP):
-        assert sent_twice(number, False) == sent_twice(number, True) == ["saved", str(int(number))]
-    assert sent_twice(signal.SIGINT, False) == [], "a person's second Ctrl-C ends at once"
-    assert sent_twice(signal.SIGINT, True) == ["saved", str(int(signal.SIGINT))]
+        assert sent_twice(number, False) == sent_twice(number, True) == f"saved {int(number)}"
+    assert sent_twice(signal.SIGINT, False) == "", "a person's second Ctrl-C ends at once"
+    assert sent_twice(signal.SIGINT, True) == f"saved {int(signal.SIGINT)}"
 
 
 def test_a_run_that_ends_where_it_was_stopped_is_evaluated(workdir, tmp_path, monkeypatch):

@@ -68,7 +68,7 @@ def forked(work):
         return pid
     code = 1
     try:
-        code = work()
+        code = int(work())
         sys.stdout.flush()
     finally:  # whatever a signal raises here: the fork must not go on as its parent
         os._exit(code)
