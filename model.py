@@ -87,13 +87,28 @@ class ModelConfig(Shape):
             raise ValueError(f"rope_scaling={self.rope_scaling} needs heads of over 2 numbers and a rope_base above 1")
 
 
+def table(layer: nn.Module) -> Tensor:
+    """The weight of a layer; with LoRA, some tokens' rows of it are changed (training/lora.py)."""
+    if not hasattr(layer, "lora_rows"):
+        return layer.weight
+    return layer.weight.index_add(0, layer.lora_tokens, layer.lora_rows)
+
+
+class Embedding(nn.Embedding):
+    """A row of numbers for each token."""
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """ids of any shape -> the same shape with one more dimension, n_embd."""
+        return F.embedding(ids, table(self))
+
+
 class Linear(nn.Linear):
     """x W^T, multiplied in the format of x, which Transformer.dtype decides. The weights that the optimizer changes
     stay in fp32: in bf16, with 8 bits, most of its updates would round to nothing."""
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., in_features) -> (..., out_features) in the same format."""
-        y = F.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
+        y = F.linear(x, table(self).to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
         if not hasattr(self, "lora_a"):
             return y
         # LoRA: a change of W is learnt, as the product of two narrow matrices (training/lora.py).
@@ -196,7 +211,7 @@ class Transformer(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.config = config
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.n_embd)
+        self.embed_tokens = Embedding(config.vocab_size, config.n_embd)
         self.layers = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.norm = RMSNorm(config.n_embd, config.norm_eps)
         self.lm_head = Linear(config.n_embd, config.vocab_size, bias=False)
@@ -251,7 +266,7 @@ class Transformer(nn.Module):
             return self.lm_head(x)
         x, targets = x.flatten(0, 1), targets.flatten()
         if reduction == "sum":
-            return SummedLoss.apply(x, self.lm_head.weight, targets, self.chunk_loss)
+            return SummedLoss.apply(x, table(self.lm_head), targets, self.chunk_loss)
         # Unlike those of a sum, the gradients of single losses come later: the logits are then made once more.
         again = partial(checkpoint, self.losses_of, use_reentrant=False, preserve_rng_state=False)
         losses = torch.cat([again(x[part], targets[part]) for part in chunks(len(x))])

@@ -72,8 +72,8 @@ def main(settings):
     if settings.lora_rank:
         torch.manual_seed(settings.seed)
         alpha = settings.lora_alpha or (16 if settings.lora_by_root else 2 * settings.lora_rank)
-        targets, embeddings = settings.lora_targets, settings.lora_embeddings
-        add_adapters(model, settings.lora_rank, alpha, settings.lora_by_root, targets, embeddings)
+        what = settings.lora_targets, settings.lora_embeddings, tokenizer.special.values()
+        add_adapters(model, settings.lora_rank, alpha, settings.lora_by_root, *what)
         state = None  # it is of the matrices that are not trained now
     train(settings, machine, model, tokenizer, data, schedule, val, init=state, note={"chat": True})
 

@@ -93,6 +93,26 @@ def test_gradients_and_state_take_the_memory_of_the_adapters_alone():
 
 
 @pytest.mark.parametrize("tie_embeddings", [True, False])
+def test_the_rows_of_special_tokens_are_trained_and_no_others(tie_embeddings):
+    """By a step of SGD without momentum: each of their rows moves as it does where everything is trained."""
+    models, ids = [tiny(tie_embeddings=tie_embeddings) for _ in range(2)], torch.arange(32).view(2, 16) + 20
+    before = models[0](ids)
+    add_adapters(models[0], 4, 8.0, False, ["q_proj"], tokens=[50, 22])
+    assert torch.equal(models[0](ids), before)
+    for model in models:
+        model(ids, ids.roll(-1)).backward()
+        torch.optim.SGD(model.parameters(), lr=0.1).step()
+    adapted, whole, begun = merged(models[0].state_dict()), models[1].state_dict(), tiny(tie_embeddings=tie_embeddings)
+    for name in ("embed_tokens.weight", "lm_head.weight"):
+        moved = (adapted[name] != begun.state_dict()[name]).any(1)
+        assert moved.nonzero().flatten().tolist() == [22, 50], name
+        assert torch.allclose(adapted[name][moved], whole[name][moved], atol=1e-6)
+    logits = models[0](ids)
+    begun.load_state_dict(adapted)
+    assert (begun(ids) - logits).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("tie_embeddings", [True, False])
 def test_embeddings_and_norms_are_trained_beside_adapters_if_that_is_asked(tie_embeddings):
     model = tiny(tie_embeddings=tie_embeddings)
     add_adapters(model, 4, 8.0, False, ["q_proj", "v_proj"], embeddings=True)
@@ -163,7 +183,8 @@ def test_tuning_by_adapters_learns_goes_on_and_is_read_by_later_stages(workdir, 
     assert not any("lora_" in name for name in model.state_dict()) and meta["settings"]["lora_rank"] == 4
     trunk = load_model(workdir / "lora-trunk")[0].state_dict()
     changed = [name for name, p in model.state_dict().items() if not torch.equal(p, trunk[name])]
-    assert changed and all(name.split(".")[-2] in TARGETS for name in changed)
+    tables = ["embed_tokens.weight", "lm_head.weight"]  # of which the special tokens' rows are trained
+    assert set(tables) <= set(changed) and all(name in tables or name.split(".")[-2] in TARGETS for name in changed)
     later = ["--init=lora", "--data=data/say", *QUIET, "--max_steps=1", "--lr=1e-9", "--out_dir=lora-later"]
     stage("sft.py", *later, cwd=workdir)  # a step that changes next to nothing: it shows what it began with
     for name, p in load_model(workdir / "lora-later")[0].state_dict().items():
