@@ -36,8 +36,8 @@ def test_a_run_that_stopped_between_two_steps_on_the_same_attempts_is_the_unbrok
 
 
 def stopped_while_writing(n_steps, *arguments):
-    """Train; in the last process a signal comes while it writes for the step behind n_steps. Returns how many more
-    tokens it writes, its own among them."""
+    """Train; in the last process a signal comes before a token of the attempts behind n_steps. Returns how many of
+    their tokens are computed from there on."""
     trains, calls, real_step, real_go_on = [], [], pretrain.train_step, generate.go_on
 
     def counted(*arguments):

@@ -111,9 +111,8 @@ class Dynamics:
         if not length:
             return {}
         e = REACH * math.hypot(*(walk.at.norm().item() for walk in self.walks.values()))
-        unheeding = replace(
-            self.machine, stop=None
-        )  # so short that no signal need end it, and the weights are moved meanwhile
+        # The weights are moved meanwhile: a signal must not end it here, and need not, as it is short.
+        unheeding = replace(self.machine, stop=None)
         losses, dtype, precision = [], self.model.dtype, torch.get_float32_matmul_precision()
         self.model.dtype = torch.float32
         torch.set_float32_matmul_precision("highest")  # no TF32
