@@ -220,9 +220,9 @@ def train(settings, machine, model, tokenizer, data, schedule, val, init=None, n
             # ... and so are this process's rows of the global batch, and the noise, should the model draw any:
             # a run that resumes at this step does exactly what the unbroken one would.
             try:
-                machine.heed()  # it may have come before the first step
                 batch = data.batch(done + ahead, machine, plan)
                 if machine.world_size > 1 and model is raw_model:  # once, with the first batch
+                    machine.heed()  # compiling may take longer than a launcher waits
                     model = exchanging_gradients(model, next(batch.split(plan.micro_batch)), machine, loss_fn)
                 torch.manual_seed(settings.seed + done * machine.world_size + machine.rank)
                 dynamics.before(done, batch)
