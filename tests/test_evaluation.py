@@ -118,9 +118,8 @@ def canonical(tmp_path, file):
 @pytest.mark.parametrize(
     "file, count, workers",
     [
-        ("humaneval/HumanEval.jsonl.gz", 164, 1),
         ("humaneval/HumanEval.jsonl.gz", 164, 4),
-        ("mbpp/mbpp.jsonl.gz", 500, 2),
+        ("mbpp/mbpp.jsonl.gz", 500, 1),
     ],
 )
 def test_canonical_solutions_all_pass(tmp_path, file, count, workers):
