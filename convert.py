@@ -280,13 +280,13 @@ def read_weights(folder):
 def shape_of(about, tokenizer, weights):
     """The ModelConfig of a config.json. Raises UserError for what this project's model does not have."""
     try:
-        return shape_told(about, tokenizer, weights)
+        return parsed_shape(about, tokenizer, weights)
     except (ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError) as error:
         raise UserError(f"its shape does not fit: {error}") from None
 
 
-def shape_told(about, tokenizer, weights):
-    """The same, with any error where config.json holds values of other types."""
+def parsed_shape(about, tokenizer, weights):
+    """The same as shape_of(), with any error where config.json holds values of other types."""
     if missing := [name for name in ("vocab_size", "hidden_size", "num_attention_heads") if not about.get(name)]:
         raise UserError(f"its config.json does not say its {', '.join(missing)}")
     kind = about.get("model_type")
