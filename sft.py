@@ -35,7 +35,8 @@ class Settings(TuningSettings):
     init: str = "out/anneal"  # the checkpoint to start from, or a folder of them, of which the newest is taken
     out_dir: Place = "out/sft"  # checkpoints, metrics.jsonl, settings.json
     # -- LoRA
-    lora_rank: Annotated[int, Range(0, 4096)] = 0  # of the adapters that are trained instead of the weights; 0 = none
+    # of the adapters that are trained instead of the weights, by default at three times the lr; 0 = none
+    lora_rank: Annotated[int, Range(0, 4096)] = 0
     lora_alpha: Positive | None = None  # their change counts alpha / rank; auto = 2 * rank, or 16 with lora_by_root
     lora_by_root: bool = False  # alpha / sqrt(rank) instead (rsLoRA)
     lora_targets: list[str] = field(default_factory=lambda: list(TARGETS))  # the matrices that have adapters
@@ -63,7 +64,8 @@ def main(settings):
         if shards.has_pairs:
             machine.say(f"{shards.folder} holds pairs of answers: this stage reads the better ones alone")
 
-    schedule = resume.tuning_schedule(settings, meta, data, slower=3)
+    # Adapters learn best at a higher rate than all weights (experiments/README.md, "Are adapters enough?").
+    schedule = resume.tuning_schedule(settings, meta, data, slower=1 if settings.lora_rank else 3)
     model = resume.trained_model(config, start, meta, tokenizer, machine)
     model.shifted = settings.shifted_attention
     if settings.neftune:

@@ -191,6 +191,15 @@ def test_tuning_by_adapters_learns_goes_on_and_is_read_by_later_stages(workdir, 
         assert torch.allclose(p, model.state_dict()[name], atol=1e-7)
 
 
+def test_adapters_have_three_times_the_learning_rate_of_all_weights(workdir, chats):
+    rates = {}
+    for name, arguments in (("whole", []), ("adapters", ["--lora_rank=2"])):
+        out = f"--out_dir=rate-{name}"
+        stage("sft.py", "--init=lora-trunk", "--data=data/say", *QUIET, "--max_steps=1", *arguments, out, cwd=workdir)
+        rates[name] = json.loads((workdir / f"rate-{name}/settings.json").read_text())["settings"]["lr"]
+    assert rates["adapters"] == pytest.approx(3 * rates["whole"])
+
+
 def test_unknown_targets_are_one_line(workdir, chats, monkeypatch):
     monkeypatch.chdir(workdir)
     error = door_error(sft, *chats, "--max_steps=1", "--out_dir=lora-none", "--lora_targets=qproj,v_proj")
