@@ -45,7 +45,7 @@ def main(settings):
     tokenizer = load_tokenizer([folder for folder, _ in mixture + val])
     batch_size, _ = batch_shape(settings, config.block_size, machine.world_size)
     if settings.lr is None:
-        settings.lr = meta["settings"]["lr"]
+        settings.lr = resume.lr_before(meta)
     if settings.max_steps is None:
         settings.max_steps = max(1, settings.decay_tokens // settings.batch_tokens)
 

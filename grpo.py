@@ -104,7 +104,7 @@ def main(settings):
     if folders and load_tokenizer(folders).fingerprint != tokenizer.fingerprint:
         raise UserError(f"{folders[0]} was made with another tokenizer than {start}")
     if settings.lr is None:
-        settings.lr = meta["settings"]["lr"] / 20
+        settings.lr = resume.lr_before(meta) / 20
     schedule = warmup_then_decay(settings)
 
     model = resume.trained_model(config, start, meta, tokenizer, machine)

@@ -23,7 +23,7 @@ from ranges import NotNegative, Place, Positive, Range
 from shards import load_tokenizer
 from training import resume
 from training.dataloader import Mixture, batch_shape, parse_folders
-from training.lora import TARGETS, add_adapters
+from training.lora import FASTER, TARGETS, add_adapters
 
 
 @dataclass
@@ -35,12 +35,14 @@ class Settings(TuningSettings):
     init: str = "out/anneal"  # the checkpoint to start from, or a folder of them, of which the newest is taken
     out_dir: Place = "out/sft"  # checkpoints, metrics.jsonl, settings.json
     # -- LoRA
-    # of the adapters that are trained instead of the weights, by default at three times the lr; 0 = none
-    lora_rank: Annotated[int, Range(0, 4096)] = 0
+    lora_rank: Annotated[int, Range(0, 4096)] = 0  # of the adapters that are trained instead of the weights; 0 = none
     lora_alpha: Positive | None = None  # their change counts alpha / rank; auto = 2 * rank, or 16 with lora_by_root
     lora_by_root: bool = False  # alpha / sqrt(rank) instead (rsLoRA)
     lora_targets: list[str] = field(default_factory=lambda: list(TARGETS))  # the matrices that have adapters
     lora_embeddings: bool = False  # train embeddings and norms too, for a longer context (LongLoRA, arXiv:2309.12307)
+    # -- learning rate and optimizer
+    # peak learning rate; auto = a third of that of the checkpoint's run, for adapters as high as that
+    lr: Positive | None = None
     # -- noise
     neftune: NotNegative = 0.0  # noise on the embeddings (arXiv:2310.05914): 5 is usual, 0 is none
 
@@ -64,8 +66,7 @@ def main(settings):
         if shards.has_pairs:
             machine.say(f"{shards.folder} holds pairs of answers: this stage reads the better ones alone")
 
-    # Adapters learn best at a higher rate than all weights (experiments/README.md, "Are adapters enough?").
-    schedule = resume.tuning_schedule(settings, meta, data, slower=1 if settings.lora_rank else 3)
+    schedule = resume.tuning_schedule(settings, meta, data, slower=3 / FASTER if settings.lora_rank else 3)
     model = resume.trained_model(config, start, meta, tokenizer, machine)
     model.shifted = settings.shifted_attention
     if settings.neftune:

@@ -13,6 +13,7 @@ from training import checkpoint
 from training.lora import TARGETS, add_adapters, merged
 from training.memory import memory_parts
 from training.plan import Plan
+from training.resume import lr_before
 
 QUIET = ["--compile=false", "--log_every=1", "--save_every=0", "--eval_every=0", "--micro_batch=4", "--eval_tokens=500"]
 
@@ -198,6 +199,8 @@ def test_adapters_have_three_times_the_learning_rate_of_all_weights(workdir, cha
         stage("sft.py", "--init=lora-trunk", "--data=data/say", *QUIET, "--max_steps=1", *arguments, out, cwd=workdir)
         rates[name] = json.loads((workdir / f"rate-{name}/settings.json").read_text())["settings"]["lr"]
     assert rates["adapters"] == pytest.approx(3 * rates["whole"])
+    whole, adapters = (checkpoint.newest(workdir / f"rate-{name}")[1] for name in rates)
+    assert lr_before(adapters) == pytest.approx(lr_before(whole)), "later stages begin at the same rate"
 
 
 def test_unknown_targets_are_one_line(workdir, chats, monkeypatch):

@@ -10,7 +10,8 @@ import sys
 import pytest
 from conftest import ROOT
 
-SCRIPTS = sorted(path for path in ROOT.rglob("*.py") if ".venv" not in path.parts and "tests" not in path.parts)
+FOLDERS = [path for path in ROOT.iterdir() if path.is_dir() and path.name != "tests" and not path.name.startswith(".")]
+SCRIPTS = sorted([*ROOT.glob("*.py"), *(path for folder in FOLDERS for path in folder.rglob("*.py"))])
 DOORS = [path.relative_to(ROOT) for path in SCRIPTS if "configurator.run(main" in path.read_text(encoding="utf-8")]
 
 

@@ -1,6 +1,6 @@
 """Verdicts are those of a plain harness: on kinds of programs and tests, and on solutions with one thing changed.
 
-2,000 of HumanEval's mutants, where the tests take 300:
+2,000 of HumanEval's mutants, where the tests take 150:
 
     PYTHONPATH=. python tests/test_semantics.py
 """

@@ -18,6 +18,7 @@ from configurator import UserError
 
 NAMES = ("lora_a", "lora_b", "lora_scale")  # of what an adapted matrix has beside its weight
 ROWS = ("lora_rows", "lora_tokens")  # of what embeddings and head have: what is added to the rows of these tokens
+FASTER = 3  # how many times the learning rate of all weights suits adapters best (experiments/README.md)
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 

@@ -11,6 +11,7 @@ from dataclasses import asdict, replace
 from configurator import UserError
 from model import ModelConfig, Transformer
 from training.checkpoint import chosen, load_optimizers, load_weights, read_meta, saved
+from training.lora import FASTER
 from training.optim import Schedule, lr_at, warmup_then_decay
 
 # These decide which rows a step reads. Rows are found by counting, so that after a change of any of them some would
@@ -183,12 +184,18 @@ def lengthened(config, settings):
     return replace(config, **{"rope_factor": factor, "rope_trained": trained, **changes})
 
 
+def lr_before(meta):
+    """The peak learning rate of a checkpoint's run; where that trained adapters, what suits all weights."""
+    about = meta["settings"]
+    return about["lr"] / (FASTER if about.get("lora_rank") else 1)
+
+
 def tuning_schedule(settings, meta, data, slower):
     """The Schedule of a stage that reads its data settings.epochs times; settings that are auto are filled in.
 
     meta: of the checkpoint that it goes on from; slower: how many times lower than its run's the learning rate is."""
     if settings.lr is None:
-        settings.lr = meta["settings"]["lr"] / slower
+        settings.lr = lr_before(meta) / slower
     if settings.max_steps is None:
         settings.max_steps = math.ceil(settings.epochs * data.n_rows.sum() / data.quotas.batch_size)
     if settings.warmup_steps is None:
