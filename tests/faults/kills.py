@@ -155,7 +155,7 @@ def groups():
     """The Groups of this file."""
     found = []
     for stage in COMMANDS:
-        found.append(Group(f"killed: {stage}", partial(killed, stage), target=100, share=3))
+        found.append(Group(f"killed: {stage}", partial(killed, stage), target=100, share=3, slow=stage == "recipe"))
     for stage in COMMANDS:
         found.append(Group(f"full disk: {stage}", partial(disk_full, stage), target=20, slow=stage == "recipe"))
     for stage in COMMANDS:
