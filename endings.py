@@ -16,7 +16,7 @@ import signal
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NoReturn
 
 PATIENCE = 10  # seconds that another process than the first waits for that one to tell the same mistake
@@ -54,9 +54,14 @@ def told_in_one_line():
     except (UserError, OSError) as error:
         end(f"error: {error}", 2)
     except (MemoryError, RuntimeError) as error:  # PyTorch tells a lack of memory as a RuntimeError
-        if not isinstance(error, MemoryError) and not re.search("out of memory|allocate memory", str(error)):
-            raise
-        end(f"error: out of memory: {str(error)[:200]}", 2)
+        if isinstance(error, MemoryError) or re.search("out of memory|allocate memory", str(error)):
+            end(f"error: out of memory: {str(error)[:200]}", 2)
+        # A run that is killed while it compiles leaves a file that PyTorch finds, but cannot load, for ever after.
+        if type(error).__name__ == "InductorError" and (found := re.match(r"ImportError: (/.+\.so): ", str(error))):
+            with suppress(FileNotFoundError):  # another process has met it, too
+                os.remove(found[1])
+            end(f"error: {found[1]} was left half-compiled by a run that was killed: deleted, start again", 2)
+        raise
 
 
 def end(message, code) -> NoReturn:

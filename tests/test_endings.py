@@ -1,6 +1,8 @@
 """How a stage ends: one line, an exit code that scripts can rely on, and nothing left behind."""
 
 import errno
+import importlib.util
+import inspect
 import json
 import os
 import signal
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from torch._inductor.exc import InductorError
 
 import configurator
 from configurator import UserError
@@ -40,6 +43,18 @@ def ended(capsys, error):
 )
 def test_one_line_and_an_exit_code(capsys, error, code, line):
     assert ended(capsys, error) == (code, line)
+
+
+def test_what_a_killed_run_left_half_compiled_is_deleted(capsys, tmp_path):
+    """PyTorch would find it at every start, and fail."""
+    half = tmp_path / "kernel.main.so"
+    half.touch()
+    spec = importlib.util.spec_from_file_location("kernel", half)
+    with pytest.raises(ImportError) as failed:
+        importlib.util.module_from_spec(spec)
+    code, line = ended(capsys, InductorError(failed.value, inspect.currentframe()))
+    assert code == 2 and line.startswith(f"error: {half} was left half-compiled") and line.count("\n") == 1
+    assert not half.exists()
 
 
 def test_what_is_no_mistake_of_a_person_is_raised():
