@@ -56,12 +56,23 @@ def told_in_one_line():
     except (MemoryError, RuntimeError) as error:  # PyTorch tells a lack of memory as a RuntimeError
         if isinstance(error, MemoryError) or re.search("out of memory|allocate memory", str(error)):
             end(f"error: out of memory: {str(error)[:200]}", 2)
-        # A run that is killed while it compiles leaves a file that PyTorch finds, but cannot load, for ever after.
-        if type(error).__name__ == "InductorError" and (found := re.match(r"ImportError: (/.+\.so): ", str(error))):
-            with suppress(FileNotFoundError):  # another process has met it, too
-                os.remove(found[1])
-            end(f"error: {found[1]} was left half-compiled by a run that was killed: deleted, start again", 2)
-        raise
+        if (path := half_compiled(error)) is None:
+            raise
+        with suppress(FileNotFoundError):  # another process has met it, too
+            os.remove(path)
+        end(f"error: {path} was left half-compiled by a run that was killed: deleted, start again", 2)
+
+
+def half_compiled(error):
+    """The file that an error of PyTorch's compiler is about, or None: a run that was killed while it compiled has left
+    it unfinished, and every later run finds it and cannot use it."""
+    if not type(error).__module__.startswith(("torch._inductor", "torch._dynamo")):
+        return None
+    if library := re.search(r"ImportError: (/.+\.so): ", str(error)):
+        return library[1]
+    header = re.search(r"-include (\S+)", str(error))  # of the compiler's command line
+    is_unreadable = re.search(r"reading precompiled header|cannot read \S+\.gch", str(error))
+    return f"{header[1]}.gch" if header and is_unreadable else None
 
 
 def end(message, code) -> NoReturn:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
-from torch._inductor.exc import InductorError
+from torch._dynamo.exc import BackendCompilerFailed
+from torch._inductor.exc import CppCompileError, InductorError
 
 import configurator
 from configurator import UserError
@@ -55,6 +56,18 @@ def test_what_a_killed_run_left_half_compiled_is_deleted(capsys, tmp_path):
     code, line = ended(capsys, InductorError(failed.value, inspect.currentframe()))
     assert code == 2 and line.startswith(f"error: {half} was left half-compiled") and line.count("\n") == 1
     assert not half.exists()
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["cc1plus: error: while reading precompiled header: No such file", "fatal error: cannot read {path}: No such file"],
+)
+def test_so_is_a_half_written_header(capsys, tmp_path, said):
+    half = tmp_path / "all.h.gch"
+    half.write_bytes(b"gpch")
+    command, output = ["g++", "x.cpp", "-include", str(tmp_path / "all.h")], said.format(path=half)
+    code, line = ended(capsys, BackendCompilerFailed("inductor", CppCompileError(command, output), None))
+    assert code == 2 and line.startswith(f"error: {half} was left half-compiled") and not half.exists()
 
 
 def test_what_is_no_mistake_of_a_person_is_raised():
