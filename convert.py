@@ -286,7 +286,7 @@ def shape_of(about, tokenizer, weights):
 
 
 def parsed_shape(about, tokenizer, weights):
-    """The same as shape_of(), with any error where config.json holds values of other types."""
+    """What shape_of() returns. Values of wrong types raise other errors than UserError, which shape_of() explains."""
     if missing := [name for name in ("vocab_size", "hidden_size", "num_attention_heads") if not about.get(name)]:
         raise UserError(f"its config.json does not say its {', '.join(missing)}")
     kind = about.get("model_type")

@@ -64,11 +64,11 @@ def told_in_one_line():
 
 
 def half_compiled(error):
-    """The file that an error of PyTorch's compiler is about, or None: a run that was killed while it compiled has left
-    it unfinished, and every later run finds it and cannot use it."""
+    """The path of the file that made PyTorch's compiler raise this error, if a run that was killed while it compiled
+    left it unfinished; else None. PyTorch does not make such a file again: every later run finds it, and fails."""
     if not type(error).__module__.startswith(("torch._inductor", "torch._dynamo")):
         return None
-    if library := re.search(r"ImportError: (/.+\.so): ", str(error)):
+    if library := re.search(r"ImportError: (/.+\.so): (?!undefined symbol)", str(error)):
         return library[1]
     header = re.search(r"-include (\S+)", str(error))  # of the compiler's command line
     is_unreadable = re.search(r"reading precompiled header|cannot read \S+\.gch", str(error))

@@ -70,6 +70,15 @@ def test_so_is_a_half_written_header(capsys, tmp_path, said):
     assert code == 2 and line.startswith(f"error: {half} was left half-compiled") and not half.exists()
 
 
+def test_a_whole_library_that_cannot_be_loaded_stays(tmp_path):
+    whole = tmp_path / "kernel.main.so"
+    whole.touch()
+    error = InductorError(ImportError(f"{whole}: undefined symbol: f"), inspect.currentframe())
+    with pytest.raises(InductorError), told_in_one_line():
+        raise error
+    assert whole.exists()
+
+
 def test_what_is_no_mistake_of_a_person_is_raised():
     with pytest.raises(RuntimeError, match="shapes"), told_in_one_line():
         raise RuntimeError("shapes do not match")

@@ -6,13 +6,13 @@ import ast
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from test_house import FILES, TEXTS
 
-FOLDERS = [path for path in ROOT.iterdir() if path.is_dir() and path.name != "tests" and not path.name.startswith(".")]
-SCRIPTS = sorted([*ROOT.glob("*.py"), *(path for folder in FOLDERS for path in folder.rglob("*.py"))])
-DOORS = [path.relative_to(ROOT) for path in SCRIPTS if "configurator.run(main" in path.read_text(encoding="utf-8")]
+DOORS = [Path(name) for name in FILES if "configurator.run(main" in TEXTS[name]]
 
 
 def started(path):

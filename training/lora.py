@@ -64,9 +64,9 @@ def stored_apart(model):
     weights = model.state_dict()
     if not any(name.endswith(NAMES) for name in weights):
         return weights, {}
-    trained = {name for name, p in model.named_parameters(remove_duplicate=False) if p.requires_grad}
-    kept = ("lora_scale", "lora_tokens")
-    adapters = {name: weights[name] for name in weights if name in trained or name.endswith(kept)}
+    beside = {name for name, p in model.named_parameters(remove_duplicate=False) if p.requires_grad}
+    beside |= {name for name, _ in model.named_buffers(remove_duplicate=False)}  # scales, and ids of special tokens
+    adapters = {name: weights[name] for name in weights if name in beside}
     return {name: weights[name] for name in weights if name not in adapters}, adapters
 
 

@@ -185,7 +185,8 @@ def lengthened(config, settings):
 
 
 def lr_before(meta):
-    """The peak learning rate of a checkpoint's run; where that trained adapters, what suits all weights."""
+    """The peak learning rate of a checkpoint's run; if that trained adapters, a third of it, as all weights would have
+    had: the shares that later stages take of it are meant for these."""
     about = meta["settings"]
     return about["lr"] / (FASTER if about.get("lora_rank") else 1)
 
