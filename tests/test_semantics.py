@@ -1,6 +1,6 @@
 """Verdicts are those of a plain harness: on kinds of programs and tests, and on solutions with one thing changed.
 
-2,000 of HumanEval's mutants, where the tests take 150:
+2,000 mutants of each kind, where the tests take a few hundred:
 
     PYTHONPATH=. python tests/test_semantics.py
 """
@@ -188,15 +188,15 @@ def differences(solutions, most):
 def test_mutants_of_solutions_get_the_verdict_of_a_plain_harness():
     solutions = list(kinds("solutions").values())
     assert len(solutions) >= 30 and modes(solutions).count("open") == 2, "those of OPEN"
-    number, num_failed, different = differences(solutions, most=500)
-    assert different == [] and number > 300 and num_failed > 0.9 * number
+    number, num_failed, different = differences(solutions, most=250)
+    assert different == [] and number == 250 and num_failed > 0.9 * number
 
 
 def test_mutants_of_the_benchmarks_solutions():
     if not humaneval():
         pytest.skip("needs the benchmark itself")
-    number, num_failed, different = differences(humaneval(), most=150)
-    assert different == [] and number == 150 and 0.7 * number < num_failed < number
+    number, num_failed, different = differences(humaneval(), most=80)
+    assert different == [] and number == 80 and 0.7 * number < num_failed < number
 
 
 if __name__ == "__main__":
