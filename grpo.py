@@ -74,8 +74,7 @@ class Settings(LaterSettings):
     kl: NotNegative = 0.0
     # -- learning rate and optimizer
     max_steps: Count = 100  # optimizer steps in all
-    lr: Positive | None = None  # peak learning rate; auto = a twentieth of that of the checkpoint's run
-    optimizer: Literal["muon", "adamw"] | None = "adamw"  # adamw, muon, or auto = as before
+    lr: Positive | None = None  # peak learning rate; auto = a sixth of that of the checkpoint's run
     decay_shape: DecayShape = "linear"  # the way down, over all steps after the warmup
     warmup_steps: Natural = 5  # steps of linear warmup
     log_every: Count = 1  # steps between progress lines
@@ -104,7 +103,7 @@ def main(settings):
     if folders and load_tokenizer(folders).fingerprint != tokenizer.fingerprint:
         raise UserError(f"{folders[0]} was made with another tokenizer than {start}")
     if settings.lr is None:
-        settings.lr = resume.lr_before(meta) / 20
+        settings.lr = resume.lr_before(meta) / 6
     schedule = warmup_then_decay(settings)
 
     model = resume.trained_model(config, start, meta, tokenizer, machine)

@@ -46,8 +46,8 @@ class Settings:
     # -- learning rates
     rejection_lr: Positive = 2e-3  # of tuning on the own programs that passed
     dpo_lr: Positive = 2e-4  # of preferring them to those that failed
-    grpo_lr: Positive = 3e-4  # of GRPO
-    ppo_lr: Positive = 3e-4  # of PPO
+    grpo_lr: Positive = 1e-3  # of GRPO
+    ppo_lr: Positive = 3e-4  # of PPO, by AdamW
     # -- against forgetting
     replay_weight: NotNegative = 0.002  # of the library's training text beside GRPO's and PPO's attempts; 0 = none
     # -- results
@@ -119,7 +119,7 @@ def stages(settings, folder, tuned, seed):
         "rejection": rejection,
         "dpo": ("dpo.py", *common, f"--data={folder}/pairs", "--nll=0.2", f"--lr={settings.dpo_lr}"),
         "grpo": ("grpo.py", *common, *rollouts, f"--lr={settings.grpo_lr}"),
-        "ppo": ("grpo.py", "--critic", *common, *rollouts, f"--lr={settings.ppo_lr}"),
+        "ppo": ("grpo.py", "--critic", *common, *rollouts, "--optimizer=adamw", f"--lr={settings.ppo_lr}"),
     }
 
 

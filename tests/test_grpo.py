@@ -261,7 +261,9 @@ def test_the_gradient_is_that_of_the_expected_reward(here, monkeypatch):
 
 
 def test_a_model_learns_what_is_rewarded(here, letters, tmp_path):
-    settings = settings_of(here, "--max_steps=30", "--group_size=8", f"--out_dir={tmp_path}/out", "--n_problems=5")
+    settings = settings_of(
+        here, "--max_steps=30", "--lr=3e-2", "--group_size=8", f"--out_dir={tmp_path}/out", "--n_problems=5"
+    )
     grpo.main(settings)
     rewards = [line["reward"] for line in metrics(tmp_path / "out") if "reward" in line]
     assert len(rewards) == 30 and sum(rewards[-5:]) / 5 > 0.8 > 0.5 > sum(rewards[:3]) / 3
@@ -270,7 +272,7 @@ def test_a_model_learns_what_is_rewarded(here, letters, tmp_path):
 
 def test_a_critic_learns_what_to_expect(here, letters, tmp_path):
     settings = settings_of(
-        here, "--critic", "--max_steps=25", "--group_size=8", f"--out_dir={tmp_path}/out", "--n_problems=5"
+        here, "--critic", "--max_steps=25", "--lr=3e-2", "--group_size=8", f"--out_dir={tmp_path}/out", "--n_problems=5"
     )
     grpo.main(settings)
     rewards = [line["reward"] for line in metrics(tmp_path / "out") if "reward" in line]
