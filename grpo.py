@@ -23,7 +23,7 @@ from evaluation.attempts import Rated, Tested
 from evaluation.progress import Progress
 from evaluation.rollouts import Rollouts
 from later import LaterSettings
-from pretrain import DecayShape, begin, train
+from pretrain import DecayShape, Optimizer, begin, train
 from ranges import Context, Count, Natural, NotNegative, Place, Positive, Share, SmallCount
 from shards import load_tokenizer
 from tokenizer import Tokenizer
@@ -75,6 +75,7 @@ class Settings(LaterSettings):
     # -- learning rate and optimizer
     max_steps: Count = 100  # optimizer steps in all
     lr: Positive | None = None  # peak learning rate; auto = a sixth of that of the checkpoint's run
+    optimizer: Optimizer | None = "muon"  # auto = as before
     decay_shape: DecayShape = "linear"  # the way down, over all steps after the warmup
     warmup_steps: Natural = 5  # steps of linear warmup
     log_every: Count = 1  # steps between progress lines

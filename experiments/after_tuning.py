@@ -18,6 +18,7 @@ from configurator import UserError
 from evaluation.problems import pass_at_k, read_lines
 from experiments.common import print_spread, run_stage, side_by_side
 from experiments.held_out import HeldOut, weights_of
+from pretrain import Optimizer
 from ranges import Count, Natural, NotNegative, Place, Positive, SmallCount
 from shards import exclusive
 from training import checkpoint
@@ -47,6 +48,7 @@ class Settings:
     rejection_lr: Positive = 2e-3  # of tuning on the own programs that passed
     dpo_lr: Positive = 2e-4  # of preferring them to those that failed
     grpo_lr: Positive = 1e-3  # of GRPO
+    grpo_optimizer: Optimizer = "muon"  # by which it learns
     ppo_lr: Positive = 3e-4  # of PPO, by AdamW
     # -- against forgetting
     replay_weight: NotNegative = 0.002  # of the library's training text beside GRPO's and PPO's attempts; 0 = none
@@ -114,11 +116,12 @@ def stages(settings, folder, tuned, seed):
     rollouts += (f"--max_new_tokens={settings.max_new_tokens}",)
     if settings.replay_weight:
         rollouts += (f"--replay={settings.library}", f"--replay_weight={settings.replay_weight}")
+    grpo = f"--optimizer={settings.grpo_optimizer}", f"--lr={settings.grpo_lr}"
     rejection = ("sft.py", *common, f"--data={folder}/chats", "--epochs=2", f"--lr={settings.rejection_lr}")
     return {
         "rejection": rejection,
         "dpo": ("dpo.py", *common, f"--data={folder}/pairs", "--nll=0.2", f"--lr={settings.dpo_lr}"),
-        "grpo": ("grpo.py", *common, *rollouts, f"--lr={settings.grpo_lr}"),
+        "grpo": ("grpo.py", *common, *rollouts, *grpo),
         "ppo": ("grpo.py", "--critic", *common, *rollouts, "--optimizer=adamw", f"--lr={settings.ppo_lr}"),
     }
 

@@ -20,6 +20,8 @@ def test_all_ways_have_equally_many_attempts_or_none(tmp_path):
         assert int(given["--max_steps"]) * int(given["--n_problems"]) == 60 and given["--seed"] == "3"
         assert given["--replay"] == settings.library
         assert script == "grpo.py" and ("--critic" in arguments) == (arm == "ppo")
+        learns = given["--optimizer"], float(given["--lr"])
+        assert learns == {"grpo": ("muon", 1e-3), "ppo": ("adamw", 3e-4)}[arm], "as in experiments/README.md"
     without = after_tuning.stages(Settings(replay_weight=0), tmp_path, "out/sft", 3)
     assert not any(argument.startswith("--replay") for stage in without.values() for argument in stage)
     with pytest.raises(UserError, match="has 60 problems, and 16 steps ask 64"):

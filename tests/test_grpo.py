@@ -270,6 +270,15 @@ def test_a_model_learns_what_is_rewarded(here, letters, tmp_path):
     assert {"pass@1", "entropy", "groups_with_signal", "length", "truncated"} <= metrics(tmp_path / "out")[0].keys()
 
 
+def test_the_rate_is_a_sixth_of_that_before_and_the_optimizer_muon(here, letters, tmp_path):
+    _, before = checkpoint.newest(here / "base")
+    settings = settings_of(here, "--max_steps=1", f"--out_dir={tmp_path}/out", "--lr=auto")
+    grpo.main(settings)
+    _, meta = checkpoint.newest(tmp_path / "out")
+    assert meta["settings"]["lr"] == pytest.approx(before["settings"]["lr"] / 6)
+    assert meta["settings"]["optimizer"] == "muon"
+
+
 def test_a_critic_learns_what_to_expect(here, letters, tmp_path):
     settings = settings_of(
         here, "--critic", "--max_steps=25", "--lr=3e-2", "--group_size=8", f"--out_dir={tmp_path}/out", "--n_problems=5"

@@ -1,6 +1,6 @@
 """Verdicts are those of a plain harness: on kinds of programs and tests, and on solutions with one thing changed.
 
-2,000 mutants of each kind, where the tests take a few hundred:
+All 314 mutants of our own solutions and 2,000 of HumanEval's, where the tests take 250 and 80:
 
     PYTHONPATH=. python tests/test_semantics.py
 """
