@@ -28,7 +28,7 @@ faults: .venv/installed
 	$(PYTHON) -m venv .venv/optional
 	.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
 	    > `.venv/optional/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'`/first.pth
-	.venv/optional/bin/python -m pip install -q --no-compile --disable-pip-version-check -r requirements-optional.txt
+	.venv/optional/bin/python -m pip install -q --disable-pip-version-check -r requirements-optional.txt
 	touch $@
 
 clean:
