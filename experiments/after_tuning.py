@@ -48,7 +48,7 @@ class Settings:
     rejection_lr: Positive = 2e-3  # of tuning on the own programs that passed
     dpo_lr: Positive = 2e-4  # of preferring them to those that failed
     grpo_lr: Positive = 1e-3  # of GRPO
-    grpo_optimizer: Optimizer = "muon"  # by which it learns
+    grpo_optimizer: Optimizer = "muon"  # of GRPO
     ppo_lr: Positive = 3e-4  # of PPO, by AdamW
     # -- against forgetting
     replay_weight: NotNegative = 0.002  # of the library's training text beside GRPO's and PPO's attempts; 0 = none
