@@ -108,6 +108,8 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., in_features) -> (..., out_features) in the same format."""
+        if hasattr(self, "laid_out"):
+            return product(x, *self.laid_out)
         y = F.linear(x, table(self).to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
         if not hasattr(self, "lora_a"):
             return y
@@ -116,22 +118,39 @@ class Linear(nn.Linear):
 
 
 def outputs(x: Tensor, *linears: Linear) -> list[Tensor]:
-    """What several layers make of one input: in one product, where join() has laid their weights side by side."""
-    if not hasattr(linears[0], "joined"):
+    """What several layers make of one input: in one product, where lay_out() has put their weights side by side."""
+    if not hasattr(linears[0], "laid_out"):
         return [linear(x) for linear in linears]
-    return F.linear(x, *linears[0].joined).split([linear.out_features for linear in linears], -1)
+    return linears[0](x).split([linear.out_features for linear in linears], -1)
 
 
-def join(*linears: Linear):
-    """Lay the weights of layers with one input side by side: when few tokens come at a time, one large product takes
-    less time than several small ones. The parameters are parts of the joined ones from then on, and not to be trained.
-    """
-    joined = [torch.cat([linear.weight.data for linear in linears])]
-    joined += [torch.cat([linear.bias.data for linear in linears])] if linears[0].bias is not None else []
-    linears[0].joined = joined
-    for name, whole in zip(("weight", "bias"), joined):
-        for linear, part in zip(linears, whole.split([linear.out_features for linear in linears])):
-            getattr(linear, name).data = part
+def lay_out(*linears: Linear):
+    """Make layers with one input ready for few tokens at a time, not for training: the first gives the outputs of all,
+    since one large product takes less time than several small ones. On a CPU weights are also stored in the blocks in
+    which oneDNN multiplies them: PyTorch would make these anew for every product, or do without."""
+    weight = torch.cat([linear.weight.data for linear in linears])
+    for linear, part in zip(linears, weight.split([linear.out_features for linear in linears])):
+        linear.weight.data = part  # so that they lie in memory once
+    bias = torch.cat([linear.bias.data for linear in linears]) if linears[0].bias is not None else None
+    if multiplies_blocks(weight):
+        weight = torch.ops.mkldnn._reorder_linear_weight(weight)
+    linears[0].laid_out = weight, bias
+
+
+def multiplies_blocks(weight: Tensor) -> bool:
+    """Whether oneDNN can multiply with weights of this format on this device."""
+    if weight.device.type != "cpu" or "AVX" not in torch.backends.cpu.get_cpu_capability():
+        return False
+    ops = torch.ops.mkldnn
+    with_units = {torch.bfloat16: ops._is_mkldnn_bf16_supported, torch.float16: ops._is_mkldnn_fp16_supported}
+    return torch.backends.mkldnn.is_available() and (weight.dtype == torch.float32 or with_units[weight.dtype]())
+
+
+def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """x W^T + bias, of a weight that is stored in blocks or as usual."""
+    if weight.is_mkldnn:
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return F.linear(x, weight, bias)
 
 
 class RMSNorm(nn.RMSNorm):
@@ -276,7 +295,7 @@ class Transformer(nn.Module):
         """x (N, n_embd) behind the last norm, targets (N,) -> token_losses(), (N,)."""
         return token_losses(self.lm_head(x), targets)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def extend(self, ids: Tensor, cache: "KVCache", rows: list[int], n_new: list[int]) -> Tensor:
         """The next tokens of some of a cache's rows: ids (len(rows), T), of which the first n_new[i] count in a row ->
         the logits behind the last of these, (len(rows), vocab_size)."""
@@ -298,10 +317,13 @@ class Transformer(nn.Module):
     def ready(self, dtype: torch.dtype) -> "Transformer":
         """This model, to be asked and not trained: weights and products in one format, on the device where it is."""
         self.dtype = dtype
-        self.to(dtype).eval()
+        self.to(dtype).eval().requires_grad_(False)
         for layer in self.layers:
-            join(layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj)
-            join(layer.mlp.gate_proj, layer.mlp.up_proj)
+            lay_out(layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj)
+            lay_out(layer.self_attn.o_proj)
+            lay_out(layer.mlp.gate_proj, layer.mlp.up_proj)
+            lay_out(layer.mlp.down_proj)
+        lay_out(self.lm_head)
         return self
 
     def compile(self):

@@ -31,17 +31,18 @@ FAST, SLOW = 32, 1  # YaRN: with more turns in the trained length a pair stays, 
 
 
 def rope_tables(positions: Tensor, config) -> tuple[Tensor, Tensor]:
-    """cos and sin of the angles of all pairs, each positions.shape + (head_dim / 2,). config: a ModelConfig."""
+    """What rotate() multiplies with: cos and sin of the angles of all pairs, for both numbers of each; the sin of the
+    first ones is negative. Each positions.shape + (head_dim,). config: a ModelConfig."""
     angles = positions.float()[..., None] * frequencies(config, positions.device)
-    size = attention_factor(config)
-    return angles.cos() * size, angles.sin() * size
+    cos, sin = angles.cos() * attention_factor(config), angles.sin() * attention_factor(config)
+    return torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn pair (i, i + head_dim/2) of x (B, n_head, T, head_dim) by its angle."""
-    a, b = x.chunk(2, dim=-1)
-    # Rounded before cat(): a compiled block would else write the whole in fp32 first.
-    return torch.cat(((a * cos - b * sin).to(x.dtype), (b * cos + a * sin).to(x.dtype)), dim=-1)
+    """Turn pair (i, i + head_dim/2) of x (B, n_head, T, head_dim) by its angle: (a, b) becomes
+    (a cos - b sin, b cos + a sin)."""
+    other = x.roll(x.shape[-1] // 2, -1)  # b, a
+    return (x * cos + other * sin).to(x.dtype)
 
 
 def frequencies(config, device: torch.device) -> Tensor:

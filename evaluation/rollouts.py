@@ -118,7 +118,7 @@ class Rollouts:
 
     def model_copy(self, machine):
         """A copy of the model as it is now, laid out for writing."""
-        return copy.deepcopy(self.model).requires_grad_(False).ready(machine.dtype)
+        return copy.deepcopy(self.model).ready(machine.dtype)
 
     def attempts_at(self, numbers, step, sampler, machine):
         """group_size Attempts at each of the problems with these numbers, judged. Each process has a part of the

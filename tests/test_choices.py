@@ -10,6 +10,7 @@ from conftest import alone, door_error, load_model, untrained_checkpoint
 
 import eval_choices
 from evaluation.choices import Question, by_letter, by_text, read_questions
+from model import Transformer
 from training import checkpoint
 
 SKY = {"question": "What colour is the sky?", "A": "blue", "B": "green", "C": "red", "D": "black", "answer": "A"}
@@ -186,7 +187,8 @@ def test_a_model_that_has_learnt_the_answers_is_above_chance(tmp_path, model, to
         {"question": f"Name {n}?", "choices": [f"w{n}{k}" for k in range(4)], "answer": n % 4, "subject": f"s{n % 2}"}
         for n in range(24)
     ]
-    path, net = written(tmp_path / "q.jsonl", *records), model[0].float().train()
+    path, net = written(tmp_path / "q.jsonl", *records), Transformer(model[0].config)
+    net.load_state_dict(model[0].state_dict())
     (tmp_path / "groups.json").write_text('{"s0": "even", "s1": ["x", "y", "odd"]}')
     rows = []
     for record in records:
