@@ -17,6 +17,7 @@ from test_resume import train
 
 import pretrain as pretrain_module
 import sample
+from training.machine import why_not_compile
 
 RUN = [
     *TINY_MODEL,
@@ -150,14 +151,17 @@ def test_two_processes_equal_one(workdir, unbroken):
             assert two[key] == pytest.approx(one[key], rel=1e-4), (one["step"], key)
 
 
-def test_compiled_equals_eager(workdir, unbroken):
-    from training.machine import why_not_compile
-
+def test_compiled_equals_eager_and_on_two_threads_is_the_same_every_time(workdir, unbroken, monkeypatch):
+    """Threads could add up the rows of a gradient in any order. The second run finds the compiled code of the first."""
     if why_not_compile(torch.device("cpu")):
         pytest.skip("no C++ compiler or Python headers here")
-    pretrain(workdir, "compiled", "--max_steps=2", "--compile=true", "--decay_steps=0")
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    for out in ("compiled", "again"):
+        pretrain(workdir, out, "--max_steps=2", "--compile=true", "--decay_steps=0", forks=False)
     for eager, compiled in zip(metrics(unbroken[0])[:2], metrics(workdir / "compiled")):
         assert compiled["loss"] == pytest.approx(eager["loss"], abs=1e-3)
+    first, second = weights(workdir / "compiled"), weights(workdir / "again")
+    assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_a_mixture_reports_each_source(workdir, corpus):

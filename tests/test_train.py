@@ -357,24 +357,6 @@ def test_without_a_compiler_training_says_that_it_is_slower(monkeypatch):
     assert machine.should_compile(TrainSettings(), MACHINE) is False
 
 
-@pytest.mark.skipif(machine.why_not_compile(torch.device("cpu")) != "", reason="no C++ compiler or Python headers here")
-def test_compiled_gradients_on_two_threads_are_the_same_every_time():
-    """Many equal ids: the rows of the embedding's gradient are sums that threads could add up in any order."""
-    machine.start("cpu")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    model = Transformer(ModelConfig(vocab_size=64, n_layer=1, n_embd=64, n_head=1, n_kv_head=1))
-    model.compile()
-    ids = torch.randint(0, 64, (8, 256), generator=torch.Generator().manual_seed(0))
-    grads = set()
-    for _ in range(10):
-        model.zero_grad()
-        model(ids, ids).backward()
-        grads.add(model.embed_tokens.weight.grad.numpy().tobytes())
-    torch.set_num_threads(threads)
-    assert len(grads) == 1
-
-
 def test_peak_flops_is_measured_where_the_table_has_nothing():
     flops, origin = machine.peak_flops(torch.device("cpu"), torch.float32)
     assert flops > 1e9 and "measured" in origin
