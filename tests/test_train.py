@@ -195,7 +195,7 @@ def test_a_checkpoint_gives_back_the_model_the_optimizer_and_the_tokenizer(saved
         and its_tokenizer.fingerprint == tokenizer.fingerprint == meta["tokenizer"]
     )
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values()))
-    fresh = make_optimizers(again, TrainSettings(), False)
+    fresh = make_optimizers(again.requires_grad_(), TrainSettings(), False)
     checkpoint.load_optimizers(run / "step_00000003", again, fresh, "cpu")
     for p, q in zip(model.parameters(), again.parameters()):
         [a], [b] = ([o.state[x] for o in group if x in o.state] for x, group in ((p, optimizers), (q, fresh)))
