@@ -106,9 +106,11 @@ class Linear(nn.Linear):
     """x W^T, multiplied in the format of x, which Transformer.dtype decides. The weights that the optimizer changes
     stay in fp32: in bf16, with 8 bits, most of its updates would round to nothing."""
 
+    laid_out = joined = None  # (weight, bias) by lay_out(): of this layer alone, or of all with the same input
+
     def forward(self, x: Tensor) -> Tensor:
         """x (..., in_features) -> (..., out_features) in the same format."""
-        if hasattr(self, "laid_out"):
+        if self.laid_out:
             return product(x, *self.laid_out)
         y = F.linear(x, table(self).to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
         if not hasattr(self, "lora_a"):
@@ -119,38 +121,36 @@ class Linear(nn.Linear):
 
 def outputs(x: Tensor, *linears: Linear) -> list[Tensor]:
     """What several layers make of one input: in one product, where lay_out() has put their weights side by side."""
-    if not hasattr(linears[0], "laid_out"):
+    if not linears[0].joined:
         return [linear(x) for linear in linears]
-    return linears[0](x).split([linear.out_features for linear in linears], -1)
+    return product(x, *linears[0].joined).split([linear.out_features for linear in linears], -1)
 
 
 def lay_out(*linears: Linear):
-    """Make layers with one input ready for few tokens at a time, not for training: the first gives the outputs of all,
-    since one large product takes less time than several small ones. On a CPU weights are also stored in the blocks in
-    which oneDNN multiplies them: PyTorch would make these anew for every product, or do without."""
-    weight = torch.cat([linear.weight.data for linear in linears])
-    for linear, part in zip(linears, weight.split([linear.out_features for linear in linears])):
-        linear.weight.data = part  # so that they lie in memory once
+    """Make layers with one input ready for few tokens at a time: side by side, as one large product takes less time
+    than several, and copied into oneDNN's blocks on a CPU, where PyTorch else makes these anew for each product."""
+    weight = torch.cat([linear.weight.data for linear in linears]) if len(linears) > 1 else linears[0].weight.data
     bias = torch.cat([linear.bias.data for linear in linears]) if linears[0].bias is not None else None
     if multiplies_blocks(weight):
         weight = torch.ops.mkldnn._reorder_linear_weight(weight)
-    linears[0].laid_out = weight, bias
+    else:
+        for linear, part in zip(linears, weight.split([linear.out_features for linear in linears])):
+            linear.weight.data = part  # so that they take memory once
+    setattr(linears[0], "joined" if len(linears) > 1 else "laid_out", (weight, bias))
 
 
 def multiplies_blocks(weight: Tensor) -> bool:
-    """Whether oneDNN can multiply with weights of this format on this device."""
-    if weight.device.type != "cpu" or "AVX" not in torch.backends.cpu.get_cpu_capability():
+    """Whether oneDNN can multiply with weights of this format on this device; on ARM it was not tried."""
+    if weight.device.type != "cpu" or torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
         return False
-    ops = torch.ops.mkldnn
-    with_units = {torch.bfloat16: ops._is_mkldnn_bf16_supported, torch.float16: ops._is_mkldnn_fp16_supported}
-    return torch.backends.mkldnn.is_available() and (weight.dtype == torch.float32 or with_units[weight.dtype]())
+    is_there = torch.backends.mkldnn.is_available()
+    return is_there and (weight.dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """x W^T + bias, of a weight that is stored in blocks or as usual."""
-    if weight.is_mkldnn:
-        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-    return F.linear(x, weight, bias)
+    """x W^T + bias, of a weight in blocks or as usual."""
+    in_blocks = torch.ops.mkldnn._linear_pointwise
+    return in_blocks(x, weight, bias, "none", [], "") if weight.is_mkldnn else F.linear(x, weight, bias)
 
 
 class RMSNorm(nn.RMSNorm):
@@ -315,7 +315,8 @@ class Transformer(nn.Module):
         nn.init.zeros_(self.value_head.weight)
 
     def ready(self, dtype: torch.dtype) -> "Transformer":
-        """This model, to be asked and not trained: weights and products in one format, on the device where it is."""
+        """This model, to be asked: weights and products in one format, on the device where it is. What was laid out is
+        not changed when weights are trained, loaded or moved afterwards: call it again then."""
         self.dtype = dtype
         self.to(dtype).eval().requires_grad_(False)
         for layer in self.layers:

@@ -31,10 +31,10 @@ FAST, SLOW = 32, 1  # YaRN: with more turns in the trained length a pair stays, 
 
 
 def rope_tables(positions: Tensor, config) -> tuple[Tensor, Tensor]:
-    """What rotate() multiplies with: cos and sin of the angles of all pairs, for both numbers of each; the sin of the
-    first ones is negative. Each positions.shape + (head_dim,). config: a ModelConfig."""
-    angles = positions.float()[..., None] * frequencies(config, positions.device)
-    cos, sin = angles.cos() * attention_factor(config), angles.sin() * attention_factor(config)
+    """What rotate() multiplies with: cos and sin of the angles of all pairs, once for the first numbers of the pairs,
+    where sin is negative, and once for the second. Each positions.shape + (head_dim,). config: a ModelConfig."""
+    angles, size = positions.float()[..., None] * frequencies(config, positions.device), attention_factor(config)
+    cos, sin = angles.cos() * size, angles.sin() * size
     return torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)
 
 

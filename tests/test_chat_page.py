@@ -27,6 +27,7 @@ def server(tmp_path_factory, tokenizer):
     server = serve.make_server(settings)
     with torch.no_grad():  # such a model repeats a token, and that shall be one which can be seen and ends nothing
         server.engine.model.embed_tokens.weight[[*tokenizer.encode("\n"), *tokenizer.special.values()]] *= 0.01
+    server.engine.model.ready(torch.float32)
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
     yield server
     server.shutdown()

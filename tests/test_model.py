@@ -210,8 +210,19 @@ def test_nothing_leaks_from_another_document_or_from_the_future():
 
 
 @pytest.mark.parametrize("changes", VARIANTS)
-def test_cache_equals_the_full_pass(changes):
+def test_a_model_in_bf16_is_the_same_but_for_rounding(changes):
+    model, ids = small(**changes), tokens(2, 20)
+    wanted = model(ids)
+    found = model.ready(torch.bfloat16)(ids)
+    assert found.dtype == torch.bfloat16 and (found - wanted).norm() < 0.05 * wanted.norm()
+
+
+@pytest.mark.parametrize("in_blocks", [True, False], ids=["blocks", "plain"])
+@pytest.mark.parametrize("changes", VARIANTS)
+def test_cache_equals_the_full_pass(changes, in_blocks, monkeypatch):
     """Texts of different lengths come in pieces, some rows at a time; a row is used again; the others are forgotten."""
+    if not in_blocks:  # as on a GPU
+        monkeypatch.setattr("model.multiplies_blocks", lambda weight: False)
     as_trained, model, texts = small(**changes), small(**changes).ready(torch.float32), tokens(4, 30)
     cache = KVCache(model, 3, 30)
 

@@ -195,9 +195,10 @@ def test_a_checkpoint_gives_back_the_model_the_optimizer_and_the_tokenizer(saved
         and its_tokenizer.fingerprint == tokenizer.fingerprint == meta["tokenizer"]
     )
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values()))
-    fresh = make_optimizers(again.requires_grad_(), TrainSettings(), False)
-    checkpoint.load_optimizers(run / "step_00000003", again, fresh, "cpu")
-    for p, q in zip(model.parameters(), again.parameters()):
+    trained = Transformer(again.config)
+    fresh = make_optimizers(trained, TrainSettings(), False)
+    checkpoint.load_optimizers(run / "step_00000003", trained, fresh, "cpu")
+    for p, q in zip(model.parameters(), trained.parameters()):
         [a], [b] = ([o.state[x] for o in group if x in o.state] for x, group in ((p, optimizers), (q, fresh)))
         assert a.keys() == b.keys() and all(torch.equal(torch.as_tensor(a[k]), torch.as_tensor(b[k])) for k in a)
 

@@ -138,7 +138,7 @@ def start(device=None, dtype=None):
         torch.set_float32_matmul_precision("high")  # TF32 for what stays in fp32
     if device.type == "cpu":
         keep_memory()
-        # Compiled code else adds up the embedding's gradient in whatever order threads arrive.
+        # Where many rows are added to one, as in the gradient of an embedding, the order would else be that of threads.
         torch.use_deterministic_algorithms(True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs time
     formats = {
