@@ -141,16 +141,16 @@ def lay_out(*linears: Linear):
 
 def multiplies_blocks(weight: Tensor) -> bool:
     """Whether oneDNN can multiply with weights of this format on this device; on ARM it was not tried."""
-    if weight.device.type != "cpu" or torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
-        return False
-    is_there = torch.backends.mkldnn.is_available()
+    was_tried = weight.device.type == "cpu" and torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+    is_there = was_tried and torch.backends.mkldnn.is_available()
     return is_there and (weight.dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """x W^T + bias, of a weight in blocks or as usual."""
-    in_blocks = torch.ops.mkldnn._linear_pointwise
-    return in_blocks(x, weight, bias, "none", [], "") if weight.is_mkldnn else F.linear(x, weight, bias)
+    if not weight.is_mkldnn:
+        return F.linear(x, weight, bias)
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
 class RMSNorm(nn.RMSNorm):
