@@ -106,7 +106,7 @@ class Linear(nn.Linear):
     """x W^T, multiplied in the format of x, which Transformer.dtype decides. The weights that the optimizer changes
     stay in fp32: in bf16, with 8 bits, most of its updates would round to nothing."""
 
-    laid_out = joined = None  # (weight, bias) by lay_out(): of this layer alone, or of all with the same input
+    laid_out = joined = None  # what lay_out() makes of this layer alone, or of all that have the same input
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., in_features) -> (..., out_features) in the same format."""
@@ -126,9 +126,10 @@ def outputs(x: Tensor, *linears: Linear) -> list[Tensor]:
     return product(x, *linears[0].joined).split([linear.out_features for linear in linears], -1)
 
 
-def lay_out(*linears: Linear):
-    """Make layers with one input ready for few tokens at a time: side by side, as one large product takes less time
-    than several, and copied into oneDNN's blocks on a CPU, where PyTorch else makes these anew for each product."""
+def lay_out(*linears: Linear) -> tuple[Tensor, Tensor | None]:
+    """(weight, bias) of layers with one input, for few tokens at a time: side by side, as one large product takes less
+    time than several, and on a CPU in oneDNN's blocks, which PyTorch else makes anew for each product or does without.
+    """
     weight = torch.cat([linear.weight.data for linear in linears]) if len(linears) > 1 else linears[0].weight.data
     bias = torch.cat([linear.bias.data for linear in linears]) if linears[0].bias is not None else None
     if multiplies_blocks(weight):
@@ -136,7 +137,7 @@ def lay_out(*linears: Linear):
     else:
         for linear, part in zip(linears, weight.split([linear.out_features for linear in linears])):
             linear.weight.data = part  # so that they take memory once
-    setattr(linears[0], "joined" if len(linears) > 1 else "laid_out", (weight, bias))
+    return weight, bias
 
 
 def multiplies_blocks(weight: Tensor) -> bool:
@@ -320,11 +321,10 @@ class Transformer(nn.Module):
         self.dtype = dtype
         self.to(dtype).eval().requires_grad_(False)
         for layer in self.layers:
-            lay_out(layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj)
-            lay_out(layer.self_attn.o_proj)
-            lay_out(layer.mlp.gate_proj, layer.mlp.up_proj)
-            lay_out(layer.mlp.down_proj)
-        lay_out(self.lm_head)
+            a, mlp = layer.self_attn, layer.mlp
+            a.q_proj.joined, a.o_proj.laid_out = lay_out(a.q_proj, a.k_proj, a.v_proj), lay_out(a.o_proj)
+            mlp.gate_proj.joined, mlp.down_proj.laid_out = lay_out(mlp.gate_proj, mlp.up_proj), lay_out(mlp.down_proj)
+        self.lm_head.laid_out = lay_out(self.lm_head)
         return self
 
     def compile(self):

@@ -157,7 +157,7 @@ def test_compiled_equals_eager_and_repeats_bit_for_bit_on_two_threads(workdir, u
         pytest.skip("no C++ compiler or Python headers here")
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     for out in ("compiled", "compiled-again"):
-        pretrain(workdir, out, "--max_steps=2", "--compile=true", "--decay_steps=0", forks=False)
+        pretrain(workdir, out, "--max_steps=12", "--compile=true", "--decay_steps=0", forks=False)
     for eager, compiled in zip(metrics(unbroken[0])[:2], metrics(workdir / "compiled")):
         assert compiled["loss"] == pytest.approx(eager["loss"], abs=1e-3)
     first, second = weights(workdir / "compiled"), weights(workdir / "compiled-again")

@@ -138,7 +138,7 @@ def start(device=None, dtype=None):
         torch.set_float32_matmul_precision("high")  # TF32 for what stays in fp32
     if device.type == "cpu":
         keep_memory()
-        # Where many rows are added to one, as in the gradient of an embedding, the order would else be that of threads.
+        # Sums of many rows into one, as index_put_ makes them, would else be in the order in which threads arrive.
         torch.use_deterministic_algorithms(True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs time
     formats = {
