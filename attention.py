@@ -97,7 +97,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | tuple[Tensor, Tens
         document_bounds()      variable-length flash attention, on a GPU: neither the T x T products nor a mask of that
                                size exist anywhere (arXiv:2307.08691)
         fp32, added to scores  two products and a softmax for BLOCK queries at a time: fastest on a CPU for short rows
-        bool, or None          scaled_dot_product_attention
+        bool, or None          scaled_dot_product_attention; for a single query, what is added to its scores may be given
 
     Two masks are shifted_masks(), for half of the heads each.
     """
@@ -108,7 +108,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | tuple[Tensor, Tens
         return torch.cat([attention(*parts) for parts in zip(*halves, mask)], dim=1)
     if mask is not None and mask.dtype == torch.int32:
         return varlen_attention(q, k, v, mask, n_groups)
-    if q.shape[2] == 1 and mask is not None and mask.dtype == torch.bool:
+    if q.shape[2] == 1 and mask is not None and mask.dtype in (torch.bool, q.dtype):
         grouped = q.reshape(q.shape[0], k.shape[1], n_groups, -1)  # as several queries of one head
         return F.scaled_dot_product_attention(grouped, k, v, attn_mask=mask).reshape(q.shape)
     if n_groups > 1:  # enable_gqa=True would shut out the GPU kernel that takes a mask

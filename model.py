@@ -367,7 +367,7 @@ class KVCache:
 
     def place(self, rows: list[int], T: int) -> Tensor:
         """Say where the keys and values go that append() is given next: those of the next T tokens of these rows.
-        Returns the mask (len(rows), 1, T, columns), bool."""
+        Returns the mask (len(rows), 1, T, columns): bool, or for one token what is added to scores, made once here."""
         starts = [self.lengths[row] for row in rows]
         self.n_columns, self.is_whole = max(starts) + T, len(rows) == len(self.lengths)
         self.rows = torch.tensor(rows, device=self.device)
@@ -376,13 +376,13 @@ class KVCache:
         heads = self.rows[:, None] * n_heads + torch.arange(n_heads, device=self.device)
         self.places = (heads[:, :, None] * max_length + positions[:, None]).flatten()  # in a layer as one list
         self.rope = [table[positions][:, None] for table in self.tables]
-        return (torch.arange(self.n_columns, device=self.device) <= positions[..., None])[:, None]
+        mask = (torch.arange(self.n_columns, device=self.device) <= positions[..., None])[:, None]
+        return mask if T > 1 else torch.where(mask, 0.0, -math.inf).to(self.layers[0].dtype)
 
     def append(self, i: int, k: Tensor, v: Tensor):
         """Store k and v (len(rows), n_kv_head, T, head_dim) of block i; returns all keys and values of the rows."""
-        layer = self.layers[i]
-        layer.flatten(0, 2).index_copy_(0, self.places, torch.cat((k, v), 1).flatten(0, 2))
-        layer = layer[:, :, : self.n_columns]
+        self.layers[i].flatten(0, 2).index_copy_(0, self.places, torch.cat((k, v), 1).flatten(0, 2))
+        layer = self.layers[i][:, :, : self.n_columns]
         return (layer if self.is_whole else layer[self.rows]).split(k.shape[1], 1)
 
     def copy(self, sources: list[int], rows: list[int]):
