@@ -15,8 +15,9 @@ Kinds (int, text, ints, ...) are those of kinds.toml; 2..9 is a whole number fro
 gives values to choose from where a kind says too little. Phrases are separated by | and say what is returned: a noun
 phrase; with "!" an imperative; with "?" a clause that is true or false. {text} stands for how the argument is
 mentioned, {e} and {e1} for what the first argument holds: "numbers" and "number". The plainest way to write it comes
-first. What people ask for first stands in operations/first and is drawn most often, what is rare in operations/rare;
-conditions.txt and higher.txt say themselves what is special.
+first. What people ask for first stands in operations/first and is drawn most often, what they ask for next in
+operations/next, then come operations/common and operations/rare. conditions.txt and higher.txt say themselves what is
+special.
 """
 
 import ast
@@ -27,7 +28,7 @@ from pathlib import Path
 from configurator import UserError
 
 FOLDER = Path(__file__).parent / "operations"
-WEIGHTS = {"first": 1.0, "common": 0.03, "rare": 0.003}  # how often an operation of a folder is drawn
+WEIGHTS = {"first": 1.0, "next": 0.3, "common": 0.03, "rare": 0.003}  # how often an operation of a folder is drawn
 HEADER = re.compile(r"(\w+)\((.*)\) -> (\w+\??)")
 
 
