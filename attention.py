@@ -97,7 +97,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | tuple[Tensor, Tens
         document_bounds()      variable-length flash attention, on a GPU: neither the T x T products nor a mask of that
                                size exist anywhere (arXiv:2307.08691)
         fp32, added to scores  two products and a softmax for BLOCK queries at a time: fastest on a CPU for short rows
-        bool, or None          scaled_dot_product_attention; a single query may have what is added to its scores
+        bool, or None          scaled_dot_product_attention; with a single query also for numbers in the format of q,
+                               which are added to its scores
 
     Two masks are shifted_masks(), for half of the heads each.
     """

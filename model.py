@@ -367,7 +367,7 @@ class KVCache:
 
     def place(self, rows: list[int], T: int) -> Tensor:
         """Say where the keys and values go that append() is given next: those of the next T tokens of these rows.
-        Returns the mask (len(rows), 1, T, columns): bool, or for one token what is added to scores, made once here."""
+        Returns the mask (len(rows), 1, T, columns): bool, or for one token numbers for attention() to add."""
         starts = [self.lengths[row] for row in rows]
         self.n_columns, self.is_whole = max(starts) + T, len(rows) == len(self.lengths)
         self.rows = torch.tensor(rows, device=self.device)

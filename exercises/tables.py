@@ -15,9 +15,9 @@ Kinds (int, text, ints, ...) are those of kinds.toml; 2..9 is a whole number fro
 gives values to choose from where a kind says too little. Phrases are separated by | and say what is returned: a noun
 phrase; with "!" an imperative; with "?" a clause that is true or false. {text} stands for how the argument is
 mentioned, {e} and {e1} for what the first argument holds: "numbers" and "number". The plainest way to write it comes
-first. What people ask for first stands in operations/first and is drawn most often, what they ask for next in
-operations/next, then come operations/common and operations/rare. conditions.txt and higher.txt say themselves what is
-special.
+first. operations/first holds what people ask for most and is drawn most often, operations/next what they ask for now
+and then; seldom come operations/common, and hardly ever operations/rare. conditions.txt and higher.txt say themselves
+what is special.
 """
 
 import ast
