@@ -15,6 +15,8 @@ from exercises.tables import FOLDER, read_table
 
 LEAST_PHRASES, LEAST_BODIES, TRIALS = 6, 2, 60
 MODULES = {"math", "string", "re", "collections", "itertools", "functools", "datetime", "statistics", "bisect", "heapq"}
+# What a mention may begin with, in front of a slot.
+TWICE = re.compile(r"\bthe (?:list|dictionary|dict|text|string|sentence|matrix|grid)s? {(?!e1?})")
 
 
 def faults_of(operation):
@@ -46,6 +48,10 @@ def phrase_faults(operation):
             yield f"no parameter: {', '.join(sorted(strange))} in {text!r}"
         if text.endswith((".", "?", "!")) or text[:1].isupper():
             yield f"a phrase is part of a sentence: {text!r}"
+        if TWICE.search(text):
+            yield f"{{xs}} may become 'the list xs', so that there is 'the list' twice: {text!r}"
+        if re.search(r"}\w", text):
+            yield f"a letter behind a slot would belong to what stands in it: {text!r}"
     if operation.result == "bool" and not any(mark == "?" for mark, _ in operation.phrases):
         yield "no phrase begins with ?, a clause that is true or false"
 
@@ -127,6 +133,8 @@ def test_a_fault_in_a_table_is_found(tmp_path):
         ("= n + n", "= n + 1", "differ"),
         ("-> int", "-> nat", "not of kind"),
         ("two times {n}", "two times it", "not mentioned"),
+        ("two times {n}", "two {n}s", "behind a slot"),
+        ("two times {n}", "the text {n} twice", "'the list' twice"),
         (" | {n} added to itself", "", "5 phrases"),
         ("    = n + n\n", "", "ways to write it"),
         ("= n * 2", "= n *", "invalid syntax"),
