@@ -145,6 +145,8 @@ def ask_all(settings, teacher, drawn, wanted, out):
     spent = sum(record["n_tokens"] for record in replies.values())
     open_ones = [question for question in wanted if question.key not in replies]
     out.mkdir(parents=True, exist_ok=True)
+    with naming(path), open(path, "ab"):  # what cannot be written is not asked for
+        pass
 
     def ask(question):
         """Add the answer to a question to the file. Returns why there is none, or ""."""
@@ -158,16 +160,17 @@ def ask_all(settings, teacher, drawn, wanted, out):
         except Unreachable as error:
             return f"no answer: {error}"
         record = {"key": question.key, "model": teacher.model, "about": question.about, **asdict(reply)}
-        with lock:
+        # Opened for each answer: a pool that Ctrl-C meets while a thread begins does not wait for that one, and a file
+        # of all the threads would be closed when its answer comes.
+        with lock, naming(path), open(path, "ab") as file:
             spent += reply.n_tokens
             replies[question.key] = with_digest(record)
             file.write(json_line(replies[question.key]))
-            file.flush()
         return ""
 
     lost, in_a_row = Counter(), 0
     bar = tqdm(total=len(wanted), initial=len(wanted) - len(open_ones), desc="asking", unit="request")
-    with bar, naming(path), open(path, "ab") as file, ThreadPoolExecutor(settings.clients) as pool:
+    with bar, ThreadPoolExecutor(settings.clients) as pool:
         try:
             for done in as_completed([pool.submit(ask, question) for question in open_ones]):
                 why = done.result()

@@ -80,11 +80,11 @@ def run_all(jobs, num_workers, limits=Limits()):
     runs. Raises UserError if it still has no verdict."""
     again = []
     with ThreadPoolExecutor(num_workers) as pool:
-        running = {
-            pool.submit(run, program, test, limits, mode): (key, program, test, mode)
-            for key, program, test, mode in jobs
-        }
         try:
+            running = {
+                pool.submit(run, program, test, limits, mode): (key, program, test, mode)
+                for key, program, test, mode in jobs
+            }
             for done in as_completed(running):
                 key = running[done][0]
                 try:

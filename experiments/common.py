@@ -65,8 +65,8 @@ def side_by_side(work, items, at_a_time, unit):
     """[work(item) for each item], so many at a time, under a progress bar. When one fails, those that have not begun
     are left out, and its error is raised. unit: what the bar counts."""
     with ThreadPoolExecutor(at_a_time) as pool:
-        running = [pool.submit(work, item) for item in items]
         try:
+            running = [pool.submit(work, item) for item in items]
             for future in tqdm(as_completed(running), total=len(running), unit=unit, leave=False):
                 future.result()
         except BaseException:  # a person's Ctrl-C too: it reaches the stages, which save and end

@@ -195,10 +195,11 @@ def test_a_run_that_was_cut_off_goes_on_and_comes_to_the_same(school, tmp_path):
         assert (cut_off / name).read_bytes() == (whole / name).read_bytes()
 
 
-def test_interrupting_keeps_every_answer(school, tmp_path):
+@pytest.mark.parametrize("at", [0, 1, 2, 5])  # the first ones come while threads still begin
+def test_interrupting_keeps_every_answer(school, tmp_path, at):
     server = school(some_wrong, fails=False)
     asked = threading.Event()
-    server.answer = lambda prompt, number: (number == 5 and asked.set(), good(number))[1]
+    server.answer = lambda prompt, number: (number == at and asked.set(), good(number))[1]
     command = [sys.executable, "-m", "synthesize", "--n=5000", f"--out_dir={tmp_path}", f"--base_url={server.url}"]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
         assert asked.wait(60)
