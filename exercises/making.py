@@ -161,7 +161,7 @@ def function_name(rng, draft, natural, held_out):
     """A name that says what the function does, or any."""
     if not held_out and draft.parts[0] != "if" and (natural or rng.random() < 0.5):
         words = "_".join(part.removesuffix("_if").removesuffix("_each") for part in draft.parts[:2])
-        return wording.camel(words) if rng.random() < 0.05 else words
+        return wording.camel(words) if not natural and rng.random() < 0.05 else words
     return wording.random_name(rng, held_out)
 
 

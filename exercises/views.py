@@ -111,14 +111,9 @@ def definition(exercise, body, with_hints=False):
     return f"{signature_of(exercise, with_hints)}\n{indented(body)}"
 
 
-def drawn_body(exercise, rng):
-    """A way to write it, mostly the plainest."""
-    return exercise.bodies[0] if rng.random() < 0.92 else rng.choice(exercise.bodies)
-
-
 def document(exercise, rng):
     """A textbook page: a function with a docstring, with a comment or with a text and a test in front."""
-    body = drawn_body(exercise, rng)
+    body = exercise.bodies[0] if rng.random() < 0.92 else rng.choice(exercise.bodies)
     form = rng.random()
     if form < 0.2:
         test = assertion(exercise.name, *exercise.examples[0])
@@ -130,13 +125,13 @@ def document(exercise, rng):
 
 def chat(rng, seed, i):
     """(Exercise, turns): a request in one of many forms and the function, sometimes more; or (None, small talk)."""
-    if rng.random() < 0.04:
-        asked, answers = rng.choice(wording.SENTENCES["said"]).split(" => ")
-        return None, [rng.choice(asked.split(" | ")), rng.choice(answers.split(" | "))]
+    if rng.random() < 0.02:
+        asked, answer = rng.choice(wording.SENTENCES["said"]).split(" => ")
+        return None, [rng.choice(asked.split(" | ")), answer]
     form = rng.choice(wording.SENTENCES["request"]) if rng.random() < 0.65 else ""
     natural = bool(form) and "{" not in form.replace("{sentence}", "")
     exercise = make_exercise("chats", i, seed, natural=natural)
-    body = drawn_body(exercise, rng)
+    body = exercise.bodies[0]  # always the plainest: which one is wanted cannot be known, so that chance would be noise
     if form:
         tests = [assertion(exercise.name, *example) for example in exercise.examples]
         sentence = mistyped(exercise, rng) if rng.random() < 0.1 else exercise.sentence
@@ -159,19 +154,15 @@ def chat(rng, seed, i):
 
 
 def second_turn(exercise, body, rng):
-    """In a sixth of the conversations something more is asked."""
+    """In an eighth of the conversations something more is asked."""
     chance, asked = rng.random(), wording.SENTENCES
-    others = [other for other in exercise.bodies if other != body]
-    if chance < 0.05 and others:
-        return [rng.choice(asked["another way"]), fenced(definition(exercise, rng.choice(others)), "python")]
-    if chance < 0.10:
-        arguments, result = exercise.examples[-1]
-        return [rng.choice(asked["a call"]), f"`{call(exercise.name, arguments)}` returns `{literal(result)}`."]
-    if chance < 0.14 and exercise.name not in body:
+    if chance < 0.05 and len(exercise.bodies) > 1:
+        return [rng.choice(asked["another way"]), fenced(definition(exercise, exercise.bodies[1]), "python")]
+    if chance < 0.10 and exercise.name not in body:
         renamed = replace(exercise, name=wording.random_name(rng))
         request = rng.choice(asked["another name"]).format(name=renamed.name)
         return [request, fenced(definition(renamed, body), "python")]
-    if chance < 0.17:
+    if chance < 0.13:
         return [rng.choice(asked["type hints"]), fenced(definition(exercise, body, with_hints=True), "python")]
     return []
 
