@@ -150,14 +150,14 @@ def chat(rng, seed, i):
         signature = re.match(r"(from .*\n\n\n)?def .*", start)[0]
         code = f"{signature}\n{indented(body)}"
     turns = [request, fenced(code, "python")]
-    return exercise, turns + second_turn(exercise, body, rng)
+    return exercise, turns + second_turn(exercise, rng)
 
 
-def second_turn(exercise, body, rng):
+def second_turn(exercise, rng):
     """In an eighth of the conversations something more is asked."""
-    chance, asked = rng.random(), wording.SENTENCES
-    if chance < 0.05 and len(exercise.bodies) > 1:
-        return [rng.choice(asked["another way"]), fenced(definition(exercise, exercise.bodies[1]), "python")]
+    chance, asked, (body, *others) = rng.random(), wording.SENTENCES, exercise.bodies
+    if chance < 0.05 and others:
+        return [rng.choice(asked["another way"]), fenced(definition(exercise, others[0]), "python")]
     if chance < 0.10 and exercise.name not in body:
         renamed = replace(exercise, name=wording.random_name(rng))
         request = rng.choice(asked["another name"]).format(name=renamed.name)

@@ -86,6 +86,18 @@ def test_work_side_by_side_keeps_its_order_and_stops_at_a_failure():
     assert len(begun) < 10
 
 
+def test_work_that_is_interrupted_while_it_is_handed_out_ends_with_what_has_begun():
+    begun = []
+
+    def items():
+        yield from range(5)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        common.side_by_side(lambda n: (begun.append(n), time.sleep(0.5)), items(), 1, "item")
+    assert len(begun) < 2
+
+
 def test_a_table_lines_up(capsys):
     common.print_table(["", "files", "most by"], [["stdlib", "31", "long"], ["all", "1,031", "short"]], "<><")
     assert capsys.readouterr().out == "        files  most by\nstdlib     31  long\nall     1,031  short\n"
