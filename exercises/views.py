@@ -155,7 +155,8 @@ def chat(rng, seed, i):
 
 def second_turn(exercise, rng):
     """In an eighth of the conversations something more is asked."""
-    chance, asked, (body, *others) = rng.random(), wording.SENTENCES, exercise.bodies
+    chance, asked = rng.random(), wording.SENTENCES
+    body, *others = exercise.bodies
     if chance < 0.05 and others:
         return [rng.choice(asked["another way"]), fenced(definition(exercise, others[0]), "python")]
     if chance < 0.10 and exercise.name not in body:
