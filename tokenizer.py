@@ -66,8 +66,10 @@ ROLES = ("system", "user", "assistant")
 
 
 def complete_request(prompt):
-    """How a chat model is asked to complete a function: in instruction data and in the evaluation alike."""
-    return f"Complete this function:\n{fenced(prompt, 'python')}"
+    """How a chat model is asked to complete a function: in instruction data and in the evaluation alike. HumanEval's
+    prompts begin with empty lines, which say nothing and stand in no other request."""
+    begun = prompt.lstrip("\n")
+    return f"Complete this function:\n{fenced(begun, 'python')}"
 
 
 def fenced(code, language):

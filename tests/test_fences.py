@@ -16,7 +16,8 @@ def test_code_without_fences_is_written_as_ever():
     assert fenced("x = 1\n\n", "python") == "```python\nx = 1\n```"
     assert fenced("", "") == "```\n\n```"
     assert fenced("a = '``' + `b`", "objective-c++") == "```objective-c++\na = '``' + `b`\n```"
-    assert complete_request("def f():\n") == "Complete this function:\n```python\ndef f():\n```"
+    for begun in ("def f():\n", "\n\ndef f():"):  # as most of HumanEval's begin
+        assert complete_request(begun) == "Complete this function:\n```python\ndef f():\n```"
 
 
 def test_a_fence_is_longer_than_any_inside():
