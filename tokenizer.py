@@ -66,10 +66,10 @@ ROLES = ("system", "user", "assistant")
 
 
 def complete_request(prompt):
-    """How a chat model is asked to complete a function: in instruction data and in the evaluation alike. HumanEval's
-    prompts begin with empty lines, which say nothing and stand in no other request."""
-    begun = prompt.lstrip("\n")
-    return f"Complete this function:\n{fenced(begun, 'python')}"
+    """How a chat model is asked to complete a function: in instruction data and in the evaluation alike. Empty lines
+    at the beginning, which most of HumanEval's prompts have and no exercise, are left out."""
+    code = fenced(prompt.lstrip("\n"), "python")
+    return f"Complete this function:\n{code}"
 
 
 def fenced(code, language):

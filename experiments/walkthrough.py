@@ -206,7 +206,7 @@ def row_facts(run, row):
         "row_number": number + 1,
         "n_documents": len(documents[targets != IGNORE].unique()),
         "documents": contents(run.tokenizer, ids, targets, documents),
-        "n_filled": int((targets != IGNORE).sum()),
+        "n_counted": int((targets != IGNORE).sum()),
         "border": border(run.tokenizer, ids, targets, documents, mask),
         "causal_share": f"{(n + 1) / (2 * n):.1%}",
         "mask_share": f"{mask.float().mean().item():.1%}",
