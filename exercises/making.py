@@ -168,7 +168,7 @@ def function_name(rng, draft, natural, held_out):
 def final_names(rng, body, code_names, name):
     """{placeholder: name} of all that a body names. code_names: of its parameters; name: its own."""
     names, taken = dict(code_names), {*code_names.values(), name, *re.findall(r"(?<![\w.])[a-z]\w*", body)}
-    for placeholder in dict.fromkeys(re.findall(r"(?<![\w.])[a-zA-Z]\w*_\d\b", body)):
+    for placeholder in dict.fromkeys(re.findall(r"(?<![\w.])[a-zA-Z_]\w*_\d\b", body)):
         if placeholder not in names:
             base = re.sub(r"_\d$", "", placeholder)
             names[placeholder] = name if base == "self" else local_name(rng, base, taken)

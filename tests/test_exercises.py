@@ -16,6 +16,7 @@ from evaluation.formats import problem_of
 from evaluation.mutants import mutants
 from evaluation.replies import code_in
 from exercises import making, tables, unseen, wording
+from exercises.code import renamed
 from exercises.compose import Draft
 from exercises.making import LADDER, OPERATIONS, ordinal
 
@@ -142,6 +143,17 @@ def test_the_views_are_what_they_say(made):
             if not eval(test.removeprefix("assert "), scope):
                 wrong.append(answer)
     assert 0.96 < n_functions / len(chats) < 0.995 and not wrong, wrong
+
+
+def test_every_name_in_a_body_is_one_that_people_write():
+    """And not that of its place, x_0 or __0, which a body has while operations are put together."""
+    maker, rng = making.MAKERS[False], random.Random(1)
+    for operation in maker.operations:
+        body, *_ = maker.single(rng, operation, 3).bodies
+        names = making.final_names(rng, body, {}, "solve")
+        for node in ast.walk(ast.parse(renamed(body, names))):
+            for name in [getattr(node, "id", ""), getattr(node, "arg", None) or ""]:
+                assert not re.search("_3$", name), (operation.name, name)
 
 
 LAYOUT = (tokenize.ENDMARKER, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.COMMENT)
