@@ -28,10 +28,10 @@ def check(steps, processes):
     read as the recipe has it."""
     wanted = {}  # (source, what its records are taken for)
     for step in steps:
-        kind = next((kind for kind in ("pairs", "chats") if getattr(step.settings, kind, False)), "text")
-        wanted |= dict.fromkeys((source, kind) for source in getattr(step.settings, "sources", []))
-        for name in ("labelled", "tested_on"):
-            wanted |= dict.fromkeys((source, "label") for source in getattr(step.settings, name, []))
+        of_sources = next((kind for kind in ("pairs", "chats") if getattr(step.settings, kind, False)), "text")
+        kinds = {"sources": of_sources, "chat_sources": "chats", "labelled": "label", "tested_on": "label"}
+        for name, kind in kinds.items():
+            wanted |= dict.fromkeys((source, kind) for source in getattr(step.settings, name, []))
     made = [step.result for step in steps]  # what earlier steps will make cannot be looked at
     wanted = [(source, kind) for source, kind in wanted if not is_made(source, made)]
     with ThreadPoolExecutor(16) as pool:

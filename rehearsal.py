@@ -10,7 +10,7 @@ from corpus.sources import parsed, source_name
 
 OVERLAY = "rehearsal.toml"  # the tiny model, which lies on top of a recipe of which a share is asked for
 BUDGETS = ("documents", "tokens")
-SOURCES = ("sources", "labelled", "tested_on")  # the settings of stages that name sources
+SOURCES = ("sources", "chat_sources", "labelled", "tested_on")  # the settings of stages that name sources
 
 
 def refuse_what_is_not_read(steps, settings):

@@ -17,6 +17,7 @@ import needs  # noqa: F401
 import collections
 import hashlib
 import io
+import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,7 @@ from tqdm import tqdm
 
 import configurator
 from configurator import UserError
+from corpus import chats
 from corpus.documents import Document, read
 from corpus.records import escaped
 from corpus.sources import distinct, short_name, spare
@@ -44,6 +46,7 @@ class Settings:
 
     # -- text
     sources: list[str] = field(default_factory=lambda: ["stdlib"])  # presets, files or folders to learn from
+    chat_sources: list[str] = field(default_factory=list)  # such ones of conversations, to learn from too
     max_bytes: Amount = 100_000_000  # text to count per source: more changes the merges little
     holdout: ShareBelow1 = 0.05  # share of the documents kept back for the report
     # -- tokenizer
@@ -59,7 +62,7 @@ def main(settings):
     start = time.time()
     report_path = settings.out.removesuffix(".json") + ".report.json"
     for path in (settings.out, report_path):
-        spare(settings.sources, path)
+        spare(settings.sources + settings.chat_sources, path)
         if Path(path).is_dir():
             raise UserError(f"{path} is a folder: --out names a file")
     counts, held_out = count_pretokens(settings)
@@ -89,16 +92,19 @@ def count_pretokens(settings):
     """
     find_pretokens = regex.compile(PATTERNS[settings.pattern]).findall
     counts, held_out = collections.Counter(), {}
-    for source in distinct(settings.sources):
+    given = [(source, None) for source in distinct(settings.sources)]
+    given += [(source, chats.from_record) for source in distinct(settings.chat_sources)]
+    for source, parse in given:
         texts, n_bytes = held_out.setdefault(source, []), 0
         with tqdm(desc=f"counting {escaped(short_name(source))}", unit="B", unit_scale=True) as bar:
-            for item in read(source):
+            for item in read(source, parse):
                 if isinstance(item, Document):  # what cannot be read, prepare_data.py reports
-                    data = item.text.encode()
+                    text = all_said(item.text) if parse else item.text
+                    data = text.encode()
                     if int.from_bytes(hashlib.sha256(data).digest()[:8]) < settings.holdout * 2**64:
-                        texts.append(item.text)
+                        texts.append(text)
                     else:
-                        counts.update(find_pretokens(item.text))
+                        counts.update(find_pretokens(text))
                     n_bytes += len(data)
                     bar.update(len(data))
                 if n_bytes >= settings.max_bytes:
@@ -108,6 +114,12 @@ def count_pretokens(settings):
         why = f": all {n_kept_back:,} documents are kept back for the report, --holdout=0 keeps back none"
         raise UserError(f"no text to learn from in {', '.join(settings.sources)}{why if n_kept_back else ''}")
     return counts, held_out
+
+
+def all_said(chat):
+    """A conversation as the text in which merges are counted: who speaks, and what is said. The marks of the template
+    are special tokens, which are no text."""
+    return "\n".join(f"{message['role']}\n{message['content']}" for message in json.loads(chat)["messages"])
 
 
 def printable_bytes():

@@ -19,6 +19,7 @@ import recipe
 from configurator import UserError
 from corpus.sources import parsed
 from evaluation.problems import DOWNLOADS
+from rehearsal import SOURCES
 
 TINY = {
     "exercises": ["documents = 150", "chats = 60", "problems = 3"],
@@ -239,7 +240,7 @@ def test_a_recipe_is_whole(path):
         if step.stage == "eval_humaneval":  # downloads, files of the repository, and what an earlier stage made
             files += [name for name in s.problems.split(",") if name not in DOWNLOADS and not Path(ROOT, name).exists()]
         files += [s.tokenizer] if step.stage == "prepare_data" else []
-        given = [*getattr(s, "sources", []), *getattr(s, "labelled", [])]
+        given = [source for name in SOURCES for source in getattr(s, name, [])]
         sources = [source for source in given if source != "stdlib" and not parsed(source, must_exist=False).hub]
         files += [getattr(s, "quality", "")]
         for read in filter(None, folders + files + sources):

@@ -53,7 +53,7 @@ def sources_of(name, without=()):
         for key, value in table.items():
             if isinstance(value, dict):
                 yield from walk(value)
-            elif key in ("sources", "labelled"):
+            elif key in rehearsal.SOURCES:
                 yield from value
 
     table = tomllib.loads((ROOT / f"configs/{name}.toml").read_text(encoding="utf-8"))

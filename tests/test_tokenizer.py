@@ -1,6 +1,7 @@
 """The tokenizer against SentencePiece's own segmentation, brute-force BPE, and any bytes."""
 
 import io
+import json
 import random
 import re
 
@@ -208,6 +209,26 @@ def test_training_is_deterministic_and_reports(workdir, corpus, tmp_path, tokeni
     result = stage("tokenizer_train.py", f"--sources={corpus}", "--vocab_size=320", "--out=again.json", **how)
     assert Tokenizer.load(tmp_path / "again.json").fingerprint == tokenizer.fingerprint
     assert "exact" in result.stdout and (tmp_path / "again.report.json").exists()
+
+
+def test_conversations_are_learnt_from_as_they_are_rendered(corpus, tmp_path):
+    """Speakers, fences and words of conversations become tokens, so that less of a row goes to them."""
+    said = [
+        {"role": "user", "content": "Write a function that doubles n."},
+        {"role": "assistant", "content": "```python\ndef double(n):\n    return 2 * n\n```"},
+    ]
+    (tmp_path / "chats.jsonl").write_text(f"{json.dumps({'messages': said})}\n" * 200)
+    settings = tokenizer_train.Settings(sources=[str(corpus)], vocab_size=400, out=str(tmp_path / "t.json"), holdout=0.0)
+    before, _ = tokenizer_train.count_pretokens(settings)
+    settings.chat_sources = [str(tmp_path / "chats.jsonl")]
+    counts, held_out = tokenizer_train.count_pretokens(settings)
+    more = {pretoken: n - before[pretoken] for pretoken, n in counts.items() if n > before[pretoken]}
+    assert more["assistant"] == more["user"] == more["python"] == more[" function"] == 200 and more["```"] == 400
+    assert list(held_out) == [str(corpus), settings.chat_sources[0]]
+    tokenizer_train.main(settings)
+    tokenizer = Tokenizer.load(settings.out)
+    ids, _ = tokenizer.render(said)
+    assert {"assistant", "user", "```", "python", " function"} <= {tokenizer.decode([i]) for i in ids}
 
 
 def test_neither_file_takes_the_place_of_a_source_or_a_folder(corpus, tmp_path):
