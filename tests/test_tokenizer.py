@@ -218,7 +218,9 @@ def test_conversations_are_learnt_from_as_they_are_rendered(corpus, tmp_path):
         {"role": "assistant", "content": "```python\ndef double(n):\n    return 2 * n\n```"},
     ]
     (tmp_path / "chats.jsonl").write_text(f"{json.dumps({'messages': said})}\n" * 200)
-    settings = tokenizer_train.Settings(sources=[str(corpus)], vocab_size=400, out=str(tmp_path / "t.json"), holdout=0.0)
+    settings = tokenizer_train.Settings(
+        sources=[str(corpus)], vocab_size=400, out=str(tmp_path / "t.json"), holdout=0.0
+    )
     before, _ = tokenizer_train.count_pretokens(settings)
     settings.chat_sources = [str(tmp_path / "chats.jsonl")]
     counts, held_out = tokenizer_train.count_pretokens(settings)
