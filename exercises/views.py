@@ -13,6 +13,7 @@ from exercises.making import LADDER, make_exercise
 from exercises.unseen import is_in_benchmark
 from tokenizer import complete_request, fenced
 
+BLANKS = {", ": ",", " == ": "==", "(": "( "}  # as most people write a test, and as some do
 GAPS = ("one_line", "several_lines")  # what is cut out of a solution, as in HumanEval infilling (arXiv:2207.14255)
 
 
@@ -79,6 +80,25 @@ def assertion(name, arguments, result):
     return f"assert {call(name, arguments)} == {literal(result)}"
 
 
+def as_typed(exercise, rng):
+    """The examples as tests in a request: in one of the forms that people write, with their blanks and quotes."""
+    kind = exercise.hints[-1].partition("[")[0]
+    form = rng.choice(wording.SENTENCES["test"] + wording.SENTENCES.get(f"test of {kind}", []))
+    quote = rng.choice(['"', "'"])
+    written = {usual: rng.choice([usual, usual, rare]) for usual, rare in BLANKS.items()}
+
+    def typed(match):
+        """A mark with its blanks, or a text in its quotes."""
+        text = match[2]
+        if text is None:
+            return written[match[0]]
+        return match[0] if re.search(r"""["'\\]""", text) else f"{quote}{text}{quote}"
+
+    parts = re.compile(rf"""(["'])((?:\\.|(?!\1).)*)\1|, | == |(?<=\b{exercise.name})\(""")
+    calls = [(call(exercise.name, arguments), literal(result)) for arguments, result in exercise.examples]
+    return [parts.sub(typed, form.format(call=called, result=result)) for called, result in calls]
+
+
 def head(exercise, rng, least=0):
     """The signature and a docstring, in one of many layouts: what comes before the body. least: examples that it must
     show."""
@@ -116,7 +136,7 @@ def document(exercise, rng):
     body = exercise.bodies[0] if rng.random() < 0.92 else rng.choice(exercise.bodies)
     form = rng.random()
     if form < 0.2:
-        test = assertion(exercise.name, *exercise.examples[0])
+        test = as_typed(exercise, rng)[0]
         return f'"""\n{exercise.sentence}\n{test}\n"""\n{definition(exercise, body)}\n'
     if form < 0.28:
         return f"# {exercise.sentence}\n{definition(exercise, body, rng.random() < 0.3)}\n"
@@ -133,7 +153,7 @@ def chat(rng, seed, i):
     exercise = make_exercise("chats", i, seed, natural=natural)
     body = exercise.bodies[0]  # always the plainest: which one is wanted cannot be known, so that chance would be noise
     if form:
-        tests = [assertion(exercise.name, *example) for example in exercise.examples]
+        tests = as_typed(exercise, rng)
         sentence = mistyped(exercise, rng) if rng.random() < 0.1 else exercise.sentence
         request = form.replace("\\n", "\n").format(
             sentence=wording.ended(form, sentence),

@@ -79,8 +79,18 @@ def random_name(rng, held_out=False):
             least = 3 if held_out else 2  # two syllables may be a word
             name = "".join(rng.choice(WORDS["invented"]) for _ in range(rng.randint(least, 4)))
         if is_held_out(name) == held_out:
-            return camel(name) if rng.random() < 0.05 else name
+            return reshaped(rng, name)
     raise AssertionError("words.txt holds too few words")
+
+
+def reshaped(rng, name):
+    """A name, in an eighth of the cases in a shape that is less usual: findPrice, find_Price, find_price_2."""
+    shape = rng.random()
+    if shape < 0.05:
+        return camel(name)
+    if shape < 0.10:
+        return "_".join(rng.choice([word, word.capitalize()]) for word in name.split("_"))
+    return name + rng.choice(["", "_"]) + str(rng.randint(2, 99)) if shape < 0.125 else name
 
 
 def camel(name):

@@ -4,6 +4,7 @@ import ast
 import gzip
 import io
 import json
+import math
 import random
 import re
 import signal
@@ -137,12 +138,33 @@ def test_the_views_are_what_they_say(made):
         if "def " not in answer:
             continue
         n_functions += 1
-        scope = {}
+        scope = {"math": math}
         exec(answer, scope)
         for test in re.findall(r"^assert .*", turns[0]["content"], re.M):
             if not eval(test.removeprefix("assert "), scope):
                 wrong.append(answer)
     assert 0.96 < n_functions / len(chats) < 0.995 and not wrong, wrong
+
+
+def test_tests_in_requests_are_written_as_people_write_them(made):
+    """With and without blanks, in both quotes, with a call inside of another one; and names in other shapes."""
+    asked = "\n".join(chat["messages"][0]["content"].partition("```")[0] for chat in records(made, "chats"))
+    tests = re.findall(r"\bassert .+", asked)
+    names = re.findall(r"\bdef (\w+)", "\n".join(training_texts(made)))
+    assert len(tests) > 100
+    for shape in ("==", " == ", "( ", "['", '["', ",[", " is True", "list("):
+        assert any(shape in test for test in tests), shape
+    for shape in ("[a-z][A-Z]", "_[A-Z]", "[a-z]_?[0-9]", "^[a-z_]+$"):
+        assert any(re.search(shape, name) for name in names), shape
+
+
+def test_a_name_in_another_shape_is_the_same_name():
+    """So that what is held out stays so: nobody has seen it in small letters either."""
+    rng = random.Random(1)
+    names = {wording.reshaped(rng, "find_low_price") for _ in range(1000)}
+    assert {"find_low_price", "findLowPrice", "Find_low_Price"} <= names and len(names) > 20
+    back = {re.sub(r"_?[0-9]+$", "", name).replace("_", "").lower() for name in names}
+    assert back == {"findlowprice"} and all(name.isidentifier() for name in names)
 
 
 def test_every_name_in_a_body_is_one_that_people_write():
