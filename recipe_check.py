@@ -17,6 +17,7 @@ from corpus import chats, pairs
 from corpus.documents import Document, read
 from corpus.sources import SETS, parsed, short_name, source_name
 from model import Transformer
+from rehearsal import SOURCES
 from training.machine import PEAK_FLOPS
 
 MFU, CARD = 0.4, "3090"  # what the hours are counted for where there is no GPU whose speed is known
@@ -28,10 +29,9 @@ def check(steps, processes):
     read as the recipe has it."""
     wanted = {}  # (source, what its records are taken for)
     for step in steps:
-        of_sources = next((kind for kind in ("pairs", "chats") if getattr(step.settings, kind, False)), "text")
-        kinds = {"sources": of_sources, "chat_sources": "chats", "labelled": "label", "tested_on": "label"}
-        for name, kind in kinds.items():
-            wanted |= dict.fromkeys((source, kind) for source in getattr(step.settings, name, []))
+        view = next((view for view in ("pairs", "chats") if getattr(step.settings, view, False)), None)
+        for name, usual in SOURCES.items():
+            wanted |= dict.fromkeys((source, view or usual) for source in getattr(step.settings, name, []))
     made = [step.result for step in steps]  # what earlier steps will make cannot be looked at
     wanted = [(source, kind) for source, kind in wanted if not is_made(source, made)]
     with ThreadPoolExecutor(16) as pool:

@@ -10,7 +10,8 @@ from corpus.sources import parsed, source_name
 
 OVERLAY = "rehearsal.toml"  # the tiny model, which lies on top of a recipe of which a share is asked for
 BUDGETS = ("documents", "tokens")
-SOURCES = ("sources", "chat_sources", "labelled", "tested_on")  # the settings of stages that name sources
+# The settings of stages that name sources, and what the records there are, if the stage has no other view of them.
+SOURCES = {"sources": "text", "chat_sources": "chats", "labelled": "label", "tested_on": "label"}
 
 
 def refuse_what_is_not_read(steps, settings):

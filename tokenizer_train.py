@@ -46,7 +46,7 @@ class Settings:
 
     # -- text
     sources: list[str] = field(default_factory=lambda: ["stdlib"])  # presets, files or folders to learn from
-    chat_sources: list[str] = field(default_factory=list)  # such ones of conversations, to learn from too
+    chat_sources: list[str] = field(default_factory=list)  # the same of conversations, to learn from as well
     max_bytes: Amount = 100_000_000  # text to count per source: more changes the merges little
     holdout: ShareBelow1 = 0.05  # share of the documents kept back for the report
     # -- tokenizer
@@ -109,10 +109,13 @@ def count_pretokens(settings):
                     bar.update(len(data))
                 if n_bytes >= settings.max_bytes:
                     break
+        if parse and not n_bytes:
+            raise UserError(f"no conversation in {source}: what is no conversation belongs into --sources")
     if not counts:
         n_kept_back = sum(map(len, held_out.values()))
         why = f": all {n_kept_back:,} documents are kept back for the report, --holdout=0 keeps back none"
-        raise UserError(f"no text to learn from in {', '.join(settings.sources)}{why if n_kept_back else ''}")
+        names = ", ".join(settings.sources + settings.chat_sources)
+        raise UserError(f"no text to learn from in {names}{why if n_kept_back else ''}")
     return counts, held_out
 
 

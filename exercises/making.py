@@ -161,7 +161,7 @@ def function_name(rng, draft, natural, held_out):
     """A name that says what the function does, or any."""
     if not held_out and draft.parts[0] != "if" and (natural or rng.random() < 0.5):
         words = "_".join(part.removesuffix("_if").removesuffix("_each") for part in draft.parts[:2])
-        return wording.camel(words) if not natural and rng.random() < 0.05 else words
+        return words if natural else wording.reshaped(rng, words)
     return wording.random_name(rng, held_out)
 
 
@@ -179,6 +179,8 @@ def final_names(rng, body, code_names, name):
 def local_name(rng, base, taken):
     """A name for a local variable that the tables call base: that, or where it is taken one that people use in its
     place. Which of them it is cannot be known from the request, so that any choice would only be noise to learn."""
+    if base == "_":  # a value that nobody reads
+        return base
     alike = next((group for group in wording.LOCALS if base in group), [base])
     for names in ([base], alike, [f"{base}{n}" for n in range(2, 30)]):
         if left := [option for option in names if option not in taken]:

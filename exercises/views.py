@@ -13,7 +13,7 @@ from exercises.making import LADDER, make_exercise
 from exercises.unseen import is_in_benchmark
 from tokenizer import complete_request, fenced
 
-BLANKS = {", ": ",", " == ": "==", "(": "( "}  # as most people write a test, and as some do
+BLANKS = {", ": ",", " == ": "==", "(": "( "}  # of a test: usual, and in a third of the tests
 GAPS = ("one_line", "several_lines")  # what is cut out of a solution, as in HumanEval infilling (arXiv:2207.14255)
 
 
@@ -81,7 +81,8 @@ def assertion(name, arguments, result):
 
 
 def as_typed(exercise, rng):
-    """The examples as tests in a request: in one of the forms that people write, with their blanks and quotes."""
+    """The examples as tests, all in one form of frames.txt and with the same blanks and quotes; a text that holds a
+    quote or a backslash keeps its own."""
     kind = exercise.hints[-1].partition("[")[0]
     form = rng.choice(wording.SENTENCES["test"] + wording.SENTENCES.get(f"test of {kind}", []))
     quote = rng.choice(['"', "'"])

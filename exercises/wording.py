@@ -84,13 +84,15 @@ def random_name(rng, held_out=False):
 
 
 def reshaped(rng, name):
-    """A name, in an eighth of the cases in a shape that is less usual: findPrice, find_Price, find_price_2."""
+    """A name, now and then in a less usual shape: findPrice, find_Price, find_price_2."""
     shape = rng.random()
     if shape < 0.05:
         return camel(name)
     if shape < 0.10:
         return "_".join(rng.choice([word, word.capitalize()]) for word in name.split("_"))
-    return name + rng.choice(["", "_"]) + str(rng.randint(2, 99)) if shape < 0.125 else name
+    if shape < 0.125:
+        return name + rng.choice(["", "_"]) + str(rng.randint(2, 99))
+    return name
 
 
 def camel(name):

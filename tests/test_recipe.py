@@ -19,7 +19,6 @@ import recipe
 from configurator import UserError
 from corpus.sources import parsed
 from evaluation.problems import DOWNLOADS
-from rehearsal import SOURCES
 
 TINY = {
     "exercises": ["documents = 150", "chats = 60", "problems = 3"],
@@ -240,7 +239,7 @@ def test_a_recipe_is_whole(path):
         if step.stage == "eval_humaneval":  # downloads, files of the repository, and what an earlier stage made
             files += [name for name in s.problems.split(",") if name not in DOWNLOADS and not Path(ROOT, name).exists()]
         files += [s.tokenizer] if step.stage == "prepare_data" else []
-        given = [source for name in SOURCES for source in getattr(s, name, [])]
+        given = [source for key in ("sources", "chat_sources", "labelled") for source in getattr(s, key, [])]
         sources = [source for source in given if source != "stdlib" and not parsed(source, must_exist=False).hub]
         files += [getattr(s, "quality", "")]
         for read in filter(None, folders + files + sources):

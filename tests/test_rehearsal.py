@@ -53,7 +53,7 @@ def sources_of(name, without=()):
         for key, value in table.items():
             if isinstance(value, dict):
                 yield from walk(value)
-            elif key in rehearsal.SOURCES:
+            elif key in ("sources", "chat_sources", "labelled"):
                 yield from value
 
     table = tomllib.loads((ROOT / f"configs/{name}.toml").read_text(encoding="utf-8"))
@@ -104,6 +104,14 @@ def test_a_source_that_cannot_be_read_is_told_before_anything_runs(tmp_path, con
     code, printed = run("configs/0.5b.toml", f"--hub={tmp_path}/hub", f"--contents={address}", "--check", "--share=0.9")
     assert code == 2 and "no_chat: fields: x" in printed and "Traceback" not in printed
     assert "2 of " in printed.splitlines()[-1], "once as chats, once for the classifier, with another budget"
+
+
+def test_what_a_tokenizer_reads_as_conversations_is_looked_at_as_such(tmp_path):
+    (tmp_path / "texts.jsonl").write_text('{"text": "x = 1"}\n')
+    both = "".join(f'{name} = ["{tmp_path}/texts.jsonl"]\n' for name in ("sources", "chat_sources"))
+    (tmp_path / "r.toml").write_text(f"[tokenizer_train]\n{both}")
+    code, printed = run(tmp_path / "r.toml", "--check")
+    assert code == 2 and printed.count("ok: ") == 1 and "no_chat: fields: text" in printed, printed
 
 
 @pytest.mark.parametrize(

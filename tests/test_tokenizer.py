@@ -212,7 +212,7 @@ def test_training_is_deterministic_and_reports(workdir, corpus, tmp_path, tokeni
 
 
 def test_conversations_are_learnt_from_as_they_are_rendered(corpus, tmp_path):
-    """Speakers, fences and words of conversations become tokens, so that less of a row goes to them."""
+    """Speakers, fences and words of conversations become tokens, so that conversations take fewer tokens."""
     said = [
         {"role": "user", "content": "Write a function that doubles n."},
         {"role": "assistant", "content": "```python\ndef double(n):\n    return 2 * n\n```"},
@@ -231,6 +231,8 @@ def test_conversations_are_learnt_from_as_they_are_rendered(corpus, tmp_path):
     tokenizer = Tokenizer.load(settings.out)
     ids, _ = tokenizer.render(said)
     assert {"assistant", "user", "```", "python", " function"} <= {tokenizer.decode([i]) for i in ids}
+    texts = f"--sources={corpus}", f"--chat_sources={corpus}", f"--out={tmp_path / 'u.json'}"
+    assert f"no conversation in {corpus}" in door_error(tokenizer_train, *texts)
 
 
 def test_neither_file_takes_the_place_of_a_source_or_a_folder(corpus, tmp_path):
