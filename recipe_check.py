@@ -15,9 +15,8 @@ from cleaning.classifier import labelled
 from configurator import UserError
 from corpus import chats, pairs
 from corpus.documents import Document, read
-from corpus.sources import SETS, parsed, short_name, source_name
+from corpus.sources import SETS, SETTINGS, parsed, short_name, source_name
 from model import Transformer
-from rehearsal import SOURCES
 from training.machine import PEAK_FLOPS
 
 MFU, CARD = 0.4, "3090"  # what the hours are counted for where there is no GPU whose speed is known
@@ -30,7 +29,7 @@ def check(steps, processes):
     wanted = {}  # (source, what its records are taken for)
     for step in steps:
         view = next((view for view in ("pairs", "chats") if getattr(step.settings, view, False)), None)
-        for name, usual in SOURCES.items():
+        for name, usual in SETTINGS.items():
             wanted |= dict.fromkeys((source, view or usual) for source in getattr(step.settings, name, []))
     made = [step.result for step in steps]  # what earlier steps will make cannot be looked at
     wanted = [(source, kind) for source, kind in wanted if not is_made(source, made)]
