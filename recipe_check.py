@@ -15,7 +15,7 @@ from cleaning.classifier import labelled
 from configurator import UserError
 from corpus import chats, pairs
 from corpus.documents import Document, read
-from corpus.sources import SETS, SETTINGS, parsed, short_name, source_name
+from corpus.sources import SETS, SOURCE_SETTINGS, parsed, short_name, source_name
 from model import Transformer
 from training.machine import PEAK_FLOPS
 
@@ -28,9 +28,9 @@ def check(steps, processes):
     read as the recipe has it."""
     wanted = {}  # (source, what its records are taken for)
     for step in steps:
-        view = next((view for view in ("pairs", "chats") if getattr(step.settings, view, False)), None)
-        for name, usual in SETTINGS.items():
-            wanted |= dict.fromkeys((source, view or usual) for source in getattr(step.settings, name, []))
+        view = next((view for view in ("pairs", "chats") if getattr(step.settings, view, False)), "text")
+        for name, kind in {**SOURCE_SETTINGS, "sources": view}.items():
+            wanted |= dict.fromkeys((source, kind) for source in getattr(step.settings, name, []))
     made = [step.result for step in steps]  # what earlier steps will make cannot be looked at
     wanted = [(source, kind) for source, kind in wanted if not is_made(source, made)]
     with ThreadPoolExecutor(16) as pool:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from configurator import UserError
-from corpus.sources import SETTINGS, parsed, source_name
+from corpus.sources import SOURCE_SETTINGS, parsed, source_name
 
 OVERLAY = "rehearsal.toml"  # the tiny model, which lies on top of a recipe of which a share is asked for
 BUDGETS = ("documents", "tokens")
@@ -14,7 +14,7 @@ BUDGETS = ("documents", "tokens")
 
 def refuse_what_is_not_read(steps, settings):
     """Raises UserError where another place is given for data sets that no step reads."""
-    named = [source for step in steps for name in SETTINGS for source in getattr(step.settings, name, ())]
+    named = [source for step in steps for name in SOURCE_SETTINGS for source in getattr(step.settings, name, ())]
     found = [parsed(source, must_exist=False) for source in named]
     if settings.hub and all(source.path for source in found):
         raise UserError("--hub: this recipe reads no data set of the hub")
@@ -27,7 +27,7 @@ def arguments(step, steps, settings):
     found = []
     for name, value in asdict(step.settings).items():
         before = value
-        if name in SETTINGS:
+        if name in SOURCE_SETTINGS:
             value = [source_elsewhere(source, settings) for source in value]
         if isinstance(value, list) and all(isinstance(item, str) for item in value):
             value, before = ",".join(value), ",".join(before)

@@ -1,4 +1,4 @@
-"""Stage 1: documents -> a byte-level BPE tokenizer.
+"""Stage 1: documents, conversations -> a byte-level BPE tokenizer.
 
     python tokenizer_train.py
     python tokenizer_train.py --sources=my/ --vocab_size=16384 --out=my.json
@@ -46,7 +46,7 @@ class Settings:
 
     # -- text
     sources: list[str] = field(default_factory=lambda: ["stdlib"])  # presets, files or folders to learn from
-    chat_sources: list[str] = field(default_factory=list)  # the same of conversations, to learn from as well
+    chat_sources: list[str] = field(default_factory=list)  # presets, files or folders of conversations to learn from too
     max_bytes: Amount = 100_000_000  # text to count per source: more changes the merges little
     holdout: ShareBelow1 = 0.05  # share of the documents kept back for the report
     # -- tokenizer
@@ -92,25 +92,23 @@ def count_pretokens(settings):
     """
     find_pretokens = regex.compile(PATTERNS[settings.pattern]).findall
     counts, held_out = collections.Counter(), {}
-    given = [(source, None) for source in distinct(settings.sources)]
-    given += [(source, chats.from_record) for source in distinct(settings.chat_sources)]
-    for source, parse in given:
-        texts, n_bytes = held_out.setdefault(source, []), 0
+    given = [(source, False) for source in distinct(settings.sources)]
+    given += [(source, True) for source in distinct(settings.chat_sources)]
+    for source, holds_chats in given:
+        kept_back, n_bytes = held_out.setdefault(source, []), 0
         with tqdm(desc=f"counting {escaped(short_name(source))}", unit="B", unit_scale=True) as bar:
-            for item in read(source, parse):
-                if isinstance(item, Document):  # what cannot be read, prepare_data.py reports
-                    text = all_said(item.text) if parse else item.text
-                    data = text.encode()
-                    if int.from_bytes(hashlib.sha256(data).digest()[:8]) < settings.holdout * 2**64:
-                        texts.append(text)
-                    else:
-                        counts.update(find_pretokens(text))
-                    n_bytes += len(data)
-                    bar.update(len(data))
+            for text in texts(source, holds_chats):
+                data = text.encode()
+                if int.from_bytes(hashlib.sha256(data).digest()[:8]) < settings.holdout * 2**64:
+                    kept_back.append(text)
+                else:
+                    counts.update(find_pretokens(text))
+                n_bytes += len(data)
+                bar.update(len(data))
                 if n_bytes >= settings.max_bytes:
                     break
-        if parse and not n_bytes:
-            raise UserError(f"no conversation in {source}: what is no conversation belongs into --sources")
+        if holds_chats and not n_bytes:
+            raise UserError(f"no conversation in {source}: documents belong into --sources")
     if not counts:
         n_kept_back = sum(map(len, held_out.values()))
         why = f": all {n_kept_back:,} documents are kept back for the report, --holdout=0 keeps back none"
@@ -119,10 +117,17 @@ def count_pretokens(settings):
     return counts, held_out
 
 
-def all_said(chat):
-    """A conversation as the text in which merges are counted: who speaks, and what is said. The marks of the template
-    are special tokens, which are no text."""
-    return "\n".join(f"{message['role']}\n{message['content']}" for message in json.loads(chat)["messages"])
+def texts(source, holds_chats):
+    """Yield the text of each document of a source; of a conversation, who speaks and what is said. The marks between
+    these are special tokens, in which there is nothing to merge. What cannot be read, prepare_data.py reports."""
+    for item in read(source, chats.from_record if holds_chats else None):
+        if not isinstance(item, Document):
+            continue
+        if holds_chats:
+            messages = json.loads(item.text)["messages"]
+            yield "\n".join(f"{message['role']}\n{message['content']}" for message in messages)
+        else:
+            yield item.text
 
 
 def printable_bytes():

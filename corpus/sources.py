@@ -24,8 +24,9 @@ from corpus import shapes
 
 STDLIB, HUB = "stdlib", "hf:"
 SETS = tomllib.loads(Path(__file__).with_name("sets.toml").read_text(encoding="utf-8"))
-# The settings of stages that name sources, and what the records there are, if the stage has no other view of them.
-SETTINGS = {"sources": "text", "chat_sources": "chats", "labelled": "label", "tested_on": "label"}
+# The settings of stages that name sources, and what their records hold; prepare_data.py reads its own as --chats or
+# --pairs say.
+SOURCE_SETTINGS = {"sources": "text", "chat_sources": "chats", "labelled": "label", "tested_on": "label"}
 
 
 @dataclass

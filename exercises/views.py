@@ -13,7 +13,9 @@ from exercises.making import LADDER, make_exercise
 from exercises.unseen import is_in_benchmark
 from tokenizer import complete_request, fenced
 
-BLANKS = {", ": ",", " == ": "==", "(": "( "}  # of a test: usual, and in a third of the tests
+BLANKS = {", ": ",", " == ": "==", "(": "( "}  # in a test: what most people write, and what some do
+# A text in quotes, or one of BLANKS between values.
+TYPED = re.compile(r"""(["'])((?:\\.|(?!\1).)*)\1|, | == """)
 GAPS = ("one_line", "several_lines")  # what is cut out of a solution, as in HumanEval infilling (arXiv:2207.14255)
 
 
@@ -83,21 +85,23 @@ def assertion(name, arguments, result):
 def as_typed(exercise, rng):
     """The examples as tests, all in one form of frames.txt and with the same blanks and quotes; a text that holds a
     quote or a backslash keeps its own."""
-    kind = exercise.hints[-1].partition("[")[0]
-    form = rng.choice(wording.SENTENCES["test"] + wording.SENTENCES.get(f"test of {kind}", []))
+    result_type = exercise.hints[-1].partition("[")[0]  # list of list[int]
+    form = rng.choice(wording.SENTENCES["test"] + wording.SENTENCES.get(f"test of {result_type}", []))
     quote = rng.choice(['"', "'"])
-    written = {usual: rng.choice([usual, usual, rare]) for usual, rare in BLANKS.items()}
+    blanks = {usual: rng.choice([usual, usual, other]) for usual, other in BLANKS.items()}
 
     def typed(match):
-        """A mark with its blanks, or a text in its quotes."""
+        """One of BLANKS as it was drawn, or a text in the quotes that were."""
         text = match[2]
         if text is None:
-            return written[match[0]]
+            return blanks[match[0]]
         return match[0] if re.search(r"""["'\\]""", text) else f"{quote}{text}{quote}"
 
-    parts = re.compile(rf"""(["'])((?:\\.|(?!\1).)*)\1|, | == |(?<=\b{exercise.name})\(""")
-    calls = [(call(exercise.name, arguments), literal(result)) for arguments, result in exercise.examples]
-    return [parts.sub(typed, form.format(call=called, result=result)) for called, result in calls]
+    tests = []
+    for arguments, result in exercise.examples:
+        called = call(exercise.name, arguments).replace("(", blanks["("], 1)
+        tests.append(TYPED.sub(typed, form.format(call=called, result=literal(result))))
+    return tests
 
 
 def head(exercise, rng, least=0):
