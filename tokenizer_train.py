@@ -46,7 +46,7 @@ class Settings:
 
     # -- text
     sources: list[str] = field(default_factory=lambda: ["stdlib"])  # presets, files or folders to learn from
-    chat_sources: list[str] = field(default_factory=list)  # presets, files or folders of conversations to learn from too
+    chat_sources: list[str] = field(default_factory=list)  # the same for conversations, which it learns from too
     max_bytes: Amount = 100_000_000  # text to count per source: more changes the merges little
     holdout: ShareBelow1 = 0.05  # share of the documents kept back for the report
     # -- tokenizer
