@@ -14,8 +14,8 @@ from exercises.unseen import is_in_benchmark
 from tokenizer import complete_request, fenced
 
 BLANKS = {", ": ",", " == ": "==", "(": "( "}  # in a test: what most people write, and what some do
-# A text in quotes, or one of BLANKS between values.
-TYPED = re.compile(r"""(["'])((?:\\.|(?!\1).)*)\1|, | == """)
+# A text in quotes, which may be left open, or one of BLANKS between values.
+TYPED = re.compile(r"""(["'])((?:\\.|(?!\1)[^\\])*)(\1?)|, | == """)
 GAPS = ("one_line", "several_lines")  # what is cut out of a solution, as in HumanEval infilling (arXiv:2207.14255)
 
 
@@ -92,10 +92,10 @@ def as_typed(exercise, rng):
 
     def typed(match):
         """One of BLANKS as it was drawn, or a text in the quotes that were."""
-        text = match[2]
+        _, text, end = match.groups()
         if text is None:
             return blanks[match[0]]
-        return match[0] if re.search(r"""["'\\]""", text) else f"{quote}{text}{quote}"
+        return f"{quote}{text}{quote}" if end and not re.search(r"""["'\\]""", text) else match[0]
 
     tests = []
     for arguments, result in exercise.examples:
