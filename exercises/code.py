@@ -2,11 +2,13 @@
 
 import ast
 import functools
+import itertools
 import re
 import textwrap
 
 # A name that is no attribute; texts and comments are found too, so that the names in them are passed over.
 NAME = re.compile(r"\"(?:\\.|[^\"\\])*\"?|'(?:\\.|[^'\\])*'?|#.*|(?<![\w.])[A-Za-z_]\w*")
+CONSTANT = re.compile(r"\"(?:\\.|[^\"\\])*\"?|'(?:\\.|[^'\\])*'?|(?<![\w.])\d+(?:\.\d+)?")
 
 
 def renamed(code, names):
@@ -14,7 +16,7 @@ def renamed(code, names):
     return NAME.sub(lambda match: names.get(match[0], match[0]), code)
 
 
-@functools.lru_cache(4096)  # more than there are operations
+@functools.lru_cache(16_384)  # more than the tables have bodies
 def local_names(bodies):
     """The names that a tuple of bodies binds, but those of imports and of keyword arguments."""
     bound, kept = {}, set()
@@ -29,6 +31,21 @@ def local_names(bodies):
             elif isinstance(node, ast.keyword):
                 kept.add(node.arg)
     return [name for name in bound if name not in kept]
+
+
+def shape(body, first, *others):
+    """A body without its names and constants: `return max(xs) > k` and `return max(ns) > 0` have one shape. first and
+    others: the parameters; a later one may become a constant."""
+    names = {name: f"name_{n}" for n, name in enumerate(dict.fromkeys([first, *local_names((body,))]))}
+    return CONSTANT.sub("0", renamed(body, names | dict.fromkeys(others, "0")))
+
+
+def compares_constants(body):
+    """Whether a constant is compared with another, `if a == 3 == 4`, which no program does that people write."""
+    comparisons = [node for node in ast.walk(ast.parse(body)) if isinstance(node, ast.Compare)]
+    sides = [(node.left, *node.comparators) for node in comparisons]
+    pairs = itertools.chain.from_iterable(map(itertools.pairwise, sides))
+    return any(isinstance(one, ast.Constant) and isinstance(other, ast.Constant) for one, other in pairs)
 
 
 def indented(text):

@@ -5,6 +5,7 @@ name, a parameter's name, a noun, a wording, or the size of a constant. All else
 """
 
 import builtins
+import functools
 import hashlib
 import keyword
 import random
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 
 from configurator import UserError
 from exercises import kinds, tables, wording
-from exercises.code import local_names, renamed
+from exercises.code import compares_constants, local_names, renamed, shape
 from exercises.compose import Maker, Unfit, others, without_recursion
 from exercises.examples import LARGEST, literal, load, worked_examples
 
@@ -43,9 +44,42 @@ for path in sorted(tables.FOLDER.rglob("*.txt")):
 MAKERS = {held_out: Maker(OPERATIONS, CONDITIONS, held_out) for held_out in (False, True)}
 
 
-def is_test(parts):
-    """Whether a chain of two or more operations belongs to the test problems."""
-    return len(parts) > 1 and wording.is_held_out(">".join(parts))
+@functools.cache
+def kin():
+    """{name of an operation: one name for all that are written alike}, so that chains with `zero` and those with
+    `equal_to` are on one side."""
+    alike, names = {}, {operation.name: operation.name for operation in OPERATIONS + CONDITIONS}
+    for operation in OPERATIONS + CONDITIONS:
+        alike.setdefault(shape(operation.bodies[0], *operation.parameters), set()).add(operation.name)
+    for group in alike.values():
+        merged = {names[name] for name in group}
+        names |= {name: min(merged) for name in names if names[name] in merged}
+    return names
+
+
+@functools.cache
+def shapes_alone():
+    """The shapes of all ways to write an operation by itself."""
+    return {shape(body, *operation.parameters) for operation in OPERATIONS for body in operation.bodies}
+
+
+def chain_is_held_out(parts):
+    """Whether this chain of two or more operations is for tests."""
+    return len(parts) > 1 and wording.is_held_out(">".join(kin().get(part, part) for part in parts))
+
+
+def is_test(draft):
+    """Whether a Draft may be a test of an unseen composition: its chain is held out, and no operation by itself is
+    written like it."""
+    return chain_is_held_out(draft.parts) and not shapes_alone().intersection(
+        shape(body, *draft.parameters) for body in draft.bodies
+    )
+
+
+def is_seen(draft):
+    """Whether a Draft may be in training: neither its chain nor a part of it is held out."""
+    starts = range(len(draft.parts))
+    return not any(chain_is_held_out(draft.parts[a:b]) for a in starts for b in range(a + 2, len(starts) + 1))
 
 
 def make_exercise(view, index, seed, natural=False):
@@ -59,7 +93,8 @@ def make_exercise(view, index, seed, natural=False):
         try:
             draft = MAKERS[view == "wordings"].draft(rng)
             too_easy = view == PRACTICE and len(draft.parts) < 2  # tuning has taught these
-            if is_test(draft.parts) == (view == "compositions") and not too_easy:
+            fits = is_test(draft) if view == "compositions" else is_seen(draft)
+            if fits and not too_easy:
                 return named(rng, draft, view, natural)
         except Unfit:
             continue
@@ -83,6 +118,8 @@ def named(rng, draft, view, natural):
         raise Unfit
     code_names = names | {placeholder: literal(value) for placeholder, value in constants.items()}
     bodies = dict.fromkeys(renamed(body, final_names(rng, body, code_names, name)) for body in draft.bodies)
+    if constants and any(map(compares_constants, bodies)):
+        raise Unfit
     functions = [load(name, names.values(), body) for body in bodies]
     near = [int(number) for number in re.findall(r"\b\d+\b", next(iter(bodies)))]
     n_examples = 1 + N_TESTS if view in (*LADDER, PRACTICE) else 3
@@ -146,7 +183,7 @@ def parameter_name(rng, draft, placeholder, noun, natural, held_out):
     """One name."""
     kind = draft.parameters[placeholder]
     if held_out:
-        return wording.random_name(rng, True)
+        return held_out_name(rng)
     if noun and placeholder == draft.first and rng.random() < 0.7:
         return wording.plural(noun)
     chance = 0.0 if natural else rng.random()
@@ -162,7 +199,15 @@ def function_name(rng, draft, natural, held_out):
     if not held_out and draft.parts[0] != "if" and (natural or rng.random() < 0.5):
         words = "_".join(part.removesuffix("_if").removesuffix("_each") for part in draft.parts[:2])
         return words if natural else wording.reshaped(rng, words)
-    return wording.random_name(rng, held_out)
+    return held_out_name(rng) if held_out else wording.random_name(rng)
+
+
+def held_out_name(rng):
+    """A name that is held out and that no operation has, in any shape: training calls its functions so."""
+    while True:
+        name = wording.random_name(rng, True)
+        if re.sub(r"_?\d+$", "", name).replace("_", "").lower() not in {each.replace("_", "") for each in kin()}:
+            return name
 
 
 def final_names(rng, body, code_names, name):

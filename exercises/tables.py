@@ -47,7 +47,7 @@ class Operation:
 
 
 def read_table(path):
-    """The Operations of a file. Raises UserError that names the line which cannot be read."""
+    """The Operations of a file. Raises UserError that names the line which cannot be read, or the operation's."""
     operations, way = [], None
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         text = line.strip()
@@ -61,6 +61,8 @@ def read_table(path):
                 way = [] if text == "=" else [f"return {text[1:].strip()}"]
                 operations[-1].bodies.append(way)
             elif way is not None:
+                if line[:8].strip():
+                    raise ValueError("a line of code that is not behind eight blanks")
                 way.append(line[8:])
             elif match := re.fullmatch(r"with (\w+): (.*)", text):
                 operations[-1].values[match[1]] = list(ast.literal_eval(f"[{match[2]}]"))
@@ -70,6 +72,10 @@ def read_table(path):
             raise UserError(f"{path}:{number} cannot be read as part of an operation: {text}") from None
     for operation in operations:
         operation.bodies = ["\n".join(way) for way in operation.bodies]
+        try:
+            list(map(ast.parse, operation.bodies))
+        except SyntaxError as error:
+            raise UserError(f"{path}:{operation.line} {operation.name} is written in no Python: {error.text}") from None
     return operations
 
 

@@ -34,8 +34,17 @@ def phrases_of(operation, held_out=False):
     phrases = list(dict.fromkeys(operation.phrases))
     if len(phrases) < 5:
         return [] if held_out else phrases
-    # Without the names in slots: the same wording of the same operation in another table is on the same side.
-    return [phrase for phrase in phrases if is_held_out(re.sub(r"{\w+", "{", phrase[1])) == held_out]
+    return [phrase for phrase in phrases if is_held_out(core(*phrase)) == held_out]
+
+
+def core(mark, text):
+    """A phrase without the names in its slots, as it may stand in another table, and an imperative without what a frame
+    puts around another: "check whether {year} is a leap year" becomes "{ is a leap year"."""
+    text = re.sub(r"{\w+", "{", text).lower()
+    if mark == "!":
+        text = text.removeprefix(next(filter(text.startswith, OPENINGS)))
+        text = text.removesuffix(next(filter(text.endswith, ENDINGS)))
+    return text
 
 
 def ended(form, sentence):
@@ -56,6 +65,10 @@ LOCALS = [line.split() for line in VOCABULARY.pop("locals")]
 WORDS = {name: " ".join(lines).split() for name, lines in VOCABULARY.items()}
 SENTENCES = sections(FOLDER / "frames.txt") | sections(FOLDER / "chat.txt")
 FRAMES = {"": SENTENCES["noun"], "!": SENTENCES["imperative"], "?": SENTENCES["clause"]}
+# What stands around a phrase in a frame, the longest first: "check whether ", ", otherwise false".
+AROUND = [frame.lower().split("{phrase}") for frame in FRAMES[""] + FRAMES["?"]]
+OPENINGS = sorted((re.split(r"[.,;:}] ", before)[-1] for before, _ in AROUND), key=len, reverse=True)
+ENDINGS = sorted((after.rstrip(".?") for _, after in AROUND), key=len, reverse=True)
 IDENTIFIERS = {held_out: [] for held_out in (False, True)}
 for identifier in WORDS["identifiers"] + WORDS["plain"]:  # a single word may be the name of a parameter in a table
     IDENTIFIERS["_" in identifier and is_held_out(identifier)].append(identifier)

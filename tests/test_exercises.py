@@ -1,6 +1,8 @@
 """The exercises: every solution passes, nearly every mutant fails, and what is held out is nowhere in training."""
 
 import ast
+import builtins
+import contextlib
 import gzip
 import io
 import json
@@ -17,7 +19,7 @@ from evaluation.formats import problem_of
 from evaluation.mutants import mutants
 from evaluation.replies import code_in
 from exercises import making, tables, unseen, views, wording
-from exercises.code import renamed
+from exercises.code import compares_constants, renamed
 from exercises.compose import Draft, Unfit
 from exercises.making import LADDER, OPERATIONS, ordinal
 
@@ -238,6 +240,46 @@ def test_every_rung_has_its_problems_and_no_composition_is_on_both_sides(made):
     assert sum(">" not in composition for composition in trained) > 450, "single operations are common"
 
 
+class Nameless(ast.NodeTransformer):
+    """Numbers the names of a function as they occur, and forgets its own, its docstring, its hints and constants."""
+
+    def __init__(self):
+        self.numbers = {}
+
+    def visit_FunctionDef(self, node):
+        node.name, node.returns = "", None
+        if ast.get_docstring(node) is not None:
+            del node.body[0]
+        return self.generic_visit(node)
+
+    def visit_arg(self, node):
+        return ast.arg(self.numbers.setdefault(node.arg, str(len(self.numbers))))
+
+    def visit_Name(self, node):
+        is_builtin = hasattr(builtins, node.id)
+        return node if is_builtin else ast.Name(self.numbers.setdefault(node.id, str(len(self.numbers))))
+
+    def visit_Constant(self, node):
+        return ast.Name("constant")
+
+
+def functions_of(text):
+    """The functions of a program without names and constants."""
+    with contextlib.suppress(SyntaxError):
+        return {ast.dump(Nameless().visit(node)) for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)}
+    return set()
+
+
+def test_no_composition_that_is_tested_is_trained_on_in_another_form(made):
+    """Neither as a part of a longer chain, nor as a function that differs in names and constants alone."""
+    chains = [f">{document['composition']}>" for document in records(made, "documents")]
+    seen = set().union(*(functions_of(code_in(text) or text) for text in training_texts(made)))
+    assert len(seen) > 1000
+    for problem in on("compositions", made):
+        assert not [chain for chain in chains if f">{problem['composition']}>" in chain], problem["composition"]
+        assert not functions_of(problem["prompt"] + problem["canonical_solution"]) & seen, problem["prompt"]
+
+
 def test_what_people_ask_for_first_is_drawn_most_often(made):
     names = {}
     for folder in ("rare", "common", "next", "first"):  # a name in two tables is the more frequent one's
@@ -269,6 +311,12 @@ def test_names_and_nouns_that_are_held_out_are_nowhere_in_training(made):
         assert held_out & set(re.findall(r"[a-z]+", problem["prompt"])), problem["prompt"]
 
 
+def test_a_name_that_is_held_out_is_that_of_no_operation_in_any_shape():
+    of_operations = {wording.reshaped(random.Random(n), operation.name) for operation in OPERATIONS for n in range(60)}
+    held_out = {making.held_out_name(random.Random(n)) for n in range(3000)}
+    assert len(held_out) > 500 and not held_out & of_operations
+
+
 @pytest.mark.parametrize("kind, called", [("ints", "a list"), ("tuple", "a tuple"), ("set", "a set")])
 def test_an_argument_is_called_what_it_is(monkeypatch, kind, called):
     """And a sentence that speaks of "the prices" names no parameter, not even one whose name is a letter of theirs."""
@@ -294,6 +342,24 @@ def test_wordings_that_are_held_out_are_those_of_no_other_operation():
     assert len(sides[True]) > 1000 and not sides[False] & sides[True]
     lacking = [operation.name for operation in OPERATIONS if len(wording.phrases_of(operation)) < 3]
     assert not lacking, "operations that training could say in one or two ways only"
+
+
+def test_a_wording_that_is_held_out_is_no_sentence_of_training():
+    """Whichever frames the phrases of one operation are put into."""
+    for operation in (operation for operation in OPERATIONS if operation.weight > 0.1):
+        said = {}
+        for held_out in (False, True):
+            phrases = [phrase for phrase in wording.phrases_of(operation, held_out) if phrase[0] in wording.FRAMES]
+            framed = [(frame, text) for mark, text in phrases for frame in wording.FRAMES[mark]]
+            texts = [frame.replace("{phrase}", text).replace("{Phrase}", text) for frame, text in framed]
+            said[held_out] = {text.lower().rstrip(".") for text in texts}
+        assert not said[True] & said[False], operation.name
+
+
+@pytest.mark.parametrize("code", ["if a == 3 == 4:\n    b = 1", "return [x for x in xs if 'a' in 'b']", "return 1 < 2"])
+def test_what_compares_constants_is_known(code):
+    assert compares_constants(code)
+    assert not any(map(compares_constants, ["return a == 3", "return x % 2 == 0", "if 1 < x < 4:\n    b = 1"]))
 
 
 def benchmark_sequences():
