@@ -42,8 +42,8 @@ class Settings(LaterSettings):
     problems: str = "data/exercises/practice.jsonl"  # problems with tests to learn from, not to be measured on
     test: str = ""  # a file of other problems, whose pass@1 is measured at every evaluation
     val: str = ""  # shard folders to validate on: a,b; empty = none
-    # shard folders, a:2,b:1, of which every step reads batch_tokens beside its attempts, so that less is forgotten
-    # (PPO-ptx, arXiv:2203.02155); empty = none
+    # shard folders, a:2,b:1, of which batch_tokens are learnt beside each step's attempts, in every update from them,
+    # so that less is forgotten (PPO-ptx, arXiv:2203.02155); empty = none
     replay: str = ""
     out_dir: Place = "out/grpo"  # checkpoints, metrics.jsonl, settings.json
     # -- samples

@@ -249,8 +249,9 @@ def train(settings, machine, model, tokenizer, data, schedule, val, init=None, n
             if is_last or (checkpoint.is_due(done, settings.eval_every) and not stopping):
                 metrics = evaluate(done) or metrics
                 stopping = machine.should_stop()
-            is_due = checkpoint.is_due(done, settings.save_every) and not in_a_row
-            if done > saved and (is_last or stopping or is_due):
+            is_due = stopping or checkpoint.is_due(done, settings.save_every)
+            # Steps without a finite loss may be the fault of the weights: these would be what the run goes back to.
+            if done > saved and (is_last or is_due and not in_a_row):
                 meta = {"settings": asdict(settings), "schedule": asdict(schedule), "metrics": metrics, **(note or {})}
                 meta |= {"tokens": done * settings.batch_tokens, "data_ahead": ahead, **data.position(done + ahead)}
                 folder = checkpoint.save(settings.out_dir, done, raw_model, optimizers, tokenizer, meta, machine)
@@ -266,13 +267,15 @@ def train(settings, machine, model, tokenizer, data, schedule, val, init=None, n
     machines.leave(machine)
     if done < settings.max_steps:
         # An exit code other than 0: what stands behind && must not begin on half a model.
-        how = "checkpoint saved; --resume goes on from it" if done else "nothing to save; the same command begins again"
+        how = "checkpoint saved; --resume goes on from it" if saved == done else f"--resume goes on from step {saved}"
+        how = how if saved else "nothing to save; the same command begins again"
         raise Stopped(machine.stop.signal or signal.SIGTERM, f"after step {done}, {how}")
 
 
 def train_step(settings, machine, model, optimizers, batch, micro_batch, loss_fn=next_token_loss):
     """One optimizer step on a Batch: (loss per counted target of the global batch, norm of its gradient). It changes
-    nothing where one of them is not finite. Raises SignalCame if a signal comes before the last of its backward passes.
+    nothing where one of them is not finite, or where nothing counts. Raises SignalCame if a signal comes before the
+    last of its backward passes.
 
     The loss is a sum over targets divided by their number in the *global* batch. A mean of the micro-batches' means
     would weigh a target more where few others count, and would change with micro_batch and the number of processes:
@@ -280,7 +283,7 @@ def train_step(settings, machine, model, optimizers, batch, micro_batch, loss_fn
         micro-batch 1: 1000 targets, sum 3000      mean of means (3 + 1) / 2   = 2
         micro-batch 2:   10 targets, sum   10      mean          3010 / 1010   = 2.98
     """
-    n_counted = machine.sum(batch.count)[0] or 1  # known before any forward pass, as it depends on the data alone
+    n_counted = machine.sum(batch.count)[0]  # known before any forward pass, as it depends on the data alone
     total_loss, total_count = torch.zeros((), device=machine.device), 0
     parts = list(batch.split(micro_batch))
     for part in parts:
@@ -290,7 +293,7 @@ def train_step(settings, machine, model, optimizers, batch, micro_batch, loss_fn
         with nullcontext() if is_last or machine.world_size == 1 else model.no_sync():
             loss, count = loss_fn(model, part)
             # DistributedDataParallel averages over the processes; multiplying by their number makes that a sum.
-            (loss * (machine.world_size / n_counted)).backward()
+            (loss * (machine.world_size / max(1, n_counted))).backward()
         total_loss += loss.detach()  # without its graph, whose memory is free again here
         total_count += count
     assert total_count == batch.count, "loss_fn must count the same items as batch.count"
@@ -300,7 +303,7 @@ def train_step(settings, machine, model, optimizers, batch, micro_batch, loss_fn
     grad_norm = torch.nn.utils.clip_grad_norm_([*hidden, *others], settings.grad_clip or math.inf).item()
     loss_sum, count = machine.sum(total_loss.item(), total_count)  # item() waits until a GPU has finished
     loss = loss_sum / max(1, count)
-    if math.isfinite(loss) and math.isfinite(grad_norm):
+    if n_counted and math.isfinite(loss) and math.isfinite(grad_norm):  # where nothing counts, momentum would steer
         for optimizer in optimizers:
             optimizer.step()
         exchange_weights(model, machine)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 from dataclasses import dataclass
 
@@ -58,7 +59,7 @@ class Tested:
     the share of the test's assertions that hold. prompts[n] are the ids of problem n, stops[n] its stop strings; say is
     called with a line for what a person should know."""
 
-    has_tests = True
+    has_tests, longest = True, math.inf  # of texts that it can judge, in tokens
 
     def __init__(self, path, tokenizer, chat, by_share=False, say=print):
         self.problems = list(read_problems(path, MBPP_TRAIN, say).values())
@@ -111,7 +112,7 @@ class Rated:
 
     def __init__(self, path, tokenizer, judge, machine):
         self.model, self.tokenizer, _ = load_model(judge, machine, with_values=True)
-        self.conversations, self.say = list(asked_in(path)), machine.say
+        self.conversations, self.say, self.longest = list(asked_in(path)), machine.say, self.model.config.block_size
         if not self.conversations:
             raise UserError(f"no conversations in {path}")
         self.key = hashlib.sha256(json.dumps(self.conversations).encode()).hexdigest()

@@ -126,9 +126,10 @@ class Engine:
             if old:
                 go_on(self.model, self.tokenizer, self.cache, rows, old)
         except Exception as error:  # of the device: the requests in the batch fail, later ones may succeed
-            for taken in filter(None, self.rows):
-                taken[0].reason = "error"
-                taken[1].news.put(error)
+            for row, job in filter(None, self.rows):
+                if not row.reason:  # else its text has just ended
+                    row.reason = "error"
+                    job.news.put(error)
         if self.on_step:
             self.on_step(len(new) + len(old))
         for number, row in enumerate(rows):

@@ -39,12 +39,13 @@ class Rollouts:
         self.settings, self.model, self.reference, self.tokenizer = settings, model, reference, tokenizer
         self.task, self.block_size = task, model.config.block_size
         self.replay, self.mixture = replay, replay.mixture if replay else ()
-        room = self.block_size - settings.max_new_tokens
+        longest = min(self.block_size, task.longest)
+        room = longest - settings.max_new_tokens
         self.numbers = [n for n, prompt in enumerate(task.prompts) if len(prompt) <= room]  # of problems that fit
         if len(self.numbers) < settings.n_problems:
             raise UserError(
                 f"{settings.problems} has {len(self.numbers)} problems that leave {settings.max_new_tokens} tokens of "
-                f"{self.block_size} for an answer, fewer than n_problems={settings.n_problems}"
+                f"{longest} for an answer, fewer than n_problems={settings.n_problems}"
             )
         if left_out := len(task.prompts) - len(self.numbers):
             task.say(f"{left_out} problems leave no room for an answer and are left out")
@@ -156,7 +157,7 @@ class Rollouts:
                 at = end
         if not self.replay:
             return ids, targets, owner
-        more_ids, more_targets = self.replay.arrays(self.first)
+        more_ids, more_targets = self.replay.arrays(self.first // self.settings.updates)
         nobodys = np.full(more_ids.shape, -1)
         return np.append(ids, more_ids, 0), np.append(targets, more_targets, 0), np.append(owner, nobodys, 0)
 

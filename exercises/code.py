@@ -37,7 +37,8 @@ def shape(body, first, *others):
     """A body without its names and constants: `return max(xs) > k` and `return max(ns) > 0` have one shape. first and
     others: the parameters; a later one may become a constant."""
     names = {name: f"name_{n}" for n, name in enumerate(dict.fromkeys([first, *local_names((body,))]))}
-    return CONSTANT.sub("0", renamed(body, names | dict.fromkeys(others, "0")))
+    plain = ast.unparse(ast.parse(body))  # without brackets and blank lines that change nothing
+    return CONSTANT.sub("0", renamed(plain, names | dict.fromkeys(others, "0")))
 
 
 def compares_constants(body):

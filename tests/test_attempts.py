@@ -1,6 +1,7 @@
 """What an attempt earns: nothing by cheating, a share of the assertions, or what a reward model says of it."""
 
 import json
+from types import SimpleNamespace
 
 from conftest import alone, write_records
 from test_evaluation import problem_file
@@ -55,7 +56,8 @@ def test_a_reward_model_rates_the_next_answer_of_chats_and_pairs(tmp_path, token
         seen.extend(conversations)
         return [float(len(messages[-1]["content"])) for messages in conversations]
 
-    monkeypatch.setattr(attempts, "load_model", lambda *_, **__: (None, tokenizer, {}))
+    judge = SimpleNamespace(config=SimpleNamespace(block_size=512))
+    monkeypatch.setattr(attempts, "load_model", lambda *_, **__: (judge, tokenizer, {}))
     monkeypatch.setattr(attempts, "rewards", longest_best)
     task = attempts.Rated(path, tokenizer, "out/reward", alone())
     assert [tokenizer.decode(prompt) for prompt in task.prompts] == [

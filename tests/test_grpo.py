@@ -178,6 +178,15 @@ def test_what_is_replayed_adds_the_gradient_of_its_mean_loss(here, letters, argu
         assert torch.allclose(found[name], expected[name] + text, atol=1e-5), name
 
 
+def test_all_of_a_replay_is_read_in_its_order(here, letters):
+    """Each of its batches as often as the attempts beside it, however many updates there are."""
+    _, _, data = made(here, "--updates=2", "--replay=HERE/shards")
+    for step in range(6):
+        ids = data.batch(step, alone(), PLAN).ids
+        expected = torch.from_numpy(data.replay.arrays(step // 2)[0])
+        assert any(torch.equal(ids[n : n + 2], expected) for n in range(len(ids) - 1)), step
+
+
 def test_what_is_replayed_is_not_forgotten(here, letters, tmp_path):
     lost = {}
     for name, arguments in {"plain": [], "replayed": ["--replay=HERE/shards"]}.items():

@@ -5,6 +5,7 @@ import math
 import os
 import shutil
 import signal
+from types import SimpleNamespace
 
 import pytest
 import test_grpo
@@ -84,7 +85,8 @@ def test_a_run_with_a_reward_model_saves_and_goes_on(here, tmp_path, monkeypatch
     """Its problems are a folder of pairs, which the checkpoint knows by what is asked."""
     monkeypatch.setattr("training.log.peak_flops", lambda *_: (1e12, "not measured"))
     monkeypatch.setattr(grpo, "check", lambda *_: None)  # the base model stands in for a tuned one
-    monkeypatch.setattr(attempts, "load_model", lambda *_, **__: (None, None, {}))
+    judge = SimpleNamespace(config=SimpleNamespace(block_size=96))
+    monkeypatch.setattr(attempts, "load_model", lambda *_, **__: (judge, None, {}))
     monkeypatch.setattr(attempts, "rewards", lambda _, __, asked, ___: [float(len(m[-1]["content"])) for m in asked])
     (tmp_path / "asked").mkdir()
     pairs = [{"prompt": text, "chosen": "a", "rejected": "b"} for text in "abcd"]
@@ -98,6 +100,9 @@ def test_a_run_with_a_reward_model_saves_and_goes_on(here, tmp_path, monkeypatch
     write_records(tmp_path / "asked/pairs.jsonl", pairs)
     with pytest.raises(UserError, match="learnt from other problems"):
         run(here, *how, "--resume")
+    judge.config.block_size = 8
+    with pytest.raises(UserError, match="0 problems that leave 6 tokens of 8 for an answer"):
+        run(here, *how, f"--out_dir={tmp_path}/short")
 
 
 def test_no_process_is_without_a_row(here, letters, tmp_path):

@@ -1,6 +1,7 @@
 """The end of a run that is stopped: signals that come twice, what must be on the disk, and what a resumed run makes up."""
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -8,12 +9,13 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from test_resume import RUN, metrics, train
+from test_resume import RUN, metrics, train, weights
 
 import pretrain
-from configurator import UserError
+from configurator import Stopped, UserError
 from tests.faults.common import forked
 from training import checkpoint, resume
+from training.dataloader import Mixture
 from training.machine import StopRequested
 from training.optim import Schedule
 
@@ -55,6 +57,55 @@ def test_a_run_that_ends_where_it_was_stopped_is_evaluated(workdir, tmp_path, mo
             shutil.rmtree(folder)
     train(pretrain, *RUN, f"--out_dir={tmp_path}/run", "--resume", "--max_steps=2", "--eval_every=0")
     assert [line["step"] for line in metrics(tmp_path / "run") if "sources" in line] == [2]
+
+
+def train_with_bad_steps(bad, *arguments, then=lambda step: None):
+    """Train where the data of these steps have a loss that is not a number; then(step) is called behind such a step."""
+    real_batch, real_step, reading = Mixture.batch, pretrain.train_step, []
+
+    def batch(self, step, *rest):
+        reading[:] = [step]
+        return real_batch(self, step, *rest)
+
+    def step_on(*arguments):
+        *rest, loss_fn = arguments
+
+        def loss(model, part):
+            value, count = loss_fn(model, part)
+            return value * (math.nan if reading[0] in bad else 1.0), count
+
+        found = real_step(*rest, loss)
+        if reading[0] in bad:
+            then(reading[0])
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Mixture, "batch", batch)
+        patch.setattr(pretrain, "train_step", step_on)
+        train(pretrain, *RUN, *arguments)
+
+
+def test_a_stop_among_bad_steps_saves_none_of_them(workdir, tmp_path, monkeypatch):
+    """Else the run would go back to them. It ends as it would have without the stop."""
+    monkeypatch.chdir(workdir)
+    whole, stopped = f"--out_dir={tmp_path}/whole", f"--out_dir={tmp_path}/stopped"
+    train_with_bad_steps({4, 5, 6}, whole)
+    with pytest.raises(Stopped, match="after step 6, --resume goes on from step 4"):
+        stop = lambda step: step == 5 and os.kill(os.getpid(), signal.SIGTERM)  # noqa: E731
+        train_with_bad_steps({4, 5, 6}, stopped, then=stop)
+    train_with_bad_steps({4, 5, 6}, stopped, "--resume")
+    assert weights(tmp_path / "stopped") == weights(tmp_path / "whole")
+
+
+def test_a_run_with_another_optimizer_can_go_back(workdir, tmp_path, monkeypatch):
+    """To a checkpoint that holds nothing of the new optimizer, which begins anew as it did there."""
+    monkeypatch.chdir(workdir)
+    out = f"--out_dir={tmp_path}/run"
+    train(pretrain, *RUN, out, "--max_steps=4")
+    changed = ["--optimizer=adamw", "--changed=optimizer,max_steps", "--save_every=0"]
+    train_with_bad_steps({4, 5, 6}, out, "--resume", *changed)
+    events = [line["event"] for line in metrics(tmp_path / "run") if "event" in line]
+    assert "back to" in events[-1] and "past the data of 3 steps" in events[-1]
 
 
 def test_a_longer_cosine_is_not_let_through_by_another_change():

@@ -57,6 +57,17 @@ def test_one_batch_can_be_learnt_by_heart():
     assert abs(losses[0] / math.log(320) - 1) < 0.02 and losses[-1] < 0.05
 
 
+def test_a_batch_in_which_nothing_counts_changes_nothing():
+    """Muon divides by a norm: along its momentum alone it would go as far as with a gradient."""
+    model, s = new_model(), TrainSettings()
+    optimizers = make_optimizers(model, s, False)
+    one_step(model, s, optimizers, random_batch())
+    before = [p.clone() for p in model.parameters()]
+    ids, targets = random_rows()
+    assert one_step(model, s, optimizers, make_batch(ids, np.full_like(targets, IGNORE), 312, "ids", "cpu")) == (0, 0)
+    assert all(map(torch.equal, before, model.parameters()))
+
+
 @pytest.mark.parametrize("micro_batch", [1, 2, 4])
 def test_loss_and_gradient_do_not_depend_on_the_micro_batch(micro_batch):
     results = []

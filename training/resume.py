@@ -95,9 +95,14 @@ def go_back(settings, whole, before, what, machine, model, optimizers):
     if whole[-1] == before:
         how = f"go on from {whole[-1]} with a lower rate than {settings.lr:g}: --resume --changed=lr --lr=..."
         raise UserError(f"{what}: {how}")
+    meta = read_meta(whole[-1])
     load_weights(model, whole[-1], machine.device)
-    load_optimizers(whole[-1], model, optimizers, machine.device)
-    return read_meta(whole[-1])["step"]
+    if optimizer_state(settings, whole[-1], meta):
+        load_optimizers(whole[-1], model, optimizers, machine.device)
+    else:  # another optimizer wrote it: they begin anew, as they did when the run was resumed from there
+        for optimizer in optimizers:
+            optimizer.state.clear()
+    return meta["step"]
 
 
 def compare(settings, folder, meta, data, schedule):
