@@ -19,6 +19,7 @@ import importlib
 import importlib.metadata
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -36,6 +37,7 @@ from cores import n_cores
 from evaluation.problems import read_lines
 from ranges import Natural, Place, Range, ShareAbove0, SmallCount
 from recipe_check import check
+from shards import sha256_file
 from training import checkpoint
 from training.dataloader import parse_folders, parse_mixture
 from training.log import clock
@@ -108,6 +110,7 @@ def main(settings):
     if settings.seed:
         out = Path(f"{before}-seed{settings.seed}")
         steps = [with_seed(step, before, out, settings.seed) for step in steps]
+        settings.bpb_of = in_folder(settings.bpb_of, before, out)
     seconds = run_steps(steps, out / "progress.json", settings.processes)
     summary = summarize(settings, steps, seconds, installing)
     configurator.write_json(out / "summary.json", summary)
@@ -157,13 +160,19 @@ def read_step(stage, run, tables):
 
 
 def with_seed(step, before, out, seed):
-    """The step with another seed where it trains. What lies in the folder `before` goes to `out`; the data stay where
-    they are, and are the same."""
+    """The step with another seed where it trains. What lies in the folder `before` goes to `out`, wherever a setting
+    names it, as in a:2,b:1; other data stay where they are, and are the same."""
     arguments = [f"--seed={seed}"] if step.stage in TRAINING else []
     for name, value in asdict(step.settings).items():
-        if isinstance(value, str) and Path(value).is_relative_to(before):
-            arguments.append(f"--{name}={out / Path(value).relative_to(before)}")
+        text = ",".join(value) if isinstance(value, list) and all(isinstance(item, str) for item in value) else value
+        if isinstance(text, str) and (elsewhere := in_folder(text, before, out)) != text:
+            arguments.append(f"--{name}={elsewhere}")
     return with_arguments(step, arguments)
+
+
+def in_folder(text, before, out):
+    """A setting in which what lies below one folder lies below another."""
+    return re.sub(rf"(?<![^,])(?:\./)?{re.escape(str(before))}(?=[/:,]|$)", str(out), text)
 
 
 def with_arguments(step, arguments):
@@ -203,10 +212,10 @@ def validated(steps):
 def run_steps(steps, path, processes):
     """Run the steps that are not finished; the seconds that each one took, now and in earlier runs.
 
-    path: progress.json, an entry {"step", "settings", "seconds", "spent"} for each step that was begun. It is finished
-    if its entry and all before it have the settings of now, and if what it left is still there. Otherwise seconds is
-    None, and spent is how many it ran before it was interrupted. Raises UserError, before anything is run, where a
-    model is in the way.
+    path: progress.json, an entry {"step", "settings", "seconds", "spent", "left"} for each step that was begun. It is
+    finished if its entry and all before it have the settings of now, and if what it left is still there, and not what
+    another recipe has made in its place. Otherwise seconds is None, and spent is how many it ran before it was
+    interrupted. Raises UserError, before anything is run, where a model is in the way.
     """
     entries = read_progress(path)
     wanted = [{"step": step.name, "settings": json.loads(json.dumps(asdict(step.settings)))} for step in steps]
@@ -222,9 +231,9 @@ def run_steps(steps, path, processes):
         del entries[n_same:]
     for number, step in enumerate(steps):
         if number == len(entries):
-            entries.append({**wanted[number], "seconds": None, "spent": 0.0})
+            entries.append({**wanted[number], "seconds": None, "spent": 0.0, "left": ""})
         entry = entries[number]
-        if entry["seconds"] is not None and step.result.exists():
+        if entry["seconds"] is not None and step.result.exists() and entry["left"] in ("", traces(step.result)):
             print(f"{step.name}: finished before, in {clock(entry['seconds'])}")
             continue
         start, entry["seconds"] = time.time(), None
@@ -236,8 +245,16 @@ def run_steps(steps, path, processes):
             configurator.write_json(path, entries)
             raise
         entry["seconds"], entry["spent"] = entry["spent"] + time.time() - start, 0.0
+        entry["left"] = traces(step.result)
         configurator.write_json(path, entries)
     return [entry["seconds"] for entry in entries[: len(steps)]]
+
+
+def traces(result):
+    """What tells a step's result from another's in its place: a hash of the file, or of what a folder says it holds.
+    "" for the models and scores of training and evaluation, which no other recipe replaces unasked."""
+    files = [result] if result.is_file() else [result / "manifest.json", result / "made_by.json"]
+    return next((sha256_file(file) for file in files if file.is_file()), "")
 
 
 def read_progress(path):
@@ -245,7 +262,7 @@ def read_progress(path):
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
         told = [{key: entry[key] for key in ("step", "settings", "seconds")} for entry in entries]
-        return [{**new, "spent": entry.get("spent", 0.0)} for new, entry in zip(told, entries)]
+        return [{"spent": 0.0, "left": "", **entry, **new} for new, entry in zip(told, entries)]
     except FileNotFoundError:
         return []
     except (ValueError, KeyError, TypeError):

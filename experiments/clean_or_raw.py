@@ -23,7 +23,7 @@ import configurator
 from cores import n_cores
 from corpus.documents import Document, read
 from evaluation.problems import read_lines
-from experiments.common import run_stage, side_by_side
+from experiments.common import begin, has_begun, run_stage, side_by_side
 from ranges import Count, Place, Range, Seed
 
 
@@ -44,7 +44,9 @@ class Settings:
 def main(settings):
     """Write the corpora, train and score the models, print and write what came out."""
     out = Path(settings.out_dir).resolve()
-    shutil.rmtree(out, ignore_errors=True)
+    has_begun(out, settings)
+    begin(out, settings)
+    shutil.rmtree(out / "raw", ignore_errors=True)
     sizes = write_corpora(out, settings)
     run_stage("tokenizer_train.py", f"--sources={out}/raw", f"--out={out}/tokenizer.json")
     common = (f"--sources={out}/raw", f"--tokenizer={out}/tokenizer.json", "--val_fraction=0.01")
@@ -73,7 +75,7 @@ def train_and_score(settings, out, name, seed):
     """Train a model on the corpus of that name, raw or cleaned; its bits per byte on the held-out files."""
     checkpoint, scores, steps = f"{out}/{name}-{seed}", f"{out}/{name}-{seed}.jsonl", settings.max_steps
     schedule = (f"--max_steps={steps}", f"--decay_steps={steps // 5}", "--warmup_steps=30", f"--eval_every={steps}")
-    rest = ("--batch_tokens=4096", "--eval_tokens=20000", "--save_every=0", f"--seed={seed}")
+    rest = ("--batch_tokens=4096", "--eval_tokens=20000", "--save_every=0", "--resume=auto", f"--seed={seed}")
     run_stage("pretrain.py", *schedule, *rest, f"--data={out}/shards-{name}", f"--out_dir={checkpoint}")
     held_out = (f"--sources={out}/held-out", "--windows=16")
     run_stage("evaluation.score", f"--checkpoint={checkpoint}", *held_out, f"--out={scores}")

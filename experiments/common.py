@@ -42,10 +42,12 @@ def begin(folder, settings):
 
 
 def has_begun(folder, settings):
-    """Whether begin() was called for this folder. Raises UserError if that was with other settings: only which models
-    are made may change, and the folder's name."""
+    """Whether begin() was called for this folder. Raises UserError if that was with other settings, of which only those
+    that say which models are made, and the folder's name, may change, and if something else lies there."""
     note, mine = folder / "settings.json", asdict(settings)
     if not note.exists():
+        if folder.exists() and any(folder.iterdir()):
+            raise UserError(f"{folder} holds something else: choose another --out_dir, or delete it")
         return False
     before = json.loads(note.read_text(encoding="utf-8"))
     if other := [name for name in mine if before.get(name) != mine[name] and name not in ("arms", "seeds", "out_dir")]:

@@ -33,17 +33,17 @@ def main(settings):
     """Print the two tables, and write them as JSON."""
     ladders = read_ladders(settings.recipes.split(","))
     table = {name: spread(name, ladders) for name in ladders[0] if all(name in ladder for ladder in ladders)}
-    models = list(next(iter(table.values())))
+    models = list(dict.fromkeys(model for row in table.values() for model in row))
     print(f"{len(ladders)} runs: mean of pass@1 +- standard deviation between runs (standard error over problems)")
     print(f"{'pass@1':<18}" + "".join(f"{model:>24}" for model in models))
     for name, row in table.items():
-        cells = [f"{cell['pass@1']:.1%} +- {cell['sd']:.1%} ({cell['stderr']:.1%})" for cell in row.values()]
-        print(f"{name:<18}" + "".join(f"{cell:>24}" for cell in cells))
+        cells = {m: f"{cell['pass@1']:.1%} +- {cell['sd']:.1%} ({cell['stderr']:.1%})" for m, cell in row.items()}
+        print(f"{name:<18}" + "".join(f"{cells.get(model, ''):>24}" for model in models))
     print("\nwhat each stage adds, +- standard error of the mean over the runs")
     print(f"{'':<18}" + "".join(f"{model:>24}" for model in models[1:]))
     for name, row in table.items():
-        cells = [f"{row[model]['gain']:+.1%} +- {row[model]['gain_stderr']:.1%}" for model in models[1:]]
-        print(f"{name:<18}" + "".join(f"{cell:>24}" for cell in cells))
+        cells = {m: f"{cell['gain']:+.1%} +- {cell['gain_stderr']:.1%}" for m, cell in list(row.items())[1:]}
+        print(f"{name:<18}" + "".join(f"{cells.get(model, ''):>24}" for model in models[1:]))
     about = {"settings": asdict(settings), "made_by": configurator.made_by()}
     configurator.write_json(Path(settings.out), {"ladder": table, **about})
 
@@ -61,10 +61,15 @@ def read_ladders(folders):
         raise UserError(f"no set of problems was scored in all of {', '.join(folders)}")
     for name in sorted(common):
         for folder, ladder in zip(folders, ladders):
-            if ladder[name].keys() != ladders[0][name].keys():
-                theirs, others = ", ".join(ladder[name]), ", ".join(ladders[0][name])
-                raise UserError(f"{folder} scored the models {theirs} on {name}, and {folders[0]} {others}")
+            if scored(ladder[name]) != scored(ladders[0][name]):
+                theirs, others = scored(ladder[name]), scored(ladders[0][name])
+                raise UserError(f"{folder} has scored {theirs} on {name}, and {folders[0]} {others}")
     return ladders
+
+
+def scored(row):
+    """Which models were scored, on how many problems: base (100), tuned (100)."""
+    return ", ".join(f"{model} ({score['n']})" for model, score in row.items())
 
 
 def read_ladder(folder):

@@ -34,8 +34,8 @@ def commands_in(message):
 def test_a_command_makes_what_it_is_said_to_make(maker):
     """Read as its stage reads it, it is valid and names that output and those inputs."""
     script, *arguments = shlex.split(maker.command.removeprefix("python ").removeprefix("-m "))
-    name = script.removesuffix(".py")
-    module = importlib.import_module("exercises.__main__" if name == "exercises" else name)
+    name = script.removesuffix(".py").removeprefix("cleaning.")
+    module = importlib.import_module(configurator.MODULES.get(name, name))
     settings = configurator.flat(configurator.load(module.Settings, arguments, name))
     assert Path(maker.output).is_relative_to(settings.get("out_dir", settings.get("out")))
     named = " ".join(str(value) for value in settings.values())

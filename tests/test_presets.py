@@ -6,7 +6,9 @@ import re
 
 import pytest
 from conftest import ROOT, door_error
+from test_rehearsal import sources_of
 
+from corpus.sources import parsed
 from experiments import presets
 
 
@@ -50,4 +52,6 @@ def test_every_data_set_of_the_recipes_has_its_licence_on_the_page():
     named = set()
     for path in (ROOT / "configs").glob("*.toml"):
         named |= set(re.findall(r"hf:([\w./-]+)", path.read_text(encoding="utf-8")))
-    assert named and [name for name in named if f"huggingface.co/datasets/{name})" not in page] == []
+        found = [parsed(source, must_exist=False) for source in sources_of(path.stem)]
+        named |= {source.hub for source in found if source.path is None}
+    assert len(named) > 25 and [name for name in named if f"huggingface.co/datasets/{name})" not in page] == []

@@ -111,7 +111,9 @@ def four_steps(tmp_path, monkeypatch):
         clock[0] += 10
         if stops.pop(step.name, False):
             raise KeyboardInterrupt
-        (step.result / "step_1").mkdir(parents=True)
+        (step.result / "step_1").mkdir(parents=True, exist_ok=True)
+        if step.name == "prepare_data":
+            (step.result / "manifest.json").write_text("this recipe's shards")
 
     def run(stop="", **vocab):
         names = {"data": "prepare_data", "trunk": "pretrain", "annealed": "anneal", "score": "eval_humaneval"}
@@ -143,6 +145,13 @@ def test_what_was_deleted_is_made_again_and_what_came_of_it_stays(four_steps):
     folder, run = four_steps
     shutil.rmtree(folder / "data")
     assert run() == (["prepare_data"], [10, 10, 10, 10])
+
+
+def test_data_that_another_recipe_has_replaced_are_made_again(four_steps):
+    folder, run = four_steps
+    (folder / "data/manifest.json").write_text("another recipe's shards")
+    assert run() == (["prepare_data"], [10, 10, 10, 10])
+    assert (folder / "data/manifest.json").read_text() == "this recipe's shards" and run()[0] == []
 
 
 def test_the_seconds_before_an_interruption_count(four_steps):
