@@ -88,18 +88,22 @@ def print_needs(steps, sources, processes):
     found = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
     name = next((card for card in PEAK_FLOPS if card in found), CARD)
     speed = PEAK_FLOPS[name]
-    tokens = {}
+    tokens, by_epochs = {}, []
     for step in steps:
         about, length = step.settings, getattr(step.settings, "max_steps", None)
-        if step.stage == "anneal":
-            tokens[step.name] = about.decay_tokens or 0
-        elif step.stage != "grpo" and length:  # its tokens are what the model writes
+        if step.stage != "grpo" and length:  # its tokens are what the model writes
             tokens[step.name] = length * (about.batch_tokens or trunk.batch_tokens)
+        elif step.stage == "anneal":
+            tokens[step.name] = about.decay_tokens
+        elif step.stage != "grpo" and hasattr(about, "epochs"):
+            by_epochs.append(f"{step.name} ({about.epochs:g} epochs)")
     print(f"\n{model.n_params():,} parameters; hours on {processes} x {name} at {MFU:.0%} of its speed")
     print(f"{'stage':<12}{'tokens':>18}{'hours':>9}")
     for stage, count in tokens.items():
         hours = count * model.flops_per_token() / (processes * speed * MFU) / 3600
         print(f"{stage:<12}{count:>18,}{hours:>9,.1f}")
+    if by_epochs:
+        print(f"beside them {', '.join(by_epochs)}: their data have not been counted yet")
     disk = sum(parsed(source, must_exist=False).tokens for source in sources) * 4 + 16 * model.n_params() * 3
     free = shutil.disk_usage(".").free
     what = "for checkpoints and the shards of sources with a budget of tokens"

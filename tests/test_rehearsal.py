@@ -14,6 +14,7 @@ from local_hub import make_hub
 
 import configurator
 import recipe
+import recipe_check
 import rehearsal
 from corpus.sources import SETS, parsed
 
@@ -173,3 +174,14 @@ def test_a_rehearsal_leaves_the_recipes_own_folders_alone():
         new = recipe.with_arguments(step, rehearsal.arguments(step, steps, settings))
         assert str(new.result) == f"there/{step.result}"
         assert "code65k" not in re.sub(r"there/data/code65k", "", json.dumps(vars(new.settings), default=str)), new.name
+
+
+def test_the_hours_are_those_of_the_steps_that_are_asked_for(tmp_path, capsys):
+    """An anneal's max_steps comes before its decay_tokens; what epochs come to is not known before the data are."""
+    tables = '[tokenizer_train]\nout = "t.json"\n[pretrain]\nmax_steps = 10\nbatch_tokens = 1024\n'
+    tables += "[anneal]\nmax_steps = 5000\nbatch_tokens = 102_400\n[sft]\nepochs = 2\n"
+    (tmp_path / "r.toml").write_text(tables)
+    recipe_check.print_needs(recipe.read_steps([str(tmp_path / "r.toml")]), [], 1)
+    printed = re.sub(" +", " ", capsys.readouterr().out)
+    assert "pretrain 10,240 " in printed and "anneal 512,000,000 " in printed
+    assert "beside them sft (2 epochs)" in printed
