@@ -281,7 +281,8 @@ def reason_of(record):
         return TOO_LONG
     if not record["completion"].strip():
         return "nothing written"
-    return REASONS.get(kind, kind)
+    # An exception may have any name, that of a verdict too.
+    return REASONS.get(kind, kind if kind != "passed" and kind.isprintable() else "another exception")
 
 
 def similarity_groups(settings, path_of, problems):

@@ -63,7 +63,8 @@ from synthesis.teacher import Refused, Teacher, Unreachable
 KEY = "OPENAI_API_KEY"
 # Similarity of a function's syntax tree to a benchmark's solution from which it counts as a copy: phi-1's threshold.
 SIMILAR_TREE = 0.8
-SCORE = re.compile(r"score\b(?:\s*\([^)]*\))?\W*([0-5])(?![\d.]|\s*-)", re.I)  # of "Educational score (0-5): 4"
+# Of "Educational score (0-5): 4", "4.0" or "4.", but not of "a score of 0-5" or "3.5".
+SCORE = re.compile(r"score\b(?:\s*\([^)]*\))?\W*([0-5])(?:\.0+)?(?!\d|\.\d|\s*-\s*\d)", re.I)
 NUMBERS = re.compile(r"(?<!refused: )(?<!no answer: )\b\d[\d,.]*")  # in an error: without them, equal ones are counted
 GIVEN_UP = 10  # as many requests without an answer, one after another, and the endpoint is taken to be gone
 
@@ -249,8 +250,11 @@ def labels(settings, answered, replies, dropped):
     """{"labels": records} as cleaning.classifier --labelled reads them."""
     records = []
     for question in answered:
-        scores = SCORE.findall(replies[question.key]["text"])
-        if scores:
+        reply = replies[question.key]
+        scores = SCORE.findall(reply["text"])
+        if reply["finish_reason"] == "length":
+            dropped["cut off"] += 1
+        elif scores:
             label = str(int(int(scores[-1]) >= settings.min_score))
             records.append({"text": question.about["document"], "label": label, "score": int(scores[-1])})
         else:

@@ -44,6 +44,7 @@ MIN_SKELETON = 0.6  # share of a solution's skeleton, close together, from which
 MIN_NODES = 20  # nodes of a tree that is compared whatever its name: smaller functions are alike everywhere
 MIN_NAMED = 18  # nodes plus letters of the name of a function that is compared with those of the same name
 SIMILAR = 0.5  # from this similarity on a problem is reported
+IDS = ("task_id", "question_id", "problem_id", "id", "index")  # what may name a problem, as in evaluation/formats.py
 NOT_TEXT = ("id", "task_id", "entry_point", "url", "source_file", "subject", "path")
 # Fields with a problem's description, the first that there is; and with its solution: (head of the function, the rest).
 DESCRIPTIONS = ("complete_prompt", "prompt", "text", "question", "request", "query")
@@ -93,7 +94,7 @@ def load(paths):
                 raise UserError(f"{path}, {place}: nested too deeply") from None
             if not fields:
                 continue
-            given = [record[key] for key in ("task_id", "id", "index") if record.get(key) is not None]
+            given = [record[key] for key in IDS if record.get(key) is not None]
             identity = str(given[0]) if given else f"{path.name}:{place.split()[-1]}"
             functions += found
             versions = text_versions(fields)

@@ -3,9 +3,13 @@
 The candidate's side, serve(), sees the inputs; the outputs that are expected are in the judge's process alone.
 """
 
+import atexit
+import builtins
+import contextlib
 import os
 import re
 import sys
+import threading
 from json import dumps, loads  # bound before a program can replace them
 from types import ModuleType
 
@@ -43,11 +47,15 @@ def serve(program, settings, connection):
 
 
 def run_script(program):
-    """Run a program as python FILE does; ends this process."""
+    """Run a program as `python FILE` does, to the end of its threads and of what is to run at its exit; ends this
+    process."""
     sys.stdin, sys.stdout = open(0, encoding="utf-8", errors="replace"), open(1, "w", encoding="utf-8")
     sys.stderr = open(2, "w", encoding="utf-8")
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr
     module = sys.modules["__main__"] = ModuleType("__main__")
+    sys.argv = ["program.py"]
+    vars(builtins).setdefault("quit", sys.exit)
+    atexit._clear()  # of this process's own
     status = 0
     try:
         exec(compile(program, "<program>", "exec"), module.__dict__)
@@ -56,6 +64,9 @@ def run_script(program):
     except BaseException as error:
         status = 1
         print(failure(error).removeprefix("failed: "), file=sys.__stderr__)
+    for end in (threading._shutdown, atexit._run_exitfuncs, lambda: sys.stdout.flush()):
+        with contextlib.suppress(BaseException):
+            end()
     sys.__stdout__.flush()
     sys.__stderr__.flush()
     os._exit(status)
@@ -93,7 +104,11 @@ def same_word(word, expected):
     number = r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?"
     if not re.fullmatch(number, word) or not re.fullmatch(number, expected):
         return False
-    if len(word) > 300 or len(expected) > 300 or expected.lstrip("+-").isdecimal():
-        return expected.lstrip("+-").isdecimal() and len(expected) <= 300 >= len(word) and float(word) == int(expected)
+    if len(word) > 300 or len(expected) > 300:
+        return False
+    if expected.lstrip("+-").isdecimal():
+        if word.lstrip("+-").isdecimal():
+            return int(word) == int(expected)
+        return abs(int(expected)) <= 2**53 and float(word) == int(expected)  # above that, float() rounds
     difference = abs(float(word) - float(expected))
     return difference <= 1e-6 * max(1.0, abs(float(expected)))

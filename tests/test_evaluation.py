@@ -314,6 +314,8 @@ def test_settings_out_of_range_end_in_one_line(setting, tmp_path):
         ("failed: SyntaxError: '(' was never closed", "x", "length", "does not compile"),
         ("failed: IndentationError: unexpected indent", "x", None, "does not compile"),
         ("failed: NameError: name 'x: y' is not defined", "x", "stop", "NameError"),
+        ("failed: passed: ", "x", "stop", "another exception"),
+        ("failed: \x1b]0;x\x07: ", "x", "stop", "another exception"),
         ("timed out", "x", "length", "timed out"),
         ("failed: AssertionError: ", " \n", "stop", "nothing written"),
         ("failed: AssertionError: ", "", "prompt too long", "prompt too long"),

@@ -367,6 +367,8 @@ def test_a_script_never_sees_an_output_that_is_expected():
         ("1000000000.5", "1000000000.0", True),
         ("1000000001", "1000000000", False),
         ("3.0", "3", True),
+        (str(2**60 + 1), str(2**60), False),
+        ("1e99999999999999999999", "3", False),
         ("3.0000001", "3", False),
         ("inf", "1.5", False),
         ("nan", "nan", True),

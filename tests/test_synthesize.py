@@ -345,7 +345,9 @@ def test_answers_that_nobody_can_read_end_nothing():
 def test_scores_in_many_words():
     for text, score in {"Educational score: 4": "4", "score (0-5): 3": "3", "0 means none. Score: **5**": "5"}.items():
         assert synthesize.SCORE.findall(text)[-1] == score
-    assert not synthesize.SCORE.findall("a score of 0-5")
+    for text in ("score: 4.", "score: 4.0", "Score: 4 - it explains"):
+        assert synthesize.SCORE.findall(text) == ["4"], text
+    assert not any(map(synthesize.SCORE.findall, ("a score of 0-5", "score: 3.5", "score: 0 - 5", "score: 45")))
 
 
 def test_tests_that_only_deletions_fail_are_not_enough():

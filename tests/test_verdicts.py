@@ -71,6 +71,33 @@ def test_a_script_is_judged_by_what_it_prints(tmp_path):
     assert [record["passed"] for record in results] == [False, True]
 
 
+@pytest.mark.parametrize(
+    "program",
+    [
+        "print(input())",
+        "import sys\nsys.stdout = open(1, 'w', closefd=False)\nprint(input())",
+        "import atexit, io, os, sys\nsys.stdout = io.StringIO()\natexit.register(lambda: os.write(1, sys.stdout.getvalue().encode()))\n"
+        "print(input())",
+        "import threading, time\nthreading.Thread(target=lambda: (time.sleep(0.3), print(input()))).start()",
+        "print(input())\nquit()",
+        "import sys\nif len(sys.argv) > 1:\n    sys.stdin = open(sys.argv[1])\nprint(input())",
+    ],
+)
+def test_a_script_runs_as_python_runs_it(program):
+    job = ("key", program, {"inputs": ["3"], "outputs": ["3"]}, "script")
+    assert dict(sandbox.run_all([job], 1, LIMITS))["key"].result == "passed"
+
+
+def test_a_call_does_not_end_the_loop_of_a_test(tmp_path):
+    """map() takes a StopIteration for the end, so that nothing would be asserted."""
+    record = problem(0, "for got, want in zip(map(f, [1, 2]), [2, 3]): assert got == want")
+    problems = read_problems(write_records(tmp_path / "problems.jsonl", [record]), "11-510")
+    bodies = ("    return x + 1\n", "    return x\n", "    raise StopIteration\n")
+    samples = [{"task_id": "t/0", "completion_id": i, "completion": body} for i, body in enumerate(bodies)]
+    results = verdicts.run_samples(problems, {"t/0": "sealed"}, samples, tmp_path / "out", LIMITS, 2)
+    assert [record["passed"] for record in results] == [True, False, False]
+
+
 def test_the_program_has_no_say_in_how_it_is_judged(problems, tmp_path):
     """An open verdict is in reach of a program that looks for it; a sealed problem stays sealed."""
     forged = "    pass\nimport sys, json, os\nframe = sys._getframe()\nwhile 'connection' not in frame.f_locals: frame = frame.f_back\n"
