@@ -233,7 +233,8 @@ class Cleaner:
         document["source"] = number
         document["gaps"] = cleaned.is_gap
         document["split"] = split_number(by_hash)
-        document["digest"] = hashing.exact_digest(text)
+        is_chat = self.settings.chats and not self.settings.pairs
+        document["digest"] = hashing.exact_digest(chats.said(text) if is_chat else text)
 
         streams = surveyed.streams
         streams["documents"] += document.tobytes()

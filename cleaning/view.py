@@ -68,11 +68,13 @@ LITERALS = re.compile(
     r"|#[^\n]*",
     re.DOTALL,
 )
-# The same for C and its kin, for SQL (--) and for scripts (#, unless a directive of C's preprocessor follows).
+# The same for C and its kin, for SQL (--) and for scripts (#), unless what follows is a directive of C's preprocessor,
+# or a variable or a rule of CSS: `--color: red;`, `#top {`.
 C_LITERALS = re.compile(
     r"""("(?<!\\")(?:\\.|[^"\\\n])*"|'(?<!\\')(?:\\.|[^'\\\n])*')"""
     r"|//[^\n]*|/\*.*?(?:\*/|\Z)"
-    r"|^[ \t]*(?:#(?![ \t]*(?:include|define|if|endif|else|undef|pragma|elif)\b)|--)[^\n]*",
+    r"|^[ \t]*(?:#(?![ \t]*(?:include|define|if|endif|else|undef|pragma|elif)\b|[\w-]+[^\n{]*\{)"
+    r"|--(?![\w-]+[ \t]*:))[^\n]*",
     re.DOTALL | re.MULTILINE,
 )
 JSON_STRING = re.compile(r'"(?<!\\")[^"\\\n]*(?:\\[^\n][^"\\\n]*)*"')

@@ -22,7 +22,7 @@ from corpus.turns import SYSTEM, Turn, Unusable, first_filled, kind, text_of, tu
 from tokenizer import fenced
 
 # Fields that are part of a request: a shape that does not read them would lose them without a word.
-REQUEST = ("input", "context", "desc", "options", "choices")
+REQUEST = ("input", "context", "desc", "options", "choices", "passage", "document", "article", "table", "code")
 HOW_TO_READ = "say how to read them, as in --sources='FILE?user={question}&assistant={reply}'"
 LANGUAGES = {"en": "English", "zh": "Chinese", "de": "German", "fr": "French", "es": "Spanish", "ru": "Russian"}
 LANGUAGES |= {"ja": "Japanese", "cs": "Czech", "fi": "Finnish", "ro": "Romanian", "tr": "Turkish", "hi": "Hindi"}
@@ -262,6 +262,12 @@ def noisy(text, share, rng):
             times = 0 if rng.random() < 0.2 else 1 + rng.randint(1, 2)
         out.append(char * times)
     return "".join(out)
+
+
+def said(text):
+    """What is said in a Document's text, by whom: two conversations in which that is equal are copies."""
+    turns_of = json.loads(text)["messages"]
+    return "\n".join(f"{turn['role']}\n{turn['content'].strip()}" for turn in turns_of)
 
 
 def finished(text, prompts, char_noise):

@@ -62,6 +62,8 @@ def text_of(value, name):
         return ""
     if not isinstance(value, list):
         raise Unusable("not_text", f"{name} is {kind(value)}, not text")
+    if len(value) > 1 and all(isinstance(part, str) for part in value):  # answers to choose from, say
+        raise Unusable("not_text", f"{name} is a list of {len(value)} texts, not one")
     return "".join(part_text(part, name) for part in value)
 
 

@@ -26,7 +26,7 @@ INLINE_TAGS = set(
     "rtc ruby s samp small span strike strong sub sup tbody td th time tt u var wbr".split()
 )
 TAG = re.compile(r"</?([a-zA-Z][a-zA-Z0-9]*)\b[^<>]*>")
-EXTERNAL_LINK = re.compile(r"\[(?:(?:https?:|ftps?:)?//|mailto:)[^\s\[\]<>]*[ \t]*([^\[\]\n]*)\]")
+EXTERNAL_LINK = re.compile(r"\[(?:(?:https?:|ftps?:)?//|mailto:)[^\s\[\]<>]*+[ \t]*+([^\[\]\n]*)\]")
 PICTURE = re.compile(r"\.(?:jpe?g|png|gif|svg|tiff?|webp)\s*\Z", re.IGNORECASE)  # whatever a wiki calls their namespace
 MAX_DEPTH = 40  # of templates in templates, and the like; MediaWiki has the same limit
 # The names by which a conversion between scripts calls them, and those of simplified Chinese, the best one first.
@@ -128,8 +128,8 @@ def variant(inner):
     if {"H", "T", "-"} & set(flags):
         return ""  # a rule for the rest of the page, or its title
     readings = {}
-    for rule in re.split(rf";(?=\s*(?:[^;:=]*=>\s*)?{VARIANT}\s*:)", rules):
-        found = re.match(rf"\s*(?:[^;:=]*=>\s*)?({VARIANT})\s*:(.*)", rule, re.DOTALL)
+    for rule in re.split(rf";(?=\s*+(?:[^;:=]*+=>\s*+)?{VARIANT}\s*+:)", rules):
+        found = re.match(rf"\s*+(?:[^;:=]*+=>\s*+)?({VARIANT})\s*+:(.*)", rule, re.DOTALL)
         if "R" in flags or not found:
             return rules
         readings.setdefault(found[1], found[2].strip().removesuffix(";").rstrip())

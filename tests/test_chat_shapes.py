@@ -107,11 +107,18 @@ def test_the_context_of_a_question_is_part_of_it():
         assert messages({question: "q", "context": None, answer: "a"}) == "user q|assistant a"
 
 
+@pytest.mark.parametrize("field", ["input", "passage", "document", "code", "table"])
+def test_what_is_a_part_of_the_request_is_not_lost(field):
+    record = {"question": "What is this?", field: "a text of which is asked", "answer": "a"}
+    found = from_record(record, "")
+    assert "a text of which" in getattr(found, "text", "") or f"{field} would be lost" in found.detail
+
+
 def test_parts_are_joined_as_chat_templates_do():
     parts = [{"type": "text", "text": "a "}, "b", {"text": "\nc"}, {"type": "output_text", "text": "d"}]
     assert messages({"messages": [USER, {**BOT, "content": parts}]}) == "user q|assistant a b\ncd"
-    assert messages({"instruction": ["q", "r"], "input": [{"type": "text", "text": "i"}], "output": "a"}).startswith(
-        "user qr\ni|"
+    assert messages({"instruction": ["q"], "input": [{"type": "text", "text": "i"}], "output": "a"}).startswith(
+        "user q\ni|"
     )
 
 
@@ -122,6 +129,7 @@ def test_parts_are_joined_as_chat_templates_do():
         (0.5, "messages, turn 1: content is a number, not text"),
         (True, "messages, turn 1: content is a boolean, not text"),
         ({"text": "q"}, "messages, turn 1: content is an object, not text"),
+        (["q", "r"], "messages, turn 1: content is a list of 2 texts, not one"),
         (["q", IMAGE], "messages, turn 1: content has a part that is 'image_url', not text"),
         ([{"type": "tool_use", "text": "q"}], "messages, turn 1: content has a part that is 'tool_use', not text"),
         ([{"type": "text"}], "messages, turn 1: content has a part that is 'text', not text"),

@@ -6,7 +6,7 @@ import random
 
 import numpy as np
 import pytest
-from conftest import DATA, door_error, stage
+from conftest import DATA, door_error, stage, write_records
 
 import prepare_data
 from corpus.chats import Prompts, finished, from_record, noisy
@@ -97,6 +97,16 @@ def prepared(workdir, name, source, *arguments):
     out = workdir / "data" / name
     stage("prepare_data.py", f"--sources={source}", f"--out_dir={out}", "--chats", *arguments, cwd=workdir)
     return out
+
+
+def test_chats_that_say_the_same_are_copies(workdir, tmp_path):
+    """Whatever their type is, and with white space behind a turn: else one may be trained on, and the other validated."""
+    chat = {"messages": [USER, {**BOT, "content": "x += 1"}]}
+    copies = [chat, {**chat, "type": "code"}, {"messages": [USER, {**BOT, "content": "x += 1 \n"}]}]
+    others = [{"messages": [{**USER, "role": "system"}, USER, BOT]}, {"messages": [USER, BOT]}]
+    source = write_records(tmp_path / "chats.jsonl", [*copies, *others])
+    dropped = read_manifest(prepared(workdir, "copies", source))["sources"][str(source)]["dropped"]
+    assert dropped == {"exact_duplicate": 2}
 
 
 def test_the_counted_labels_are_exactly_the_assistants_texts(workdir, tmp_path):

@@ -110,6 +110,15 @@ FIXTURES = {
     ),
     "boilerplate": (CHINESE, CHINESE_TEXT.replace("。\n", "版权所有\n"), CHINESE_TEXT + "\n点击下载"),
 }
+# Not remarks: the variables of a style sheet, and what it says of one element.
+STYLE = ":root {\n" + "".join(f"  --color-{n}: #a1b2c7;\n" for n in range(40)) + "}\n#top { color: red; }\n"
+
+
+def test_variables_of_a_style_sheet_are_no_comments():
+    assert rules.comments(View(STYLE, "a.css", CODE), rules.Thresholds()) is None
+    assert rules.comments(View(STYLE.replace("--", "-- "), "a.sql", CODE), rules.Thresholds())
+
+
 RULES = {rule.__name__: rule for rule in rules.PYTHON_RULES + prose.PROSE_RULES + prose.CHINESE_RULES}
 RULES_OF = {
     PYTHON: rules.PYTHON_RULES,

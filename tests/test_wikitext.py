@@ -134,6 +134,14 @@ def test_time_grows_with_the_length_alone():
         assert time.process_time() - start < 1, piece
 
 
+@pytest.mark.parametrize("begin, unit, end", [("[http://", "a", ""), ("-{", " ", "x}-"), ("-{zh:a;", " ", "=> b}-")])
+def test_time_grows_with_the_length_of_a_piece(begin, unit, end):
+    """Quadratic patterns took minutes."""
+    start = time.process_time()
+    text(begin + unit * 100_000 + end)
+    assert time.process_time() - start < 1
+
+
 def test_any_markup_gives_text():
     rng = random.Random(0)
     for _ in range(1500):
