@@ -91,8 +91,11 @@ def read_groups(path):
         return {}
     try:
         groups = json.loads(Path(path).read_text(encoding="utf-8"))
-        return {subject: group if isinstance(group, str) else group[-1] for subject, group in groups.items()}
-    except (OSError, ValueError, AttributeError, IndexError, TypeError) as error:
+        found = {subject: group if isinstance(group, str) else group[-1] for subject, group in groups.items()}
+        if other := [subject for subject, group in found.items() if not isinstance(group, str)]:
+            raise ValueError(f"the group of {other[0]} is no text")
+        return found
+    except (OSError, ValueError, AttributeError, LookupError, TypeError) as error:
         raise UserError(f"{path} is no JSON file of subject: group ({error})") from None
 
 

@@ -262,7 +262,10 @@ def places(packages):
     """Where packages are: folders or files. Raises UserError for one that is not installed."""
     found = []
     for name in packages:
-        spec = importlib.util.find_spec(name)
+        try:
+            spec = importlib.util.find_spec(name)
+        except (ImportError, ValueError):  # of nosuch.part, or of a name that is none
+            spec = None
         if spec is None or not (spec.has_location or spec.submodule_search_locations):
             raise UserError(f"no package {name}: pip install {name}")
         place = Path(spec.submodule_search_locations[0] if spec.submodule_search_locations else spec.origin)

@@ -9,6 +9,7 @@ import torch
 from conftest import alone, door_error, load_model, untrained_checkpoint
 
 import eval_choices
+from configurator import UserError
 from evaluation.choices import Question, by_letter, by_text, read_questions
 from model import Transformer
 from training import checkpoint
@@ -179,6 +180,13 @@ def test_a_model_that_computes_nan_gets_no_score(tmp_path, model, tokenizer):
     arguments = [f"--questions={written(tmp_path / 'q.jsonl', SKY)}", f"--checkpoint={tmp_path / 'nan'}"]
     error = door_error(eval_choices, *arguments, f"--out_dir={tmp_path / 'out'}", "--device=cpu", "--dtype=fp32")
     assert "are its weights damaged?" in error and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("groups", ['{"a": {"x": 1}}', '{"a": [1]}', '{"a": []}', "[1]", "{"])
+def test_a_file_that_holds_no_groups_is_one_line(tmp_path, groups):
+    (tmp_path / "groups.json").write_text(groups)
+    with pytest.raises(UserError, match="groups.json is no JSON file of subject: group"):
+        eval_choices.read_groups(tmp_path / "groups.json")
 
 
 def test_a_model_that_has_learnt_the_answers_is_above_chance(tmp_path, model, tokenizer, capsys):

@@ -14,6 +14,7 @@ from conftest import ROOT, alone, door_error, load_model, stage, untrained_check
 
 import convert
 import tokenizer_train
+from configurator import UserError
 from corpus.documents import Document, read
 from model import ModelConfig, Transformer
 from tokenizer import PATTERN, PATTERNS, SPECIAL_TOKENS, Tokenizer
@@ -176,6 +177,19 @@ def test_a_reward_model_is_refused(exported, tmp_path):
     checkpoint.save(tmp_path / "reward", 1, model, [], tokenizer, {"settings": {}, "reward": True}, alone())
     error = door_error(convert, f"--checkpoint={tmp_path / 'reward'}", f"--out_dir={tmp_path / 'out'}")
     assert "is a reward model" in error and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("change", ["a byte is missing", "no pattern"])
+def test_a_tokenizer_that_is_not_whole_is_one_line(exported, change):
+    content = json.loads((exported[1] / "tokenizer.json").read_text(encoding="utf-8"))
+    if change == "no pattern":
+        split = content["pre_tokenizer"]
+        split = split["pretokenizers"][0] if "pretokenizers" in split else split
+        split["pattern"] = {"Regex": "("}
+    else:
+        del content["model"]["vocab"]["a"]
+    with pytest.raises(UserError, match="cannot be read as byte-level BPE"):
+        hf_tokenizer.from_json(content)
 
 
 def test_damaged_folders_are_one_line(exported, tmp_path):

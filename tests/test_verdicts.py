@@ -152,3 +152,5 @@ def test_a_package_that_is_not_installed_is_told(tmp_path):
     write_records(tmp_path / "samples.jsonl", [{"task_id": "t/0", "completion": ""}])
     arguments = [f"--problems={path}", f"--samples={tmp_path / 'samples.jsonl'}", f"--out_dir={tmp_path / 'out'}"]
     assert "no package nump: pip install nump" in door_error(eval_humaneval, *arguments, "--packages=nump")
+    for name in ("nosuch.part", "__main__", ".x"):
+        assert f"no package {name}" in door_error(eval_humaneval, *arguments, f"--packages={name}")

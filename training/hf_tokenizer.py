@@ -118,10 +118,12 @@ def from_json(content):
         for token, data in zip(tokens[256:], ranks[256:]):
             if list(map(written, halves(data, order))) != parts_of[token]:
                 raise ValueError(f"by its merges, {token!r} is made in another way than by ranks")
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        special = sorted(added, key=added.get)
+        places = [known[token] for token in [*tokens, *special]]
+        regex.compile(pattern)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, regex.error) as error:
         raise UserError(f"its tokenizer.json cannot be read as byte-level BPE: {error}") from None
-    special = sorted(added, key=added.get)
-    return Tokenizer.from_bpe(pattern, ranks, special), [known[token] for token in [*tokens, *special]]
+    return Tokenizer.from_bpe(pattern, ranks, special), places
 
 
 GPT2 = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
