@@ -300,9 +300,15 @@ def compare(view, stretches, functions):
     numbers, firsts, lasts = map(np.array, zip(*stretches))
     lows, highs = in_skeleton(view, firsts).tolist(), in_skeleton(view, lasts).tolist()
     suspected = {}  # (start, end) of a function of the document -> the functions that it may be a copy of
+    around = {}  # number -> the block that held its last stretch: the next ones that lie there too say nothing new
     for number, low, high in zip(numbers.tolist(), lows, highs):
+        start, end = around.get(number, (0, 0))
+        if start <= low < high <= end:
+            continue
         longest = 60 * len(functions[number].tree)  # a function of the same name may be a much longer one
         for start, end in blocks_near(view.skeleton, low, high):
+            if low < high:
+                around[number] = start, end
             if low < high or end - start < longest:
                 suspected.setdefault((start, end), set()).add(number)
     best = {}

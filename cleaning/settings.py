@@ -10,6 +10,7 @@ from cleaning.languages import KINDS
 from cleaning.rules import Thresholds
 from configurator import UserError
 from corpus import chats, documents, pairs
+from corpus.benchmarks import file_of
 from corpus.records import optional
 from corpus.sources import distinct, others, parsed, place_of, root_of
 from ranges import Context, Count, Natural, Place, Range, Seed, Share, ShareAbove0, ShareBelow1, Workers
@@ -103,7 +104,8 @@ class Settings:
     max_score: float | None = None  # keep up to this score; auto = up to any
 
     # -- decontamination
-    decontaminate: list[str] = field(default_factory=list)  # files of benchmark problems whose copies are dropped
+    # benchmarks whose copies are dropped: files, or humaneval and mbpp, which are downloaded
+    decontaminate: list[str] = field(default_factory=list)
     # a function is a copy if its syntax tree is this similar to a benchmark solution's
     min_similarity: ShareAbove0 = 0.9
 
@@ -127,6 +129,7 @@ class Settings:
         for name, other in NEEDS.items():
             if self.is_set(name) and not getattr(self, other):
                 raise UserError(f"--{name} does nothing without --{other}")
+        self.decontaminate = [str(file_of(name)) for name in self.decontaminate]
         if self.is_set("path_tokens") and self.order != "alike":
             raise UserError("--path_tokens does nothing without --order=alike")
         if self.is_set("near_threshold") and not (self.clean and self.near_dedup) and not self.retrieve_from:

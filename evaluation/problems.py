@@ -1,54 +1,19 @@
 """Files of benchmark problems, and the score; evaluation/formats.py knows the benchmarks."""
 
 import collections
-import hashlib
-import http.client
 import math
 import re
-import urllib.request
 from dataclasses import replace
 from pathlib import Path
 
 from configurator import UserError
+from corpus.benchmarks import file_of
 from corpus.records import read_lines
 from evaluation.formats import Untested, mbpp_number, problem_of
 from hints import how_to_make
 
 # The ids of MBPP's splits: what a model is scored by, what it is watched by in training, and what it may learn from.
 MBPP_TEST, MBPP_VALIDATION, MBPP_TRAIN = "11-510", "511-600", "601-974"
-# What is downloaded once, by its name: the address, the place, and the sha256 where one is published with it.
-DOWNLOADS = {
-    "humaneval": (
-        "https://github.com/openai/human-eval/raw/master/data/HumanEval.jsonl.gz",
-        "data/HumanEval.jsonl.gz",
-        "b796127e635a67f93fb35c04f4cb03cf06f38c8072ee7cee8833d7bee06979ef",
-    ),
-    "mbpp": (
-        "https://github.com/google-research/google-research/raw/master/mbpp/sanitized-mbpp.json",
-        "data/sanitized-mbpp.json",
-        "",
-    ),
-}
-
-
-def file_of(name):
-    """The path of a benchmark that DOWNLOADS names, downloaded unless it is there; any other name is a path itself.
-    Raises UserError if it cannot be had, or is another file."""
-    if name not in DOWNLOADS:
-        return Path(name)
-    url, place, sha256 = DOWNLOADS[name]
-    path = Path(place)
-    try:
-        data = path.read_bytes() if path.exists() else urllib.request.urlopen(url, timeout=30).read()
-    except (OSError, http.client.HTTPException) as error:
-        how = f"where there is a network, curl -LO {url}, then copy it to {path}; or give --problems=FILE"
-        raise UserError(f"{name} cannot be downloaded ({error}): {how}") from None
-    if sha256 and hashlib.sha256(data).hexdigest() != sha256:
-        raise UserError(f"{path} is not the published file: its sha256 differs; delete it to download it again")
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-    return path
 
 
 def read_sets(names, mbpp_ids):

@@ -5,14 +5,17 @@ import gzip
 import json
 import re
 import sysconfig
+import time
 from pathlib import Path
 
 import pytest
 from conftest import DATA, program
 
 from cleaning import decontaminate
+from cleaning.settings import Settings
 from cleaning.view import CODE, PROSE, View
 from configurator import UserError
+from corpus.benchmarks import DOWNLOADS
 
 PROBLEMS = [
     {
@@ -230,6 +233,24 @@ def test_requests_of_mbpp_are_found_unless_they_are_shorter_than_an_ngram():
         texts = [problem["text"] for problem in map(json.loads, lines) if 11 <= problem["task_id"] <= 510]
     missed = [text for text in texts if not found(View(f"Here it is: {text} Thanks!", kind=PROSE), benchmarks)]
     assert len(texts) == 500 and len(missed) == 9 and max(len(text.split()) for text in missed) < decontaminate.N
+
+
+def test_benchmarks_are_known_by_their_names(tmp_path, monkeypatch):
+    path = write(tmp_path / "problems.jsonl", PROBLEMS)
+    monkeypatch.setitem(DOWNLOADS, "humaneval", ("", str(path), ""))
+    settings = Settings(decontaminate=["humaneval", "mine.jsonl"])
+    settings.check()
+    assert settings.decontaminate == [str(path), "mine.jsonl"]
+
+
+def test_a_long_function_takes_no_longer_than_its_length(tmp_path):
+    """Its shape is a solution's again and again; each time the whole was compared. 100 kB took minutes."""
+    benchmarks = decontaminate.load([write(tmp_path / "made.jsonl", PROBLEMS)])
+    loop = PROBLEMS[0]["canonical_solution"].partition("    return")[0]
+    text = "def f(values):\n" + "".join(re.sub(r"(total|previous|value)", rf"\g<1>{n}", loop) for n in range(600))
+    start = time.process_time()
+    decontaminate.closest(View(text), benchmarks)
+    assert len(text) > 100_000 and time.process_time() - start < 5
 
 
 def test_any_file_of_records_is_a_benchmark(tmp_path):

@@ -17,8 +17,8 @@ from conftest import ROOT, TINY_MODEL, assert_one_line_error, load_model, stage
 import configurator
 import recipe
 from configurator import UserError
+from corpus.benchmarks import DOWNLOADS
 from corpus.sources import parsed
-from evaluation.problems import DOWNLOADS
 
 TINY = {
     "exercises": ["documents = 150", "chats = 60", "problems = 3"],

@@ -6,7 +6,7 @@ from conftest import door_error
 from test_evaluation import evaluate, problem_file
 
 import eval_humaneval
-from evaluation.problems import DOWNLOADS
+from corpus.benchmarks import DOWNLOADS
 
 
 def test_the_download_is_checked(tmp_path, monkeypatch):
