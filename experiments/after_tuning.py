@@ -16,7 +16,7 @@ from pathlib import Path
 import configurator
 from configurator import UserError
 from evaluation.problems import pass_at_k, read_lines
-from experiments.common import print_spread, run_stage, side_by_side
+from experiments.common import begin, has_begun, print_spread, run_stage, side_by_side
 from experiments.held_out import HeldOut, weights_of
 from pretrain import Optimizer
 from ranges import Count, Natural, NotNegative, Place, Positive, SmallCount
@@ -62,6 +62,8 @@ def main(settings):
     out = Path(settings.out_dir).resolve()
     models = [str(Path(model).resolve()) for model in settings.models.split(",")]
     check(settings)
+    has_begun(out, settings)
+    begin(out, settings)
     with exclusive(out):
         scores = side_by_side(lambda one: all_arms(settings, out, *one), enumerate(models), settings.jobs, "seed")
     arms = {}

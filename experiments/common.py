@@ -43,14 +43,15 @@ def begin(folder, settings):
 
 def has_begun(folder, settings):
     """Whether begin() was called for this folder. Raises UserError if that was with other settings, of which only those
-    that say which models are made, and the folder's name, may change, and if something else lies there."""
+    that say which models are made, how many at a time, and the folder's name may change, and if something else lies
+    there."""
     note, mine = folder / "settings.json", asdict(settings)
     if not note.exists():
         if folder.exists() and any(folder.iterdir()):
             raise UserError(f"{folder} holds something else: choose another --out_dir, or delete it")
         return False
-    before = json.loads(note.read_text(encoding="utf-8"))
-    if other := [name for name in mine if before.get(name) != mine[name] and name not in ("arms", "seeds", "out_dir")]:
+    before, free = json.loads(note.read_text(encoding="utf-8")), ("arms", "seeds", "jobs", "out_dir")
+    if other := [name for name in mine if before.get(name) != mine[name] and name not in free]:
         raise UserError(f"{folder} was begun with {other[0]}={before.get(other[0])}: choose another --out_dir")
     return True
 

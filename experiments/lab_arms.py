@@ -7,6 +7,7 @@ import configurator
 from configurator import UserError
 from evaluation.problems import read_lines
 from experiments.common import run_stage
+from shards import sha256_file
 from training import checkpoint
 from training.dataloader import parse_mixture
 from training.optim import DECAYS, Schedule, lr_at
@@ -166,11 +167,14 @@ def longer(kind):
 def run(lab, arm):
     """Make and test one arm; its result, which stays in result.json beside its checkpoint."""
     folder = lab.folder(arm)
-    command, path = [arm.script, *arm.arguments, str(lab.problems)], folder / "result.json"
+    # What lies at these paths may be another trunk, or other problems, than the last time.
+    made_from = [sha256_file(lab.trunk / "sha256.json"), sha256_file(lab.problems)]
+    command, path = [arm.script, *arm.arguments, *made_from], folder / "result.json"
     if path.exists():
         before = json.loads(path.read_text(encoding="utf-8"))
         if before["command"] != command:
-            raise UserError(f"{folder} was made by other settings: give those again, or choose another --out_dir")
+            how = "by other settings, or from another trunk or other problems"
+            raise UserError(f"{folder} was made {how}: give those again, or choose another --out_dir")
         return before["result"]
     if arm.group != "averages":
         run_stage(arm.script, *arm.arguments, "--resume=auto", f"--out_dir={folder}")

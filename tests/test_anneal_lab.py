@@ -325,6 +325,12 @@ def test_two_arms_are_interrupted_and_go_on(workdir, monkeypatch, stages):
     stages.ran = []
     anneal_lab.main(settings)
     assert stages.ran == []
+    write_records(
+        workdir / "problems.jsonl", [{"task_id": str(n), **problem, "prompt": "def f(y):\n"} for n in range(4)]
+    )
+    with pytest.raises(UserError, match="or other problems"):
+        anneal_lab.main(settings)
+    write_records(workdir / "problems.jsonl", [{"task_id": str(n), **problem} for n in range(4)])
     settings.floor = 0.2
     with pytest.raises(UserError, match="made by other settings"):
         anneal_lab.main(settings)

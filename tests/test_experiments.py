@@ -5,6 +5,7 @@ import math
 import re
 import sys
 import time
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -176,3 +177,20 @@ def test_the_gpu_benchmark_says_where_it_cannot_run_and_its_steps_agree(monkeypa
     cpu = torch.device("cpu")
     plain, bf16 = (gpu.loss_curve(Machine(0, 1, cpu, dtype), False, 3) for dtype in (torch.float32, torch.bfloat16))
     assert plain[0] > plain[1] > plain[2] > 1 and plain != bf16 == pytest.approx(plain, abs=0.02)
+
+
+def test_an_experiment_takes_no_folder_but_its_own(tmp_path):
+    @dataclass
+    class Settings:
+        steps: int = 3
+        seeds: int = 2
+
+    assert not common.has_begun(tmp_path / "new", Settings())
+    common.begin(tmp_path / "new", Settings())
+    assert common.has_begun(tmp_path / "new", Settings(seeds=5))
+    with pytest.raises(UserError, match="was begun with steps=3"):
+        common.has_begun(tmp_path / "new", Settings(steps=4))
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/model.pt").touch()
+    with pytest.raises(UserError, match="models holds something else"):
+        common.has_begun(tmp_path / "models", Settings())
