@@ -124,7 +124,9 @@ class Cleaner:
             if settings.clean and settings.filters:
                 found = found or rules.verdict(view, RULES[kind], settings.rules)
             if found:
-                surveyed.drop(source, where, ("filters", *found), Cleaned(new, view, [], None, len(new.encode())))
+                cleaned = Cleaned(new, view, [], None, len(new.encode()))
+                add(surveyed.counts.read, {source: {"raw_bytes": len(text.encode()), **cleaned.sizes()}})
+                surveyed.drop(source, where, ("filters", *found), cleaned)
             else:
                 files.append((path, new))
         files = repositories.arranged(files, settings.order)

@@ -46,6 +46,10 @@ def test_files_stay_together(repositories):
         ("r.jsonl:1:y.py", "syntax"),
         ("r.jsonl:3:x.py", "syntax"),
     }
+    steps = {step["step"]: step for step in json.load(open("out/report.json"))["steps"]}
+    assert steps["read"]["documents"] == 5, "three repositories, and two files that are dropped by themselves"
+    assert steps["filters"]["rules"]["syntax"]["documents"] == 2 and steps["near_dedup"]["kept"]["documents"] == 2
+    assert steps["filters"]["kept"]["bytes"] == steps["read"]["bytes"] - 2 * len(BAD.encode())
 
 
 def test_marks_in_a_text_are_only_text(work):  # noqa: F811
