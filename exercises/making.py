@@ -5,7 +5,6 @@ name, a parameter's name, a noun, a wording, or the size of a constant. All else
 """
 
 import builtins
-import functools
 import hashlib
 import keyword
 import random
@@ -44,12 +43,11 @@ for path in sorted(tables.FOLDER.rglob("*.txt")):
 MAKERS = {held_out: Maker(OPERATIONS, CONDITIONS, held_out) for held_out in (False, True)}
 
 
-@functools.cache
-def kin():
+def kin_of(operations):
     """{name of an operation: one name for all that are written alike}, so that chains with `zero` and those with
     `equal_to` are on one side."""
-    alike, names = {}, {operation.name: operation.name for operation in OPERATIONS + CONDITIONS}
-    for operation in OPERATIONS + CONDITIONS:
+    alike, names = {}, {operation.name: operation.name for operation in operations}
+    for operation in operations:
         alike.setdefault(shape(operation.bodies[0], *operation.parameters), set()).add(operation.name)
     for group in alike.values():
         merged = {names[name] for name in group}
@@ -57,23 +55,20 @@ def kin():
     return names
 
 
-@functools.cache
-def shapes_alone():
-    """The shapes of all ways to write an operation by itself."""
-    return {shape(body, *operation.parameters) for operation in OPERATIONS for body in operation.bodies}
+KIN = kin_of(OPERATIONS + CONDITIONS)
+ALONE = {shape(body, *operation.parameters) for operation in OPERATIONS for body in operation.bodies}
 
 
 def chain_is_held_out(parts):
     """Whether this chain of two or more operations is for tests."""
-    return len(parts) > 1 and wording.is_held_out(">".join(kin().get(part, part) for part in parts))
+    return len(parts) > 1 and wording.is_held_out(">".join(KIN.get(part, part) for part in parts))
 
 
 def is_test(draft):
     """Whether a Draft may be a test of an unseen composition: its chain is held out, and no operation by itself is
     written like it."""
-    return chain_is_held_out(draft.parts) and not shapes_alone().intersection(
-        shape(body, *draft.parameters) for body in draft.bodies
-    )
+    shapes = (shape(body, *draft.parameters) for body in draft.bodies)
+    return chain_is_held_out(draft.parts) and ALONE.isdisjoint(shapes)
 
 
 def is_seen(draft):
@@ -206,7 +201,7 @@ def held_out_name(rng):
     """A name that is held out and that no operation has, in any shape: training calls its functions so."""
     while True:
         name = wording.random_name(rng, True)
-        if re.sub(r"_?\d+$", "", name).replace("_", "").lower() not in {each.replace("_", "") for each in kin()}:
+        if re.sub(r"_?\d+$", "", name).replace("_", "").lower() not in {each.replace("_", "") for each in KIN}:
             return name
 
 
