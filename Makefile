@@ -1,4 +1,4 @@
-# make demo   trains a small code model from nothing, 15 to 20 minutes on two cores with bf16 units, 85 without
+# make demo   trains a small code model from nothing, 15 to 20 minutes on two cores with bf16 units, else over an hour
 # make test   proves the parts, in five to twelve minutes
 # make faults goes on looking for what breaks: kills, damaged files, full disks, fuzzed input; 50 minutes
 PYTHON ?= python3

@@ -102,7 +102,7 @@ def recipes():
 def maker_of(stage, argument, table):
     """[the Maker of one run] from its table, or [] if the table names no output. What the run needs may stand in any
     of its other settings, "a", "a:2,b:1" or ["a", "b"]: what nobody makes does no harm there."""
-    key = "out" if stage in ("tokenizer_train", "classifier") else "out_dir"
+    key = "out" if "out" in table else "out_dir"
     if not isinstance(table.get(key), str):
         return []
     texts = []

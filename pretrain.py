@@ -250,7 +250,7 @@ def train(settings, machine, model, tokenizer, data, schedule, val, init=None, n
                 metrics = evaluate(done) or metrics
                 stopping = machine.should_stop()
             is_due = stopping or checkpoint.is_due(done, settings.save_every)
-            # Steps without a finite loss may be the fault of the weights: these would be what the run goes back to.
+            # Behind steps without a finite loss the weights may be bad. Saved, they are what the run would go back to.
             if done > saved and (is_last or is_due and not in_a_row):
                 meta = {"settings": asdict(settings), "schedule": asdict(schedule), "metrics": metrics, **(note or {})}
                 meta |= {"tokens": done * settings.batch_tokens, "data_ahead": ahead, **data.position(done + ahead)}
@@ -303,7 +303,7 @@ def train_step(settings, machine, model, optimizers, batch, micro_batch, loss_fn
     grad_norm = torch.nn.utils.clip_grad_norm_([*hidden, *others], settings.grad_clip or math.inf).item()
     loss_sum, count = machine.sum(total_loss.item(), total_count)  # item() waits until a GPU has finished
     loss = loss_sum / max(1, count)
-    if n_counted and math.isfinite(loss) and math.isfinite(grad_norm):  # where nothing counts, momentum would steer
+    if n_counted and math.isfinite(loss) and math.isfinite(grad_norm):  # without targets Muon follows its momentum
         for optimizer in optimizers:
             optimizer.step()
         exchange_weights(model, machine)

@@ -215,7 +215,7 @@ def run_steps(steps, path, processes):
     path: progress.json, an entry {"step", "settings", "seconds", "spent", "left"} for each step that was begun. It is
     finished if its entry and all before it have the settings of now, and if what it left is still there, and not what
     another recipe has made in its place. Otherwise seconds is None, and spent is how many it ran before it was
-    interrupted. Raises UserError, before anything is run, where a model is in the way.
+    interrupted; left are traces() of its result. Raises UserError, before anything is run, where a model is in the way.
     """
     entries = read_progress(path)
     wanted = [{"step": step.name, "settings": json.loads(json.dumps(asdict(step.settings)))} for step in steps]

@@ -91,11 +91,13 @@ def print_needs(steps, sources, processes):
     tokens, by_epochs = {}, []
     for step in steps:
         about, length = step.settings, getattr(step.settings, "max_steps", None)
-        if step.stage != "grpo" and length:  # its tokens are what the model writes
+        if step.stage == "grpo":  # its tokens are what the model writes
+            continue
+        if length:
             tokens[step.name] = length * (about.batch_tokens or trunk.batch_tokens)
         elif step.stage == "anneal":
             tokens[step.name] = about.decay_tokens
-        elif step.stage != "grpo" and hasattr(about, "epochs"):
+        elif hasattr(about, "epochs"):
             by_epochs.append(f"{step.name} ({about.epochs:g} epochs)")
     print(f"\n{model.n_params():,} parameters; hours on {processes} x {name} at {MFU:.0%} of its speed")
     print(f"{'stage':<12}{'tokens':>18}{'hours':>9}")

@@ -300,6 +300,7 @@ def compare(view, stretches, functions):
     numbers, firsts, lasts = map(np.array, zip(*stretches))
     lows, highs = in_skeleton(view, firsts).tolist(), in_skeleton(view, lasts).tolist()
     suspected = {}  # (start, end) of a function of the document -> the functions that it may be a copy of
+    trees = {}  # (start, end) -> the trees of it and of the functions in it; none if it cannot be parsed
     around = {}  # number -> the block that held its last stretch: the next ones that lie there too say nothing new
     for number, low, high in zip(numbers.tolist(), lows, highs):
         start, end = around.get(number, (0, 0))
@@ -307,14 +308,16 @@ def compare(view, stretches, functions):
             continue
         longest = 60 * len(functions[number].tree)  # a function of the same name may be a much longer one
         for start, end in blocks_near(view.skeleton, low, high):
-            if low < high:
+            if low == high and end - start >= longest:
+                continue
+            suspected.setdefault((start, end), set()).add(number)
+            if (start, end) not in trees:
+                trees[start, end] = [*map(flat, functions_of(textwrap.dedent(view.skeleton[start:end])))]
+            if low < high and trees[start, end]:
                 around[number] = start, end
-            if low < high or end - start < longest:
-                suspected.setdefault((start, end), set()).add(number)
     best = {}
-    for (start, end), numbers in suspected.items():
-        trees = map(flat, functions_of(textwrap.dedent(view.skeleton[start:end])))
-        for tree, number in itertools.product(trees, numbers):
+    for place, numbers in suspected.items():
+        for tree, number in itertools.product(trees[place], numbers):
             theirs = functions[number]
             if 0.8 * len(theirs.tree) <= len(tree) <= 1.25 * len(theirs.tree):
                 needed = best.get(theirs.problem, SIMILAR)

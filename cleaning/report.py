@@ -123,9 +123,10 @@ def funnel(read, drops, ran):
 
 def contents(report):
     """Yield the report as blocks of pages.py."""
-    left, rules = [], []
+    left, rules, off = [], [], []
     for step in report["steps"]:
-        if not step["ran"] and not step["rules"]:  # what cannot be used is dropped unasked, empty documents say
+        if not step["ran"] and not step["rules"]:  # empty documents are dropped by a step that is not asked for, too
+            off.append(step["step"])
             continue
         left.append([step["step"], *(f"{step['kept'][name]:,}" if name in step["kept"] else "" for name in SIZES)])
         for rule, n in step["rules"].items():
@@ -134,7 +135,7 @@ def contents(report):
     yield "code", report["made_by"]["command"]
     yield "heading", "The funnel"
     yield "bars", (["after", *SIZES], left)
-    if off := [step["step"] for step in report["steps"] if not step["ran"] and not step["rules"]]:
+    if off:
         yield "text", f"Not asked for: {', '.join(off)}."
     for name, done in (("replaced", "Replaced"), ("retrieved", "Put before requests")):
         if counts := report[name]:

@@ -119,7 +119,8 @@ class Settings:
     rules: Thresholds = field(default_factory=Thresholds)  # thresholds of the rules
 
     def check(self):
-        """Fill in what auto stands for. Raises UserError for values that make no sense, before anything is read."""
+        """Fill in what auto stands for, and the files of benchmarks that are named, which may be downloaded. Raises
+        UserError for values that make no sense, before any source is read."""
         self.chats = self.chats or self.pairs
         # In conversations made-up addresses are part of the task, and requests that differ in one number are different.
         if self.replace_pii is None:

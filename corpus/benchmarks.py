@@ -1,4 +1,5 @@
-"""HumanEval and MBPP, by their names: models are scored on them, and what is trained on is cleaned of them."""
+"""HumanEval and MBPP by their names, downloaded once into data/: models are scored on them, and what is trained on is
+cleaned of copies."""
 
 import hashlib
 import http.client

@@ -266,8 +266,8 @@ def noisy(text, share, rng):
 
 def said(text):
     """What is said in a Document's text, by whom: two conversations in which that is equal are copies."""
-    turns_of = json.loads(text)["messages"]
-    return "\n".join(f"{turn['role']}\n{turn['content'].strip()}" for turn in turns_of)
+    messages = json.loads(text)["messages"]
+    return "\n".join(f"{message['role']}\n{message['content'].strip()}" for message in messages)
 
 
 def finished(text, prompts, char_noise):

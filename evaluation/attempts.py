@@ -59,7 +59,8 @@ class Tested:
     the share of the test's assertions that hold. prompts[n] are the ids of problem n, stops[n] its stop strings; say is
     called with a line for what a person should know."""
 
-    has_tests, longest = True, math.inf  # of texts that it can judge, in tokens
+    has_tests = True
+    longest = math.inf  # tokens of a text that it can judge
 
     def __init__(self, path, tokenizer, chat, by_share=False, say=print):
         self.problems = list(read_problems(path, MBPP_TRAIN, say).values())
@@ -112,7 +113,8 @@ class Rated:
 
     def __init__(self, path, tokenizer, judge, machine):
         self.model, self.tokenizer, _ = load_model(judge, machine, with_values=True)
-        self.conversations, self.say, self.longest = list(asked_in(path)), machine.say, self.model.config.block_size
+        self.longest = self.model.config.block_size
+        self.conversations, self.say = list(asked_in(path)), machine.say
         if not self.conversations:
             raise UserError(f"no conversations in {path}")
         self.key = hashlib.sha256(json.dumps(self.conversations).encode()).hexdigest()

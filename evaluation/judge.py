@@ -70,7 +70,8 @@ def conduct(settings, program, read_test, forked):
         try:
             os.dup2(nowhere, 0)
             close_all_but(requests[0], replies[1])
-            vars(builtins).setdefault("exit", sys.exit)  # which the module site defines where it is imported
+            for name in ("exit", "quit"):  # which the module site defines where it is imported
+                vars(builtins).setdefault(name, sys.exit)
             connection = Connection(requests[0], replies[1])
             if mode == "script":
                 scripts.serve(program, settings, connection)

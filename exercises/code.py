@@ -6,9 +6,10 @@ import itertools
 import re
 import textwrap
 
+TEXT = r"\"(?:\\.|[^\"\\])*\"?|'(?:\\.|[^'\\])*'?"  # in code
 # A name that is no attribute; texts and comments are found too, so that the names in them are passed over.
-NAME = re.compile(r"\"(?:\\.|[^\"\\])*\"?|'(?:\\.|[^'\\])*'?|#.*|(?<![\w.])[A-Za-z_]\w*")
-CONSTANT = re.compile(r"\"(?:\\.|[^\"\\])*\"?|'(?:\\.|[^'\\])*'?|(?<![\w.])\d+(?:\.\d+)?")
+NAME = re.compile(rf"{TEXT}|#.*|(?<![\w.])[A-Za-z_]\w*")
+CONSTANT = re.compile(rf"{TEXT}|(?<![\w.])\d+(?:\.\d+)?")
 
 
 def renamed(code, names):

@@ -56,6 +56,7 @@ def kin_of(operations):
 
 
 KIN = kin_of(OPERATIONS + CONDITIONS)
+JOINED = {name.replace("_", "") for name in KIN}
 ALONE = {shape(body, *operation.parameters) for operation in OPERATIONS for body in operation.bodies}
 
 
@@ -201,7 +202,7 @@ def held_out_name(rng):
     """A name that is held out and that no operation has, in any shape: training calls its functions so."""
     while True:
         name = wording.random_name(rng, True)
-        if re.sub(r"_?\d+$", "", name).replace("_", "").lower() not in {each.replace("_", "") for each in KIN}:
+        if re.sub(r"_?\d+$", "", name).replace("_", "").lower() not in JOINED:
             return name
 
 

@@ -61,8 +61,8 @@ def read_table(path):
                 way = [] if text == "=" else [f"return {text[1:].strip()}"]
                 operations[-1].bodies.append(way)
             elif way is not None:
-                if line[:8].strip():
-                    raise ValueError("a line of code that is not behind eight blanks")
+                if line[:8].strip():  # code stands behind eight blanks
+                    raise ValueError
                 way.append(line[8:])
             elif match := re.fullmatch(r"with (\w+): (.*)", text):
                 operations[-1].values[match[1]] = list(ast.literal_eval(f"[{match[2]}]"))

@@ -42,8 +42,8 @@ def core(mark, text):
     puts around another: "check whether {year} is a leap year" becomes "{ is a leap year"."""
     text = re.sub(r"{\w+", "{", text).lower()
     if mark == "!":
-        text = text.removeprefix(next(filter(text.startswith, OPENINGS)))
-        text = text.removesuffix(next(filter(text.endswith, ENDINGS)))
+        text = text.removeprefix(next(filter(text.startswith, OPENINGS), ""))
+        text = text.removesuffix(next(filter(text.endswith, ENDINGS), ""))
     return text
 
 

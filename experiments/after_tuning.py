@@ -62,8 +62,8 @@ def main(settings):
     out = Path(settings.out_dir).resolve()
     models = [str(Path(model).resolve()) for model in settings.models.split(",")]
     check(settings)
-    has_begun(out, settings)
-    begin(out, settings)
+    if not has_begun(out, settings):
+        begin(out, settings)
     with exclusive(out):
         scores = side_by_side(lambda one: all_arms(settings, out, *one), enumerate(models), settings.jobs, "seed")
     arms = {}

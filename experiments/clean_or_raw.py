@@ -44,8 +44,8 @@ class Settings:
 def main(settings):
     """Write the corpora, train and score the models, print and write what came out."""
     out = Path(settings.out_dir).resolve()
-    has_begun(out, settings)
-    begin(out, settings)
+    if not has_begun(out, settings):
+        begin(out, settings)
     shutil.rmtree(out / "raw", ignore_errors=True)
     sizes = write_corpora(out, settings)
     run_stage("tokenizer_train.py", f"--sources={out}/raw", f"--out={out}/tokenizer.json")

@@ -48,7 +48,8 @@ def has_begun(folder, settings):
     note, mine = folder / "settings.json", asdict(settings)
     if not note.exists():
         if folder.exists() and any(folder.iterdir()):
-            raise UserError(f"{folder} holds something else: choose another --out_dir, or delete it")
+            what = "something else, or half of what the models need"
+            raise UserError(f"{folder} holds {what}: choose another --out_dir, or delete it")
         return False
     before, free = json.loads(note.read_text(encoding="utf-8")), ("arms", "seeds", "jobs", "out_dir")
     if other := [name for name in mine if before.get(name) != mine[name] and name not in free]:

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import math
 import multiprocessing
 import os
 import random
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from bad_data import bad_data
 from conftest import ROOT, TINY_MODEL, load_model
 
 import configurator
@@ -340,32 +340,9 @@ def test_a_signal_gives_the_step_up_in_all_processes_alike(here):
 
 
 def poisoned(steps, out, *arguments, jump=None):
-    """Run with a loss that is not a number, in the last process alone, wherever the data of these steps are read. jump:
-    {step: how many steps of data to pass over from there}, instead."""
-    reading = []
-    real_batch, real_step = Mixture.batch, pretrain.train_step
-
-    def batch(self, step, *rest):
-        if jump and step >= jump[0]:
-            step += jump[1]
-        reading[:] = [step]
-        return real_batch(self, step, *rest)
-
-    def step_on(settings, machine, *rest):
-        *rest, loss_fn = rest
-
-        def loss(model, part):
-            value, count = loss_fn(model, part)
-            is_bad = reading[0] in steps and machine.rank == machine.world_size - 1
-            return value * (math.nan if is_bad else 1.0), count
-
-        return real_step(settings, machine, *rest, loss)
-
-    Mixture.batch, pretrain.train_step = batch, step_on
-    try:
+    """Run with such data."""
+    with bad_data(steps, jump):
         run(f"--out_dir={out}", *arguments)
-    finally:
-        Mixture.batch, pretrain.train_step = real_batch, real_step
 
 
 def test_steps_without_a_finite_loss_are_skipped_then_passed_over_then_the_run_stops(here, tmp_path):

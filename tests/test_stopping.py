@@ -1,7 +1,6 @@
 """The end of a run that is stopped: signals that come twice, what must be on the disk, and what a resumed run makes up."""
 
 import json
-import math
 import os
 import shutil
 import signal
@@ -9,13 +8,13 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from bad_data import bad_data
 from test_resume import RUN, metrics, train, weights
 
 import pretrain
 from configurator import Stopped, UserError
 from tests.faults.common import forked
 from training import checkpoint, resume
-from training.dataloader import Mixture
 from training.machine import StopRequested
 from training.optim import Schedule
 
@@ -61,27 +60,7 @@ def test_a_run_that_ends_where_it_was_stopped_is_evaluated(workdir, tmp_path, mo
 
 def train_with_bad_steps(bad, *arguments, then=lambda step: None):
     """Train where the data of these steps have a loss that is not a number; then(step) is called behind such a step."""
-    real_batch, real_step, reading = Mixture.batch, pretrain.train_step, []
-
-    def batch(self, step, *rest):
-        reading[:] = [step]
-        return real_batch(self, step, *rest)
-
-    def step_on(*arguments):
-        *rest, loss_fn = arguments
-
-        def loss(model, part):
-            value, count = loss_fn(model, part)
-            return value * (math.nan if reading[0] in bad else 1.0), count
-
-        found = real_step(*rest, loss)
-        if reading[0] in bad:
-            then(reading[0])
-        return found
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Mixture, "batch", batch)
-        patch.setattr(pretrain, "train_step", step_on)
+    with bad_data(bad, then=then):
         train(pretrain, *RUN, *arguments)
 
 
