@@ -315,7 +315,7 @@ def from_record(record, where, shape=None):
     found = {}
     for key, names in META:
         for name in names:
-            if record.get(name) is not None:
+            if record.get(name) is not None and is_plain(record[name]):
                 found[key] = record[name]
                 break
     if shape is None:
@@ -329,6 +329,12 @@ def from_record(record, where, shape=None):
     except (TypeError, AttributeError):  # a field that has to be text is none
         text = None
     return Problem(where, "no_text", field_names(record)) if text is None else checked(text, where, found)
+
+
+def is_plain(value):
+    """Whether a field says something of a document: a word, a number, a time or a list of words. What is nested, perhaps
+    so deeply that it could not be sent to a process, says nothing."""
+    return all(isinstance(part, str) for part in value) if isinstance(value, list) else not isinstance(value, dict)
 
 
 def text_of(record, shape):

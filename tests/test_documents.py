@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import importlib
 import json
+import pickle
 import sys
 from types import SimpleNamespace
 
@@ -146,6 +147,16 @@ def test_a_problem_can_be_written_whatever_a_record_is_made_of(tmp_path):
     write_jsonl(tmp_path / "x.jsonl", lines=['{"\\ud800": 1}'])
     (problem,) = read(str(tmp_path / "x.jsonl"))
     assert problem.rule == "no_text" and problem.detail.encode() == b"fields: \\ud800"
+
+
+def test_nested_metadata_says_nothing(tmp_path):
+    """Python reads lists 900 deep, but cannot send them to another process."""
+    deep = "[" * 900 + "]" * 900
+    line = f'{{"text": "a", "license": {deep}, "date": {{"of": {deep}}}, "language": ["en", 1], "lang": "en", "stars": 2}}'
+    write_jsonl(tmp_path / "a.jsonl", lines=[line])
+    (item,) = read(str(tmp_path / "a.jsonl"))
+    assert item.meta == {"language": "en", "stars": 2}
+    pickle.dumps(item)
 
 
 def test_a_json_file_of_another_shape_is_one_problem(tmp_path):
