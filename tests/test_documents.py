@@ -152,8 +152,8 @@ def test_a_problem_can_be_written_whatever_a_record_is_made_of(tmp_path):
 def test_nested_metadata_says_nothing(tmp_path):
     """Python reads lists 900 deep, but cannot send them to another process."""
     deep = "[" * 900 + "]" * 900
-    line = f'{{"text": "a", "license": {deep}, "date": {{"of": {deep}}}, "language": ["en", 1], "lang": "en", "stars": 2}}'
-    write_jsonl(tmp_path / "a.jsonl", lines=[line])
+    fields = f'"license": {deep}, "date": {{"of": {deep}}}, "language": ["en", 1], "lang": "en", "stars": 2'
+    write_jsonl(tmp_path / "a.jsonl", lines=[f'{{"text": "a", {fields}}}'])
     (item,) = read(str(tmp_path / "a.jsonl"))
     assert item.meta == {"language": "en", "stars": 2}
     pickle.dumps(item)
