@@ -303,7 +303,8 @@ def train_step(settings, machine, model, optimizers, batch, micro_batch, loss_fn
     grad_norm = torch.nn.utils.clip_grad_norm_([*hidden, *others], settings.grad_clip or math.inf).item()
     loss_sum, count = machine.sum(total_loss.item(), total_count)  # item() waits until a GPU has finished
     loss = loss_sum / max(1, count)
-    if n_counted and math.isfinite(loss) and math.isfinite(grad_norm):  # without targets Muon follows its momentum
+    # In a step in which no token counts all gradients are 0, but Muon would still move the weights by its momentum.
+    if n_counted and math.isfinite(loss) and math.isfinite(grad_norm):
         for optimizer in optimizers:
             optimizer.step()
         exchange_weights(model, machine)

@@ -334,7 +334,9 @@ def from_record(record, where, shape=None):
 def is_plain(value):
     """Whether a field says something of a document: a word, a number, a time, a list of words. What is nested, perhaps
     so deeply that it could not be sent to a process, says nothing."""
-    return all(isinstance(part, str) for part in value) if isinstance(value, list) else not isinstance(value, dict)
+    if isinstance(value, list):
+        return all(isinstance(part, str) for part in value)
+    return not isinstance(value, dict)
 
 
 def text_of(record, shape):

@@ -38,9 +38,9 @@ def main(settings):
     """Print the median ratio for each source."""
     if not (Path(settings.before) / "prepare_data.py").exists():
         raise UserError(f"no checkout in {settings.before!r}: --before=FOLDER, for example a git worktree")
-    missing = [name for name in settings.packages if not (PACKAGES / name).exists()]
-    if missing:
-        raise UserError(f"no package {missing[0]!r} in {PACKAGES}: --packages=NAME,... of those that are there")
+    for name in settings.packages:
+        if not (PACKAGES / name).exists():
+            raise UserError(f"no package {name!r} in {PACKAGES}: --packages=NAME,... of those that are there")
     with tempfile.TemporaryDirectory() as work:
         train = ["tokenizer_train.py", "--max_bytes=1000000"]
         subprocess.run([sys.executable, ROOT / train[0], *train[1:]], cwd=work, capture_output=True, check=True)

@@ -11,8 +11,8 @@ from training.dataloader import Mixture
 
 @contextlib.contextmanager
 def bad_data(steps, jump=None, then=lambda step: None):
-    """While the data of these steps have, in the last process alone, a loss that is not a number. jump: {step: how many
-    steps of data to pass over from there}, instead; then(step) is called behind such a step."""
+    """While the data of these steps have, in the last process alone, a loss that is not a number. jump (step, n): from
+    this step on, read the data of n steps later. then(step) is called behind a step with a bad loss."""
     reading = []
     real_batch, real_step = Mixture.batch, pretrain.train_step
 

@@ -340,7 +340,7 @@ def test_a_signal_gives_the_step_up_in_all_processes_alike(here):
 
 
 def poisoned(steps, out, *arguments, jump=None):
-    """Run with such data."""
+    """Run while the data of these steps are bad."""
     with bad_data(steps, jump):
         run(f"--out_dir={out}", *arguments)
 
