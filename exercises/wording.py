@@ -4,6 +4,7 @@ A tenth of all names and phrases is held out: training never sees them, the ladd
 hash of a text decides, so that what is added changes no side. Of nouns, words.txt says which are held out.
 """
 
+import functools
 import hashlib
 import re
 from pathlib import Path
@@ -37,6 +38,7 @@ def phrases_of(operation, held_out=False):
     return [phrase for phrase in phrases if is_held_out(core(*phrase)) == held_out]
 
 
+@functools.cache
 def core(mark, text):
     """A phrase without the names in its slots, as it may stand in another table, and an imperative without what a frame
     puts around another: "check whether {year} is a leap year" becomes "{ is a leap year"."""

