@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from conftest import door_error
+from conftest import ROOT, door_error
 
 from configurator import UserError
-from experiments import common, gpu, peers, same_results, speed
+from experiments import cleaning_speed, common, gpu, peers, same_results, speed
 from model import ModelConfig, Transformer
 from training.machine import Machine
 
@@ -169,6 +169,10 @@ def test_the_nanogpt_like_peer_has_as_many_weights_to_multiply_with():
 def test_a_shape_that_is_none_is_one_line():
     assert "6x384x256" in door_error(speed, "--shapes=6x384")
     assert "train, decode, tokenize, score" in door_error(speed, "--parts=trian")
+
+
+def test_a_package_that_is_not_there_is_named():
+    assert "no package 'nonesuch'" in door_error(cleaning_speed, f"--before={ROOT}", "--packages=numpy,nonesuch")
 
 
 def test_the_gpu_benchmark_says_where_it_cannot_run_and_its_steps_agree(monkeypatch):
