@@ -66,6 +66,7 @@ class Problem:
         that ends in "def f(x):" it would not compile, so that f gets a body there, as in BigCodeBench's harness; nor
         would its imports from __future__ behind a prompt, which are moved to the front."""
         if REQUESTED in self.test.get("entry_points", ()):
+            completion = self.start + completion if re.match(r" \w+\(", completion) else completion
             defined = re.findall(r"^def +(\w+)", completion, re.M)
             return completion + (f"\n\n{REQUESTED} = {defined[-1]}\n" if defined else "")
         start = self.prompt if self.start is None else self.start
@@ -214,12 +215,13 @@ def from_leetcode(record):
 
 def from_request(record):
     """What a person asks in a chat, without the name of a function: the last one that the answer defines is tested. A
-    base model sees the request as MBPP's questions are shown."""
-    request, solution = field(record, "request"), field(record, "canonical_solution", "")
+    base model sees the request as MBPP's questions are shown, and behind it the word that a function begins with: else
+    it may go on with more sentences."""
+    request, solution = field(record, "request"), field(record, "canonical_solution", "").removeprefix("def")
     code = f"{field(record, 'test')}\ncheck({REQUESTED})"
     test = {"helpers": "", "code": code, "entry_points": [REQUESTED], "classes": []}
-    prompt = f'"""\n{request}\n"""\n'
-    return Problem(id_of(record), prompt, MBPP_STOP, request, test, solution, field(record, "family", ""), start="")
+    prompt, family = f'"""\n{request}\n"""\ndef', field(record, "family", "")
+    return Problem(id_of(record), prompt, MBPP_STOP, request, test, solution, family, start="def")
 
 
 def from_mbpp(record):

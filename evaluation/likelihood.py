@@ -11,7 +11,7 @@ import torch
 from tqdm import tqdm
 
 from configurator import UserError
-from evaluation.formats import IMPORTS
+from evaluation.formats import IMPORTS, REQUESTED
 from evaluation.generate import prompt_ids
 from evaluation.mutants import is_docstring, mutants
 from evaluation.problems import mean_and_error
@@ -100,8 +100,7 @@ def above_mutants(bpb):
 def continuations(problem, chat):
     """What the model is to write: the own solution as published, the same as Python writes it, and mutants of that."""
     whole = (problem.prompt + problem.solution).strip()
-    has_header = problem.start and problem.start.startswith(IMPORTS)  # of a harness, which no model writes
-    program = problem.solution if has_header else problem.program(problem.solution)
+    program = written(problem)
     published = fenced(program, "python") if chat else whole.removeprefix(problem.asked(False))
     try:
         original = answer(problem, ast.unparse(ast.parse(program)), chat)
@@ -112,12 +111,19 @@ def continuations(problem, chat):
         return [published]
 
 
+def written(problem):
+    """The own solution as a model would write it, without what harnesses add: imports, and the name that a test calls."""
+    program = problem.solution if problem.start == IMPORTS else problem.program(problem.solution)
+    return program.partition(f"\n\n{REQUESTED} = ")[0]
+
+
 def answer(problem, program, chat):
     """A whole program as the model would write it: in a chat all of it, else what stands behind the prompt."""
     if chat:
         return fenced(program, "python")
-    if problem.start is not None:  # the prompt is no part of the program
-        return "\n" + program
+    if problem.start is not None:  # the prompt is no part of the program, unless it ends in the beginning of it
+        is_begun = problem.start and program.startswith(problem.start)
+        return program.removeprefix(problem.start) if is_begun else "\n" + program
     names = problem.test["entry_points"]
     functions = [node for node in ast.parse(program).body if isinstance(node, ast.FunctionDef) and node.name in names]
     body = functions[-1].body if functions else ast.parse(program).body

@@ -28,6 +28,12 @@ MBPP = {
     "test_setup_code": "",
     "challenge_test_list": [],
 }
+REQUEST = {
+    "task_id": "request/0",
+    "request": "double a number for me",
+    "canonical_solution": "def double(x):\n    return 2 * x\n",
+    "test": "def check(candidate):\n    assert candidate(2) == 4\n    assert candidate(-1) == -2\n",
+}
 
 
 def by_bytes():
@@ -52,6 +58,22 @@ def test_a_continuation_completes_what_the_model_is_asked():
             whole = asked + text if problem.start is None else text
             assert not sandbox.run(whole + "\n", problem.test).passed, whole
         assert continuations(problem, chat=True)[0] == fenced(problem.program(problem.solution), "python")
+
+
+def test_a_request_is_begun_for_a_base_model_and_answered_whole_in_a_chat():
+    """A base model is shown the def, so that it does not go on with more sentences; the name that a test calls is its
+    harness's affair."""
+    problem = problem_of(REQUEST)
+    assert problem.asked(False).endswith("\ndef") and problem.asked(True) == REQUEST["request"]
+    whole = REQUEST["canonical_solution"]
+    for chat in (False, True):
+        published, anew, wrong = continuations(problem, chat)
+        assert "requested" not in published + anew + wrong
+        assert published.strip() == (fenced(whole, "python") if chat else whole.removeprefix("def").strip())
+    published, anew, wrong = continuations(problem, chat=False)
+    for text, is_right in ((published, True), (anew, True), (whole, True), ("import math\n" + whole, True), (wrong, False)):
+        assert sandbox.run(problem.program(text), problem.test).passed == is_right, text
+    assert not sandbox.run(problem.program("I only write functions."), problem.test).passed
 
 
 @torch.no_grad()
