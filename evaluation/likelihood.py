@@ -112,7 +112,7 @@ def continuations(problem, chat):
 
 
 def written(problem):
-    """The own solution as a model would write it, without what harnesses add: imports, and the name that a test calls."""
+    """The own solution as a model would write it, without what harnesses add: imports, and a name for the test."""
     program = problem.solution if problem.start == IMPORTS else problem.program(problem.solution)
     return program.partition(f"\n\n{REQUESTED} = ")[0]
 

@@ -71,9 +71,10 @@ def test_a_request_is_begun_for_a_base_model_and_answered_whole_in_a_chat():
         assert "requested" not in published + anew + wrong
         assert published.strip() == (fenced(whole, "python") if chat else whole.removeprefix("def").strip())
     published, anew, wrong = continuations(problem, chat=False)
-    for text, is_right in ((published, True), (anew, True), (whole, True), ("import math\n" + whole, True), (wrong, False)):
-        assert sandbox.run(problem.program(text), problem.test).passed == is_right, text
-    assert not sandbox.run(problem.program("I only write functions."), problem.test).passed
+    for text in (published, anew, whole, f"import math\n{whole}"):
+        assert sandbox.run(problem.program(text), problem.test).passed, text
+    for text in (wrong, "I only write functions."):
+        assert not sandbox.run(problem.program(text), problem.test).passed, text
 
 
 @torch.no_grad()
