@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from configurator import UserError
 from corpus.records import DECODER
 from evaluation import checks
+from evaluation.replies import behind_def, with_def
 from tokenizer import complete_request, fenced
 
 # Where a base model's completion is cut off: the lists of bigcode-evaluation-harness (its tasks humaneval, mbpp, apps),
@@ -66,7 +67,7 @@ class Problem:
         that ends in "def f(x):" it would not compile, so that f gets a body there, as in BigCodeBench's harness; nor
         would its imports from __future__ behind a prompt, which are moved to the front."""
         if REQUESTED in self.test.get("entry_points", ()):
-            completion = self.start + completion if re.match(r" \w+\(", completion) else completion
+            completion = with_def(completion)
             defined = re.findall(r"^def +(\w+)", completion, re.M)
             return completion + (f"\n\n{REQUESTED} = {defined[-1]}\n" if defined else "")
         start = self.prompt if self.start is None else self.start
@@ -217,11 +218,11 @@ def from_request(record):
     """What a person asks in a chat, without the name of a function: the last one that the answer defines is tested. A
     base model sees the request as MBPP's questions are shown, and behind it the word that a function begins with: else
     it may go on with more sentences."""
-    request, solution = field(record, "request"), field(record, "canonical_solution", "").removeprefix("def")
+    request, solution = field(record, "request"), behind_def(field(record, "canonical_solution", ""))
     code = f"{field(record, 'test')}\ncheck({REQUESTED})"
     test = {"helpers": "", "code": code, "entry_points": [REQUESTED], "classes": []}
     prompt, family = f'"""\n{request}\n"""\ndef', field(record, "family", "")
-    return Problem(id_of(record), prompt, MBPP_STOP, request, test, solution, family, start="def")
+    return Problem(id_of(record), prompt, MBPP_STOP, request, test, solution, family, start="")
 
 
 def from_mbpp(record):

@@ -15,6 +15,7 @@ from evaluation.formats import IMPORTS, REQUESTED
 from evaluation.generate import prompt_ids
 from evaluation.mutants import is_docstring, mutants
 from evaluation.problems import mean_and_error
+from evaluation.replies import behind_def, with_def
 from loss import IGNORE
 from tokenizer import fenced
 
@@ -113,17 +114,24 @@ def continuations(problem, chat):
 
 def written(problem):
     """The own solution as a model would write it, without what harnesses add: imports, and a name for the test."""
-    program = problem.solution if problem.start == IMPORTS else problem.program(problem.solution)
-    return program.partition(f"\n\n{REQUESTED} = ")[0]
+    if is_request(problem):
+        return with_def(problem.solution)
+    return problem.solution if problem.start == IMPORTS else problem.program(problem.solution)
+
+
+def is_request(problem):
+    """Whether the prompt ends in the def of the function that is asked for."""
+    return REQUESTED in problem.test.get("entry_points", ())
 
 
 def answer(problem, program, chat):
     """A whole program as the model would write it: in a chat all of it, else what stands behind the prompt."""
     if chat:
         return fenced(program, "python")
-    if problem.start is not None:  # the prompt is no part of the program, unless it ends in the beginning of it
-        is_begun = problem.start and program.startswith(problem.start)
-        return program.removeprefix(problem.start) if is_begun else "\n" + program
+    if is_request(problem):
+        return behind_def(program)
+    if problem.start is not None:  # the prompt is no part of the program
+        return "\n" + program
     names = problem.test["entry_points"]
     functions = [node for node in ast.parse(program).body if isinstance(node, ast.FunctionDef) and node.name in names]
     body = functions[-1].body if functions else ast.parse(program).body

@@ -1,4 +1,4 @@
-"""Code out of what a chat model replies."""
+"""Code out of what a model replies."""
 
 import re
 
@@ -57,3 +57,16 @@ def unindented(lines, indent):
     """Lines without the indentation that all of them have, at most that of their fence, as one text."""
     own = min((len(line) - len(line.lstrip(" ")) for line in lines if line.strip()), default=0)
     return "\n".join(line[min(indent, own) :] for line in lines)
+
+
+# A base model is asked for a function by a prompt that ends in def.
+
+
+def with_def(completion):
+    """The function that a completion of such a prompt is the rest of; a text that is not is left as it is."""
+    return f"def{completion}" if re.match(r" \w+\(", completion) else completion
+
+
+def behind_def(program):
+    """What is to complete such a prompt: a program that begins with a function, without its def."""
+    return re.sub(r"\Adef\b", "", program)

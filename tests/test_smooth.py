@@ -71,7 +71,8 @@ def test_a_request_is_begun_for_a_base_model_and_answered_whole_in_a_chat():
         assert "requested" not in published + anew + wrong
         assert published.strip() == (fenced(whole, "python") if chat else whole.removeprefix("def").strip())
     published, anew, wrong = continuations(problem, chat=False)
-    for text in (published, anew, whole, f"import math\n{whole}"):
+    default = "default = 2\n\n\n" + whole.replace("2 *", "default *")
+    for text in (published, anew, whole, default, problem_of(REQUEST | {"canonical_solution": default}).solution):
         assert sandbox.run(problem.program(text), problem.test).passed, text
     for text in (wrong, "I only write functions."):
         assert not sandbox.run(problem.program(text), problem.test).passed, text
