@@ -57,15 +57,23 @@ class Maker:
     def __init__(self, operations, conditions, held_out):
         """held_out: whether phrases are those that training never sees."""
         self.held_out, self.conditions = held_out, conditions
+        trained = {wording.core(*phrase) for o in operations + conditions for phrase in wording.phrases_of(o)}
+        self.not_said = trained if held_out else set()
         self.operations = [o for o in operations if not is_higher(o)]
         self.higher = [o for o in operations if is_higher(o)]
         of_scalars = [o for o in self.operations if all(map(is_scalar, o.parameters.values()))]
         self.changes = [o for o in of_scalars if "list" in entry_of(o.result) and not o.values]
 
+    def phrases_of(self, operation):
+        """The phrases of an operation that are on the side of this Maker. One that is held out may be another
+        operation's in training: "negative" of one kind of number and of another."""
+        phrases = wording.phrases_of(operation, self.held_out)
+        return [phrase for phrase in phrases if wording.core(*phrase) not in self.not_said]
+
     @functools.cache
     def asked_of(self, item):
         """The conditions on an item of this kind that this Maker has phrases for."""
-        return [o for o in self.conditions if first_kind(o) == item and wording.phrases_of(o, self.held_out)]
+        return [o for o in self.conditions if first_kind(o) == item and self.phrases_of(o)]
 
     @functools.cache
     def fitting(self, kind, higher):
@@ -106,8 +114,7 @@ class Maker:
 
     def single(self, rng, operation, number, mark=None):
         """An operation by itself; mark: that its phrase must have. Raises Unfit if it has no such phrase."""
-        phrases = wording.phrases_of(operation, self.held_out)
-        phrases = [phrase for phrase in phrases if mark is None or phrase[0] == mark]
+        phrases = [phrase for phrase in self.phrases_of(operation) if mark is None or phrase[0] == mark]
         if not phrases:
             raise Unfit
         mark, phrase = rng.choice(phrases)

@@ -71,24 +71,23 @@ FRAMES = {"": SENTENCES["noun"], "!": SENTENCES["imperative"], "?": SENTENCES["c
 AROUND = [frame.lower().split("{phrase}") for frame in FRAMES[""] + FRAMES["?"]]
 OPENINGS = sorted((re.split(r"[.,;:}] ", before)[-1] for before, _ in AROUND), key=len, reverse=True)
 ENDINGS = sorted((after.rstrip(".?") for _, after in AROUND), key=len, reverse=True)
-IDENTIFIERS = {held_out: [] for held_out in (False, True)}
-for identifier in WORDS["identifiers"] + WORDS["plain"]:  # a single word may be the name of a parameter in a table
-    IDENTIFIERS["_" in identifier and is_held_out(identifier)].append(identifier)
+IDENTIFIERS = [name for name in WORDS["identifiers"] + WORDS["plain"] if "_" not in name or not is_held_out(name)]
 
 
 def random_name(rng, held_out=False):
-    """A name of the standard library, of two or three words, or invented; held out as a whole, not by its words."""
+    """A name of the standard library, of two or three words, or invented. It is held out as a whole, not by its words;
+    and then has three of them or is invented, since the library, which is trained on, has others of two."""
     for _ in range(1000):
         form = rng.random()
-        if form < 0.4:
-            return rng.choice(IDENTIFIERS[held_out])
+        if form < 0.4 and not held_out:
+            return rng.choice(IDENTIFIERS)
         nouns = WORDS["amounts"] + WORDS["things"]
         if form < 0.75:
             noun = rng.choice(nouns)
             words = [rng.choice(WORDS["verbs"]), rng.choice([noun, plural(noun)])]
-            words[1:1] = [rng.choice(WORDS["adjectives"])] if rng.random() < 0.25 else []
+            words[1:1] = [rng.choice(WORDS["adjectives"])] if held_out or rng.random() < 0.25 else []
             name = "_".join(words)
-        elif form < 0.85:
+        elif form < 0.85 and not held_out:
             name = f"{rng.choice(WORDS['adjectives'])}_{rng.choice(nouns)}"
         else:
             least = 3 if held_out else 2  # two syllables may be a word

@@ -15,13 +15,14 @@ import tokenize
 import pytest
 from conftest import DATA, stage
 
+from corpus.documents import Document, read
 from evaluation.formats import problem_of
 from evaluation.mutants import mutants
 from evaluation.replies import code_in
 from exercises import making, tables, unseen, views, wording
 from exercises.code import compares_constants, renamed
 from exercises.compose import Draft, Unfit
-from exercises.making import LADDER, OPERATIONS, ordinal
+from exercises.making import CONDITIONS, LADDER, OPERATIONS, ordinal
 
 
 @pytest.fixture(scope="module")
@@ -292,18 +293,23 @@ def test_what_people_ask_for_first_is_drawn_most_often(made):
 
 
 def test_names_and_nouns_that_are_held_out_are_nowhere_in_training(made):
+    """Nor in the standard library, which the demo reads too."""
+    library = "\n".join(item.text for item in read("stdlib") if isinstance(item, Document))
     training = "\n".join(training_texts(made))
     signatures = re.findall(r"\bdef (\w+)\((.*)\)", training)
     functions, parameters = {name for name, _ in signatures}, set()
     for _, listed in signatures:
         parameters |= set(re.findall(r"(\w+)(?=[:,]|$)", listed))
     assert len(functions) > 1000 and len(parameters) > 500
+    identifiers = set(re.findall(r"\w+", library))
+    assert {"add_child_handler", "OrderedDict", "self"} <= identifiers
+    functions, parameters = functions | identifiers, parameters | identifiers
     for problem in on("function_names", made):
         assert problem["entry_point"] not in functions
     for problem in on("parameter_names", made):
         arguments = ast.parse(problem["prompt"] + "    pass").body[-1].args.args
         assert any(argument.arg not in parameters for argument in arguments), problem["prompt"]
-    parts = set(re.findall(r"[a-z]+", training.lower()))
+    parts = set(re.findall(r"[a-z]+", training.lower() + library.lower()))
     held_out = {*wording.WORDS["held_out_amounts"], *wording.WORDS["held_out_things"]}
     held_out |= set(map(wording.plural, held_out))
     assert len(held_out) == 80 and not held_out & parts
@@ -336,8 +342,8 @@ def test_large_constants_are_nowhere_in_training(made):
 
 def test_wordings_that_are_held_out_are_those_of_no_other_operation():
     sides = {}
-    for held_out in (False, True):
-        phrases = [text for operation in OPERATIONS for _, text in wording.phrases_of(operation, held_out)]
+    for held_out, maker in making.MAKERS.items():
+        phrases = [text for operation in OPERATIONS + CONDITIONS for _, text in maker.phrases_of(operation)]
         sides[held_out] = {re.sub(r"{\w+", "{", text) for text in phrases}
     assert len(sides[True]) > 1000 and not sides[False] & sides[True]
     lacking = [operation.name for operation in OPERATIONS if len(wording.phrases_of(operation)) < 3]
