@@ -303,7 +303,8 @@ def run(arguments, processes=1):
             stage.send_signal(number)
 
     stopped_by = []
-    before = {number: signal.signal(number, pass_on) for number in StopRequested.signals}
+    heeded = [number for number in StopRequested.signals if signal.getsignal(number) != signal.SIG_IGN]  # not nohup's
+    before = {number: signal.signal(number, pass_on) for number in heeded}
     code = stage.wait()  # a stage that trains ends with a checkpoint
     for number, handler in before.items():
         signal.signal(number, handler)

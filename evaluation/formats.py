@@ -83,17 +83,20 @@ class Problem:
 
 def future_first(program):
     """(the imports from __future__ that a program begins with, the program with "pass" in their places)."""
-    imports, tree, lines = [], parsed(program), program.split("\n")
+    imports, tree = [], parsed(program)
     for statement in tree.body if tree else ():
         if isinstance(statement, ast.ImportFrom) and statement.module == "__future__":
             imports.append(statement)
         elif not isinstance(statement, ast.Expr):  # a docstring may stand before them
             break
+    if not imports:
+        return "", program
+    lines = program.encode().splitlines(keepends=True)  # the columns of a statement are bytes
     for statement in reversed(imports):
         before = lines[statement.lineno - 1][: statement.col_offset]
         behind = lines[statement.end_lineno - 1][statement.end_col_offset :]
-        lines[statement.lineno - 1 : statement.end_lineno] = [f"{before}pass{behind}"]
-    return "".join(f"{ast.unparse(statement)}\n" for statement in imports), "\n".join(lines)
+        lines[statement.lineno - 1 : statement.end_lineno] = [before + b"pass" + behind]
+    return "".join(f"{ast.unparse(statement)}\n" for statement in imports), b"".join(lines).decode()
 
 
 def compiles(code):

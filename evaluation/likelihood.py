@@ -61,7 +61,7 @@ def likelihoods(model, tokenizer, problems, chat, batch_size):
     """
     texts = {}  # (task_id, 0: as published, 1: written anew, from 2 on: mutants of that) -> a continuation
     for task_id, problem in problems.items():
-        if problem.solution and not problem.suffix:
+        if problem.solution.strip() and not problem.suffix:
             for number, text in enumerate(continuations(problem, chat)):
                 texts[task_id, number] = text
     rows = {}
@@ -99,9 +99,12 @@ def above_mutants(bpb):
 
 
 def continuations(problem, chat):
-    """What the model is to write: the own solution as published, the same as Python writes it, and mutants of that."""
+    """What the model is to write: the own solution as published, the same as Python writes it, and mutants of that.
+    None where the prompt ends in a def that the solution does not begin with."""
     whole = (problem.prompt + problem.solution).strip()
-    program = written(problem)
+    program = written(problem, chat)
+    if is_request(problem) and not chat and program == problem.solution:
+        return []
     published = fenced(program, "python") if chat else whole.removeprefix(problem.asked(False))
     try:
         original = answer(problem, ast.unparse(ast.parse(program)), chat)
@@ -112,11 +115,13 @@ def continuations(problem, chat):
         return [published]
 
 
-def written(problem):
-    """The own solution as a model would write it, without what harnesses add: imports, and a name for the test."""
+def written(problem, chat):
+    """The own solution as a model would write it, without what harnesses add, imports and a name for the test, and
+    without what the program begins with where the prompt has shown it."""
     if is_request(problem):
         return with_def(problem.solution)
-    return problem.solution if problem.start == IMPORTS else problem.program(problem.solution)
+    is_shown = problem.start and not chat and problem.prompt.endswith(problem.start)
+    return problem.solution if is_shown or problem.start == IMPORTS else problem.program(problem.solution)
 
 
 def is_request(problem):

@@ -75,8 +75,11 @@ def scored(row):
 def read_ladder(folder):
     """{set of problems: {model: score}} of a recipe's summary.json."""
     try:
-        return json.loads((folder / "summary.json").read_text(encoding="utf-8"))["ladder"]
-    except (OSError, ValueError, KeyError):
+        ladder = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["ladder"]
+        for row in ladder.values():
+            scored(row)
+        return ladder
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{folder} holds no summary.json of a recipe with a ladder") from None
 
 

@@ -232,6 +232,8 @@ def test_a_reply_that_defines_the_function_anew_is_a_program():
         "from __future__ import annotations\n",
         "# a program\n'''It doubles.'''\nfrom __future__ import annotations, division; import math\n",
         "from __future__ import (\n    annotations,\n)\nfrom __future__ import division\n",
+        "'é'; from __future__ import annotations; n = 1\n",
+        "'\\\r'\nfrom __future__ import annotations\r\n",
     ],
 )
 def test_a_reply_may_begin_with_imports_from_the_future(begins):

@@ -9,6 +9,7 @@ from test_processes import in_processes
 from test_resume import RUN, metrics, steps, train
 
 import pretrain
+import recipe
 from configurator import Stopped
 from evaluation import generate
 from training import validation
@@ -101,4 +102,7 @@ def test_what_nohup_ignores_stays_ignored(monkeypatch):
     with pretrain.machines.StopRequested() as stop:
         os.kill(os.getpid(), signal.SIGHUP)
         assert stop.signal == 0
+    recipe.run(["-c", "import os, signal; os.kill(os.getppid(), signal.SIGHUP)"])
     assert signal.signal(signal.SIGHUP, before) == signal.SIG_IGN
+    with pytest.raises(Stopped):
+        recipe.run(["-c", "import os, signal; os.kill(os.getppid(), signal.SIGHUP)"])

@@ -1,5 +1,6 @@
 """What pass@1 does not show: how likely right solutions are, and how far wrong programs get."""
 
+import ast
 import math
 
 import pytest
@@ -33,6 +34,17 @@ REQUEST = {
     "request": "double a number for me",
     "canonical_solution": "def double(x):\n    return 2 * x\n",
     "test": "def check(candidate):\n    assert candidate(2) == 4\n    assert candidate(-1) == -2\n",
+}
+
+
+LEETCODE = {
+    "task_id": "double",
+    "prompt": "import math\n\ndef helper(x):\n    if x is None or x == 0:\n        return 1 + 2\n    return 2 * x + 1\n",
+    "completion": "class Solution:\n    def double(self, x):\n        return 2 * x",
+    "entry_point": "Solution().double",
+    "test": "def check(candidate):\n    assert candidate(2) == 4\n",
+    "query": "Double it.",
+    "input_output": [{"input": "x = 2", "output": "4"}],
 }
 
 
@@ -76,6 +88,26 @@ def test_a_request_is_begun_for_a_base_model_and_answered_whole_in_a_chat():
         assert sandbox.run(problem.program(text), problem.test).passed, text
     for text in (wrong, "I only write functions."):
         assert not sandbox.run(problem.program(text), problem.test).passed, text
+
+
+def test_what_the_prompt_has_shown_is_no_part_of_the_continuation():
+    """LeetCodeDataset's prompts end in imports and helpers, in which no mutant may differ."""
+    problem = problem_of(LEETCODE)
+    published, anew, wrong = continuations(problem, chat=False)
+    assert published.strip() == LEETCODE["completion"]
+    assert ast.dump(ast.parse(anew)) == ast.dump(ast.parse(published)) != ast.dump(ast.parse(wrong))
+    assert "helper" not in wrong
+    assert all("def helper" in text for text in continuations(problem, chat=True))
+
+
+def test_a_solution_that_no_def_begins_and_an_empty_one_have_no_likelihood():
+    """The prompt of a request ends in def: behind it, an import would be no program."""
+    empty = HUMANEVAL | {"task_id": "HumanEval/1", "canonical_solution": "\n"}
+    imports = REQUEST | {"canonical_solution": f"import math\n\n{REQUEST['canonical_solution']}"}
+    both = {problem.task_id: problem for problem in map(problem_of, (empty, imports))}
+    model = Transformer(ModelConfig(vocab_size=320, block_size=256, n_layer=1, n_embd=32))
+    assert likelihoods(model, by_bytes(), both, False, 2) == {}
+    assert likelihoods(model, by_bytes(), both, True, 2)["n"] == 1
 
 
 @torch.no_grad()
