@@ -142,9 +142,12 @@ def answer_blocks(about, answers):
             if not answers[last][task]["passed"]:
                 shown.setdefault((problem.family, "failed"), task)
     yield "text", f"The first problem of each kind, and the first one that the {last} model failed, if there is one."
+    if any(problem.family == "requests" for problem in problems.values()):
+        yield "text", "Requests stand here as they are typed: an untuned model sees a docstring and the word def instead."
     for task in dict.fromkeys(shown.values()):
         yield "text", f"{task}:"
-        yield "code", problems[task].prompt.rstrip()
+        problem = problems[task]
+        yield "code", problem.request if problem.family == "requests" else problem.prompt.rstrip()
         yield "texts", [answer(name, answers[name][task]) for name in about if task in answers[name]]
 
 
