@@ -143,7 +143,7 @@ def answer_blocks(about, answers):
                 shown.setdefault((problem.family, "failed"), task)
     yield "text", f"The first problem of each kind, and the first one that the {last} model failed, if there is one."
     if any(problem.family == "requests" for problem in problems.values()):
-        yield "text", "Requests stand here as they are typed: an untuned model sees a docstring and the word def instead."
+        yield "text", "Requests are shown as typed: an untuned model sees a docstring and the word def instead."
     for task in dict.fromkeys(shown.values()):
         yield "text", f"{task}:"
         problem = problems[task]
