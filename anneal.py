@@ -5,8 +5,8 @@
 
 It goes on from the trunk's weights and optimizer state, at its learning rate, down to the floor:
 what was learnt at a high rate settles, and what is read last counts most (MiniCPM,
-arXiv:2404.06395). Folders that the trunk has read are read on from where it stopped. --block_size
-and --rope_scaling lengthen the context.
+arXiv:2404.06395). Folders that the trunk has read in rows of the same kind are read on from where
+it stopped. --block_size and --rope_scaling lengthen the context.
 """
 
 from dataclasses import dataclass

@@ -115,7 +115,7 @@ def main(settings):
 
 
 def check(settings):
-    """Raises UserError for settings that contradict each other, and without a sandbox."""
+    """Raises UserError for settings that contradict each other, and on a system that has no sandbox."""
     if sys.platform != "linux":  # else every program would fail in silence
         raise UserError("programs are confined by means that only Linux has (and WSL): run the evaluation there")
     if bool(settings.checkpoint) == bool(settings.samples):
@@ -168,7 +168,7 @@ def read_samples(path, problems):
 
 def write_samples(settings, problems, path_of, out):
     """(samples from a checkpoint, in the same form and the problems' order, how likely it finds their own solutions).
-    Samples are appended to samples.jsonl batch by batch; those that an interrupted run has left there are kept."""
+    Samples are appended to samples.jsonl in parts; those that an interrupted run has left there are kept."""
     from evaluation.generate import Sampling, generate, prompt_ids  # these import torch, which takes seconds
     from evaluation.likelihood import likelihoods
     from training import checkpoint
@@ -198,7 +198,7 @@ def write_samples(settings, problems, path_of, out):
     seeds = {key: (settings.seed, number) for number, key in enumerate(keys)}
     wanted = sorted(seeds, key=lambda key: len(prompts[key[0]]))  # similar lengths in a batch: little padding
     sampling = Sampling(settings.temperature, top_p=settings.top_p)
-    # Those of a batch that have ended make room for others, among so many: after them the samples are saved.
+    # Where a text of a batch has ended, another of these begins in its place. When all have ended, they are saved.
     at_once = 8 * settings.batch_size
     bar = tqdm(total=len(wanted), initial=len(done), desc="writing", unit="sample")
     with bar, naming(out / "samples.jsonl"), open(out / "samples.jsonl", "ab") as file:

@@ -51,7 +51,7 @@ class Shape:
         if self.n_head % self.n_kv_head:
             raise ValueError(f"n_head={self.n_head} must be a multiple of n_kv_head={self.n_kv_head}")
         matrices = self.n_layer * self.n_embd * (4 * self.n_embd + 3 * self.mlp_width)
-        if matrices > 1e10:  # every process holds the whole model: at 8 bytes each, these would fill any GPU
+        if matrices > 1e10:  # every process holds the whole model: at 8 bytes each, 80 GB
             raise ValueError(
                 f"n_layer={self.n_layer} and n_embd={self.n_embd} make {matrices:.0e} parameters: too many"
             )
@@ -163,7 +163,7 @@ class RMSNorm(nn.RMSNorm):
 
 
 class Attention(nn.Module):
-    """Every token looks at those before it: a mean of their values v, weighted by softmax(q.k / sqrt(head_dim))."""
+    """Every token looks at those up to itself: a mean of their values v, weighted by softmax(q.k / sqrt(head_dim))."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -263,7 +263,7 @@ class Transformer(nn.Module):
         """ids (B, T) -> logits (B, T, vocab_size), or, with targets (B, T), the cross-entropy in nats.
 
         reduction: "sum" over the targets that are not IGNORE, or "none" for one number per token, (B * T,), 0 at
-        IGNORE. "values" is what value_head says of each token, (B * T,), see add_value_head(); "both" is these two.
+        IGNORE. "values" is what value_head says of each token, (B * T,), see add_value_head(); "both": both.
         doc_ids (B, T) number the documents in each row, or are document_bounds(): attention then stays inside each.
         """
         if self.shifted and self.training:

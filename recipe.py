@@ -43,7 +43,7 @@ from training.dataloader import parse_folders, parse_mixture
 from training.log import clock
 from training.machine import StopRequested
 
-TRAINING = ("pretrain", "anneal", "sft", "dpo", "reward", "grpo")  # these run under torchrun
+TRAINING = ("pretrain", "anneal", "sft", "dpo", "reward", "grpo")  # with several processes these run under torchrun
 
 
 @dataclass
@@ -328,7 +328,7 @@ def is_trained(step):
 
 
 def summarize(settings, steps, seconds, installing):
-    """summary.json: seconds, tokens and bits per byte of each stage, and the score of each evaluation."""
+    """summary.json: seconds, tokens and bits per byte of each stage, and the scores of each evaluation."""
     stages = {"install": {"seconds": installing, "tokens": None, "val_bpb": None}}
     scores, ladder = {}, {}  # ladder: {set of problems: {model: its score}}
     for step, seconds_of_step in zip(steps, seconds):

@@ -2,7 +2,7 @@
 
 python sample.py --prompt="def fibonacci(n):"
 python sample.py --prompt="def area(r):" --suffix="return result"    the gap
-python sample.py --prompt="Write a function." --chat    asks a tuned model
+python sample.py --checkpoint=out/sft --chat --prompt="Write a function."    asks a tuned model
 python sample.py --checkpoint=out/sft --chat    a conversation, line by line
 """
 

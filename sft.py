@@ -3,9 +3,10 @@
     python sft.py --data=data/exercise-chats --epochs=2
     python sample.py --checkpoint=out/sft --chat --prompt="Write a function."
 
-Every conversation is read whole, packed with others that fill up its row and kept apart from them
-by the document mask. The loss is on what the assistant says alone, averaged over all such tokens of
-the global batch. All weights are trained, or with --lora_rank two narrow matrices beside each.
+Every conversation that fits is read whole (of a longer one what comes up to its last answer within
+a row), packed with others that fill up its row and kept apart from them by the document mask. The
+loss is on what the assistant says alone, averaged over all such tokens of the global batch. All
+weights are trained, or with --lora_rank two narrow matrices beside each.
 """
 
 import needs  # noqa: F401
