@@ -1,4 +1,5 @@
-"""The tables of operations: every entry has enough wordings, all ways to write it agree, and its kinds are true.
+"""The tables of operations: every entry has enough wordings, all ways to write it agree, and its kinds are true; every
+condition says all that it needs, and is true or false. (higher.txt is tested by what is made with it: test_exercises.)
 
 A person who adds an entry runs this file: it names the line and says what is wrong.
 """
@@ -110,6 +111,19 @@ def test_every_operation_has_wordings_and_ways_that_agree(path):
     for operation in operations:
         faults += [f"{path}:{operation.line} {operation.name}: {fault}" for fault in faults_of(operation)]
     assert not faults, "\n".join(faults)
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.rglob("conditions.txt")), ids=lambda path: path.parent.name)
+def test_every_condition_says_what_it_needs_and_is_true_or_false(path):
+    for condition in read_table(path):
+        rng, (_, *others) = random.Random(condition.name), condition.parameters
+        for mark, text in condition.phrases:
+            assert set(re.findall(r"{(\w+)}", text)) == set(others), f"{condition.name}: {text}"
+            assert (mark == "~") == (" / " in text), f"{condition.name}: a verb has two forms, {text}"
+        for body in condition.bodies:
+            assert body_faults(condition, body) == [], condition.name
+            function = load(condition.name, condition.parameters, body)
+            assert all(type(function(*drawn(rng, condition, {}, ()).values())) is bool for _ in range(TRIALS)), body
 
 
 def test_there_are_hundreds_of_common_operations_each_said_in_many_ways():
