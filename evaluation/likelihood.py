@@ -11,7 +11,7 @@ import torch
 from tqdm import tqdm
 
 from configurator import UserError
-from evaluation.formats import IMPORTS, REQUESTED
+from evaluation.formats import REQUESTED
 from evaluation.generate import prompt_ids
 from evaluation.mutants import is_docstring, mutants
 from evaluation.problems import mean_and_error
@@ -100,9 +100,9 @@ def above_mutants(bpb):
 
 def continuations(problem, chat):
     """What the model is to write: the own solution as published, the same as Python writes it, and mutants of that.
-    None where the prompt ends in a def that the solution does not begin with."""
+    An empty list where the prompt ends in a def that the solution does not begin with."""
     whole = (problem.prompt + problem.solution).strip()
-    program = written(problem, chat)
+    program = written(problem)
     if is_request(problem) and not chat and program == problem.solution:
         return []
     published = fenced(program, "python") if chat else whole.removeprefix(problem.asked(False))
@@ -115,13 +115,12 @@ def continuations(problem, chat):
         return [published]
 
 
-def written(problem, chat):
-    """The own solution as a model would write it, without what harnesses add, imports and a name for the test, and
-    without what the program begins with where the prompt has shown it."""
+def written(problem):
+    """The own solution as a model would write it, without what harnesses add: imports and helpers in front of it, and
+    a name for the test."""
     if is_request(problem):
         return with_def(problem.solution)
-    is_shown = problem.start and not chat and problem.prompt.endswith(problem.start)
-    return problem.solution if is_shown or problem.start == IMPORTS else problem.program(problem.solution)
+    return problem.solution if problem.start else problem.program(problem.solution)
 
 
 def is_request(problem):

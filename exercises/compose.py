@@ -213,7 +213,9 @@ def others(draft):
 
 
 def drawn_by_weight(rng, operations):
-    """One of the operations, each as often as its weight says."""
+    """One of the operations, each as often as its weight says. Raises Unfit where there are none."""
+    if not operations:
+        raise Unfit
     while True:
         operation = rng.choice(operations)
         if rng.random() < operation.weight:

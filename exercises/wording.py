@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-HELD_OUT = 0.1  # share of names and nouns
+HELD_OUT = 0.1  # share of names, phrases and chains
 
 
 def sections(path):

@@ -77,7 +77,8 @@ def read_ladder(folder):
     try:
         ladder = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["ladder"]
         for row in ladder.values():
-            scored(row)
+            if not all({"pass@1", "stderr", "n"} <= score.keys() for score in row.values()):
+                raise KeyError
         return ladder
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{folder} holds no summary.json of a recipe with a ladder") from None

@@ -67,7 +67,7 @@ def test_one_run_or_none_is_one_line(tmp_path):
     one = run_folder(tmp_path / "one", nouns=(0.1, 0.2))
     assert "two runs or more" in door_error(seeds, f"--recipes={one}")
     assert "no summary.json" in door_error(seeds, f"--recipes={one},{tmp_path / 'nowhere'}")
-    for damaged in ("[]", '{"ladder": []}', '{"ladder": {"nouns": {"base": {"pass@1": 0.1}}}}'):
+    for damaged in ("[]", '{"ladder": []}', '{"ladder": {"nouns": {"base": {"n": 3}}}}'):
         (tmp_path / "summary.json").write_text(damaged)
         assert "no summary.json" in door_error(seeds, f"--recipes={one},{tmp_path}")
 

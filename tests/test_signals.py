@@ -97,12 +97,17 @@ def test_what_the_main_process_gives_up_is_given_up_in_all(here, tmp_path):
     assert metrics(tmp_path / "parts") == metrics(tmp_path / "whole")
 
 
-def test_what_nohup_ignores_stays_ignored(monkeypatch):
+def test_what_nohup_ignores_stays_ignored():
+    hang_up = ["-c", "import os, signal; os.kill(os.getppid(), signal.SIGHUP)"]
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    with pretrain.machines.StopRequested() as stop:
-        os.kill(os.getpid(), signal.SIGHUP)
-        assert stop.signal == 0
-    recipe.run(["-c", "import os, signal; os.kill(os.getppid(), signal.SIGHUP)"])
-    assert signal.signal(signal.SIGHUP, before) == signal.SIG_IGN
-    with pytest.raises(Stopped):
-        recipe.run(["-c", "import os, signal; os.kill(os.getppid(), signal.SIGHUP)"])
+    try:
+        with pretrain.machines.StopRequested() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert stop.signal == 0
+        recipe.run(hang_up)
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        signal.signal(signal.SIGHUP, lambda *_: None)
+        with pytest.raises(Stopped):
+            recipe.run(hang_up)
+    finally:
+        signal.signal(signal.SIGHUP, before)

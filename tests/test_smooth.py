@@ -10,6 +10,7 @@ from evaluation import sandbox
 from evaluation.formats import problem_of
 from evaluation.likelihood import above_mutants, continuations, likelihoods, nats
 from evaluation.mutants import mutants
+from evaluation.replies import code_in
 from evaluation.steps import HOW_FAR, WEAKER, how_far, weakened, weaker_tests
 from model import ModelConfig, Transformer
 from tokenizer import Tokenizer, fenced
@@ -90,14 +91,17 @@ def test_a_request_is_begun_for_a_base_model_and_answered_whole_in_a_chat():
         assert not sandbox.run(problem.program(text), problem.test).passed, text
 
 
-def test_what_the_prompt_has_shown_is_no_part_of_the_continuation():
+def test_what_a_harness_puts_in_front_is_no_part_of_the_continuation():
     """LeetCodeDataset's prompts end in imports and helpers, in which no mutant may differ."""
     problem = problem_of(LEETCODE)
-    published, anew, wrong = continuations(problem, chat=False)
-    assert published.strip() == LEETCODE["completion"]
-    assert ast.dump(ast.parse(anew)) == ast.dump(ast.parse(published)) != ast.dump(ast.parse(wrong))
-    assert "helper" not in wrong
-    assert all("def helper" in text for text in continuations(problem, chat=True))
+    for chat in (False, True):
+        published, anew, wrong = continuations(problem, chat)
+        if chat:
+            assert published == fenced(LEETCODE["completion"], "python")
+            published, anew, wrong = map(code_in, (published, anew, wrong))
+        assert published.strip() == LEETCODE["completion"]
+        assert ast.dump(ast.parse(anew)) == ast.dump(ast.parse(published)) != ast.dump(ast.parse(wrong))
+        assert "helper" not in wrong
 
 
 def test_a_solution_that_no_def_begins_and_an_empty_one_have_no_likelihood():
