@@ -198,7 +198,7 @@ def write_samples(settings, problems, path_of, out):
     seeds = {key: (settings.seed, number) for number, key in enumerate(keys)}
     wanted = sorted(seeds, key=lambda key: len(prompts[key[0]]))  # similar lengths in a batch: little padding
     sampling = Sampling(settings.temperature, top_p=settings.top_p)
-    # Where a text of a batch has ended, another of these begins in its place. When all have ended, they are saved.
+    # So many are written before they are saved: where one of a batch has ended, another begins in its place.
     at_once = 8 * settings.batch_size
     bar = tqdm(total=len(wanted), initial=len(done), desc="writing", unit="sample")
     with bar, naming(out / "samples.jsonl"), open(out / "samples.jsonl", "ab") as file:

@@ -263,7 +263,7 @@ class Transformer(nn.Module):
         """ids (B, T) -> logits (B, T, vocab_size), or, with targets (B, T), the cross-entropy in nats.
 
         reduction: "sum" over the targets that are not IGNORE, or "none" for one number per token, (B * T,), 0 at
-        IGNORE. "values" is what value_head says of each token, (B * T,), see add_value_head(); "both": both.
+        IGNORE. "values" is what value_head says of each token (see add_value_head()), "both" is "none" and "values".
         doc_ids (B, T) number the documents in each row, or are document_bounds(): attention then stays inside each.
         """
         if self.shifted and self.training:

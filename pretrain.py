@@ -174,7 +174,7 @@ def train(settings, machine, model, tokenizer, data, schedule, val, init=None, n
             if machine.is_main:
                 held.enter_context(exclusive(settings.out_dir))
                 resume.should_resume(settings)  # again: another run may have ended while this one waited for the folder
-        # Weights, optimizer state and these are all that a run consists of: the data loader has no state.
+        # Weights, optimizer state, `done` and `ahead` are all that a run consists of: the data loader has no state.
         done, metrics, whole = 0, {}, []  # whole: the checkpoints that are known to be
         ahead = 0  # steps by which the data are ahead of `done`, once the run has gone back and passed data over
         if settings.resume:

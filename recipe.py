@@ -41,7 +41,7 @@ from shards import sha256_file
 from training import checkpoint
 from training.dataloader import parse_folders, parse_mixture
 from training.log import clock
-from training.machine import StopRequested
+from training.machine import heeded_signals
 
 TRAINING = ("pretrain", "anneal", "sft", "dpo", "reward", "grpo")  # with several processes these run under torchrun
 
@@ -303,8 +303,7 @@ def run(arguments, processes=1):
             stage.send_signal(number)
 
     stopped_by = []
-    heeded = [number for number in StopRequested.signals if signal.getsignal(number) != signal.SIG_IGN]  # not nohup's
-    before = {number: signal.signal(number, pass_on) for number in heeded}
+    before = {number: signal.signal(number, pass_on) for number in heeded_signals()}
     code = stage.wait()  # a stage that trains ends with a checkpoint
     for number, handler in before.items():
         signal.signal(number, handler)

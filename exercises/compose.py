@@ -57,8 +57,8 @@ class Maker:
     def __init__(self, operations, conditions, held_out):
         """held_out: whether phrases are those that training never sees."""
         self.held_out, self.conditions = held_out, conditions
-        trained = {wording.core(*phrase) for o in operations + conditions for phrase in wording.phrases_of(o)}
-        self.not_said = trained if held_out else set()
+        known = operations + conditions if held_out else []
+        self.not_said = {wording.core(*phrase) for o in known for phrase in wording.phrases_of(o)}
         self.operations = [o for o in operations if not is_higher(o)]
         self.higher = [o for o in operations if is_higher(o)]
         of_scalars = [o for o in self.operations if all(map(is_scalar, o.parameters.values()))]

@@ -21,7 +21,7 @@ from evaluation.mutants import mutants
 from evaluation.replies import code_in
 from exercises import making, tables, unseen, views, wording
 from exercises.code import compares_constants, renamed
-from exercises.compose import Draft, Unfit
+from exercises.compose import Draft, Unfit, drawn_by_weight
 from exercises.making import CONDITIONS, LADDER, OPERATIONS, ordinal
 
 
@@ -315,6 +315,11 @@ def test_names_and_nouns_that_are_held_out_are_nowhere_in_training(made):
     assert len(held_out) == 80 and not held_out & parts
     for problem in on("nouns", made):
         assert held_out & set(re.findall(r"[a-z]+", problem["prompt"])), problem["prompt"]
+
+
+def test_where_no_operation_fits_another_draft_is_made():
+    with pytest.raises(Unfit):
+        drawn_by_weight(random.Random(0), [])
 
 
 def test_a_name_that_is_held_out_is_that_of_no_operation_in_any_shape():

@@ -202,6 +202,13 @@ class SignalCame(Exception):
     """What was under way is given up: the run saves and ends."""
 
 
+def heeded_signals():
+    """Those of Ctrl-C, SIGTERM and a closed terminal that are not ignored, as under nohup and in background jobs of a
+    shell: what is ignored stays ignored."""
+    stopping = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    return [number for number in stopping if signal.getsignal(number) != signal.SIG_IGN]
+
+
 class StopRequested:
     """Set by Ctrl-C, SIGTERM and a closed terminal: what is under way is given up, and the loop saves and ends. signal:
     the number of the first signal that came, or 0.
@@ -209,13 +216,9 @@ class StopRequested:
     A second Ctrl-C ends at once. A second SIGTERM or SIGHUP does nothing: launchers pass on one that has come already.
     Under torchrun a second Ctrl-C does nothing either: torchrun itself kills what does not end in time."""
 
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
     def __enter__(self):
         self.signal = 0
-        # What nohup and background jobs of a shell ignore stays ignored.
-        heeded = [number for number in self.signals if signal.getsignal(number) != signal.SIG_IGN]
-        self.before = {number: signal.signal(number, self.request) for number in heeded}
+        self.before = {number: signal.signal(number, self.request) for number in heeded_signals()}
         return self
 
     def request(self, number, frame):
