@@ -6,12 +6,14 @@ python -m experiments.report --recipe=out/demo          writes report.html and r
 import collections
 import contextlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import configurator
-from configurator import ROOT
+from configurator import ROOT, UserError
 from evaluation.problems import read_lines, read_sets
+from experiments import seeds
 from experiments.common import write_report
 from recipe import TRAINING
 from training.log import clock
@@ -41,7 +43,7 @@ def main(settings):
     def blocks_of(summary):
         """The report, with the models' answers."""
         answers = {name: first_answers(score["results"]) for name, score in summary["exercises"].items()}
-        return contents(summary, answers, out / "loss.png")
+        return contents(summary, answers, out)
 
     write_report(out, "a recipe", "python recipe.py configs/demo.toml", blocks_of)
 
@@ -60,8 +62,8 @@ def evaluations(scores):
     return read
 
 
-def contents(summary, answers, image):
-    """The report as blocks of pages.py. answers: {model: first_answers()}; image: the path of the loss curves."""
+def contents(summary, answers, out):
+    """The report as blocks of pages.py. answers: {model: first_answers()}; out: the recipe's folder."""
     scores, seconds = summary["exercises"], summary["total_seconds"]
     time = f"{seconds / 60:.1f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
     yield "title", "A small code model, from nothing"
@@ -71,11 +73,12 @@ def contents(summary, answers, image):
         yield "heading", "pass@1 after each stage"
         yield "table", score_table(summary["ladder"], list(scores))
         yield "text", "The share of the problems whose first answer passes all tests, ± its standard error."
+        yield from seed_blocks(out, list(scores))
         yield "heading", "What came of the programs"
         yield "table", failure_table(about)
-    if image.exists():
+    if (out / "loss.png").exists():
         yield "heading", "Loss through the stages"
-        yield "image", image
+        yield "image", out / "loss.png"
         yield "text", " ".join(LOSS[kind] for kind in dict.fromkeys(map(kind_of, summary["stages"])) if kind in LOSS)
     yield "heading", "Time and tokens"
     yield "table", stage_table(summary["stages"], seconds)
@@ -98,9 +101,32 @@ def score_table(ladder, models):
     rows = []
     for name, scores in ladder.items():
         n = max(score["n"] for score in scores.values())
-        cells = [f"{s['pass@1']:.1%} ± {s['stderr']:.1%}" if (s := scores.get(model)) else "" for model in models]
-        rows.append([name, f"{n:,}", *cells])
+        rows.append([name, f"{n:,}", *with_errors(scores, models, "stderr")])
     return ["problems", "how many", *models], rows
+
+
+def with_errors(scores, models, error):
+    """pass@1 ± an error of each model, "" where it was not scored."""
+    return [f"{s['pass@1']:.1%} ± {s[error]:.1%}" if (s := scores.get(model)) else "" for model in models]
+
+
+def seed_blocks(out, models):
+    """The same scores over all runs of the recipe that recipe.py --seed has put beside each other."""
+    first = out.with_name(re.sub(r"-seed\d+$", "", out.name))
+    runs = [first, *sorted(out.parent.glob(f"{first.name}-seed*"))]
+    runs = [str(run) for run in runs if (run / "summary.json").exists()]
+    if len(runs) < 2:
+        yield "text", "How far runs fall apart, the same recipe tells with `--seed=2`, which makes another beside this one."
+        return
+    yield "heading", f"pass@1 over {len(runs)} seeds"
+    try:
+        ladder = seeds.spreads(seeds.read_ladders(runs))
+    except UserError as error:
+        yield "text", f"The runs cannot be compared: {error}."
+        return
+    rows = [[name, *with_errors(row, models, "sd")] for name, row in ladder.items()]
+    yield "table", (["problems", *models], rows)
+    yield "text", f"The mean over the runs in {', '.join(runs)}, ± the standard deviation between them."
 
 
 def failure_table(about):

@@ -32,7 +32,7 @@ class Settings:
 def main(settings):
     """Print the two tables, and write them as JSON."""
     ladders = read_ladders(settings.recipes.split(","))
-    table = {name: spread(name, ladders) for name in ladders[0] if all(name in ladder for ladder in ladders)}
+    table = spreads(ladders)
     models = list(dict.fromkeys(model for row in table.values() for model in row))
     print(f"{len(ladders)} runs: mean of pass@1 +- standard deviation between runs (standard error over problems)")
     print(f"{'pass@1':<18}" + "".join(f"{model:>24}" for model in models))
@@ -82,6 +82,11 @@ def read_ladder(folder):
         return ladder
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{folder} holds no summary.json of a recipe with a ladder") from None
+
+
+def spreads(ladders):
+    """{set of problems: spread()} of all sets that every run was scored on."""
+    return {name: spread(name, ladders) for name in ladders[0] if all(name in ladder for ladder in ladders)}
 
 
 def spread(name, ladders):

@@ -138,6 +138,26 @@ def test_all_models_answers_stand_side_by_side(finished):
     assert "tuned - failed: AssertionError\n" in markdown and not re.search(r"Error: ?(,|\n|<)", markdown)
 
 
+def test_runs_with_other_seeds_are_shown_beside_each_other(finished):
+    def page_with(**base):
+        """The report beside a run of seed 2 that differs in the score of the base model."""
+        summary = json.loads((finished / "summary.json").read_text())
+        summary["ladder"]["lists"]["base"] |= base
+        other = finished.with_name(f"{finished.name}-seed2")
+        other.mkdir(exist_ok=True)
+        (other / "summary.json").write_text(json.dumps(summary))
+        report.main(report.Settings(recipe=str(finished)))
+        return (finished / "report.md").read_text()
+
+    report.main(report.Settings(recipe=str(finished)))
+    assert "tells with `--seed=2`" in (finished / "report.md").read_text(), "one run has no spread"
+    # Of 50 % and 90 % the mean is 70 %, and the deviation 40 % / sqrt(2) = 28.3 %; the tuned models are equal.
+    markdown = page_with(**{"pass@1": 0.9})
+    assert "pass@1 over 2 seeds" in markdown and "| lists | 70.0% ± 28.3% | 50.0% ± 0.0% |" in markdown
+    assert "| lists | 2 | 50.0% ± 10.0% | 50.0% ± 10.0% |" in markdown, "its own scores stay"
+    assert "cannot be compared" in page_with(n=3), "other problems"
+
+
 def test_the_report_adds_up_and_shows_only_what_ran(finished):
     report.main(report.Settings(recipe=str(finished)))
     markdown = (finished / "report.md").read_text()
