@@ -21,6 +21,7 @@ from typing import Annotated
 from tqdm import tqdm
 
 import configurator
+from cleaning.decontaminate import MIN_NODES, flat, functions_of
 from configurator import UserError
 from cores import n_cores
 from corpus.records import json_line
@@ -80,7 +81,7 @@ class Settings:
     # -- results
     out_dir: Place = "out/eval"  # samples.jsonl, results.jsonl, summary.json
     smooth: bool = True  # say also how far failing programs get, and how likely own solutions are
-    similar: str = ""  # prepare_data.py's report.json: score problems like a training document and the others apart
+    similar: str = ""  # prepare_data.py's report.json: score problems like a training document apart
     min_similarity: ShareAbove0 = 0.8  # to a training document, from which a problem counts as similar; 0.8 as in phi-1
 
 
@@ -286,18 +287,26 @@ def reason_of(record):
 
 
 def similarity_groups(settings, path_of, problems):
-    """{task_id: "similar" or "other"}: whether a report of prepare_data.py names a training document that is close to
-    the problem (phi-1, section 5, scores the two groups apart)."""
+    """{task_id: "similar", "other" or "too small"}: whether a report of prepare_data.py names a training document that
+    is close to the problem (phi-1, section 5, scores the two groups apart), and if none, whether the report can tell:
+    small functions are alike everywhere, so that prepare_data.py looks for them by their names alone."""
     try:
         found = json.loads(Path(settings.similar).read_text(encoding="utf-8"))["benchmarks"]["similar"]
         similar = {name for name, entry in found.items() if entry["similarity"] >= settings.min_similarity}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{settings.similar} is no report.json of prepare_data.py --decontaminate") from None
     groups = {}
-    for task_id in problems:  # the report's names: HumanEval/0, and mbpp/11 for number 11 of mbpp.jsonl
+    for task_id, problem in problems.items():
+        # The report's names: HumanEval/0, and mbpp/11 for number 11 of mbpp.jsonl.
         name = task_id if "/" in task_id else f"{path_of[task_id].name.split('.')[0]}/{task_id}"
-        groups[task_id] = "similar" if name in similar else "other"
+        groups[task_id] = "similar" if name in similar else "too small" if is_small(problem) else "other"
     return groups
+
+
+def is_small(problem):
+    """Whether the own solution has no function that prepare_data.py compares with all others."""
+    functions = functions_of(problem.program(problem.solution))
+    return all(len(flat(function)) < MIN_NODES for function in functions)
 
 
 def print_table(summary, out):

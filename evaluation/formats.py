@@ -53,6 +53,11 @@ class Problem:
     suffix: str = ""  # of the program, behind a completion, which then fills the gap between prompt and suffix
     packages: tuple[str, ...] = ()  # what the test or the solution imports that is not of the standard library
 
+    @property
+    def is_request(self):
+        """Whether the prompt ends in the def of the function that is asked for, which may have any name."""
+        return REQUESTED in self.test.get("entry_points", ())
+
     def asked(self, chat):
         """What a model is given: the request of a chat, or the beginning of a program. There is no white space around
         it: "\\n    " is one token to the model, which the end of a prompt must not cut. (A gap may begin anywhere.)"""
@@ -66,14 +71,14 @@ class Problem:
         """The text that is run. A completion may define its function anew, as replies in a chat do. Behind a prompt
         that ends in "def f(x):" it would not compile, so that f gets a body there, as in BigCodeBench's harness; nor
         would its imports from __future__ behind a prompt, which are moved to the front."""
-        if REQUESTED in self.test.get("entry_points", ()):
+        if self.is_request:
             completion = with_def(completion)
             defined = re.findall(r"^def +(\w+)", completion, re.M)
             return completion + (f"\n\n{REQUESTED} = {defined[-1]}\n" if defined else "")
         start = self.prompt if self.start is None else self.start
         names = "|".join(map(re.escape, self.test.get("entry_points", ())))
         is_whole = names and not self.suffix and re.search(rf"^(?:async def|def|class) (?:{names})\b", completion, re.M)
-        if is_whole and not compiles(start) and compiles(f"{start}\n    pass\n"):
+        if is_whole and not parsed(start) and parsed(f"{start}\n    pass\n"):
             start = f"{start}\n    pass\n"
         future = ""
         if "__future__" in completion and start.strip():
@@ -99,13 +104,8 @@ def future_first(program):
     return "".join(f"{ast.unparse(statement)}\n" for statement in imports), b"".join(lines).decode()
 
 
-def compiles(code):
-    """Whether a text of a benchmark is Python as it stands."""
-    return parsed(code) is not None
-
-
 def parsed(code):
-    """The syntax tree of a text of a benchmark, or None."""
+    """The syntax tree of a text of a benchmark, or None where it is no Python as it stands."""
     try:
         with warnings.catch_warnings(action="ignore"):  # of escapes such as "\\d"
             return ast.parse(code)
@@ -179,7 +179,7 @@ def decided_by_code(prompt, solution, suffix, test, entry_point):
     # The prompt is on the test's side too: some tests use a helper that is defined in it. Where it is no program by
     # itself, the reference solution completes it.
     program = prompt + solution + suffix
-    helpers = next(filter(compiles, (program, prompt) if suffix else (prompt, program)), "")
+    helpers = next(filter(parsed, (program, prompt) if suffix else (prompt, program)), "")
     names = [node.id for node in ast.walk(ast.parse(entry_point)) if isinstance(node, ast.Name)]
     decided = {"helpers": helpers, "code": f"{test}\n{call}", "entry_points": names, "classes": classes_in(program)}
     return decided, packages_of(program, test)

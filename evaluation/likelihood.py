@@ -11,7 +11,6 @@ import torch
 from tqdm import tqdm
 
 from configurator import UserError
-from evaluation.formats import REQUESTED
 from evaluation.generate import prompt_ids
 from evaluation.mutants import is_docstring, mutants
 from evaluation.problems import mean_and_error
@@ -103,7 +102,7 @@ def continuations(problem, chat):
     An empty list where the prompt ends in a def that the solution does not begin with."""
     whole = (problem.prompt + problem.solution).strip()
     program = written(problem)
-    if is_request(problem) and not chat and program == problem.solution:
+    if problem.is_request and not chat and program == problem.solution:
         return []
     published = fenced(program, "python") if chat else whole.removeprefix(problem.asked(False))
     try:
@@ -118,21 +117,16 @@ def continuations(problem, chat):
 def written(problem):
     """The own solution as a model would write it, without what harnesses add: imports and helpers in front of it, and
     a name for the test."""
-    if is_request(problem):
+    if problem.is_request:
         return with_def(problem.solution)
     return problem.solution if problem.start else problem.program(problem.solution)
-
-
-def is_request(problem):
-    """Whether the prompt ends in the def of the function that is asked for."""
-    return REQUESTED in problem.test.get("entry_points", ())
 
 
 def answer(problem, program, chat):
     """A whole program as the model would write it: in a chat all of it, else what stands behind the prompt."""
     if chat:
         return fenced(program, "python")
-    if is_request(problem):
+    if problem.is_request:
         return behind_def(program)
     if problem.start is not None:  # the prompt is no part of the program
         return "\n" + program

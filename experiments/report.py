@@ -116,7 +116,7 @@ def seed_blocks(out, models):
     runs = [first, *sorted(out.parent.glob(f"{first.name}-seed*"))]
     runs = [str(run) for run in runs if (run / "summary.json").exists()]
     if len(runs) < 2:
-        yield "text", "How far runs fall apart, the same recipe tells with `--seed=2`, which makes another beside this one."
+        yield "text", "How far runs fall apart, the same recipe tells with `--seed=2`: it makes another one beside it."
         return
     yield "heading", f"pass@1 over {len(runs)} seeds"
     try:

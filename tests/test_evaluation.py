@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import DATA, assert_one_line_error, door_error, load_model, stage, untrained_checkpoint
+from conftest import DATA, assert_one_line_error, door_error, load_model, stage, untrained_checkpoint, write_records
 
 import eval_humaneval
 import evaluation.score
@@ -93,6 +93,9 @@ def test_problems_that_the_data_came_close_to_are_scored_apart(tmp_path):
         for i, p in enumerate(problems)
     ]
     (tmp_path / "samples.jsonl").write_text("\n".join(map(json.dumps, samples)))
+    for number in (4, 5):  # a term of a sum has three nodes of a syntax tree
+        problems[number]["canonical_solution"] = f"    return x + {number}{' + 0' * 10}\n"
+    write_records(path, problems)
     close = {problems[0]["task_id"]: 1.0, problems[1]["task_id"]: 0.85, problems[2]["task_id"]: 0.6}
     report = {"benchmarks": {"similar": {name: {"similarity": s, "document": "x"} for name, s in close.items()}}}
     (tmp_path / "report.json").write_text(json.dumps(report))
@@ -100,7 +103,8 @@ def test_problems_that_the_data_came_close_to_are_scored_apart(tmp_path):
     summary = evaluate(tmp_path / "out", *arguments, f"--similar={tmp_path / 'report.json'}")
     assert {name: (g["pass@1"], g["n_problems"]) for name, g in summary["by_similarity"].items()} == {
         "similar": (1.0, 2),
-        "other": (0.0, 4),
+        "too small": (0.0, 2),
+        "other": (0.0, 2),
     }
     error = door_error(eval_humaneval, *arguments, f"--out_dir={tmp_path / 'out'}", f"--similar={path}")
     assert "report.json" in error

@@ -368,8 +368,8 @@ def test_real_files(file):
     problems = read_problems(DATA / file, "1-974", say=pytest.fail).values()
     assert (len(problems), sum(bool(problem.packages) for problem in problems)) == FILES[file]
     for problem in problems:
-        assert formats.compiles(problem.program(problem.solution)), problem.task_id
-        assert formats.compiles(problem.test["helpers"]) and formats.compiles(problem.test["code"]), problem.task_id
+        assert formats.parsed(problem.program(problem.solution)), problem.task_id
+        assert formats.parsed(problem.test["helpers"]) and formats.parsed(problem.test["code"]), problem.task_id
         assert problem.test["entry_points"], problem.task_id
 
 
