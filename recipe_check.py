@@ -15,6 +15,7 @@ from cleaning.classifier import labelled
 from configurator import UserError
 from corpus import chats, pairs
 from corpus.documents import Document, read
+from corpus.parallel import submitted
 from corpus.sources import SETS, SOURCE_SETTINGS, parsed, short_name, source_name
 from model import Transformer
 from training.machine import PEAK_FLOPS
@@ -33,13 +34,16 @@ def check(steps, processes):
             wanted |= dict.fromkeys((source, kind) for source in getattr(step.settings, name, []))
     made = [step.result for step in steps]  # what earlier steps will make cannot be looked at
     wanted = [(source, kind) for source, kind in wanted if not is_made(source, made)]
+    found = {}
     with ThreadPoolExecutor(16) as pool:
-        found = list(pool.map(first_record, *zip(*wanted))) if wanted else []
+        for one, done in submitted(pool, lambda one: first_record(*one), wanted):
+            found[one] = done.result()
     names = [short_name(source) for source, _ in wanted]
     width = max(map(len, names), default=6)
     print(f"\n{'source':<{width}}  {'rows':>13} {'GB':>8}  {'licence':<22} first record")
     bad = 0
-    for (source, _), name, (is_fit, text) in zip(wanted, names, found):
+    for one, name in zip(wanted, names):
+        source, (is_fit, text) = one[0], found[one]
         about = SETS.get(parsed(source, must_exist=False).known, {})
         rows = f"{about['rows']:,}" if "rows" in about else "?"
         size = f"{about['gb']:,.2f}" if "gb" in about else "?"

@@ -22,7 +22,7 @@ import re
 import sys
 import threading
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -36,6 +36,7 @@ from cleaning.view import View
 from configurator import UserError
 from cores import n_cores
 from corpus.documents import Document, read
+from corpus.parallel import submitted
 from corpus.records import json_line, json_lines
 from corpus.sources import parsed
 from evaluation import sandbox
@@ -173,7 +174,7 @@ def ask_all(settings, teacher, drawn, wanted, out):
     bar = tqdm(total=len(wanted), initial=len(wanted) - len(open_ones), desc="asking", unit="request")
     with bar, ThreadPoolExecutor(settings.clients) as pool:
         try:
-            for done in as_completed([pool.submit(ask, question) for question in open_ones]):
+            for _, done in submitted(pool, ask, open_ones):
                 why = done.result()
                 bar.update()
                 # One that has answered may refuse single requests, always the same ones: the next run could not pass.

@@ -6,7 +6,6 @@ ProcessPoolExecutor all processes write to one pipe, which stays open: it can wa
 """
 
 import collections
-import contextlib
 import functools
 import multiprocessing
 import os
@@ -17,7 +16,7 @@ import traceback
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import resource_tracker
 
-from configurator import UserError
+from endings import UserError, interrupts_held_back
 
 
 def mapped(function, items, num_workers, start, *arguments):
@@ -34,11 +33,13 @@ def mapped(function, items, num_workers, start, *arguments):
             workers.append(Worker(function, start, arguments))
             idle.put(workers[-1])
         for item in items:
-            under_way.append(threads.submit(ask, idle, item))
+            under_way.append(queue.SimpleQueue())  # for one result, which a Future would guard with a lock
+            with interrupts_held_back():
+                threads.submit(ask, idle, item, under_way[-1])
             if len(under_way) > 4 * num_workers:
-                yield under_way.popleft().result()
+                yield result_of(under_way.popleft())
         while under_way:
-            yield under_way.popleft().result()
+            yield result_of(under_way.popleft())
     finally:
         for worker in workers:
             worker.process.kill()  # it is idle, or nobody wants its result any more
@@ -48,19 +49,41 @@ def mapped(function, items, num_workers, start, *arguments):
             worker.pipe.close()
 
 
-def ask(idle, item):
-    """The result for one item of a worker that is idle."""
+def ask(idle, item, answers):
+    """Put into answers what a worker that is idle answers to an item, or (None, an error)."""
     worker = idle.get()
     try:
         worker.pipe.send(item)
-        result, error = worker.pipe.recv()
+        answers.put(worker.pipe.recv())
     except (EOFError, OSError):
-        raise UserError("a worker process died, perhaps for lack of memory: use a smaller --num_workers") from None
+        died = UserError("a worker process died, perhaps for lack of memory: use a smaller --num_workers")
+        answers.put((None, died))
+    except Exception as error:  # an item that cannot be sent
+        answers.put((None, error))
     finally:
         idle.put(worker)
+
+
+def result_of(answers):
+    """The result that ask() puts into answers, when it is there. Raises the error."""
+    result, error = answers.get()
     if error:
         raise error
     return result
+
+
+def submitted(pool, function, items):
+    """Have a ThreadPoolExecutor call function(item) for each item, and yield (item, its Future) in the order in which
+    they end. (Behind a Ctrl-C in the library's as_completed() the threads can wait for ever.)"""
+    ended, item_of = queue.SimpleQueue(), {}
+    with interrupts_held_back():
+        for item in items:
+            future = pool.submit(function, item)
+            item_of[future] = item
+            future.add_done_callback(ended.put)
+    for _ in range(len(item_of)):
+        future = ended.get()
+        yield item_of[future], future
 
 
 class Worker:
@@ -105,14 +128,3 @@ def live_with_parent():
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=end_with_parent, daemon=True).start()
-
-
-@contextlib.contextmanager
-def interrupts_held_back():
-    """Ctrl-C, which a terminal sends to every process, takes effect after this block. A process that is started in it
-    never gets to see one: it would end in a traceback before answer() could have it ignored."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

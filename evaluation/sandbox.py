@@ -21,10 +21,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from corpus.parallel import submitted
 from endings import UserError
 from evaluation.judge import REFUSED, SECRET_BYTES
 from evaluation.server import OUT_OF_CLOCK
@@ -79,33 +80,34 @@ def run_all(jobs, num_workers, limits=Limits()):
     a verdict, without the threads it asks for, or at the end of its time on the clock, is tried again when nothing else
     runs. Raises UserError if it still has no verdict."""
     again = []
+
+    def judge(job):
+        """The Verdict on a job."""
+        _, program, test, mode = job
+        return run(program, test, limits, mode)
+
     with ThreadPoolExecutor(num_workers) as pool:
         try:
-            running = {
-                pool.submit(run, program, test, limits, mode): (key, program, test, mode)
-                for key, program, test, mode in jobs
-            }
-            for done in as_completed(running):
-                key = running[done][0]
+            for job, done in submitted(pool, judge, jobs):
                 try:
                     verdict = done.result()
                 except NoVerdict:
-                    again.append(running[done])
+                    again.append(job)
                     continue
                 # Others may have had all the threads, or the cores.
                 if "can't start new thread" in verdict.result or verdict.result == OUT_OF_CLOCK:
-                    again.append(running[done])
+                    again.append(job)
                 else:
-                    yield key, verdict
+                    yield job[0], verdict
         except BaseException:  # Ctrl-C, or nobody wants the rest
             pool.shutdown(wait=False, cancel_futures=True)
             for server in tuple(busy):
                 with contextlib.suppress(OSError):
                     server.control.shutdown(socket.SHUT_RDWR)
             raise
-    for key, program, test, mode in again:
+    for job in again:
         try:
-            yield key, run(program, test, limits, mode)
+            yield job[0], judge(job)
         except NoVerdict as error:
             raise UserError(f"a sandbox ended twice without a verdict ({error}): nothing is scored by that") from None
 

@@ -65,7 +65,7 @@ def main(settings):
     if not has_begun(out, settings):
         begin(out, settings)
     with exclusive(out):
-        scores = side_by_side(lambda one: all_arms(settings, out, *one), enumerate(models), settings.jobs, "seed")
+        scores = side_by_side(lambda one: all_arms(settings, out, *one), list(enumerate(models)), settings.jobs, "seed")
     arms = {}
     for arm in ARMS:
         arms[arm] = [by_arm[arm] for by_arm in scores]

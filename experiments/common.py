@@ -5,7 +5,7 @@ import os
 import statistics
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from itertools import product
 
@@ -15,6 +15,7 @@ import configurator
 import pages
 from configurator import ROOT, UserError
 from cores import n_cores
+from corpus.parallel import submitted
 
 
 def run_stage(script, *arguments, folder=ROOT, threads=1):
@@ -66,17 +67,18 @@ def pretrain(folder, steps, *arguments):
 
 
 def side_by_side(work, items, at_a_time, unit):
-    """[work(item) for each item], so many at a time, under a progress bar. When one fails, those that have not begun
-    are left out, and its error is raised. unit: what the bar counts."""
+    """[work(item) for each item of a list], so many at a time, under a progress bar. When one fails, those that have
+    not begun are left out, and its error is raised. unit: what the bar counts."""
+    results = [None] * len(items)
     with ThreadPoolExecutor(at_a_time) as pool:
         try:
-            running = [pool.submit(work, item) for item in items]
-            for future in tqdm(as_completed(running), total=len(running), unit=unit, leave=False):
-                future.result()
+            running = submitted(pool, lambda pair: work(pair[1]), enumerate(items))
+            for (number, _), done in tqdm(running, total=len(items), unit=unit, leave=False):
+                results[number] = done.result()
         except BaseException:  # a person's Ctrl-C too: it reaches the stages, which save and end
             pool.shutdown(cancel_futures=True)
             raise
-    return [future.result() for future in running]
+    return results
 
 
 def run_arms(folder, settings, arms, measures_of):

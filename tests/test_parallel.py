@@ -53,6 +53,47 @@ if __name__ == "__main__":
 """
 
 
+# Ctrl-C at some hundred random moments of work that is handed out: each time all threads and processes must end.
+INTERRUPTED = """
+import random, signal, sys, time
+from concurrent.futures import ThreadPoolExecutor
+from corpus.parallel import mapped, submitted
+
+def work(state, item):
+    return item
+
+def in_processes():
+    for _ in mapped(work, range(300), 2, int):
+        pass
+
+def in_threads():
+    with ThreadPoolExecutor(8) as pool:
+        try:
+            for _, done in submitted(pool, time.sleep, [1e-5] * 200):
+                done.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+use, times, longest = {"processes": (in_processes, 150, 0.04), "threads": (in_threads, 600, 0.005)}[sys.argv[1]]
+random.seed(1)
+signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
+for _ in range(times):
+    try:
+        signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-5, longest))
+        use()
+        time.sleep(2 * longest)
+    except KeyboardInterrupt:
+        pass
+"""
+
+
+@pytest.mark.parametrize("where", ["processes", "threads"])
+def test_ctrl_c_never_leaves_a_thread_waiting(where):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", INTERRUPTED, where], env=environment, timeout=100, check=True)
+
+
 @pytest.fixture
 def program_file(tmp_path):
     (tmp_path / "program.py").write_text(PROGRAM)
