@@ -90,7 +90,7 @@ def main(settings):
         """Let serve_forever return."""
         threading.Thread(target=server.shutdown, daemon=True).start()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in machines.heeded_signals():
         signal.signal(number, end)
     server.serve_forever(poll_interval=0.2)
     server.engine.stop()

@@ -104,6 +104,8 @@ def read_run(folder):
         run = Run(summary, steps, models, list(answers), answers, records, models["sft"][1])
         if len(answers) != len(TRAINING) or not records or RUNG not in summary["ladder"]:
             raise UserError(f"its models are {list(answers)}, its problems of {RUNG} {len(records)}")
+        if steps["pretrain"]["optimizer"] != "muon":
+            raise UserError("it was not trained with Muon, which the page explains")
         return run
     except (UserError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         hint = "python recipe.py configs/demo.toml makes such a folder"

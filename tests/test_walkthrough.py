@@ -3,6 +3,7 @@
 import importlib
 import json
 import re
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -190,3 +191,15 @@ def test_a_folder_without_a_recipe_is_one_line(tmp_path, what):
         (tmp_path / what / "summary.json").write_text('{"exercises": {}}')
     error = door_error(walkthrough, f"--recipe={tmp_path / what}", f"--out={tmp_path}/page.md")
     assert "does not hold the results of a whole recipe" in error and not (tmp_path / "page.md").exists()
+
+
+def test_a_recipe_without_muon_is_one_line(folder, tmp_path):
+    """Its optimizer's state has nothing to orthogonalise."""
+    other = shutil.copytree(folder, tmp_path / "other")
+    entries = json.loads((other / "progress.json").read_text())
+    for entry in entries:
+        if entry["step"] == "pretrain":
+            entry["settings"]["optimizer"] = "adamw"
+    configurator.write_json(other / "progress.json", entries)
+    error = door_error(walkthrough, f"--recipe={other}", f"--out={tmp_path}/page.md")
+    assert "not trained with Muon" in error and not (tmp_path / "page.md").exists()
