@@ -63,27 +63,6 @@ def told_in_one_line():
         end(f"error: {path} was left half-compiled by a run that was killed: deleted, start again", 2)
 
 
-@contextmanager
-def interrupts_held_back():
-    """Ctrl-C, which a terminal sends to every process, takes effect after this block. Where threads are given work it
-    could leave a lock closed, for which they then wait without end: the locks of `threading` are Python code, in which
-    it may come at any place. A process that is started in the block never gets to see one: it would end in a traceback
-    before it could have it ignored."""
-    came, before = [], signal.getsignal(signal.SIGINT)
-    is_heeded = callable(before) and threading.current_thread() is threading.main_thread()
-    if is_heeded:
-        signal.signal(signal.SIGINT, lambda *signal_and_frame: came.append(signal_and_frame))
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        if is_heeded:
-            signal.signal(signal.SIGINT, before)
-        if came:
-            before(*came[0])
-
-
 def half_compiled(error):
     """The path of the file that made PyTorch's compiler raise this error, if a run that was killed while it compiled
     left it unfinished; else None. PyTorch does not make such a file again: every later run finds it, and fails."""

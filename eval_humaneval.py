@@ -21,7 +21,6 @@ from typing import Annotated
 from tqdm import tqdm
 
 import configurator
-from cleaning.decontaminate import MIN_NODES, flat, functions_of
 from configurator import UserError
 from cores import n_cores
 from corpus.records import json_line
@@ -288,8 +287,8 @@ def reason_of(record):
 
 def similarity_groups(settings, path_of, problems):
     """{task_id: "similar", "other" or "too small"}: whether a report of prepare_data.py names a training document that
-    is close to the problem (phi-1, section 5, scores the two groups apart), and if none, whether the report can tell:
-    small functions are alike everywhere, so that prepare_data.py looks for them by their names alone."""
+    is close to the problem (phi-1, section 5, scores the two groups apart), and if none, whether it could tell. Small
+    functions are alike everywhere: they are compared with those of the same name alone, or not at all."""
     try:
         found = json.loads(Path(settings.similar).read_text(encoding="utf-8"))["benchmarks"]["similar"]
         similar = {name for name, entry in found.items() if entry["similarity"] >= settings.min_similarity}
@@ -304,9 +303,11 @@ def similarity_groups(settings, path_of, problems):
 
 
 def is_small(problem):
-    """Whether the own solution has no function that prepare_data.py compares with all others."""
-    functions = functions_of(problem.program(problem.solution))
-    return all(len(flat(function)) < MIN_NODES for function in functions)
+    """Whether there is an own solution, and no function of it is compared whatever its name."""
+    from cleaning.decontaminate import MIN_NODES, flat, functions_of  # importing it takes as long as all the others
+
+    functions = functions_of(problem.program(problem.solution)) if problem.solution else []
+    return bool(functions) and all(len(flat(function)) < MIN_NODES for function in functions)
 
 
 def print_table(summary, out):

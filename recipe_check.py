@@ -36,8 +36,12 @@ def check(steps, processes):
     wanted = [(source, kind) for source, kind in wanted if not is_made(source, made)]
     found = {}
     with ThreadPoolExecutor(16) as pool:
-        for one, done in submitted(pool, lambda one: first_record(*one), wanted):
-            found[one] = done.result()
+        try:
+            for one, done in submitted(pool, lambda one: first_record(*one), wanted):
+                found[one] = done.result()
+        except BaseException:  # Ctrl-C: the sources that have not begun are left out
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     names = [short_name(source) for source, _ in wanted]
     width = max(map(len, names), default=6)
     print(f"\n{'source':<{width}}  {'rows':>13} {'GB':>8}  {'licence':<22} first record")

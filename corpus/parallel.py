@@ -6,6 +6,7 @@ ProcessPoolExecutor all processes write to one pipe, which stays open: it can wa
 """
 
 import collections
+import contextlib
 import functools
 import multiprocessing
 import os
@@ -16,7 +17,7 @@ import traceback
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import resource_tracker
 
-from endings import UserError, interrupts_held_back
+from configurator import UserError
 
 
 def mapped(function, items, num_workers, start, *arguments):
@@ -30,7 +31,8 @@ def mapped(function, items, num_workers, start, *arguments):
     threads = ThreadPoolExecutor(num_workers)
     try:
         for _ in range(num_workers):
-            workers.append(Worker(function, start, arguments))
+            with interrupts_held_back():  # or a worker that has just started would not be in the list
+                workers.append(Worker(function, start, arguments))
             idle.put(workers[-1])
         for item in items:
             under_way.append(queue.SimpleQueue())  # for one result, which a Future would guard with a lock
@@ -41,12 +43,13 @@ def mapped(function, items, num_workers, start, *arguments):
         while under_way:
             yield result_of(under_way.popleft())
     finally:
-        for worker in workers:
-            worker.process.kill()  # it is idle, or nobody wants its result any more
-        threads.shutdown(cancel_futures=True)
-        for worker in workers:
-            worker.process.join()
-            worker.pipe.close()
+        with interrupts_held_back():
+            for worker in workers:
+                worker.process.kill()  # it is idle, or nobody wants its result any more
+            threads.shutdown(cancel_futures=True)
+            for worker in workers:
+                worker.process.join()
+                worker.pipe.close()
 
 
 def ask(idle, item, answers):
@@ -58,7 +61,7 @@ def ask(idle, item, answers):
     except (EOFError, OSError):
         died = UserError("a worker process died, perhaps for lack of memory: use a smaller --num_workers")
         answers.put((None, died))
-    except Exception as error:  # an item that cannot be sent
+    except Exception as error:  # an item that cannot be sent, or a result that cannot be read
         answers.put((None, error))
     finally:
         idle.put(worker)
@@ -74,7 +77,8 @@ def result_of(answers):
 
 def submitted(pool, function, items):
     """Have a ThreadPoolExecutor call function(item) for each item, and yield (item, its Future) in the order in which
-    they end. (Behind a Ctrl-C in the library's as_completed() the threads can wait for ever.)"""
+    they end. Ctrl-C waits until all items are handed out. (Behind one in the library's as_completed() the threads can
+    wait for ever.)"""
     ended, item_of = queue.SimpleQueue(), {}
     with interrupts_held_back():
         for item in items:
@@ -84,6 +88,24 @@ def submitted(pool, function, items):
     for _ in range(len(item_of)):
         future = ended.get()
         yield item_of[future], future
+
+
+@contextlib.contextmanager
+def interrupts_held_back():
+    """Ctrl-C takes effect after this block. Where threads are given work it could leave a lock closed, for which they
+    then wait without end: the library's Condition, Semaphore and Event are Python code, in which it may come at any
+    place."""
+    came, before = [], signal.getsignal(signal.SIGINT)
+    if not callable(before) or threading.current_thread() is not threading.main_thread():
+        yield  # it is ignored, or comes in another thread
+        return
+    try:
+        signal.signal(signal.SIGINT, lambda *signal_and_frame: came.append(signal_and_frame))
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if came:
+            before(*came[0])
 
 
 class Worker:
@@ -97,8 +119,13 @@ class Worker:
             if multiprocessing.get_start_method() != "fork":
                 # Started with the first process, it would let signals through again while that one starts.
                 resource_tracker.ensure_running()
-            with interrupts_held_back():
+            # With Ctrl-C masked it never gets to see one, which a terminal sends to every process: it would end in a
+            # traceback before answer() could have it ignored.
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            try:
                 self.process.start()
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         except OSError as error:  # it does not say by itself that it is about processes
             raise UserError(f"no room for a worker process ({error}): --num_workers=1 does without them") from None
         other_end.close()  # so that the pipe ends with the process

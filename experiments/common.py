@@ -15,7 +15,7 @@ import configurator
 import pages
 from configurator import ROOT, UserError
 from cores import n_cores
-from corpus.parallel import submitted
+from corpus.parallel import interrupts_held_back, submitted
 
 
 def run_stage(script, *arguments, folder=ROOT, threads=1):
@@ -70,11 +70,12 @@ def side_by_side(work, items, at_a_time, unit):
     """[work(item) for each item of a list], so many at a time, under a progress bar. When one fails, those that have
     not begun are left out, and its error is raised. unit: what the bar counts."""
     results = [None] * len(items)
-    with ThreadPoolExecutor(at_a_time) as pool:
+    with ThreadPoolExecutor(at_a_time) as pool, tqdm(total=len(items), unit=unit, leave=False) as bar:
         try:
-            running = submitted(pool, lambda pair: work(pair[1]), enumerate(items))
-            for (number, _), done in tqdm(running, total=len(items), unit=unit, leave=False):
+            for (number, _), done in submitted(pool, lambda pair: work(pair[1]), enumerate(items)):
                 results[number] = done.result()
+                with interrupts_held_back():  # run_stage() waits for the bar's lock
+                    bar.update()
         except BaseException:  # a person's Ctrl-C too: it reaches the stages, which save and end
             pool.shutdown(cancel_futures=True)
             raise

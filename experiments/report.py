@@ -112,21 +112,23 @@ def with_errors(scores, models, error):
 
 def seed_blocks(out, models):
     """The same scores over all runs of the recipe that recipe.py --seed has put beside each other."""
-    first = out.with_name(re.sub(r"-seed\d+$", "", out.name))
-    runs = [first, *sorted(out.parent.glob(f"{first.name}-seed*"))]
-    runs = [str(run) for run in runs if (run / "summary.json").exists()]
+    name = re.sub(r"-seed\d+$", "", out.resolve().name)
+    folders = [path.parent for path in out.resolve().parent.glob("*/summary.json")]
+    runs = [folder for folder in folders if re.fullmatch(rf"{re.escape(name)}(-seed\d+)?", folder.name)]
+    runs.sort(key=lambda run: (len(run.name), run.name))
     if len(runs) < 2:
-        yield "text", "How far runs fall apart, the same recipe tells with `--seed=2`: it makes another one beside it."
+        yield "text", "How much of this is chance, one run does not tell: `--seed=2` makes another one beside it."
         return
     yield "heading", f"pass@1 over {len(runs)} seeds"
     try:
-        ladder = seeds.spreads(seeds.read_ladders(runs))
+        ladder = seeds.spreads(seeds.read_ladders(list(map(str, runs))))
     except UserError as error:
         yield "text", f"The runs cannot be compared: {error}."
         return
     rows = [[name, *with_errors(row, models, "sd")] for name, row in ladder.items()]
     yield "table", (["problems", *models], rows)
-    yield "text", f"The mean over the runs in {', '.join(runs)}, ± the standard deviation between them."
+    names = ", ".join(run.name for run in runs)
+    yield "text", f"The mean over the runs in {names}, ± the standard deviation between them."
 
 
 def failure_table(about):

@@ -28,6 +28,7 @@ import torch
 
 import configurator
 from configurator import ROOT, UserError
+from corpus.parallel import submitted
 from evaluation.problems import read_lines
 from experiments.common import print_table, run_stage
 from ranges import Count
@@ -69,7 +70,9 @@ def run_versions(settings):
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(2) as pool:
         commits, outs = (settings.before, settings.after), (Path(folder, "before"), Path(folder, "after"))
         checkouts = [check_out(commit, f"{out}-code") for commit, out in zip(commits, outs)]
-        return list(pool.map(partial(run_pipeline, steps=settings.steps), checkouts, outs))
+        pairs = list(zip(checkouts, outs))
+        ended = dict(submitted(pool, lambda pair: run_pipeline(*pair, steps=settings.steps), pairs))
+        return [ended[pair].result() for pair in pairs]
 
 
 def check_out(commit, folder):

@@ -29,6 +29,7 @@ from dataclasses import dataclass
 
 import configurator
 from configurator import ROOT, UserError
+from corpus.parallel import interrupts_held_back, submitted
 from experiments import malformed
 from experiments.common import print_table
 from ranges import Count, Device, Natural, Positive, Seed, SmallCount
@@ -153,9 +154,10 @@ def phase(settings, server, clients, seconds):
             answers.append(ask(settings, server, rng))
 
     with ThreadPoolExecutor(clients) as pool:
-        for number in range(clients):
-            pool.submit(client, number)
         try:
+            with interrupts_held_back():
+                for number in range(clients):
+                    pool.submit(client, number)
             time.sleep(seconds / 2)
             look = server.look()
         except BaseException:  # Ctrl-C: the clients go when the server has gone
@@ -221,7 +223,8 @@ def send_malformed(settings, server):
 
     kinds, faults, rows = collections.defaultdict(collections.Counter), [], []
     with ThreadPoolExecutor(SENDERS) as pool:
-        for kind, answer, fault in pool.map(send, range(settings.malformed)):
+        for _, done in submitted(pool, send, range(settings.malformed)):
+            kind, answer, fault = done.result()
             kinds[kind][answer] += 1
             faults += [fault] if fault else []
     for kind, answers in sorted(kinds.items()):

@@ -150,11 +150,14 @@ def test_runs_with_other_seeds_are_shown_beside_each_other(finished):
         return (finished / "report.md").read_text()
 
     report.main(report.Settings(recipe=str(finished)))
-    assert "tells with `--seed=2`" in (finished / "report.md").read_text(), "one run has no spread"
+    assert "`--seed=2` makes another one" in (finished / "report.md").read_text(), "one run has no spread"
     # Of 50 % and 90 % the mean is 70 %, and the deviation 40 % / sqrt(2) = 28.3 %; the tuned models are equal.
     markdown = page_with(**{"pass@1": 0.9})
     assert "pass@1 over 2 seeds" in markdown and "| lists | 70.0% ± 28.3% | 50.0% ± 0.0% |" in markdown
     assert "| lists | 2 | 50.0% ± 10.0% | 50.0% ± 10.0% |" in markdown, "its own scores stay"
+    finished.with_name(f"{finished.name}-seed2.bak").mkdir()
+    report.main(report.Settings(recipe=f"{finished}-seed2"))
+    assert "pass@1 over 2 seeds" in (finished.with_name(f"{finished.name}-seed2") / "report.md").read_text()
     assert "cannot be compared" in page_with(n=3), "other problems"
 
 

@@ -147,7 +147,7 @@ def test_memory_and_time_are_for_each_program_and_many_run_at_once():
     assert threading.active_count() < 20
 
 
-def test_interrupting_ends_the_programs_that_run_even_while_others_are_handed_out():
+def test_a_failure_ends_the_programs_that_run_even_while_others_are_handed_out():
     def jobs():
         yield "endless", "while True: pass", TEST, "sealed"
         while not sandbox.busy:
