@@ -149,10 +149,29 @@ def document(exercise, rng):
 
 
 def chat(rng, seed, i):
-    """(Exercise, turns): a request in one of many forms and the function, sometimes more; or (None, small talk)."""
-    if rng.random() < 0.02:
-        asked, answer = rng.choice(wording.SENTENCES["said"]).split(" => ")
-        return None, [rng.choice(asked.split(" | ")), answer]
+    """(Exercise, turns): a request and its function, in a quarter of the conversations beside small talk or behind another
+    request, with which it has nothing to do; or (None, small talk)."""
+    chance = rng.random()
+    if chance < 0.02:
+        return None, small_talk(rng)
+    exercise, turns = answered(rng, seed, i)
+    if chance < 0.05:
+        return exercise, small_talk(rng) + turns
+    if chance < 0.07:
+        return exercise, turns + small_talk(rng)
+    if chance < 0.25:
+        return exercise, answered(rng, seed, f"{i}.before")[1] + turns
+    return exercise, turns
+
+
+def small_talk(rng):
+    """What a person says who asks for no function, and the answer."""
+    asked, answer = rng.choice(wording.SENTENCES["said"]).split(" => ")
+    return [rng.choice(asked.split(" | ")), answer]
+
+
+def answered(rng, seed, i):
+    """(Exercise, turns): a request in one of many forms and the function, sometimes more."""
     form = rng.choice(wording.SENTENCES["request"]) if rng.random() < 0.65 else ""
     natural = bool(form) and "{" not in form.replace("{sentence}", "")
     exercise = make_exercise("chats", i, seed, natural=natural)
@@ -179,7 +198,7 @@ def chat(rng, seed, i):
 
 
 def second_turn(exercise, rng):
-    """In an eighth of the conversations something more is asked."""
+    """Behind an eighth of the functions something more is asked of them."""
     chance, asked = rng.random(), wording.SENTENCES
     body, *others = exercise.bodies
     if chance < 0.05 and others:

@@ -133,21 +133,23 @@ def test_the_views_are_what_they_say(made):
     for record in documents:
         compile(record["text"], "<document>", "exec")
     assert 0.15 < sum(d["text"].startswith('"""') for d in documents) / len(documents) < 0.25, "with a test in front"
-    assert {len(c["messages"]) for c in chats} == {2, 4}
-    n_functions, wrong = 0, []
+    assert {len(c["messages"]) for c in chats} == {2, 4, 6, 8}
+    asked, n_functions, wrong = [], 0, []
     for turns in (chat["messages"] for chat in chats):
         assert [turn["role"] for turn in turns] == ["user", "assistant"] * (len(turns) // 2)
-        answer = code_in(turns[1]["content"])
+        asked += zip(turns[::2], turns[1::2])
+    for request, reply in asked:
+        answer = code_in(reply["content"])
         if "def " not in answer:
             continue
         n_functions += 1
         scope = {}
         exec(answer, scope)
         scope["math"] = math  # which a test may use
-        for test in re.findall(r"^assert .*", turns[0]["content"], re.M):
+        for test in re.findall(r"^assert .*", request["content"], re.M):
             if not eval(test.removeprefix("assert "), scope):
                 wrong.append(answer)
-    assert 0.96 < n_functions / len(chats) < 0.995 and not wrong, wrong
+    assert 0.92 < n_functions / len(asked) < 0.97 and not wrong, wrong
 
 
 @pytest.mark.parametrize(
@@ -217,9 +219,11 @@ def benchmark_texts():
         for problem in map(json.loads, f):
             yield problem["prompt"] + problem["canonical_solution"]
             yield problem["test"]
-    with gzip.open(DATA / "mbpp/mbpp.jsonl.gz", "rt") as f:
-        for problem in map(json.loads, f):
-            yield from (problem["text"], problem["code"], *problem["test_list"])
+    for name in ("mbpp", "mbpp_sanitized"):  # where half of the questions are rewritten
+        with gzip.open(DATA / f"mbpp/{name}.jsonl.gz", "rt") as f:
+            for problem in map(json.loads, f):
+                question = problem.get("text") or problem["prompt"]
+                yield from (question, problem["code"], *problem["test_list"])
 
 
 def test_ordinals_are_those_of_english():

@@ -1,0 +1,77 @@
+"""Does a tuned model answer a request as well later in a conversation as at its beginning?
+
+    python -m experiments.conversations --checkpoints=out/demo/sft,out/demo-seed2/sft
+
+Each request is asked alone, behind a greeting, and behind another request with its function. The table has the share
+whose first greedy answer passes the tests, +- its standard error over the requests.
+"""
+
+import needs  # noqa: F401
+
+from dataclasses import dataclass
+
+import configurator
+from cores import n_cores
+from evaluation import sandbox
+from evaluation.generate import Sampling, generate
+from evaluation.problems import read_problems, score
+from evaluation.replies import code_in
+from experiments.common import print_table
+from ranges import Context, Place
+from sample import fitting
+from tokenizer import fenced
+from training import checkpoint
+from training import machine as machines
+
+GREETING = ["hi", "Hello! I am a small code model. I write short Python functions: tell me what one should do."]
+REQUEST = ["Write a function that adds two numbers.", fenced("def add(a, b):\n    return a + b", "python")]
+THANKS = ["thanks", "You are welcome. What is the next function?"]
+BEFORE = {  # what was said before a request: questions and answers in turn
+    "alone": [],
+    "behind a greeting": GREETING,
+    "behind a request": REQUEST,
+    "behind a request and thanks": REQUEST + THANKS,
+}
+
+
+@dataclass
+class Settings:
+    """Which models, and what they are asked."""
+
+    checkpoints: str = "out/demo/sft"  # of tuned models, separated by commas
+    problems: Place = "exercises/requests.jsonl"  # requests with tests
+    max_new_tokens: Context = 160  # length of an answer
+
+
+def main(settings):
+    """Ask every model every request in every way, and print the table."""
+    problems = list(read_problems(settings.problems, "11").values())
+    machine, rows = machines.start(), []
+    for path in settings.checkpoints.split(","):
+        model, tokenizer, _ = checkpoint.load_model(path, machine)
+        rows.append([path])
+        for before in BEFORE.values():
+            rows[-1].append(share(model, tokenizer, problems, before, settings.max_new_tokens))
+    print(f"\n{len(problems)} requests, the share that is right")
+    print_table(["", *BEFORE], rows, "<" + ">" * len(BEFORE))
+
+
+def share(model, tokenizer, problems, before, max_new_tokens):
+    """12.3% +- 4.5%: of the problems, behind these turns. As in sample.py the oldest are forgotten where all of them do
+    not fit into the context."""
+    prompts, context = [], model.config.block_size
+    for problem in problems:
+        said = enumerate([*before, problem.request])
+        turns = [{"role": ("user", "assistant")[n % 2], "content": text} for n, text in said]
+        prompts.append(fitting(turns, tokenizer, context - 1)[1])
+    answers = generate(model, tokenizer, prompts, max_new_tokens, Sampling(temperature=0.0))
+    jobs = []
+    for problem, answer in zip(problems, answers):
+        jobs.append((problem.task_id, problem.program(code_in(answer.text)), problem.test, "sealed"))
+    passed = [verdict.passed for _, verdict in sandbox.run_all(jobs, n_cores())]
+    found = score([(1, is_right) for is_right in passed])
+    return f"{found['pass@1']:.1%} +- {found['stderr']:.1%}"
+
+
+if __name__ == "__main__":
+    configurator.run(main, Settings)
