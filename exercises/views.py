@@ -149,8 +149,8 @@ def document(exercise, rng):
 
 
 def chat(rng, seed, i):
-    """(Exercise, turns): a request and its function, in a quarter of the conversations beside small talk or behind another
-    request, with which it has nothing to do; or (None, small talk)."""
+    """(Exercise, turns): a request and its function, in a quarter of the conversations beside small talk or behind
+    another request, with which it has nothing to do; or (None, small talk)."""
     chance = rng.random()
     if chance < 0.02:
         return None, small_talk(rng)

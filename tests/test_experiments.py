@@ -11,10 +11,13 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from conftest import ROOT, door_error
+from conftest import ROOT, door_error, untrained_checkpoint
 
 from configurator import UserError
-from experiments import cleaning_speed, common, gpu, peers, same_results, speed
+from evaluation.generate import Completion
+from evaluation.problems import read_problems
+from evaluation.replies import with_def
+from experiments import cleaning_speed, common, conversations, gpu, peers, same_results, speed
 from model import ModelConfig, Transformer
 from training.machine import Machine
 
@@ -202,3 +205,21 @@ def test_an_experiment_takes_no_folder_but_its_own(tmp_path):
     (tmp_path / "models/model.pt").touch()
     with pytest.raises(UserError, match="models holds something else"):
         common.has_begun(tmp_path / "models", Settings())
+
+
+def test_requests_are_asked_at_several_places_of_a_conversation(tmp_path, tokenizer, monkeypatch, capsys):
+    """A model that knows every answer but those behind another request."""
+    path = untrained_checkpoint(tmp_path / "run", tokenizer, block_size=1024)
+    problems = list(read_problems(ROOT / "exercises/requests.jsonl", "11").values())
+
+    def write(model, tokenizer, prompts, max_new_tokens, sampling):
+        for ids, problem in zip(prompts, problems, strict=True):
+            text = tokenizer.decode(ids)
+            assert problem.request in text and text.endswith("<|im_start|>assistant\n")
+            answer = "" if "def add(a, b)" in text else f"```python\n{with_def(problem.solution)}\n```"
+            yield Completion([], answer, "stop")
+
+    monkeypatch.setattr(conversations, "generate", lambda *arguments: list(write(*arguments)))
+    conversations.main(conversations.Settings(checkpoints=str(path), problems=ROOT / "exercises/requests.jsonl"))
+    row = capsys.readouterr().out.splitlines()[-1].split("  ")
+    assert [cell.strip() for cell in row if cell][1:] == ["100.0% +- 0.0%"] * 2 + ["0.0% +- 0.0%"] * 2
