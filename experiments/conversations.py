@@ -1,9 +1,10 @@
-"""Does a tuned model answer a request as well later in a conversation as at its beginning?
+"""Does a tuned model answer a request as well later in a conversation as at its beginning, and leave small talk alone?
 
     python -m experiments.conversations --checkpoints=out/demo/sft,out/demo-seed2/sft
 
-Each request is asked alone, behind a greeting, and behind another request with its function. The table has the share
-whose first greedy answer passes the tests, +- its standard error over the requests.
+Each request is asked alone, behind a greeting, and behind another request with its function: the table has the share
+whose first greedy answer passes the tests, +- its standard error over the requests. The last column counts the messages
+that ask for no function, in words that training has not, which get an answer without one.
 """
 
 import needs  # noqa: F401
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 import configurator
 from cores import n_cores
 from evaluation import sandbox
-from evaluation.generate import Sampling, generate
+from evaluation.generate import Sampling, generate, prompt_ids
 from evaluation.problems import read_problems, score
 from evaluation.replies import code_in
 from experiments.common import print_table
@@ -23,6 +24,7 @@ from tokenizer import fenced
 from training import checkpoint
 from training import machine as machines
 
+GREEDY = Sampling(temperature=0.0)
 GREETING = ["hi", "Hello! I am a small code model. I write short Python functions: tell me what one should do."]
 REQUEST = ["Write a function that adds two numbers.", fenced("def add(a, b):\n    return a + b", "python")]
 THANKS = ["thanks", "You are welcome. What is the next function?"]
@@ -32,6 +34,30 @@ BEFORE = {  # what was said before a request: questions and answers in turn
     "behind a request": REQUEST,
     "behind a request and thanks": REQUEST + THANKS,
 }
+# Written by somebody who knew the small talk of exercises/chat.txt, but otherwise than all of it.
+NO_REQUESTS = (
+    "hello friend",
+    "yo, you there?",
+    "hows life?",
+    "tell me who you are",
+    "what's your purpose?",
+    "what are you able to do?",
+    "could you explain how to use you?",
+    "cheers",
+    "perfect, thank you so much",
+    "see you tomorrow",
+    "how tall is the Eiffel tower?",
+    "who painted the Mona Lisa?",
+    "sing me a lullaby",
+    "write a haiku",
+    "what should I wear today?",
+    "is there life on Mars?",
+    "build me a video game",
+    "code an entire bank",
+    "can you do it in Swift?",
+    "please use Ruby instead",
+    "lorem ipsum",
+)
 
 
 @dataclass
@@ -52,8 +78,11 @@ def main(settings):
         rows.append([path])
         for before in BEFORE.values():
             rows[-1].append(share(model, tokenizer, problems, before, settings.max_new_tokens))
+        prompts = [prompt_ids(tokenizer, message, chat=True) for message in NO_REQUESTS]
+        answers = generate(model, tokenizer, prompts, settings.max_new_tokens, GREEDY)
+        rows[-1].append(f"{sum('def ' not in answer.text for answer in answers)} of {len(answers)}")
     print(f"\n{len(problems)} requests, the share that is right")
-    print_table(["", *BEFORE], rows, "<" + ">" * len(BEFORE))
+    print_table(["", *BEFORE, "no request, no function"], rows, "<" + ">" * (len(BEFORE) + 1))
 
 
 def share(model, tokenizer, problems, before, max_new_tokens):
@@ -64,7 +93,7 @@ def share(model, tokenizer, problems, before, max_new_tokens):
         said = enumerate([*before, problem.request])
         turns = [{"role": ("user", "assistant")[n % 2], "content": text} for n, text in said]
         prompts.append(fitting(turns, tokenizer, context - 1)[1])
-    answers = generate(model, tokenizer, prompts, max_new_tokens, Sampling(temperature=0.0))
+    answers = generate(model, tokenizer, prompts, max_new_tokens, GREEDY)
     jobs = []
     for problem, answer in zip(problems, answers):
         jobs.append((problem.task_id, problem.program(code_in(answer.text)), problem.test, "sealed"))

@@ -208,18 +208,20 @@ def test_an_experiment_takes_no_folder_but_its_own(tmp_path):
 
 
 def test_requests_are_asked_at_several_places_of_a_conversation(tmp_path, tokenizer, monkeypatch, capsys):
-    """A model that knows every answer but those behind another request."""
+    """A model that knows every answer but those behind another request, and has a function for every other message."""
     path = untrained_checkpoint(tmp_path / "run", tokenizer, block_size=1024)
     problems = list(read_problems(ROOT / "exercises/requests.jsonl", "11").values())
+    answers = {problem.request: f"```python\n{with_def(problem.solution)}\n```" for problem in problems}
 
     def write(model, tokenizer, prompts, max_new_tokens, sampling):
-        for ids, problem in zip(prompts, problems, strict=True):
-            text = tokenizer.decode(ids)
-            assert problem.request in text and text.endswith("<|im_start|>assistant\n")
-            answer = "" if "def add(a, b)" in text else f"```python\n{with_def(problem.solution)}\n```"
-            yield Completion([], answer, "stop")
+        for ids in prompts:
+            asked = tokenizer.decode(ids).split("<|im_start|>user\n")
+            message = asked[-1].removesuffix("<|im_end|>\n<|im_start|>assistant\n")
+            yield Completion([], "" if "def add(a, b)" in "".join(asked) else answers.get(message, "def f(x):"), "stop")
 
     monkeypatch.setattr(conversations, "generate", lambda *arguments: list(write(*arguments)))
     conversations.main(conversations.Settings(checkpoints=str(path), problems=ROOT / "exercises/requests.jsonl"))
-    row = capsys.readouterr().out.splitlines()[-1].split("  ")
-    assert [cell.strip() for cell in row if cell][1:] == ["100.0% +- 0.0%"] * 2 + ["0.0% +- 0.0%"] * 2
+    row = [cell.strip() for cell in capsys.readouterr().out.splitlines()[-1].split("  ") if cell]
+    assert row[1:] == ["100.0% +- 0.0%"] * 2 + ["0.0% +- 0.0%"] * 2 + ["0 of 21"]
+    known = set(re.split(r" \| | => |\n", (ROOT / "exercises/chat.txt").read_text().lower()))
+    assert "hello" in known and known.isdisjoint(conversations.NO_REQUESTS), "training has other words"
