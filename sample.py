@@ -59,7 +59,7 @@ def main(settings):
     stops = [stop] * settings.num_samples
     write = partial(generate, model, tokenizer, max_new_tokens=settings.max_new_tokens, sampling=sampling, stops=stops)
     if is_conversation:
-        room = min(settings.max_new_tokens, model.config.block_size // 2)
+        room = room_for_answer(settings.max_new_tokens, model.config.block_size)
         talk(write, tokenizer, model.config.block_size - room, settings.seed)
     else:
         complete(write, tokenizer, settings)
@@ -128,6 +128,12 @@ def typed():
             return None
         if line:
             return line
+
+
+def room_for_answer(max_new_tokens, block_size):
+    """Tokens of the context that what was said before leaves to an answer, at the least: what is forgotten for more is
+    missed more often than a longer answer."""
+    return min(max_new_tokens, block_size // 4)
 
 
 def fitting(turns, tokenizer, most):

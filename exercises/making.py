@@ -15,7 +15,7 @@ from configurator import UserError
 from exercises import kinds, tables, wording
 from exercises.code import compares_constants, local_names, renamed, shape
 from exercises.compose import Maker, Unfit, others, without_recursion
-from exercises.examples import LARGEST, literal, load, worked_examples
+from exercises.examples import LARGEST, copied, literal, load, worked_examples
 
 N_TESTS = 12  # assertions per problem
 PRACTICE = "practice"  # the view of problems like those of training, with tests: for grpo.py to learn from
@@ -35,6 +35,7 @@ class Exercise:
     sentence: str
     bodies: list[str]  # of functions that do the same, the plainest first
     examples: list[tuple]  # (arguments, result)
+    changed: tuple | None = None  # (a constant of the first body, another number, that body with it)
 
 
 OPERATIONS, CONDITIONS = [], []
@@ -72,10 +73,10 @@ def is_test(draft):
     return chain_is_held_out(draft.parts) and ALONE.isdisjoint(shapes)
 
 
-def is_seen(draft):
-    """Whether a Draft may be in training: neither its chain nor a part of it is held out."""
-    starts = range(len(draft.parts))
-    return not any(chain_is_held_out(draft.parts[a:b]) for a in starts for b in range(a + 2, len(starts) + 1))
+def is_seen(parts):
+    """Whether a chain of operations may be in training: neither it nor a part of it is held out."""
+    starts = range(len(parts))
+    return not any(chain_is_held_out(parts[a:b]) for a in starts for b in range(a + 2, len(starts) + 1))
 
 
 def make_exercise(view, index, seed, natural=False):
@@ -89,7 +90,7 @@ def make_exercise(view, index, seed, natural=False):
         try:
             draft = MAKERS[view == "wordings"].draft(rng)
             too_easy = view == PRACTICE and len(draft.parts) < 2  # tuning has taught these
-            fits = is_test(draft) if view == "compositions" else is_seen(draft)
+            fits = is_test(draft) if view == "compositions" else is_seen(draft.parts)
             if fits and not too_easy:
                 return named(rng, draft, view, natural)
         except Unfit:
@@ -110,10 +111,12 @@ def named(rng, draft, view, natural):
     name = function_name(rng, draft, natural, view == "function_names")
     sentence = said(rng, draft, names, constants, noun, natural)
     lacks_noun = view == "nouns" and not (noun and (noun in sentence or wording.plural(noun) in sentence))
-    if name in names.values() or lacks_noun:
+    letters = re.findall(r"\b[b-z]\b", re.sub(r"{[^}]*}", "", draft.phrase))  # "x + y == k for some x and y"
+    if name in names.values() or lacks_noun or not set(letters).isdisjoint(names.values()):
         raise Unfit
     code_names = names | {placeholder: literal(value) for placeholder, value in constants.items()}
-    bodies = dict.fromkeys(renamed(body, final_names(rng, body, code_names, name)) for body in draft.bodies)
+    all_names = [final_names(rng, body, code_names, name) for body in draft.bodies]
+    bodies = dict.fromkeys(map(renamed, draft.bodies, all_names))
     if constants and any(map(compares_constants, bodies)):
         raise Unfit
     functions = [load(name, names.values(), body) for body in bodies]
@@ -121,7 +124,27 @@ def named(rng, draft, view, natural):
     n_examples = 1 + N_TESTS if view in (*LADDER, PRACTICE) else 3
     examples = worked_examples(rng, draft, constants, functions, near, n_examples)
     hints = [hint(draft.parameters[placeholder]) for placeholder in names] + [hint(draft.result)]
-    return Exercise(draft.parts, name, list(names.values()), hints, sentence, list(bodies), examples)
+    exercise = Exercise(draft.parts, name, list(names.values()), hints, sentence, list(bodies), examples)
+    exercise.changed = with_other_constant(rng, draft, constants, all_names[0], exercise)
+    return exercise
+
+
+def with_other_constant(rng, draft, constants, names, exercise):
+    """(a constant of the first body, another number, that body with it), or None where none can be another one. names:
+    of all that the body names."""
+    numbers = [key for key, value in constants.items() if type(value) is int and key not in draft.values]
+    if not numbers or len(set(constants.values())) < len(constants):
+        return None
+    placeholder = rng.choice(numbers)
+    other = kinds.draw_one(rng, draft.parameters[placeholder], None, (), None, draft)
+    body = renamed(draft.bodies[0], names | {placeholder: literal(other)})
+    try:
+        function = load(exercise.name, exercise.parameters, body)
+        for arguments, _ in exercise.examples:
+            function(*copied(arguments))
+    except Exception:  # as a division by 0
+        return None
+    return (constants[placeholder], other, body) if other not in constants.values() else None
 
 
 def hint(kind):

@@ -3,13 +3,12 @@
 import random
 import re
 import textwrap
-from dataclasses import replace
 
 from configurator import UserError
 from exercises import wording
-from exercises.code import indented
+from exercises.code import expression, grouped, indented
 from exercises.examples import literal
-from exercises.making import LADDER, make_exercise
+from exercises.making import LADDER, is_seen, make_exercise
 from exercises.unseen import is_in_benchmark
 from tokenizer import complete_request, fenced
 
@@ -153,20 +152,22 @@ def chat(rng, seed, i):
     another request, with which it has nothing to do; or (None, small talk)."""
     chance = rng.random()
     if chance < 0.02:
-        return None, small_talk(rng)
+        return None, small_talk(rng, "before", "behind", "anywhere")
     exercise, turns = answered(rng, seed, i)
     if chance < 0.05:
-        return exercise, small_talk(rng) + turns
-    if chance < 0.07:
-        return exercise, turns + small_talk(rng)
+        return exercise, small_talk(rng, "before", "anywhere") + turns
+    if chance < 0.08:
+        return exercise, turns + small_talk(rng, "behind", "anywhere")
     if chance < 0.25:
-        return exercise, answered(rng, seed, f"{i}.before")[1] + turns
+        earlier = answered(rng, seed, f"{i}.before")[1]
+        return exercise, earlier + (small_talk(rng, "behind", "anywhere") if chance < 0.11 else []) + turns
     return exercise, turns
 
 
-def small_talk(rng):
-    """What a person says who asks for no function, and the answer."""
-    asked, answer = rng.choice(wording.SENTENCES["said"]).split(" => ")
+def small_talk(rng, *places):
+    """What a person says who asks for no function, at one of some places in a conversation, and the answer."""
+    lines = sum((wording.SENTENCES[place] for place in places), [])
+    asked, answer = rng.choice(lines).split(" => ")
     return [rng.choice(asked.split(" | ")), answer]
 
 
@@ -175,7 +176,7 @@ def answered(rng, seed, i):
     form = rng.choice(wording.SENTENCES["request"]) if rng.random() < 0.65 else ""
     natural = bool(form) and "{" not in form.replace("{sentence}", "")
     exercise = make_exercise("chats", i, seed, natural=natural)
-    body = exercise.bodies[0]  # always the plainest: which one is wanted cannot be known, so that chance would be noise
+    signature = signature_of(exercise)
     if form:
         tests = as_typed(exercise, rng)
         sentence = mistyped(exercise, rng) if rng.random() < 0.1 else exercise.sentence
@@ -183,32 +184,42 @@ def answered(rng, seed, i):
             sentence=wording.ended(form, sentence),
             name=exercise.name,
             arguments=", ".join(exercise.parameters),
-            signature=signature_of(exercise),
+            signature=signature,
             test=tests[0],
             tests="\n".join(tests),
         )
-        code = definition(exercise, body)
     else:
         start = head(exercise, rng)
         request = complete_request(start)
         signature = re.match(r"(from .*\n\n\n)?def .*", start)[0]
-        code = f"{signature}\n{indented(body)}"
-    turns = [request, fenced(code, "python")]
-    return exercise, turns + second_turn(exercise, rng)
+    # Always the plainest way: which one is wanted cannot be known, so that chance would be noise.
+    turns = [request, function(signature, exercise.bodies[0])]
+    return exercise, turns + second_turn(exercise, signature, rng)
 
 
-def second_turn(exercise, rng):
-    """Behind an eighth of the functions something more is asked of them."""
+def function(signature, body):
+    """The answer to a request."""
+    return fenced(f"{signature}\n{indented(body)}", "python")
+
+
+def second_turn(exercise, signature, rng):
+    """Behind a sixth of the functions something more is asked of them. signature: that of the answer."""
     chance, asked = rng.random(), wording.SENTENCES
     body, *others = exercise.bodies
     if chance < 0.05 and others:
-        return [rng.choice(asked["another way"]), fenced(definition(exercise, others[0]), "python")]
-    if chance < 0.10 and exercise.name not in body:
-        renamed = replace(exercise, name=wording.random_name(rng))
-        request = rng.choice(asked["another name"]).format(name=renamed.name)
-        return [request, fenced(definition(renamed, body), "python")]
-    if chance < 0.13:
-        return [rng.choice(asked["type hints"]), fenced(definition(exercise, body, with_hints=True), "python")]
+        return [rng.choice(asked["another way"]), function(signature, others[0])]
+    name = wording.random_name(rng)
+    if chance < 0.10 and not re.search(rf"\b({exercise.name}|{name})\b", f"{body} {exercise.parameters}"):
+        request = rng.choice(asked["another name"]).format(name=name)
+        return [request, function(signature.replace(f"def {exercise.name}(", f"def {name}("), body)]
+    if chance < 0.13 and signature == signature_of(exercise) and "object" not in exercise.hints:
+        return [rng.choice(asked["type hints"]), function(signature_of(exercise, with_hints=True), body)]
+    if chance < 0.4 and exercise.changed:
+        old, new, body = exercise.changed
+        return [rng.choice(asked["another constant"]).format(old=old, new=new), function(signature, body)]
+    code = expression(body) if exercise.hints[-1] == "bool" and is_seen(["negate", *exercise.parts]) else None
+    if chance < 0.22 and code and not code.startswith("not "):
+        return [rng.choice(asked["the opposite"]), function(signature, f"return not {grouped(code)}")]
     return []
 
 

@@ -3,8 +3,9 @@
     python -m experiments.conversations --checkpoints=out/demo/sft,out/demo-seed2/sft
 
 Each request is asked alone, behind a greeting, and behind another request with its function: the table has the share
-whose first greedy answer passes the tests, +- its standard error over the requests. The last column counts the messages
-that ask for no function, in words that training has not, which get an answer without one.
+whose first greedy answer passes the tests, +- its standard error over the requests. Then follow-ups, which change what
+the function before them does; half of them are of kinds that training has. The last column counts the messages that ask
+for no function, in words that training has not, which get an answer without one.
 """
 
 import needs  # noqa: F401
@@ -15,11 +16,11 @@ import configurator
 from cores import n_cores
 from evaluation import sandbox
 from evaluation.generate import Sampling, generate, prompt_ids
-from evaluation.problems import read_problems, score
+from evaluation.problems import read_lines, read_problems, score
 from evaluation.replies import code_in
 from experiments.common import print_table
 from ranges import Context, Place
-from sample import fitting
+from sample import fitting, room_for_answer
 from tokenizer import fenced
 from training import checkpoint
 from training import machine as machines
@@ -66,33 +67,37 @@ class Settings:
 
     checkpoints: str = "out/demo/sft"  # of tuned models, separated by commas
     problems: Place = "exercises/requests.jsonl"  # requests with tests
+    follow_ups: Place = "exercises/follow_ups.jsonl"  # such ones, with what was said before
     max_new_tokens: Context = 160  # length of an answer
 
 
 def main(settings):
     """Ask every model every request in every way, and print the table."""
     problems = list(read_problems(settings.problems, "11").values())
+    follow_ups = list(read_problems(settings.follow_ups, "11").values())
+    said = [record["before"] for record in read_lines(settings.follow_ups)]
     machine, rows = machines.start(), []
     for path in settings.checkpoints.split(","):
         model, tokenizer, _ = checkpoint.load_model(path, machine)
         rows.append([path])
         for before in BEFORE.values():
-            rows[-1].append(share(model, tokenizer, problems, before, settings.max_new_tokens))
+            rows[-1].append(share(model, tokenizer, problems, [before] * len(problems), settings.max_new_tokens))
+        rows[-1].append(share(model, tokenizer, follow_ups, said, settings.max_new_tokens))
         prompts = [prompt_ids(tokenizer, message, chat=True) for message in NO_REQUESTS]
         answers = generate(model, tokenizer, prompts, settings.max_new_tokens, GREEDY)
         rows[-1].append(f"{sum('def ' not in answer.text for answer in answers)} of {len(answers)}")
-    print(f"\n{len(problems)} requests, the share that is right")
-    print_table(["", *BEFORE, "no request, no function"], rows, "<" + ">" * (len(BEFORE) + 1))
+    print(f"\n{len(problems)} requests and {len(follow_ups)} follow-ups, the share that is right")
+    print_table(["", *BEFORE, "follow-ups", "no request, no function"], rows, "<" + ">" * (len(BEFORE) + 2))
 
 
 def share(model, tokenizer, problems, before, max_new_tokens):
-    """12.3% +- 4.5%: of the problems, behind these turns. As in sample.py the oldest are forgotten where all of them do
-    not fit into the context."""
-    prompts, context = [], model.config.block_size
-    for problem in problems:
-        said = enumerate([*before, problem.request])
+    """12.3% +- 4.5%: of the problems, each behind its turns of before. As in sample.py the oldest are forgotten where
+    all of them leave too little room in the context."""
+    prompts, most = [], model.config.block_size - room_for_answer(max_new_tokens, model.config.block_size)
+    for problem, texts in zip(problems, before):
+        said = enumerate([*texts, problem.request])
         turns = [{"role": ("user", "assistant")[n % 2], "content": text} for n, text in said]
-        prompts.append(fitting(turns, tokenizer, context - 1)[1])
+        prompts.append(fitting(turns, tokenizer, most)[1])
     answers = generate(model, tokenizer, prompts, max_new_tokens, GREEDY)
     jobs = []
     for problem, answer in zip(problems, answers):

@@ -105,9 +105,9 @@ def score_table(ladder, models):
     return ["problems", "how many", *models], rows
 
 
-def with_errors(scores, models, error):
-    """pass@1 ± an error of each model, "" where it was not scored."""
-    return [f"{s['pass@1']:.1%} ± {s[error]:.1%}" if (s := scores.get(model)) else "" for model in models]
+def with_errors(scores, models, error, value="pass@1"):
+    """A value ± its error of each model, "" where it was not scored."""
+    return [f"{s[value]:.1%} ± {s[error]:.1%}" if (s := scores.get(model)) else "" for model in models]
 
 
 def seed_blocks(out, models):
@@ -129,6 +129,10 @@ def seed_blocks(out, models):
     yield "table", (["problems", *models], rows)
     names = ", ".join(run.name for run in runs)
     yield "text", f"The mean over the runs in {names}, ± the standard deviation between them."
+    yield "heading", "What each stage adds"
+    rows = [[name, *with_errors(row, models[1:], "gain_stderr", "gain")] for name, row in ladder.items()]
+    yield "table", (["problems", *models[1:]], rows)
+    yield "text", "The mean difference to the stage before, ± its standard error over the runs."
 
 
 def failure_table(about):

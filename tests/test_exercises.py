@@ -20,9 +20,9 @@ from evaluation.formats import problem_of
 from evaluation.mutants import mutants
 from evaluation.replies import code_in
 from exercises import making, tables, unseen, views, wording
-from exercises.code import compares_constants, renamed
-from exercises.compose import Draft, Unfit, drawn_by_weight
-from exercises.making import CONDITIONS, LADDER, OPERATIONS, ordinal
+from exercises.code import renamed
+from exercises.compose import Draft, Unfit
+from exercises.making import CONDITIONS, LADDER, OPERATIONS
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +133,7 @@ def test_the_views_are_what_they_say(made):
     for record in documents:
         compile(record["text"], "<document>", "exec")
     assert 0.15 < sum(d["text"].startswith('"""') for d in documents) / len(documents) < 0.25, "with a test in front"
-    assert {len(c["messages"]) for c in chats} == {2, 4, 6, 8}
+    assert {2, 4, 6, 8} <= {len(c["messages"]) for c in chats} <= {2, 4, 6, 8, 10}
     asked, n_functions, wrong = [], 0, []
     for turns in (chat["messages"] for chat in chats):
         assert [turn["role"] for turn in turns] == ["user", "assistant"] * (len(turns) // 2)
@@ -149,7 +149,7 @@ def test_the_views_are_what_they_say(made):
         for test in re.findall(r"^assert .*", request["content"], re.M):
             if not eval(test.removeprefix("assert "), scope):
                 wrong.append(answer)
-    assert 0.92 < n_functions / len(asked) < 0.97 and not wrong, wrong
+    assert 0.89 < n_functions / len(asked) < 0.95 and not wrong, wrong
 
 
 @pytest.mark.parametrize(
@@ -224,12 +224,6 @@ def benchmark_texts():
             for problem in map(json.loads, f):
                 question = problem.get("text") or problem["prompt"]
                 yield from (question, problem["code"], *problem["test_list"])
-
-
-def test_ordinals_are_those_of_english():
-    given = [1, 2, 3, 4, 11, 12, 13, 21, 22, 103, 111, 1012]
-    words = "1st 2nd 3rd 4th 11th 12th 13th 21st 22nd 103rd 111th 1012th"
-    assert " ".join(map(ordinal, given)) == words
 
 
 def on(rung, made):
@@ -319,11 +313,10 @@ def test_names_and_nouns_that_are_held_out_are_nowhere_in_training(made):
     assert len(held_out) == 80 and not held_out & parts
     for problem in on("nouns", made):
         assert held_out & set(re.findall(r"[a-z]+", problem["prompt"])), problem["prompt"]
-
-
-def test_where_no_operation_fits_another_draft_is_made():
-    with pytest.raises(Unfit):
-        drawn_by_weight(random.Random(0), [])
+    files = [path for path in wording.FOLDER.rglob("*.t*") if path.name != "words.txt"]
+    others = {word for name, words in wording.WORDS.items() if not name.startswith("held_out") for word in words}
+    others |= set(re.findall(r"[a-z]+", "\n".join(path.read_text() for path in files).lower()))
+    assert len(files) > 30 and "guitarist" not in others and not held_out & others, "not even where it is seldom drawn"
 
 
 def test_a_name_that_is_held_out_is_that_of_no_operation_in_any_shape():
@@ -349,6 +342,16 @@ def test_large_constants_are_nowhere_in_training(made):
         assert constants and not trained & set(constants), problem["prompt"]
 
 
+def test_problems_of_wordings_are_asked_in_words_that_are_held_out(made):
+    for number in range(50):
+        exercise, record = views.made("wordings", 1337, number)
+        assert record in on("wordings", made)
+        operations = [operation for operation in OPERATIONS + CONDITIONS if operation.name in exercise.parts]
+        phrases = sum((wording.phrases_of(operation, held_out=True) for operation in operations), [])
+        forms = [".+".join(map(re.escape, re.split(r"{[^}]*}", text))) for _, text in phrases]
+        assert any(re.search(form, exercise.sentence, re.I) for form in forms), exercise.sentence
+
+
 def test_wordings_that_are_held_out_are_those_of_no_other_operation():
     sides = {}
     for held_out, maker in making.MAKERS.items():
@@ -369,12 +372,6 @@ def test_a_wording_that_is_held_out_is_no_sentence_of_training():
             texts = [frame.replace("{phrase}", text).replace("{Phrase}", text) for frame, text in framed]
             said[held_out] = {text.lower().rstrip(".") for text in texts}
         assert not said[True] & said[False], operation.name
-
-
-@pytest.mark.parametrize("code", ["if a == 3 == 4:\n    b = 1", "return [x for x in xs if 'a' in 'b']", "return 1 < 2"])
-def test_what_compares_constants_is_known(code):
-    assert compares_constants(code)
-    assert not any(map(compares_constants, ["return a == 3", "return x % 2 == 0", "if 1 < x < 4:\n    b = 1"]))
 
 
 def benchmark_sequences():

@@ -11,13 +11,10 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from conftest import ROOT, door_error, untrained_checkpoint
+from conftest import ROOT, door_error
 
 from configurator import UserError
-from evaluation.generate import Completion
-from evaluation.problems import read_problems
-from evaluation.replies import with_def
-from experiments import cleaning_speed, common, conversations, gpu, peers, same_results, speed
+from experiments import cleaning_speed, common, gpu, peers, same_results, speed
 from model import ModelConfig, Transformer
 from training.machine import Machine
 
@@ -205,23 +202,3 @@ def test_an_experiment_takes_no_folder_but_its_own(tmp_path):
     (tmp_path / "models/model.pt").touch()
     with pytest.raises(UserError, match="models holds something else"):
         common.has_begun(tmp_path / "models", Settings())
-
-
-def test_requests_are_asked_at_several_places_of_a_conversation(tmp_path, tokenizer, monkeypatch, capsys):
-    """A model that knows every answer but those behind another request, and has a function for every other message."""
-    path = untrained_checkpoint(tmp_path / "run", tokenizer, block_size=1024)
-    problems = list(read_problems(ROOT / "exercises/requests.jsonl", "11").values())
-    answers = {problem.request: f"```python\n{with_def(problem.solution)}\n```" for problem in problems}
-
-    def write(model, tokenizer, prompts, max_new_tokens, sampling):
-        for ids in prompts:
-            asked = tokenizer.decode(ids).split("<|im_start|>user\n")
-            message = asked[-1].removesuffix("<|im_end|>\n<|im_start|>assistant\n")
-            yield Completion([], "" if "def add(a, b)" in "".join(asked) else answers.get(message, "def f(x):"), "stop")
-
-    monkeypatch.setattr(conversations, "generate", lambda *arguments: list(write(*arguments)))
-    conversations.main(conversations.Settings(checkpoints=str(path), problems=ROOT / "exercises/requests.jsonl"))
-    row = [cell.strip() for cell in capsys.readouterr().out.splitlines()[-1].split("  ") if cell]
-    assert row[1:] == ["100.0% +- 0.0%"] * 2 + ["0.0% +- 0.0%"] * 2 + ["0 of 21"]
-    known = set(re.split(r" \| | => |\n", (ROOT / "exercises/chat.txt").read_text().lower()))
-    assert "hello" in known and known.isdisjoint(conversations.NO_REQUESTS), "training has other words"

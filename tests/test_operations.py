@@ -11,8 +11,11 @@ import re
 import pytest
 
 from endings import UserError
+from exercises.code import compares_constants
+from exercises.compose import Unfit, drawn_by_weight
 from exercises.examples import copied, drawn, literal, load
 from exercises.kinds import KINDS, RELATED, fits
+from exercises.making import ordinal
 from exercises.tables import FOLDER, read_table
 
 LEAST_PHRASES, LEAST_BODIES, TRIALS = 6, 2, 60
@@ -167,3 +170,20 @@ def test_what_cannot_be_read_is_named(tmp_path, old, new, said):
     (tmp_path / "bad.txt").write_text("twice(n: int) -> int\n    double {n}\n    = n * 2\n".replace(old, new))
     with pytest.raises(UserError, match=re.escape(said)):
         read_table(tmp_path / "bad.txt")
+
+
+@pytest.mark.parametrize("code", ["if a == 3 == 4:\n    b = 1", "return [x for x in xs if 'a' in 'b']", "return 1 < 2"])
+def test_what_compares_constants_is_known(code):
+    assert compares_constants(code)
+    assert not any(map(compares_constants, ["return a == 3", "return x % 2 == 0", "if 1 < x < 4:\n    b = 1"]))
+
+
+def test_where_no_operation_fits_another_draft_is_made():
+    with pytest.raises(Unfit):
+        drawn_by_weight(random.Random(0), [])
+
+
+def test_ordinals_are_those_of_english():
+    given = [1, 2, 3, 4, 11, 12, 13, 21, 22, 103, 111, 1012]
+    words = "1st 2nd 3rd 4th 11th 12th 13th 21st 22nd 103rd 111th 1012th"
+    assert " ".join(map(ordinal, given)) == words

@@ -201,7 +201,7 @@ def whole(two_stages):
     return out
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_an_interrupted_recipe_goes_on_where_it_stopped(two_stages, whole, number):
     path, broken = two_stages(f"broken-{number}")
     process = subprocess.Popen([sys.executable, "recipe.py", path], cwd=ROOT, env=os.environ, start_new_session=True)
@@ -211,9 +211,8 @@ def test_an_interrupted_recipe_goes_on_where_it_stopped(two_stages, whole, numbe
         os.killpg(process.pid, number)  # the stage dies with it
     else:
         process.send_signal(number)
-    assert (
-        process.wait() == (128 + number if number == signal.SIGTERM else -number) and not (broken / "annealed").exists()
-    )
+    assert process.wait() == (-number if number == signal.SIGKILL else 128 + number)
+    assert not (broken / "annealed").exists()
     assert "--resume" in stage("recipe.py", path, cwd=ROOT).stdout
     for name in ("trunk", "annealed"):
         one, two = (load_model(out / name)[0].state_dict() for out in (whole, broken))
