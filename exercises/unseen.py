@@ -1,6 +1,7 @@
 """Keeps out of the exercises what HumanEval and MBPP hold: ten code tokens in a row, or ten words in a row.
 
-    python -m exercises.unseen --benchmarks=HumanEval.jsonl.gz,mbpp.jsonl,sanitized-mbpp.json
+    python -m exercises.unseen \\
+        --benchmarks=HumanEval.jsonl.gz,mbpp.jsonl,sanitized-mbpp.json
 
 The exercises are everyday operations, and so are many problems of these benchmarks: what is written in the same way
 there is drawn anew here, with other names or in another form. benchmarks.bin holds hashes of their sequences, since the

@@ -1,6 +1,6 @@
 """Does a tuned model answer a request as well later in a conversation as at its beginning, and leave small talk alone?
 
-    python -m experiments.conversations --checkpoints=out/demo/sft,out/demo-seed2/sft
+    python -m experiments.conversations --checkpoints=out/demo/sft,out/b/sft
 
 Each request is asked alone, behind a greeting, and behind another request with its function: the table has the share
 whose first greedy answer passes the tests, +- its standard error over the requests. Then follow-ups, which change what

@@ -9,6 +9,7 @@ import random
 import signal
 import statistics
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -253,7 +254,7 @@ def stages(monkeypatch, workdir):
     found = Stages()
     for module in (anneal_lab, lab_arms):
         monkeypatch.setattr(module, "run_stage", found)
-    monkeypatch.setattr(common, "tqdm", lambda items, **_: items)  # a fork could begin while a bar holds its lock
+    monkeypatch.setattr(common, "tqdm", partial(common.tqdm, disable=True))  # a fork could begin while a bar holds its lock
     monkeypatch.setattr(anneal_lab, "ROOT", workdir)  # which paths are relative to
     return found
 

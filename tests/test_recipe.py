@@ -207,10 +207,10 @@ def test_an_interrupted_recipe_goes_on_where_it_stopped(two_stages, whole, numbe
     process = subprocess.Popen([sys.executable, "recipe.py", path], cwd=ROOT, env=os.environ, start_new_session=True)
     while not list(broken.glob("trunk/step_0000000[369]")) and process.poll() is None:
         time.sleep(0.01)
-    if number == signal.SIGKILL:
-        os.killpg(process.pid, number)  # the stage dies with it
-    else:
+    if number == signal.SIGTERM:
         process.send_signal(number)
+    else:  # the stage dies with it, or a terminal's Ctrl-C reaches it too
+        os.killpg(process.pid, number)
     assert process.wait() == (-number if number == signal.SIGKILL else 128 + number)
     assert not (broken / "annealed").exists()
     assert "--resume" in stage("recipe.py", path, cwd=ROOT).stdout
