@@ -131,8 +131,7 @@ def typed():
 
 
 def room_for_answer(max_new_tokens, block_size):
-    """Tokens of the context that what was said before leaves to an answer, at the least: what is forgotten for more is
-    missed more often than a longer answer."""
+    """Tokens that are kept free for an answer, however much was said before: a quarter of the context at most."""
     return min(max_new_tokens, block_size // 4)
 
 

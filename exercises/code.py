@@ -67,6 +67,20 @@ def grouped(code):
     return code if isinstance(node, simple) else f"({code})"
 
 
+OPPOSITE = {"==": "!=", "!=": "==", "in": "not in", "not in": "in", "is": "is not", "is not": "is"}
+
+
+def opposite(code):
+    """An expression that is true where this one is false: `n % 2 != 0` for `n % 2 == 0`, `not f(x)` for `f(x)`."""
+    node = ast.parse(code, mode="eval").body
+    if isinstance(node, ast.Compare) and len(node.ops) == 1 and code.isascii():
+        start, end = node.left.end_col_offset, node.comparators[0].col_offset
+        between, n_found = re.subn(r"==|!=|not in|in|is not|is", lambda match: OPPOSITE[match[0]], code[start:end])
+        if n_found:
+            return code[:start] + between + code[end:]
+    return f"not {grouped(code)}"
+
+
 def inlined(body, name, asked):
     """A body in which name(x) is the code of a condition or a change, or calls a helper if that has several lines."""
     code = expression(asked.bodies[0])

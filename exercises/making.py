@@ -35,7 +35,7 @@ class Exercise:
     sentence: str
     bodies: list[str]  # of functions that do the same, the plainest first
     examples: list[tuple]  # (arguments, result)
-    changed: tuple | None = None  # (a constant of the first body, another number, that body with it)
+    changed: tuple | None = None  # for a chat: (a constant of the first body, another number, that body with it)
 
 
 OPERATIONS, CONDITIONS = [], []
@@ -125,26 +125,28 @@ def named(rng, draft, view, natural):
     examples = worked_examples(rng, draft, constants, functions, near, n_examples)
     hints = [hint(draft.parameters[placeholder]) for placeholder in names] + [hint(draft.result)]
     exercise = Exercise(draft.parts, name, list(names.values()), hints, sentence, list(bodies), examples)
-    exercise.changed = with_other_constant(rng, draft, constants, all_names[0], exercise)
+    if view == "chats":
+        exercise.changed = with_other_constant(rng, draft, constants, all_names[0], exercise)
     return exercise
 
 
 def with_other_constant(rng, draft, constants, names, exercise):
-    """(a constant of the first body, another number, that body with it), or None where none can be another one. names:
-    of all that the body names."""
+    """(a constant of the first body, another number, that body with it), or None where that is no other function, or
+    none that people would ask for. names: of all that the body names."""
     numbers = [key for key, value in constants.items() if type(value) is int and key not in draft.values]
     if not numbers or len(set(constants.values())) < len(constants):
         return None
     placeholder = rng.choice(numbers)
     other = kinds.draw_one(rng, draft.parameters[placeholder], None, (), None, draft)
-    body = renamed(draft.bodies[0], names | {placeholder: literal(other)})
-    try:
-        function = load(exercise.name, exercise.parameters, body)
-        for arguments, _ in exercise.examples:
-            function(*copied(arguments))
-    except Exception:  # as a division by 0
+    if other < 2 or other in constants.values():
         return None
-    return (constants[placeholder], other, body) if other not in constants.values() else None
+    body = renamed(draft.bodies[0], names | {placeholder: literal(other)})
+    function = load(exercise.name, exercise.parameters, body)
+    try:
+        is_other = any(function(*copied(arguments)) != result for arguments, result in exercise.examples)
+    except Exception:  # an index beyond the end, say
+        return None
+    return (constants[placeholder], other, body) if is_other else None
 
 
 def hint(kind):

@@ -6,7 +6,7 @@ import textwrap
 
 from configurator import UserError
 from exercises import wording
-from exercises.code import expression, grouped, indented
+from exercises.code import expression, indented, opposite
 from exercises.examples import literal
 from exercises.making import LADDER, is_seen, make_exercise
 from exercises.unseen import is_in_benchmark
@@ -152,12 +152,12 @@ def chat(rng, seed, i):
     another request, with which it has nothing to do; or (None, small talk)."""
     chance = rng.random()
     if chance < 0.02:
-        return None, small_talk(rng, "before", "behind", "anywhere")
+        return None, small_talk(rng, "before", "anywhere", "end")
     exercise, turns = answered(rng, seed, i)
     if chance < 0.05:
         return exercise, small_talk(rng, "before", "anywhere") + turns
     if chance < 0.08:
-        return exercise, turns + small_talk(rng, "behind", "anywhere")
+        return exercise, turns + small_talk(rng, "behind", "anywhere", "end")
     if chance < 0.25:
         earlier = answered(rng, seed, f"{i}.before")[1]
         return exercise, earlier + (small_talk(rng, "behind", "anywhere") if chance < 0.11 else []) + turns
@@ -203,24 +203,30 @@ def function(signature, body):
 
 
 def second_turn(exercise, signature, rng):
-    """Behind a sixth of the functions something more is asked of them. signature: that of the answer."""
-    chance, asked = rng.random(), wording.SENTENCES
+    """Behind a fifth of the functions something more is asked of them. signature: that of the answer."""
     body, *others = exercise.bodies
-    if chance < 0.05 and others:
-        return [rng.choice(asked["another way"]), function(signature, others[0])]
-    name = wording.random_name(rng)
-    if chance < 0.10 and not re.search(rf"\b({exercise.name}|{name})\b", f"{body} {exercise.parameters}"):
-        request = rng.choice(asked["another name"]).format(name=name)
-        return [request, function(signature.replace(f"def {exercise.name}(", f"def {name}("), body)]
-    if chance < 0.13 and signature == signature_of(exercise) and "object" not in exercise.hints:
-        return [rng.choice(asked["type hints"]), function(signature_of(exercise, with_hints=True), body)]
-    if chance < 0.4 and exercise.changed:
-        old, new, body = exercise.changed
-        return [rng.choice(asked["another constant"]).format(old=old, new=new), function(signature, body)]
-    code = expression(body) if exercise.hints[-1] == "bool" and is_seen(["negate", *exercise.parts]) else None
-    if chance < 0.22 and code and not code.startswith("not "):
-        return [rng.choice(asked["the opposite"]), function(signature, f"return not {grouped(code)}")]
-    return []
+    name, (old, new, changed) = wording.random_name(rng), exercise.changed or (None, None, None)
+    same, other = [], []  # (what is asked, signature and body of the answer) for the same function or another one
+    if others:
+        same.append(("another way", signature, others[0]))
+    if not re.search(rf"\b({exercise.name}|{name})\b", f"{body} {exercise.parameters}"):
+        same.append(("another name", signature.replace(f"def {exercise.name}(", f"def {name}("), body))
+    if signature == signature_of(exercise) and "object" not in exercise.hints:
+        same.append(("type hints", signature_of(exercise, with_hints=True), body))
+    if changed:
+        other.append(("another constant", signature, changed))
+    # Of one operation alone: the opposite of several may be a composition that is held out.
+    is_boolean = exercise.hints[-1] == "bool" and len(exercise.parts) == 1 and is_seen(["negate", *exercise.parts])
+    if is_boolean and expression(body) and not body.startswith("return not "):
+        other.append(("the opposite", signature, f"return {opposite(expression(body))}"))
+    if other and rng.random() < 0.4:  # they are seldom possible
+        kind, signature, body = rng.choice(other)
+    elif same and rng.random() < 0.15:
+        kind, signature, body = rng.choice(same)
+    else:
+        return []
+    request = rng.choice(wording.SENTENCES[kind]).format(name=name, old=old, new=new)
+    return [request, function(signature, body)]
 
 
 def mistyped(exercise, rng):

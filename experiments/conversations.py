@@ -4,8 +4,9 @@
 
 Each request is asked alone, behind a greeting, and behind another request with its function: the table has the share
 whose first greedy answer passes the tests, +- its standard error over the requests. Then follow-ups, which change what
-the function before them does; half of them are of kinds that training has. The last column counts the messages that ask
-for no function, in words that training has not, which get an answer without one.
+the function before them does, two fifths of them in a way that training has. The last column counts the messages that
+ask for no function, in sentences that training has not, which get an answer without one. What was said before is given:
+the model's own answers might lead it astray.
 """
 
 import needs  # noqa: F401
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 import configurator
 from cores import n_cores
 from evaluation import sandbox
-from evaluation.generate import Sampling, generate, prompt_ids
+from evaluation.generate import Sampling, generate
 from evaluation.problems import read_lines, read_problems, score
 from evaluation.replies import code_in
 from experiments.common import print_table
@@ -25,7 +26,6 @@ from tokenizer import fenced
 from training import checkpoint
 from training import machine as machines
 
-GREEDY = Sampling(temperature=0.0)
 GREETING = ["hi", "Hello! I am a small code model. I write short Python functions: tell me what one should do."]
 REQUEST = ["Write a function that adds two numbers.", fenced("def add(a, b):\n    return a + b", "python")]
 THANKS = ["thanks", "You are welcome. What is the next function?"]
@@ -36,7 +36,7 @@ BEFORE = {  # what was said before a request: questions and answers in turn
     "behind a request and thanks": REQUEST + THANKS,
 }
 # Written by somebody who knew the small talk of exercises/chat.txt, but otherwise than all of it.
-NO_REQUESTS = (
+NO_REQUESTS = [
     "hello friend",
     "yo, you there?",
     "hows life?",
@@ -44,9 +44,6 @@ NO_REQUESTS = (
     "what's your purpose?",
     "what are you able to do?",
     "could you explain how to use you?",
-    "cheers",
-    "perfect, thank you so much",
-    "see you tomorrow",
     "how tall is the Eiffel tower?",
     "who painted the Mona Lisa?",
     "sing me a lullaby",
@@ -55,10 +52,15 @@ NO_REQUESTS = (
     "is there life on Mars?",
     "build me a video game",
     "code an entire bank",
+    "lorem ipsum",
+]
+BEHIND_A_REQUEST = [
+    "cheers",
+    "perfect, thank you so much",
+    "see you tomorrow",
     "can you do it in Swift?",
     "please use Ruby instead",
-    "lorem ipsum",
-)
+]
 
 
 @dataclass
@@ -83,28 +85,33 @@ def main(settings):
         for before in BEFORE.values():
             rows[-1].append(share(model, tokenizer, problems, [before] * len(problems), settings.max_new_tokens))
         rows[-1].append(share(model, tokenizer, follow_ups, said, settings.max_new_tokens))
-        prompts = [prompt_ids(tokenizer, message, chat=True) for message in NO_REQUESTS]
-        answers = generate(model, tokenizer, prompts, settings.max_new_tokens, GREEDY)
-        rows[-1].append(f"{sum('def ' not in answer.text for answer in answers)} of {len(answers)}")
+        conversations = [[message] for message in NO_REQUESTS] + [[*REQUEST, message] for message in BEHIND_A_REQUEST]
+        answers = answers_to(conversations, model, tokenizer, settings.max_new_tokens)
+        n_right = sum(bool(text.strip()) and "def " not in text for text in answers)
+        rows[-1].append(f"{n_right} of {len(answers)}")
     print(f"\n{len(problems)} requests and {len(follow_ups)} follow-ups, the share that is right")
     print_table(["", *BEFORE, "follow-ups", "no request, no function"], rows, "<" + ">" * (len(BEFORE) + 2))
 
 
 def share(model, tokenizer, problems, before, max_new_tokens):
-    """12.3% +- 4.5%: of the problems, each behind its turns of before. As in sample.py the oldest are forgotten where
-    all of them leave too little room in the context."""
-    prompts, most = [], model.config.block_size - room_for_answer(max_new_tokens, model.config.block_size)
-    for problem, texts in zip(problems, before):
-        said = enumerate([*texts, problem.request])
-        turns = [{"role": ("user", "assistant")[n % 2], "content": text} for n, text in said]
-        prompts.append(fitting(turns, tokenizer, most)[1])
-    answers = generate(model, tokenizer, prompts, max_new_tokens, GREEDY)
+    """12.3% +- 4.5%: of the problems, each behind its texts of before."""
+    conversations = [[*texts, problem.request] for problem, texts in zip(problems, before, strict=True)]
     jobs = []
-    for problem, answer in zip(problems, answers):
-        jobs.append((problem.task_id, problem.program(code_in(answer.text)), problem.test, "sealed"))
+    for problem, answer in zip(problems, answers_to(conversations, model, tokenizer, max_new_tokens)):
+        jobs.append((problem.task_id, problem.program(code_in(answer)), problem.test, "sealed"))
     passed = [verdict.passed for _, verdict in sandbox.run_all(jobs, n_cores())]
     found = score([(1, is_right) for is_right in passed])
     return f"{found['pass@1']:.1%} +- {found['stderr']:.1%}"
+
+
+def answers_to(conversations, model, tokenizer, max_new_tokens):
+    """The greedy answer to each list of texts, a person's and the model's in turn. As in sample.py the oldest are
+    forgotten where all of them leave too little room in the context."""
+    prompts, most = [], model.config.block_size - room_for_answer(max_new_tokens, model.config.block_size)
+    for texts in conversations:
+        turns = [{"role": ("user", "assistant")[n % 2], "content": text} for n, text in enumerate(texts)]
+        prompts.append(fitting(turns, tokenizer, most)[1])
+    return [answer.text for answer in generate(model, tokenizer, prompts, max_new_tokens, Sampling(temperature=0.0))]
 
 
 if __name__ == "__main__":

@@ -105,9 +105,9 @@ def score_table(ladder, models):
     return ["problems", "how many", *models], rows
 
 
-def with_errors(scores, models, error, value="pass@1"):
-    """A value ± its error of each model, "" where it was not scored."""
-    return [f"{s[value]:.1%} ± {s[error]:.1%}" if (s := scores.get(model)) else "" for model in models]
+def with_errors(scores, models, error):
+    """pass@1 ± an error of each model, "" where it was not scored."""
+    return [f"{s['pass@1']:.1%} ± {s[error]:.1%}" if (s := scores.get(model)) else "" for model in models]
 
 
 def seed_blocks(out, models):
@@ -130,7 +130,11 @@ def seed_blocks(out, models):
     names = ", ".join(run.name for run in runs)
     yield "text", f"The mean over the runs in {names}, ± the standard deviation between them."
     yield "heading", "What each stage adds"
-    rows = [[name, *with_errors(row, models[1:], "gain_stderr", "gain")] for name, row in ladder.items()]
+    rows = []
+    for name, row in ladder.items():
+        gains = list(row.items())[1:]  # the first model that was scored has none before it
+        cells = {model: f"{cell['gain']:+.1%} ± {cell['gain_stderr']:.1%}" for model, cell in gains}
+        rows.append([name, *(cells.get(model, "") for model in models[1:])])
     yield "table", (["problems", *models[1:]], rows)
     yield "text", "The mean difference to the stage before, ± its standard error over the runs."
 
