@@ -17,7 +17,7 @@ import traceback
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import resource_tracker
 
-from configurator import UserError
+from endings import UserError
 
 
 def mapped(function, items, num_workers, start, *arguments):

@@ -350,3 +350,9 @@ def test_the_limit_of_threads_is_relative_to_what_runs(monkeypatch):
         assert 550 < server.processes_of_user() - before
     finally:
         leave.set()
+
+
+def test_the_sandbox_needs_no_package():
+    """So that any user with Python can run it: its hostile programs are run as one who has no more."""
+    command = [sys.executable, "-S", "-c", "import evaluation.sandbox"]  # without site-packages
+    subprocess.run(command, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, check=True)
