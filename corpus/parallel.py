@@ -1,4 +1,5 @@
-"""A function over a stream of items in several processes, in their order, with a bounded number of items under way.
+"""A function over a stream of items in several processes, in their order, with a bounded number of items under way;
+and items handed out to threads so that Ctrl-C leaves none of them waiting.
 
 Each process has a pipe of its own, and a thread that gives it one item at a time and waits for the result. A process
 that dies, even halfway through a result, closes its pipe, which the thread sees at once. (In the library's

@@ -111,7 +111,8 @@ def named(rng, draft, view, natural):
     name = function_name(rng, draft, natural, view == "function_names")
     sentence = said(rng, draft, names, constants, noun, natural)
     lacks_noun = view == "nouns" and not (noun and (noun in sentence or wording.plural(noun) in sentence))
-    letters = re.findall(r"\b[b-z]\b", re.sub(r"{\w+}", "", draft.phrase))  # "x + y == k for some x and y"
+    # A phrase such as "x + y == {k} for some x and y" has letters of its own, which no parameter may be called.
+    letters = re.findall(r"\b[b-z]\b", re.sub(r"{\w+}", "", draft.phrase))
     if name in names.values() or lacks_noun or not set(letters).isdisjoint(names.values()):
         raise Unfit
     code_names = names | {placeholder: literal(value) for placeholder, value in constants.items()}

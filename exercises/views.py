@@ -217,8 +217,8 @@ def second_turn(exercise, signature, rng):
         other.append(("another constant", signature, changed))
     # Of one operation alone: the opposite of several may be a composition that is held out.
     is_boolean = exercise.hints[-1] == "bool" and len(exercise.parts) == 1 and is_seen(["negate", *exercise.parts])
-    if is_boolean and expression(body) and not body.startswith("return not "):
-        other.append(("the opposite", signature, f"return {opposite(expression(body))}"))
+    if is_boolean and (code := expression(body)) and not code.startswith("not "):
+        other.append(("the opposite", signature, f"return {opposite(code)}"))
     if other and rng.random() < 0.4:  # they are seldom possible
         kind, signature, body = rng.choice(other)
     elif same and rng.random() < 0.15:

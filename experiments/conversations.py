@@ -17,8 +17,9 @@ import configurator
 from cores import n_cores
 from evaluation import sandbox
 from evaluation.generate import Sampling, generate
-from evaluation.problems import read_lines, read_problems, score
+from evaluation.problems import MBPP_TEST, read_lines, read_problems, score
 from evaluation.replies import code_in
+from exercises import wording
 from experiments.common import print_table
 from ranges import Context, Place
 from sample import fitting, room_for_answer
@@ -26,14 +27,19 @@ from tokenizer import fenced
 from training import checkpoint
 from training import machine as machines
 
-GREETING = ["hi", "Hello! I am a small code model. I write short Python functions: tell me what one should do."]
+
+def small_talk(place):
+    """The first message at a place in a conversation, and its answer, as training has them."""
+    asked, answer = wording.SENTENCES[place][0].split(" => ")
+    return [asked.split(" | ")[0], answer]
+
+
 REQUEST = ["Write a function that adds two numbers.", fenced("def add(a, b):\n    return a + b", "python")]
-THANKS = ["thanks", "You are welcome. What is the next function?"]
 BEFORE = {  # what was said before a request: questions and answers in turn
     "alone": [],
-    "behind a greeting": GREETING,
+    "behind a greeting": small_talk("before"),
     "behind a request": REQUEST,
-    "behind a request and thanks": REQUEST + THANKS,
+    "behind a request and thanks": REQUEST + small_talk("behind"),
 }
 # Written by somebody who knew the small talk of exercises/chat.txt, but otherwise than all of it.
 NO_REQUESTS = [
@@ -75,8 +81,8 @@ class Settings:
 
 def main(settings):
     """Ask every model every request in every way, and print the table."""
-    problems = list(read_problems(settings.problems, "11").values())
-    follow_ups = list(read_problems(settings.follow_ups, "11").values())
+    problems = list(read_problems(settings.problems, MBPP_TEST).values())
+    follow_ups = list(read_problems(settings.follow_ups, MBPP_TEST).values())
     said = [record["before"] for record in read_lines(settings.follow_ups)]
     machine, rows = machines.start(), []
     for path in settings.checkpoints.split(","):
@@ -94,7 +100,7 @@ def main(settings):
 
 
 def share(model, tokenizer, problems, before, max_new_tokens):
-    """12.3% +- 4.5%: of the problems, each behind its texts of before."""
+    """The share of the problems that is solved, each asked behind a list of texts, one of before: 12.3% +- 4.5%."""
     conversations = [[*texts, problem.request] for problem, texts in zip(problems, before, strict=True)]
     jobs = []
     for problem, answer in zip(problems, answers_to(conversations, model, tokenizer, max_new_tokens)):

@@ -254,7 +254,8 @@ def stages(monkeypatch, workdir):
     found = Stages()
     for module in (anneal_lab, lab_arms):
         monkeypatch.setattr(module, "run_stage", found)
-    monkeypatch.setattr(common, "tqdm", partial(common.tqdm, disable=True))  # a fork could begin while a bar holds its lock
+    # A fork could begin while a bar holds its lock.
+    monkeypatch.setattr(common, "tqdm", partial(common.tqdm, disable=True))
     monkeypatch.setattr(anneal_lab, "ROOT", workdir)  # which paths are relative to
     return found
 

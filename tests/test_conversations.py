@@ -7,9 +7,10 @@ import re
 
 import pytest
 from conftest import ROOT, untrained_checkpoint
+from test_exercises import passes
 
 from evaluation.generate import Completion
-from evaluation.problems import read_lines, read_problems
+from evaluation.problems import MBPP_TEST, read_lines, read_problems
 from evaluation.replies import code_in, with_def
 from exercises import views, wording
 from exercises.code import opposite
@@ -94,27 +95,19 @@ def test_follow_ups_change_something():
     """Their own solutions pass their tests, what stood there before does not."""
     for record, problem in zip(read_lines(ROOT / "exercises/follow_ups.jsonl"), follow_ups().values(), strict=True):
         for code, is_right in ((with_def(problem.solution), True), (code_in(record["before"][1]), False)):
-            scope = {}
-            exec(code, scope)
-            exec(record["test"], scope)
-            candidate = scope[re.search(r"^def (\w+)", code, re.M)[1]]
-            try:
-                scope["check"](candidate)
-                passed = True
-            except (AssertionError, IndexError):
-                passed = False
-            assert passed == is_right, record["request"]
+            name = re.search(r"^def (\w+)", code, re.M)[1]
+            assert passes(code, record["test"], name) == is_right, record["request"]
 
 
 def follow_ups():
-    return read_problems(ROOT / "exercises/follow_ups.jsonl", "11")
+    return read_problems(ROOT / "exercises/follow_ups.jsonl", MBPP_TEST)
 
 
 def test_requests_are_asked_at_several_places_of_a_conversation(tmp_path, tokenizer, monkeypatch, capsys):
     """A model that knows every answer but those behind another request, every follow-up if it sees what was said before
     it, and has a function for every other message."""
     path = untrained_checkpoint(tmp_path / "run", tokenizer, block_size=1024)
-    requests = read_problems(ROOT / "exercises/requests.jsonl", "11").values()
+    requests = read_problems(ROOT / "exercises/requests.jsonl", MBPP_TEST).values()
     answers = {problem.request: f"```python\n{with_def(problem.solution)}\n```" for problem in requests}
     later = {}
     for record, problem in zip(read_lines(ROOT / "exercises/follow_ups.jsonl"), follow_ups().values()):
